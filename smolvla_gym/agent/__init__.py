@@ -1,0 +1,31 @@
+"""The SmolVLA agent. Importing this costs nothing: torch and lerobot are loaded when a checkpoint is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smolvla_gym.agent.checkpoint import bundled_checkpoint as bundled_checkpoint
+    from smolvla_gym.agent.checkpoint import load_checkpoint as load_checkpoint
+    from smolvla_gym.agent.chunks import ActionQueue as ActionQueue
+    from smolvla_gym.agent.images import resize_area as resize_area
+    from smolvla_gym.agent.smolvla import SmolVLAAgent as SmolVLAAgent
+
+_HOMES = {
+    "ActionQueue": "smolvla_gym.agent.chunks",
+    "SmolVLAAgent": "smolvla_gym.agent.smolvla",
+    "bundled_checkpoint": "smolvla_gym.agent.checkpoint",
+    "load_checkpoint": "smolvla_gym.agent.checkpoint",
+    "resize_area": "smolvla_gym.agent.images",
+}
+
+__all__ = ["ActionQueue", "SmolVLAAgent", "bundled_checkpoint", "load_checkpoint", "resize_area"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

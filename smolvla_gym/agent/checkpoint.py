@@ -1,0 +1,289 @@
+"""Loading a SmolVLA checkpoint with LeRobot's own classes, past the places where it goes wrong without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.agent.compatibility import check_checkpoint
+from smolvla_gym.agent.spec import PREPROCESSOR, VLM_FOLDER, WEIGHTS, CheckpointSpec, read_spec
+from smolvla_gym.assets import asset_path
+from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
+
+BUNDLED: Final = "bundled"
+"""The name that stands for the checkpoint shipped with this package."""
+
+_REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_DTYPES: Final = ("auto", "float32")
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint ready to run.
+
+    Attributes:
+        policy: LeRobot's ``SmolVLAPolicy``, in evaluation mode on its device.
+        preprocessor: From one observation to the policy's batch.
+        postprocessor: From the policy's actions to rad and gripper opening, on the CPU.
+        spec: What the checkpoint's small files say.
+        device: The device in torch's spelling.
+    """
+
+    policy: Any
+    preprocessor: Any
+    postprocessor: Any
+    spec: CheckpointSpec
+    device: str
+
+
+def bundled_checkpoint() -> Path:
+    """Returns the folder of the checkpoint that is shipped with this package.
+
+    Raises:
+        CheckpointError: This installation has none.
+    """
+    try:
+        return asset_path("policies", "parol6_tiny")
+    except FileNotFoundError as err:
+        raise CheckpointError(f"{err} Install the package again, or give the folder of another checkpoint.") from err
+
+
+def resolve_device(device: str = "auto") -> str:
+    """Returns the device to use: ``"auto"`` is cuda, else mps, else cpu.
+
+    Raises:
+        OptionError: torch does not know the device, or this machine does not have it.
+    """
+    try:
+        import torch
+    except ImportError as err:
+        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if device == "auto":
+        return there[0]
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError, AttributeError):
+        wanted = None
+    count = torch.cuda.device_count() if wanted is not None and wanted.type == "cuda" else 1
+    if wanted is None or wanted.type not in there or (wanted.index or 0) >= count:
+        raise OptionError("device", device, f"this machine has {', '.join(there)}; 'auto' takes the first of them")
+    return str(wanted)
+
+
+def load_checkpoint(
+    path_or_repo: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    vlm: str | Path | None = None,
+    revision: str | None = None,
+) -> LoadedCheckpoint:
+    """Loads a checkpoint after checking that it can drive this arm.
+
+    The VLM's own weights are never fetched: a checkpoint holds them. Its configuration and tokenizer come from the
+    folder ``vlm/`` in the checkpoint where there is one.
+
+    Args:
+        path_or_repo: A folder, a repository on the Hugging Face hub such as ``"you/your_policy"``, or ``"bundled"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        dtype: ``"auto"`` keeps each weight as it was saved (LeRobot saves a mixture of bfloat16 and float32; a file
+            wholly in half precision is widened), ``"float32"`` widens all of them.
+        vlm: Folder or repository of the VLM's configuration and tokenizer, for a checkpoint without its own.
+        revision: Branch, tag or commit of a repository.
+
+    Raises:
+        CheckpointError: It is absent, cannot be downloaded, or is broken.
+        PolicyMismatchError: It cannot drive this arm.
+        OptionError: An option has a value that is not allowed.
+        MissingExtraError: torch, transformers or lerobot is not installed.
+    """
+    if dtype not in _DTYPES:
+        raise OptionError("dtype", dtype, f"one of {', '.join(_DTYPES)}")
+    directory = _find(path_or_repo, revision)
+    spec = read_spec(directory)
+    check_checkpoint(spec)
+    device = resolve_device(device)
+    if not Path(path_or_repo).is_dir() and path_or_repo != BUNDLED:
+        _download(str(path_or_repo), revision, [WEIGHTS])
+    dtypes = _read_weights_header(directory / WEIGHTS)
+    vlm_name = _vlm_name(spec, vlm)
+    policy = _load_policy(spec, vlm_name, device, dtypes)
+    _cast(policy, dtypes, dtype)
+    preprocessor, postprocessor = _load_processors(spec, policy, vlm_name, device)
+    return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device)
+
+
+def _find(path_or_repo: str | Path, revision: str | None) -> Path:
+    """Returns the local folder of a checkpoint; of a repository, with everything but the weights."""
+    path = Path(path_or_repo).expanduser()
+    if str(path_or_repo) == BUNDLED and not path.is_dir():
+        return bundled_checkpoint()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file. Give the folder that config.json and model.safetensors lie in.")
+    # "outputs/run1" is spelt like a repository. It is a mistyped path where its first folder exists.
+    if isinstance(path_or_repo, str) and _REPO_ID.fullmatch(path_or_repo) and not path.parent.is_dir():
+        return _download(path_or_repo, revision, ["*.json", "policy_*.safetensors", f"{VLM_FOLDER}/*"])
+    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, [*siblings, BUNDLED], n=1, cutoff=0.6)
+    meant = BUNDLED if near == [BUNDLED] else str(path.parent / near[0]) if near else ""
+    hint = f" Did you mean {meant!r}?" if meant else ""
+    raise CheckpointError(
+        f"There is no folder {str(path)!r}.{hint} Give the folder of a checkpoint, a repository on the hub as "
+        f"'owner/name', or {BUNDLED!r}."
+    )
+
+
+def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """Fetches files of a repository into the hub's cache and returns their folder."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as err:
+        raise MissingExtraError("Downloading a checkpoint", "smolvla", err) from err
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    # The hub's client raises errors of its own, of httpx and of the system, with no common root of its own.
+    except Exception as err:
+        raise CheckpointError(
+            f"There is no folder {repo!r} here, and the repository of this name could not be downloaded from the "
+            f"Hugging Face hub ({type(err).__name__}). Check the name and the network (HF_HUB_OFFLINE must not be 1), "
+            f"or download it elsewhere with 'hf download {repo} --local-dir policy' and give that folder."
+        ) from err
+
+
+def _read_weights_header(path: Path) -> dict[str, str]:
+    """Returns the type of each weight in a safetensors file, such as ``"F32"``, without reading the weights."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or "
+            "in several files are not supported: merge them into one, or take another copy."
+        )
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(f"{path} is truncated or broken ({err}). Take another copy of the checkpoint.") from err
+
+
+def _vlm_name(spec: CheckpointSpec, vlm: str | Path | None) -> str:
+    """Returns the folder or repository of the VLM's configuration and tokenizer."""
+    if vlm is not None:
+        return str(vlm)
+    own = spec.directory / VLM_FOLDER
+    if (own / "config.json").is_file():
+        return str(own.resolve())
+    stored = str(spec.config.get("vlm_model_name"))
+    if Path(stored).is_dir() or _REPO_ID.fullmatch(stored):
+        return stored
+    raise CheckpointError(
+        f"{spec.directory / 'config.json'} names the VLM folder {stored!r}, which is not on this machine, and the "
+        f"checkpoint has no folder {VLM_FOLDER!r} of its own. Copy the VLM's config.json, tokenizer.json, "
+        f"tokenizer_config.json and processor_config.json to {own}, or give vlm=<folder or repository>."
+    )
+
+
+def _load_policy(spec: CheckpointSpec, vlm_name: str, device: str, dtypes: dict[str, str]) -> Any:
+    try:
+        from lerobot.configs.policies import PreTrainedConfig
+        from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+    except ImportError as err:
+        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
+    try:
+        # LeRobot prints while it builds; standard output belongs to the caller.
+        with contextlib.redirect_stdout(sys.stderr):
+            config = PreTrainedConfig.from_pretrained(spec.directory, cli_overrides=[f"--device={device}"])
+            config.vlm_model_name = vlm_name
+            # True would fetch 2 GB of VLM weights, only to replace them by those of the checkpoint.
+            config.load_vlm_weights = False
+            config.compile_model = False
+            policy = SmolVLAPolicy.from_pretrained(spec.directory, config=config)
+    except ImportError as err:
+        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
+    # draccus, transformers and torch each raise what they like for a bad option, an absent VLM and a wrong shape.
+    except Exception as err:
+        raise CheckpointError(
+            f"LeRobot could not load {spec.directory} with the VLM configuration {vlm_name!r} "
+            f"({type(err).__name__}: {_first_lines(err)}). Take another copy of the checkpoint, or give the folder of "
+            "its VLM with vlm=<folder>."
+        ) from err
+    _check_keys(spec, policy, dtypes)
+    return policy
+
+
+def _first_lines(err: Exception, limit: int = 300) -> str:
+    text = " ".join(str(err).split())
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def _check_keys(spec: CheckpointSpec, policy: Any, dtypes: dict[str, str]) -> None:
+    """Refuses weights that LeRobot left at random because the file lacks them (it loads with ``strict=False``)."""
+    state = policy.state_dict()
+    loaded = {tensor.data_ptr() for key, tensor in state.items() if key in dtypes}
+    missing = [
+        key
+        for key, tensor in state.items()
+        # Tied weights are saved once. The language head is never used by SmolVLA.
+        if key not in dtypes and tensor.data_ptr() not in loaded and "lm_head" not in key
+    ]
+    if missing:
+        raise CheckpointError(
+            f"{spec.directory / WEIGHTS} lacks {len(missing)} of the policy's {len(state)} weights, such as "
+            f"{missing[0]!r}; they would be random. Take another copy of the checkpoint, or the config.json that "
+            "belongs to these weights."
+        )
+
+
+def _cast(policy: Any, dtypes: dict[str, str], dtype: str) -> None:
+    """Gives each weight the type it was saved with; without the VLM's own weights LeRobot makes all of them float32."""
+    import torch
+
+    # LeRobot keeps the projections in float32 whatever the rest is. A file that holds them in half precision was
+    # rounded to save space, and SmolVLA cannot run so: its noise is float32.
+    rounded = dtypes.get("model.action_out_proj.weight") != "F32"
+    if dtype == "float32" or rounded:
+        policy.to(torch.float32)
+        return
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    for key, parameter in policy.named_parameters():
+        parameter.data = parameter.data.to(names.get(dtypes.get(key, "F32"), torch.float32))
+
+
+def _load_processors(spec: CheckpointSpec, policy: Any, vlm_name: str, device: str) -> tuple[Any, Any]:
+    from lerobot.policies.factory import make_pre_post_processors
+
+    known = {step.name for step in spec.preprocessor}
+    wanted = {
+        "device_processor": {"device": device},
+        "tokenizer_processor": {"tokenizer_name": vlm_name},
+        # The agent hands the pictures over under the policy's own names.
+        "rename_observations_processor": {"rename_map": {}},
+    }
+    overrides = {name: options for name, options in wanted.items() if name in known}
+    if "tokenizer_processor" not in overrides:
+        raise CheckpointError(
+            f"{spec.directory / PREPROCESSOR} has no tokenizer_processor, so the policy would get no instruction. "
+            "Take another copy of the checkpoint."
+        )
+    try:
+        # Without the path LeRobot quietly makes processors without statistics.
+        return make_pre_post_processors(  # type: ignore[no-any-return]
+            policy.config, str(spec.directory), preprocessor_overrides=overrides
+        )
+    except Exception as err:
+        raise CheckpointError(
+            f"LeRobot could not load the processors of {spec.directory} with the tokenizer of {vlm_name!r} "
+            f"({type(err).__name__}: {_first_lines(err)}). Take another copy of the checkpoint."
+        ) from err

@@ -1,0 +1,167 @@
+"""Whether a checkpoint can drive this arm at all, and which of an env's cameras it looks through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+
+from smolvla_gym.agent.spec import ACTION, STATE, CheckpointSpec, PipelineStep, find_step
+from smolvla_gym.errors import PolicyMismatchError
+from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
+
+WIDTH: Final = len(ACTION_NAMES)
+"""Width of an action and of ``agent_pos``."""
+
+_FINE_TUNE: Final = (
+    "Fine-tune it on data recorded with this arm (7 components: six joint angles in rad, gripper opening 0..1), "
+    "for example with lerobot-train --policy.path=<checkpoint>."
+)
+
+_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "IDENTITY": (),
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+"""Statistics that each mode of normalisation uses."""
+
+
+def check_checkpoint(spec: CheckpointSpec) -> None:
+    """Refuses a checkpoint that cannot drive a PAROL6. It needs no weights, so it comes before they are read.
+
+    Raises:
+        PolicyMismatchError: The first reason found.
+    """
+    name = spec.directory
+    if spec.action_dim != WIDTH:
+        known = " smolvla_base has 6: the SO-100's five joints and gripper." if spec.action_dim == 6 else ""
+        raise PolicyMismatchError(
+            f"The policy in {name} has actions of {spec.action_dim} components, and this arm takes {WIDTH} "
+            f"({', '.join(ACTION_NAMES)}).{known} {_FINE_TUNE}"
+        )
+    if not spec.cameras:
+        raise PolicyMismatchError(f"The policy in {name} looks at no camera. {_FINE_TUNE}")
+    if spec.config.get("adapt_to_pi_aloha"):
+        raise PolicyMismatchError(
+            f"The policy in {name} flips joints for an Aloha arm (adapt_to_pi_aloha). {_FINE_TUNE}"
+        )
+    if not 1 <= spec.n_action_steps <= spec.chunk_size:
+        raise PolicyMismatchError(
+            f"The policy in {name} wants to execute {spec.n_action_steps} actions of chunks of {spec.chunk_size}."
+        )
+    before = find_step(spec.preprocessor, "normalizer_processor")
+    after = find_step(spec.postprocessor, "unnormalizer_processor")
+    mapping = spec.config.get("normalization_mapping") or {}
+    _check_statistics(spec, before, STATE, "STATE", mapping)
+    _check_statistics(spec, after, ACTION, "ACTION", mapping)
+    for camera in spec.cameras:
+        _check_statistics(spec, before, f"observation.images.{camera}", "VISUAL", mapping)
+    if after is not None:
+        _check_units(spec, after)
+
+
+def _check_statistics(
+    spec: CheckpointSpec, step: PipelineStep | None, key: str, kind: str, mapping: Mapping[str, str]
+) -> None:
+    """Refuses a value that LeRobot would pass on unnormalised without a word."""
+    wanted = mapping.get(kind, "IDENTITY")
+    mode = (step.config.get("norm_map") or {}).get(kind, "IDENTITY") if step else "IDENTITY"
+    if mode not in _NEEDED or (mode == "IDENTITY") != (wanted == "IDENTITY"):
+        raise PolicyMismatchError(
+            f"The policy in {spec.directory} was trained with {key} normalised by {wanted}, and its saved processor "
+            f"uses {mode if step else 'no normalisation'}. Its actions would have the wrong unit. "
+            "Save the processors again with the statistics of the training data."
+        )
+    if mode == "IDENTITY" or step is None:
+        return
+    # The preprocessor normalises only what its feature list names; the postprocessor always takes the action.
+    listed = key == ACTION or key in (step.config.get("features") or {})
+    missing = [name for name in _NEEDED[mode] if f"{key}.{name}" not in step.stats]
+    if missing or not listed:
+        lack = f"{' and '.join(missing)} of {key}" if missing else f"the feature {key}"
+        raise PolicyMismatchError(
+            f"The policy in {spec.directory} has no normalisation statistics: {lack} is missing from its saved "
+            f"processor, and the policy would work on numbers without a unit. {_save_again(spec)}"
+        )
+    for name in _NEEDED[mode]:
+        values = step.stats[f"{key}.{name}"]
+        if not np.isfinite(values).all():
+            raise PolicyMismatchError(
+                f"The policy in {spec.directory} has {name} of {key} that is not finite. {_save_again(spec)}"
+            )
+        if kind != "VISUAL" and values.shape != (WIDTH,):
+            raise PolicyMismatchError(
+                f"The policy in {spec.directory} has statistics of shape {values.shape} for {key}, and this arm has "
+                f"{WIDTH} components ({', '.join(ACTION_NAMES)}). {_FINE_TUNE}"
+            )
+
+
+def _save_again(spec: CheckpointSpec) -> str:
+    return (
+        "Save it again with make_pre_post_processors(config, dataset_stats=<statistics of the training data>), "
+        "or take the checkpoint that lerobot-train wrote."
+    )
+
+
+def _check_units(spec: CheckpointSpec, step: PipelineStep) -> None:
+    """Refuses actions that are plainly not rad and opening: degrees, or the percentages of the SO-100."""
+    mean = step.stats.get(f"{ACTION}.mean")
+    if mean is None:
+        return
+    joints, gripper = np.abs(mean[:NUM_JOINTS]).max(), float(mean[NUM_JOINTS])
+    if joints > 2 * np.pi or not -0.1 <= gripper <= 1.1:
+        raise PolicyMismatchError(
+            f"The policy in {spec.directory} was trained on actions with the means {np.round(mean, 2).tolist()}: these "
+            f"are not six angles in rad and an opening of 0..1, but rather degrees or percent. {_FINE_TUNE}"
+        )
+
+
+def match_cameras(
+    spec: CheckpointSpec, offered: Iterable[str], camera_map: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Finds the env's camera for each of the policy's.
+
+    Args:
+        spec: The policy.
+        offered: Names under the env's ``"pixels"``.
+        camera_map: Env camera by policy camera. What it leaves out keeps its name.
+
+    Returns:
+        Env camera by policy camera, in the policy's order.
+
+    Raises:
+        PolicyMismatchError: The env lacks a camera, with what would help.
+    """
+    offered = tuple(offered)
+    matched = planned_cameras(spec, camera_map)
+    lacking = {ours: theirs for ours, theirs in matched.items() if theirs not in offered}
+    if not lacking:
+        return matched
+    needed = tuple(dict.fromkeys(matched.values()))
+    raise PolicyMismatchError(
+        f"The policy in {spec.directory} needs the cameras {', '.join(map(repr, matched))}; the env has "
+        f"{', '.join(map(repr, offered)) or 'none'}. Missing: {', '.join(map(repr, lacking.values()))}. "
+        f"Make the env with gym.make(..., cameras={needed!r}) if it knows these cameras, or name the env's camera for "
+        f"each of the policy's with camera_map={dict.fromkeys(lacking, offered[0] if offered else 'wrist')!r}."
+    )
+
+
+def planned_cameras(spec: CheckpointSpec, camera_map: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the env camera for each of the policy's, before any env is known.
+
+    Raises:
+        PolicyMismatchError: ``camera_map`` names a camera that the policy does not have.
+    """
+    given = dict(camera_map or {})
+    unknown = [name for name in given if name not in spec.cameras]
+    if unknown:
+        raise PolicyMismatchError(
+            f"camera_map names {', '.join(map(repr, unknown))}, and the policy in {spec.directory} has the cameras "
+            f"{', '.join(map(repr, spec.cameras))}. It maps the policy's names to the env's: "
+            f"camera_map={{{next(iter(spec.cameras))!r}: 'wrist'}}."
+        )
+    renamed = spec.renamed_cameras
+    return {name: given.get(name, renamed.get(name, name)) for name in spec.cameras}

@@ -1,0 +1,237 @@
+"""``smolvla-gym rollout``: runs a policy in the simulation, films it and prints how it did."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from smolvla_gym.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from smolvla_gym.agents import Agent
+    from smolvla_gym.rollout import EpisodeRecord, RolloutSummary
+
+_SCRIPTED: Final = ("expert", "random")
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DEFAULT_OUT: Final = Path("outputs", "rollout")
+
+_EXAMPLES: Final = """examples:
+  smolvla-gym rollout                                    the bundled policy lifts a cube once
+  smolvla-gym rollout --policy expert --episodes 10      the scripted expert, ten videos
+  smolvla-gym rollout --policy you/smolvla_parol6        a policy from the Hugging Face Hub
+  smolvla-gym rollout --no-video --json | jq .success_rate
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    parser = commands.add_parser(
+        "rollout",
+        help="Run a policy in the simulation and film it.",
+        description="Runs a policy in the simulated arm, films it and prints how it did.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--task", default="lift", help="what to do; `smolvla-gym tasks` lists them (default: %(default)s)")
+    add(
+        "--policy",
+        default="bundled",
+        help="bundled, expert (scripted), random, a checkpoint folder, or a Hub repository OWNER/NAME "
+        "(default: %(default)s)",
+    )
+    add("--episodes", type=_at_least(1), default=1, metavar="N", help="how many episodes (default: %(default)s)")
+    add(
+        "--seed",
+        type=_at_least(0),
+        default=0,
+        metavar="S",
+        help="seed of the first episode; the following ones count up (default: %(default)s)",
+    )
+    add(
+        "--randomization",
+        type=_at_least(0),
+        default=1,
+        metavar="R",
+        help="how much layout and looks vary; 0: not at all (default: %(default)s)",
+    )
+    add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
+    add("--control-hz", type=_positive, default=30, metavar="HZ", help="control rate (default: %(default)s)")
+    add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
+    add("--out", type=Path, metavar="DIR", help=f"output folder (default: {_DEFAULT_OUT}/<date>_<time>)")
+    add("--no-video", dest="video", action="store_false", help="do not film, which is faster")
+    add("--json", action="store_true", help="print the summary as JSON on stdout and nothing else there")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the rollout and prints its result."""
+    # What is wrong with the arguments shows before the seconds that a policy takes to load.
+    _check_names(arguments.task, arguments.gripper, arguments.policy)
+    with _output_folder(arguments.out) as out:
+        # Libraries that print have to stay out of the JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            summary = _roll_out(arguments, out)
+        if arguments.json:
+            print(json.dumps(summary.to_dict(), ensure_ascii=False))
+        else:
+            _print_table(summary, out)
+    return 0
+
+
+def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
+    """Builds the agent and the env that it needs, and runs them."""
+    from smolvla_gym.agents import ExpertAgent, RandomAgent
+    from smolvla_gym.rollout import rollout
+
+    smolvla, options = None, {}
+    if arguments.policy not in _SCRIPTED:
+        print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
+        from smolvla_gym.agent import SmolVLAAgent
+
+        smolvla = SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device)
+        options = {"cameras": smolvla.cameras, "image_size": smolvla.image_size}
+    with _make_env(arguments, **options) as env, _progress(arguments.episodes) as progress:
+        agent: Agent
+        if smolvla is not None:
+            smolvla.check(env.observation_space, env.action_space)
+            agent = smolvla
+        else:
+            agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+        summary = rollout(
+            env,
+            agent,
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            out=out,
+            video=arguments.video,
+            policy=arguments.policy,
+            progress=progress,
+        )
+    return summary
+
+
+def _make_env(arguments: argparse.Namespace, **options: Any) -> gym.Env[Any, Any]:
+    """Makes the simulated arm; ``options`` are those that the agent asks for."""
+    import gymnasium as gym
+
+    return gym.make(
+        "PAROL6Sim-v0",
+        task=arguments.task,
+        gripper=arguments.gripper,
+        randomization=arguments.randomization,
+        control_hz=arguments.control_hz,
+        render_mode="rgb_array" if arguments.video else None,
+        **options,
+    )
+
+
+def _check_names(task: str, gripper: str, policy: str) -> None:
+    """Raises ``UnknownNameError`` for a task, gripper or policy that does not exist."""
+    from smolvla_gym.parol6 import get_gripper
+    from smolvla_gym.tasks import get_task
+
+    get_task(task)
+    get_gripper(gripper)
+    if policy not in ("bundled", *_SCRIPTED) and not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
+        known = ("bundled", *_SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME")
+        raise UnknownNameError("policy", policy, known)
+
+
+@contextlib.contextmanager
+def _output_folder(chosen: Path | None) -> Iterator[Path]:
+    """Makes the output folder; an exception carries the note where the files are, and leaves no empty folder."""
+    out = chosen or _DEFAULT_OUT / time.strftime("%Y-%m-%d_%H-%M-%S")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield out
+    except BaseException as error:
+        if any(out.iterdir()):
+            error.add_note(f"what was recorded until then is in {out}")
+        else:
+            out.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _progress(episodes: int) -> Iterator[Callable[[EpisodeRecord], None]]:
+    """Shows a progress line on stderr where that is a terminal; yields what to call after each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("episode"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        line = bar.add_task("", total=episodes)
+        successes = 0
+
+        def update(record: EpisodeRecord) -> None:
+            nonlocal successes
+            ended = record.end is not None
+            successes += ended and record.success
+            text = f"step {record.steps}  solved {successes}  {record.instruction}"
+            bar.update(line, advance=int(ended), description=text)
+
+        yield update
+
+
+def _print_table(summary: RolloutSummary, out: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("seed", "instruction", "success", "steps", "return", box=box.SIMPLE_HEAD)
+    for column in table.columns:
+        column.justify = "left" if column.header == "instruction" else "right"
+    for episode in summary.episodes:
+        outcome = "yes" if episode.success else f"fault {episode.fault}" if episode.fault else "no"
+        style = "green" if episode.success else "red" if episode.fault else ""
+        table.add_row(
+            str(episode.seed),
+            Text(episode.instruction),
+            Text(outcome, style),
+            str(episode.steps),
+            f"{episode.return_:.2f}",
+        )
+    solved = sum(episode.success for episode in summary.episodes)
+    console = Console(highlight=False)
+    console.print(table)
+    # Plain print: a path must not be wrapped.
+    print(f"Success rate: {summary.success_rate:.0%} ({solved} of {len(summary.episodes)}), policy {summary.policy}")
+    print(f"Files: {out}{os.sep}")
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    """Returns a parser of integers that are not below ``lowest``."""
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if (value := int(text)) >= lowest:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} on")
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")

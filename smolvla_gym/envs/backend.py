@@ -1,0 +1,90 @@
+"""The body behind the environment: what a simulated and a real arm have to be able to do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.parol6 import Array
+
+Image = NDArray[np.uint8]
+
+
+@dataclass
+class Reading:
+    """What a body tells after a reset or a step.
+
+    Attributes:
+        observation: The observation as the env's space describes it.
+        reward: Reward of the step; 0 where nobody can judge it.
+        is_success: Whether the task is done; False where nobody can judge it.
+        fault: Name of what holds the arm, or None.
+        state_age_s: Age of the joint state in s.
+        frame_age_s: Age of the oldest picture in s.
+        timing: Where the time of the step went, in s, by phase.
+    """
+
+    observation: dict[str, Any]
+    reward: float = 0.0
+    is_success: bool = False
+    fault: str | None = None
+    state_age_s: float = 0.0
+    frame_age_s: float = 0.0
+    timing: dict[str, float] = field(default_factory=dict)
+
+
+class Backend(ABC):
+    """A body. The environment knows spaces, limits and pacing; a backend knows how to move and to look."""
+
+    @abstractmethod
+    def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
+        """Brings the body to its start pose.
+
+        Args:
+            rng: Source of all chance of the coming episode.
+            options: What was given to ``env.reset(options=...)``.
+        """
+
+    @abstractmethod
+    def step(self, setpoint: Array, dt: float) -> Reading:
+        """Moves for one control step.
+
+        Args:
+            setpoint: Joint targets in rad within all limits and gripper opening 0..1 for the end of the step,
+                shape (7,).
+            dt: Duration of the step in s.
+        """
+
+    @property
+    @abstractmethod
+    def commanded(self) -> Array:
+        """The joint angles in rad that the body was last told to hold, shape (6,)."""
+
+    @property
+    @abstractmethod
+    def instruction(self) -> str:
+        """The sentence that says what to do in this episode."""
+
+    @abstractmethod
+    def expert(self) -> Array:
+        """Returns the action, shape (7,), of the task's scripted expert in the present state."""
+
+    @abstractmethod
+    def render(self) -> Image:
+        """Draws the scene for people, shape (H, W, 3)."""
+
+    @abstractmethod
+    def show(self) -> None:
+        """Brings the window of ``render_mode="human"`` up to date, and opens it the first time."""
+
+    @abstractmethod
+    def clear_fault(self) -> None:
+        """Acknowledges a fault whose cause is gone."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leaves the body held and gives back what was taken; doing it twice does no harm."""

@@ -1,0 +1,201 @@
+"""The one environment: PAROL6, whatever its body."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from smolvla_gym.envs.backend import Backend, Image, Reading
+from smolvla_gym.envs.safety import SafetyEvent, SafetyGate
+from smolvla_gym.errors import FaultError
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+
+Observation = dict[str, Any]
+Action = NDArray[np.float32]
+
+RENDER_MODES = ("rgb_array", "human")
+
+
+class PAROL6Env(gym.Env[Observation, Action]):
+    """A PAROL6 with a gripper and cameras.
+
+    Observation: ``agent_pos``, float32 (7,): six joint angles in rad in the control board's convention and the
+    gripper's opening, 0 closed to 1 open; ``pixels``: a uint8 (H, W, 3) picture for each camera; with ``depth`` also
+    ``depth``: uint16 (H, W, 1) for each camera, in units of 0.1 mm, 0 where nothing was measured.
+
+    Action: float32 (7,): absolute joint targets in rad within the soft limits, and the gripper's opening. Targets may
+    lie far away: the arm goes there at its speed limits. What the safety gate changed stands in ``info["safety"]``.
+
+    Every step lasts exactly ``1 / control_hz`` s. ``terminated`` means that the task is done. A fault holds the arm:
+    ``truncated`` with ``info["fault"]``; then ``clear_fault()`` and ``reset()``.
+
+    Attributes:
+        task: Name of the task.
+        control_hz: Steps a second.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 30}
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        task: str,
+        cameras: tuple[str, ...],
+        image_size: tuple[int, int],
+        depth: bool,
+        control_hz: float,
+        render_mode: str | None,
+        recipe: tuple[Callable[..., PAROL6Env], dict[str, Any]],
+    ) -> None:
+        """Puts an environment around a body.
+
+        Args:
+            backend: The body.
+            task: Name of the task.
+            cameras: Names of the observed cameras.
+            image_size: Height and width of their pictures in px.
+            depth: Whether they measure depth.
+            control_hz: Steps a second.
+            render_mode: None, ``"rgb_array"`` or ``"human"``.
+            recipe: The factory that made this and its options; a pickle carries these and no open device.
+        """
+        self._backend, self._recipe = backend, recipe
+        self.task, self.control_hz, self.render_mode = task, control_hz, render_mode
+        self.metadata = {**type(self).metadata, "render_fps": control_hz}
+        self._dt = 1.0 / control_hz
+        self._gate = SafetyGate(self._dt)
+        self._fault: str | None = None
+        self._closed = False
+        self._ready = False
+
+        self.action_space = spaces.Box(
+            np.append(JOINT_LOWER, 0.0).astype(np.float32), np.append(JOINT_UPPER, 1.0).astype(np.float32)
+        )
+        turn = np.full(6, 2 * np.pi + 0.01)  # before homing the board counts from zero, outside the soft limits
+        parts: dict[str, spaces.Space[Any]] = {
+            "agent_pos": spaces.Box(np.append(-turn, 0.0).astype(np.float32), np.append(turn, 1.0).astype(np.float32))
+        }
+        height, width = image_size
+        if cameras:
+            parts["pixels"] = spaces.Dict({c: spaces.Box(0, 255, (height, width, 3), np.uint8) for c in cameras})
+        if cameras and depth:
+            parts["depth"] = spaces.Dict({c: spaces.Box(0, 65535, (height, width, 1), np.uint16) for c in cameras})
+        self.observation_space = spaces.Dict(parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (*self._recipe, self.spec)
+
+    @property
+    def task_description(self) -> str:
+        """The instruction of the present episode."""
+        return self._backend.instruction
+
+    @property
+    def backend(self) -> Backend:
+        """The body."""
+        return self._backend
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begins an episode.
+
+        Args:
+            seed: Seed of everything that is drawn; the same seed gives the same episode.
+            options: Passed on to the body; unknown ones are ignored.
+
+        Returns:
+            The first observation and info.
+
+        Raises:
+            FaultError: A fault was not cleared.
+        """
+        super().reset(seed=seed)
+        self._refuse_if_closed()
+        self._refuse_if_faulty()
+        reading = self._backend.reset(self.np_random, options or {})
+        self._gate.reset(self._backend.commanded)
+        self._ready = True
+        if self.render_mode == "human":
+            self._backend.show()
+        return reading.observation, self._info(reading, ())
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Moves for ``1 / control_hz`` s.
+
+        Args:
+            action: Absolute joint targets in rad and gripper opening 0..1, float32, shape (7,).
+
+        Raises:
+            ActionError: The action is malformed or not finite. Nothing moved, no time passed.
+            FaultError: A fault holds the arm.
+            gymnasium.error.ResetNeeded: There was no reset.
+        """
+        self._refuse_if_closed()
+        self._refuse_if_faulty()
+        if not self._ready:
+            raise gym.error.ResetNeeded("Call env.reset() before env.step().")
+        setpoint, events = self._gate.filter(action)
+        began = time.perf_counter()
+        reading = self._backend.step(setpoint, self._dt)
+        reading.timing["step"] = time.perf_counter() - began
+        self._fault = reading.fault
+        if self.render_mode == "human":
+            self._backend.show()
+        info = self._info(reading, events)
+        return reading.observation, reading.reward, reading.is_success, reading.fault is not None, info
+
+    def expert_action(self) -> Action:
+        """Returns what the task's scripted expert would do in the present state, float32, shape (7,)."""
+        action = np.clip(self._backend.expert(), self.action_space.low, self.action_space.high)
+        return action.astype(np.float32)
+
+    def clear_fault(self) -> None:
+        """Acknowledges a fault. Raises where its cause is still there; otherwise ``reset`` works again."""
+        self._backend.clear_fault()
+        self._fault = None
+
+    def render(self) -> Image | None:  # type: ignore[override]
+        """Returns a picture of the scene, uint8 (480, 640, 3), in the mode rgb_array; the window draws itself."""
+        if self.render_mode == "rgb_array":
+            return self._backend.render()
+        return None
+
+    def close(self) -> None:
+        """Holds the arm and gives back everything; doing it twice does no harm."""
+        if not self._closed:
+            self._closed = True
+            self._backend.close()
+
+    def _info(self, reading: Reading, events: tuple[SafetyEvent, ...]) -> dict[str, Any]:
+        return {
+            "instruction": self._backend.instruction,
+            "is_success": reading.is_success,
+            "safety": events,
+            "fault": reading.fault,
+            "timing": reading.timing,
+            "frame_age_s": reading.frame_age_s,
+            "state_age_s": reading.state_age_s,
+        }
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise gym.error.ClosedEnvironmentError("This env was closed; make a new one.")
+
+    def _refuse_if_faulty(self) -> None:
+        if self._fault is not None:
+            raise FaultError(f"The arm is held by the fault {self._fault!r}: remove its cause, then env.clear_fault().")
+
+
+def _remake(factory: Callable[..., PAROL6Env], options: dict[str, Any], spec: EnvSpec | None) -> PAROL6Env:
+    env = factory(**options)
+    env.spec = spec
+    return env

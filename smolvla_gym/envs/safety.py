@@ -1,0 +1,116 @@
+"""What stands between an action and the arm: every setpoint that leaves here is finite and within all limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.errors import ActionError
+from smolvla_gym.parol6 import ACTION_NAMES, JOINT_LOWER, JOINT_UPPER, MAX_ACCELERATION, MAX_SPEED, NUM_JOINTS, Array
+
+SafetyEvent = dict[str, Any]
+"""One intervention: ``rule`` (position, speed or acceleration), ``joint``, ``requested`` and ``allowed``.
+
+Positions are in rad (the gripper: 0..1), speeds in rad/s, accelerations in rad/s^2.
+"""
+
+_LOWER = np.append(JOINT_LOWER, 0.0)
+_UPPER = np.append(JOINT_UPPER, 1.0)
+# Float32 actions at a limit round to either side of it; that is no event.
+_TOLERANCE = 1e-5
+
+
+class SafetyGate:
+    """Clamps, limits and refuses.
+
+    Targets may jump; the setpoints that come out head straight for them in joint space, within the speed and
+    acceleration limits counted from the last commanded setpoint, and come to rest there without passing it.
+    """
+
+    def __init__(self, dt: float, speed_scale: float = 1.0) -> None:
+        """Prepares the gate.
+
+        Args:
+            dt: Time between two setpoints in s.
+            speed_scale: Share of the speed limits that may be used, in (0, 1].
+        """
+        self._dt = dt
+        self._max_speed = MAX_SPEED * speed_scale
+        self._position: Array = np.zeros(NUM_JOINTS)
+        self._velocity: Array = np.zeros(NUM_JOINTS)
+
+    def reset(self, position: Array) -> None:
+        """Starts from a joint position in rad, shape (6,), at rest: the first setpoint is near the measured pose."""
+        self._position = np.array(position, dtype=np.float64)
+        self._velocity = np.zeros(NUM_JOINTS)
+
+    def validate(self, action: object) -> Array:
+        """Returns an action as float64, shape (7,).
+
+        Raises:
+            ActionError: It is no array of seven finite floating-point numbers.
+        """
+        if not isinstance(action, np.ndarray):
+            raise ActionError(f"An action is a numpy array of shape (7,), float32; got {type(action).__name__}.")
+        if action.shape != (NUM_JOINTS + 1,):
+            raise ActionError(
+                f"An action has shape (7,): six joint targets in rad and the gripper's opening 0..1; got {action.shape}."
+            )
+        if not np.issubdtype(action.dtype, np.floating):
+            raise ActionError(f"An action is float32 (radians), not {action.dtype}. Convert it with .astype('float32').")
+        values = action.astype(np.float64)
+        if not np.isfinite(values).all():
+            bad = ", ".join(f"{ACTION_NAMES[i]}={values[i]}" for i in np.flatnonzero(~np.isfinite(values)))
+            raise ActionError(f"An action has to be finite; got {bad}. The arm did not move.")
+        return values
+
+    def filter(self, action: object) -> tuple[Array, tuple[SafetyEvent, ...]]:
+        """Turns an action into the next setpoint.
+
+        Args:
+            action: Absolute joint targets in rad and gripper opening 0..1, shape (7,), any floating-point type.
+
+        Returns:
+            The setpoint at the end of this step, shape (7,), and what was changed and why.
+
+        Raises:
+            ActionError: As from :meth:`validate`; the gate's state is unchanged.
+        """
+        requested = self.validate(action)
+        target = np.clip(requested, _LOWER, _UPPER)
+        events: list[SafetyEvent] = []
+        if np.any(np.abs(target - requested) > _TOLERANCE):
+            self._report(events, "position", requested, target)
+
+        goal = target[:NUM_JOINTS]
+        distance = goal - self._position
+        wanted = distance / self._dt
+        # The fastest speed from which braking within the remaining distance is still possible, in discrete time.
+        step = MAX_ACCELERATION * self._dt
+        braking = np.sqrt(2.0 * MAX_ACCELERATION * np.abs(distance) + (0.5 * step) ** 2) - 0.5 * step
+        ceiling = np.minimum(self._max_speed, braking)
+        # All joints slow down by the same share, so that the arm stays on the straight line to its target.
+        too_fast = np.abs(wanted) > ceiling
+        share = float(np.min(ceiling[too_fast] / np.abs(wanted[too_fast]), initial=1.0))
+        speed = wanted * share
+        if np.any(np.abs(wanted) > self._max_speed * (1.0 + _TOLERANCE)):
+            self._report(events, "speed", wanted, np.clip(wanted, -self._max_speed, self._max_speed))
+        velocity = np.clip(speed, self._velocity - step, self._velocity + step)
+        if np.any(np.abs(velocity - speed) > _TOLERANCE * self._max_speed):
+            self._report(
+                events, "acceleration", (speed - self._velocity) / self._dt, (velocity - self._velocity) / self._dt
+            )
+
+        position = np.clip(self._position + velocity * self._dt, JOINT_LOWER, JOINT_UPPER)
+        self._velocity = (position - self._position) / self._dt
+        self._position = position
+        return np.append(position, target[NUM_JOINTS]), tuple(events)
+
+    @staticmethod
+    def _report(events: list[SafetyEvent], rule: str, requested: NDArray[Any], allowed: NDArray[Any]) -> None:
+        for i in np.flatnonzero(np.abs(requested - allowed) > _TOLERANCE):
+            events.append(
+                {"rule": rule, "joint": ACTION_NAMES[i], "requested": float(requested[i]), "allowed": float(allowed[i])}
+            )

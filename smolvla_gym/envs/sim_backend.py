@@ -1,0 +1,118 @@
+"""The simulated body."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from smolvla_gym.envs.backend import Backend, Image, Reading
+from smolvla_gym.parol6 import NUM_JOINTS, Array
+from smolvla_gym.sim.randomization import Randomizer
+from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.world import World, start_pose
+from smolvla_gym.tasks import Layout, Task
+
+REWARDS = ("dense", "sparse")
+
+
+class SimBackend(Backend):
+    """MuJoCo in lockstep: a step takes exactly one control period of simulated time, as fast as it can."""
+
+    def __init__(
+        self, world: World, task: Task, *, control_hz: float, randomization: int, num_objects: int, reward: str
+    ) -> None:
+        """Takes over a world.
+
+        Args:
+            world: The simulated arm and its objects.
+            task: What is to be done there.
+            control_hz: Control steps a second.
+            randomization: 0 none, 1 object poses, 2 also colours, lights, cameras, friction and a small delay.
+            num_objects: How many objects lie on the table.
+            reward: ``"dense"`` or ``"sparse"``.
+        """
+        self.world, self.task = world, task
+        self._randomization, self._num_objects, self._reward = randomization, num_objects, reward
+        self._randomizer = Randomizer(world.model)
+        self._needed = max(1, round(task.hold_time * control_hz))
+        self._held = 0
+        self._layout: Layout | None = None
+        self._pending: deque[Array] = deque()
+        self._commanded = start_pose(world.gripper)
+        self._viewer: Any = None
+
+    @property
+    def layout(self) -> Layout:
+        """The scene of the present episode.
+
+        Raises:
+            RuntimeError: There was no reset yet.
+        """
+        if self._layout is None:
+            raise RuntimeError("There is no episode yet: call env.reset() first.")
+        return self._layout
+
+    @property
+    def instruction(self) -> str:
+        return self.layout.instruction
+
+    @property
+    def commanded(self) -> Array:
+        return self._commanded
+
+    def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
+        layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
+        self._layout = layout
+        joints = start_pose(self.world.gripper)
+        self.world.reset(joints)
+        delay = self._randomizer.apply(rng, layout.colors, self._randomization)
+        self.task.arrange(self.world, layout)
+        self.world.settle()
+        self._commanded = joints
+        # A delayed setpoint is one that the arm gets a control step later.
+        self._pending = deque(np.append(joints, 1.0) for _ in range(delay))
+        self._held = 0
+        return self._reading(success=False)
+
+    def step(self, setpoint: Array, dt: float) -> Reading:
+        self._pending.append(setpoint)
+        self.world.advance(self._pending.popleft())
+        self._commanded = setpoint[:NUM_JOINTS]
+        self._held = self._held + 1 if self.task.achieved(self.world, self.layout) else 0
+        return self._reading(success=self._held >= self._needed)
+
+    def _reading(self, *, success: bool) -> Reading:
+        observed = self.world.observe()
+        observation: dict[str, Any] = {"agent_pos": observed.agent_pos}
+        if observed.pixels:
+            observation["pixels"] = observed.pixels
+        if observed.depth:
+            observation["depth"] = observed.depth
+        progress = self.task.progress(self.world, self.layout) if self._reward == "dense" else 0.0
+        return Reading(observation, 1.0 if success else progress, success)
+
+    def expert(self) -> Array:
+        return self.task.expert(self.world, self.layout)
+
+    def render(self) -> Image:
+        return self.world.overview(QUALITIES["high"])
+
+    def show(self) -> None:
+        if self._viewer is None:
+            from mujoco import viewer
+
+            self._viewer = viewer.launch_passive(
+                self.world.model, self.world.data, show_left_ui=False, show_right_ui=False
+            )
+        self._viewer.sync()
+
+    def clear_fault(self) -> None:
+        pass  # Nothing holds a simulated arm.
+
+    def close(self) -> None:
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+        self.world.close()

@@ -1,0 +1,97 @@
+"""Every error a user can meet.
+
+They share one root, :class:`SmolVLAGymError`, and each is also the standard error it stands for, so that
+``except ValueError`` keeps working in code that does not know this package.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SmolVLAGymError(Exception):
+    """Root of all errors of this package."""
+
+
+class ActionError(SmolVLAGymError, ValueError):
+    """An action of the wrong shape or type, or with a value that is not finite. Nothing moved."""
+
+
+class OptionError(SmolVLAGymError, ValueError):
+    """An option with a value that is not allowed."""
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        """Builds the message.
+
+        Args:
+            option: Name of the option as the caller wrote it.
+            value: What was given.
+            allowed: What would have been accepted, in words.
+        """
+        super().__init__(f"{option}={value!r} is not allowed: {allowed}.")
+        self.option, self.value, self.allowed = option, value, allowed
+
+    def __reduce__(self) -> tuple[type[OptionError], tuple[str, object, str]]:
+        return type(self), (self.option, self.value, self.allowed)
+
+
+class UnknownNameError(SmolVLAGymError, ValueError):
+    """A name that nothing carries, with the nearest one that exists."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        """Builds the message.
+
+        Args:
+            kind: What the name stands for, such as ``"task"``.
+            name: What was given.
+            known: The names that exist.
+        """
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        near = difflib.get_close_matches(str(name), self.known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"There is no {kind} {name!r}.{hint} Known: {', '.join(self.known)}.")
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, object, tuple[str, ...]]]:
+        return type(self), (self.kind, self.name, self.known)
+
+
+class MissingExtraError(SmolVLAGymError, ImportError):
+    """A package that an optional part needs is not installed."""
+
+    def __init__(self, what: str, extra: str, cause: ImportError) -> None:
+        """Builds the message.
+
+        Args:
+            what: The part that cannot work.
+            extra: The extra of this package that brings it.
+            cause: The import that failed.
+        """
+        super().__init__(
+            f"{what} needs the packages of the extra {extra!r} ({cause}). "
+            f"Install them with: pip install 'smolvla-gym[{extra}]'"
+        )
+        self.what, self.extra, self.cause = what, extra, cause
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, ImportError]]:
+        return type(self), (self.what, self.extra, self.cause)
+
+
+class RenderingError(SmolVLAGymError, RuntimeError):
+    """No OpenGL context could be made."""
+
+
+class FaultError(SmolVLAGymError, RuntimeError):
+    """The arm is held by a fault and refuses to move until ``clear_fault()`` and ``reset()``."""
+
+
+class CheckpointError(SmolVLAGymError, RuntimeError):
+    """A checkpoint that cannot be read: absent, broken or truncated."""
+
+
+class PolicyMismatchError(SmolVLAGymError, ValueError):
+    """A checkpoint that loads but cannot drive this arm. Refused before anything moves."""
+
+
+class RecordingError(SmolVLAGymError, OSError):
+    """A video or summary could not be written. Nothing half-written is left under its final name."""

@@ -1,0 +1,240 @@
+"""Runs episodes of an agent in an env, films them and sums them up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import gymnasium as gym
+
+from smolvla_gym.agents import Agent, Observation
+from smolvla_gym.errors import OptionError, RecordingError
+from smolvla_gym.overlay import compose_frame
+from smolvla_gym.recording import VideoRecorder
+
+SUMMARY_NAME: Final = "summary.json"
+
+
+@dataclass
+class EpisodeRecord:
+    """One episode. It grows while the episode runs.
+
+    Attributes:
+        seed: Seed of the env and of the agent.
+        task: Name of the task.
+        instruction: What the agent was told.
+        success: Whether the task was solved at any step.
+        steps: Control steps taken.
+        return_: Sum of the rewards; ``return`` in JSON.
+        end: Why it ended: ``terminated``, ``truncated`` (out of time), ``fault`` or ``interrupted``; None: it runs.
+        fault: Name of the fault that ended it.
+        safety: How often each rule of the safety gate stepped in.
+        video: Name of the video in the output folder.
+    """
+
+    seed: int
+    task: str
+    instruction: str
+    success: bool = False
+    steps: int = 0
+    return_: float = 0.0
+    end: str | None = None
+    fault: str | None = None
+    safety: dict[str, int] = field(default_factory=dict)
+    video: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what :file:`summary.json` holds of it."""
+        return {name.rstrip("_"): value for name, value in asdict(self).items()}
+
+
+@dataclass
+class RolloutSummary:
+    """All episodes of a rollout.
+
+    Attributes:
+        env_id: The env's registered id.
+        policy: What drove the arm, in words.
+        control_hz: Control steps per second.
+        episodes: In the order they ran; the last one is incomplete where ``interrupted``.
+        interrupted: Whether an error or Ctrl-C cut the rollout short.
+    """
+
+    env_id: str
+    policy: str
+    control_hz: float
+    episodes: list[EpisodeRecord] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def success_rate(self) -> float | None:
+        """Fraction of the complete episodes that succeeded; None where there is none."""
+        complete = [episode.success for episode in self.episodes if episode.end != "interrupted"]
+        return sum(complete) / len(complete) if complete else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what :file:`summary.json` holds."""
+        return {
+            "env_id": self.env_id,
+            "policy": self.policy,
+            "control_hz": self.control_hz,
+            "success_rate": self.success_rate,
+            "interrupted": self.interrupted,
+            "episodes": [episode.to_dict() for episode in self.episodes],
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the summary as JSON. A reader sees the old file or the whole new one, never a part.
+
+        Raises:
+            RecordingError: It could not be written; what stood there before still does.
+        """
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("w", encoding="utf-8") as file:
+                json.dump(self.to_dict(), file, indent=2, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise RecordingError(f"The summary {path} could not be written: {error.strerror or error}.") from error
+
+
+def rollout(
+    env: gym.Env[Any, Any],
+    agent: Agent,
+    *,
+    episodes: int = 1,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    video: bool = True,
+    policy: str | None = None,
+    progress: Callable[[EpisodeRecord], None] | None = None,
+) -> RolloutSummary:
+    """Runs an agent for some episodes.
+
+    With ``out``, the folder receives ``summary.json`` and, with ``video``, ``rollout.mp4`` or, for several episodes,
+    ``rollout_000.mp4`` and so on. Whatever cuts the rollout short, Ctrl-C included, is raised again after the video
+    was finished and the summary of the episodes so far was saved with ``"interrupted": true``.
+
+    Args:
+        env: The env, ``render_mode="rgb_array"`` for videos. It stays open.
+        agent: What drives it.
+        episodes: How many, each until the env ends it.
+        seed: Seed of the first episode; the following ones count up.
+        out: Output folder, made if absent; None writes no files.
+        video: Whether to film, given ``out``.
+        policy: What the summary calls the agent; None: its class.
+        progress: Called with the record of the running episode after each step and at its end (``end`` is set then).
+
+    Returns:
+        The summary.
+
+    Raises:
+        OptionError: ``episodes`` is below one, or the env cannot be filmed.
+        RecordingError: A file could not be written.
+
+    Example:
+        >>> import gymnasium, smolvla_gym
+        >>> from smolvla_gym.agents import ExpertAgent
+        >>> env = gymnasium.make("PAROL6Sim-v0", task="lift")  # doctest: +SKIP
+        >>> rollout(env, ExpertAgent(env), episodes=10).success_rate  # doctest: +SKIP
+        1.0
+    """
+    folder = None if out is None else Path(out)
+    if episodes < 1:
+        raise OptionError("episodes", episodes, "at least one")
+    if folder is not None and video and env.render_mode != "rgb_array":
+        raise OptionError("video", video, f"the env has render_mode={env.render_mode!r}; make it with 'rgb_array'")
+    fps = float(env.metadata["render_fps"])
+    env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    summary = RolloutSummary(env_id, policy or type(agent).__name__, fps)
+    digits = max(3, len(str(episodes - 1)))
+    try:
+        for index in range(episodes):
+            path = None
+            if folder is not None and video:
+                path = folder / ("rollout.mp4" if episodes == 1 else f"rollout_{index:0{digits}d}.mp4")
+            _run_episode(env, agent, seed + index, fps, path, summary.episodes, progress)
+    except BaseException as error:
+        summary.interrupted = True
+        if folder is not None:
+            try:
+                summary.save(folder / SUMMARY_NAME)
+            except RecordingError as failure:
+                error.add_note(str(failure))
+        raise
+    if folder is not None:
+        summary.save(folder / SUMMARY_NAME)
+    return summary
+
+
+def _run_episode(
+    env: gym.Env[Any, Any],
+    agent: Agent,
+    seed: int,
+    fps: float,
+    path: Path | None,
+    records: list[EpisodeRecord],
+    progress: Callable[[EpisodeRecord], None] | None,
+) -> None:
+    """Runs one episode; its record is in ``records`` from the first step on, whatever happens later."""
+    observation, info = env.reset(seed=seed)
+    record = EpisodeRecord(seed=seed, task=_task_name(env), instruction=str(info["instruction"]))
+    records.append(record)
+    recorder = VideoRecorder(path, fps) if path is not None else None
+    try:
+        with recorder or contextlib.nullcontext():
+            agent.reset(record.instruction, seed=seed)
+            if recorder is not None:
+                recorder.add(_picture(env, observation, record, fps))
+            end = None
+            while end is None:
+                observation, reward, terminated, truncated, info = env.step(agent.act(observation))
+                record.steps += 1
+                record.return_ += float(reward)
+                record.success = record.success or bool(info.get("is_success", False))
+                for event in info.get("safety", ()):
+                    record.safety[event["rule"]] = record.safety.get(event["rule"], 0) + 1
+                if info.get("fault") is not None:
+                    record.fault, end = str(info["fault"]), "fault"
+                elif terminated or truncated:
+                    end = "terminated" if terminated else "truncated"
+                if recorder is not None:
+                    recorder.add(_picture(env, observation, record, fps))
+                if end is None and progress is not None:
+                    progress(record)
+    except BaseException:
+        record.end = "interrupted"
+        raise
+    finally:
+        # Named only if it stands there: a file that could not be finished is gone.
+        if path is not None and recorder is not None and recorder.saved:
+            record.video = path.name
+    record.end = end
+    if progress is not None:
+        progress(record)
+
+
+def _picture(env: gym.Env[Any, Any], observation: Observation, record: EpisodeRecord, fps: float) -> Any:
+    """Draws the present state, shape (H, W, 3), uint8."""
+    scene: Any = env.render()
+    wrist = observation.get("pixels", {}).get("wrist")
+    clock = f"step {record.steps:4d}    {record.steps / fps:6.2f} s"
+    state = f"    FAULT {record.fault}" if record.fault else ""
+    return compose_frame(scene, wrist, (record.instruction, clock + state), record.success)
+
+
+def _task_name(env: gym.Env[Any, Any]) -> str:
+    task = getattr(env.unwrapped, "task", "")
+    return str(getattr(task, "name", task))

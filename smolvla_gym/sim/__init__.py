@@ -1,0 +1,1 @@
+"""The simulated arm: scene, motion law, physics and pictures."""

@@ -1,0 +1,80 @@
+"""Domain randomisation: what changes in the model from one episode to the next."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import COLORS, object_name
+
+MAX_LEVEL = 2
+
+_MAX_DELAY = 1  # control steps
+
+
+class Randomizer:
+    """Colours the objects and, at level 2, varies what differs between a simulation and a table at home."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        """Remembers the model as it was compiled, so that every episode starts from the same values."""
+        self._model = model
+        self._table = model.geom("table").rgba.copy()
+        self._fields = {
+            name: getattr(model, name).copy()
+            for name in (
+                "geom_rgba", "mat_rgba", "geom_friction", "light_diffuse", "light_ambient", "light_pos", "light_dir",
+                "cam_pos", "cam_quat", "cam_fovy",
+            )
+        }  # fmt: skip
+
+    def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> int:
+        """Sets the model for an episode.
+
+        Args:
+            rng: Source of chance.
+            colors: Colour names of the objects.
+            level: 0 and 1 give every colour its nominal shade and change nothing else; 2 varies everything.
+
+        Returns:
+            How many control steps commands are delayed.
+        """
+        model = self._model
+        for name, value in self._fields.items():
+            getattr(model, name)[:] = value
+        for i, color in enumerate(colors):
+            shade = np.array(COLORS[color])
+            if level >= 2:
+                shade = np.clip(shade * rng.uniform(0.8, 1.2) + rng.uniform(-0.05, 0.05, 3), 0.0, 1.0)
+            model.geom(object_name(i)).rgba[:3] = shade
+        if level < 2:
+            return 0
+        self._surroundings(rng)
+        self._cameras(rng)
+        model.geom_friction[:, 0] *= rng.uniform(0.8, 1.25)
+        return int(rng.integers(_MAX_DELAY + 1))
+
+    def _surroundings(self, rng: np.random.Generator) -> None:
+        model = self._model
+        table = model.material("table").rgba
+        table[:3] = np.clip(table[:3] * rng.uniform(0.6, 1.25) + rng.uniform(-0.08, 0.08, 3), 0.0, 1.0)
+        model.light_diffuse *= rng.uniform(0.6, 1.3) * rng.uniform(0.92, 1.08, 3)
+        model.light_ambient *= rng.uniform(0.7, 1.4)
+        model.light_pos += rng.uniform(-0.25, 0.25, model.light_pos.shape)
+        model.light_dir += rng.uniform(-0.2, 0.2, model.light_dir.shape)
+
+    def _cameras(self, rng: np.random.Generator) -> None:
+        model = self._model
+        for name, shift, turn in (("wrist", 0.002, 0.02), ("scene", 0.015, 0.03)):
+            camera = model.camera(name)
+            camera.pos[:] += rng.uniform(-shift, shift, 3)
+            camera.quat[:] = _turned(camera.quat, rng.uniform(-turn, turn, 3))
+
+
+def _turned(quaternion: Array, rotation: Array) -> Array:
+    """Turns a quaternion, shape (4,), by a rotation vector in rad, shape (3,), in its own frame."""
+    delta, result = np.empty(4), np.empty(4)
+    angle = float(np.linalg.norm(rotation))
+    mujoco.mju_axisAngle2Quat(delta, rotation / max(angle, 1e-12), angle)
+    mujoco.mju_mulQuat(result, np.array(quaternion), delta)
+    return result

@@ -1,0 +1,161 @@
+"""Offscreen rendering: an OpenGL context that is made when the first picture is asked for, and is freed again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.errors import RenderingError
+
+Image = NDArray[np.uint8]
+
+
+class GLContext(Protocol):
+    """An OpenGL context as MuJoCo's modules make them."""
+
+    def make_current(self) -> None:
+        """Makes this the context that OpenGL calls go to."""
+
+    def free(self) -> None:
+        """Gives it back."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Rendering quality; shadows and smooth edges cost most of the time of a picture in software.
+
+    Attributes:
+        shadow_size: Edge of the shadow map in px, 0 for no shadows.
+        samples: Samples a pixel, 0 for hard edges.
+    """
+
+    shadow_size: int
+    samples: int
+
+
+QUALITIES = {"fast": Quality(0, 0), "balanced": Quality(1024, 0), "high": Quality(2048, 4)}
+
+
+def _make_context(width: int, height: int) -> GLContext:
+    # MuJoCo chooses its backend from MUJOCO_GL when it is imported and takes GLFW where that is not set, which needs
+    # a display. Here the choice falls when a picture is wanted, and EGL, which needs none, is the default on Linux.
+    backend = os.environ.get("MUJOCO_GL", "").lower() or {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
+    try:
+        context: Any
+        if backend == "egl":
+            from mujoco.egl import GLContext as context  # noqa: N813
+        elif backend == "osmesa":
+            from mujoco.osmesa import GLContext as context  # noqa: N813
+        elif backend == "cgl":
+            from mujoco.cgl import GLContext as context  # noqa: N813
+        else:
+            from mujoco.glfw import GLContext as context  # noqa: N813
+        return context(width, height)  # type: ignore[no-any-return]
+    except Exception as error:  # each backend fails with errors of its own
+        raise RenderingError(
+            f"No OpenGL context could be made with the backend {backend!r} ({error}). On Debian and Ubuntu install "
+            "it with: apt-get install libegl1 libgl1-mesa-dri. Another backend is chosen by MUJOCO_GL=egl, glfw or "
+            "osmesa; an env with cameras=() needs none."
+        ) from error
+
+
+class OffscreenRenderer:
+    """Draws pictures of one model.
+
+    Nothing is allocated before the first :meth:`render`, so an env can be made, pickled and sent to a worker process
+    on a machine that cannot draw.
+    """
+
+    def __init__(self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int]) -> None:
+        """Remembers what to draw.
+
+        Args:
+            model: The model.
+            quality: Rendering quality.
+            max_size: Height and width in px of the largest picture.
+        """
+        self._model, self._quality, self._max_size = model, quality, max_size
+        self._gl: GLContext | None = None
+        self._context: mujoco.MjrContext | None = None
+        self._scene: mujoco.MjvScene | None = None
+        self._option = mujoco.MjvOption()
+        # Groups 0 and 1: the surroundings, 2: what is seen, 3: what collides.
+        self._option.geomgroup[3:] = 0
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+
+    def _open(self) -> None:
+        height, width = self._max_size
+        self._gl = _make_context(width, height)
+        self._gl.make_current()
+        visual = self._model.vis
+        visual.quality.shadowsize, visual.quality.offsamples = self._quality.shadow_size, self._quality.samples
+        visual.global_.offheight, visual.global_.offwidth = height, width
+        self._scene = mujoco.MjvScene(self._model, maxgeom=500)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._quality.shadow_size > 0
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+
+    def render(
+        self, data: mujoco.MjData, camera: str, size: tuple[int, int], *, depth: bool = False
+    ) -> tuple[Image, NDArray[np.float32] | None]:
+        """Draws what a camera sees.
+
+        Args:
+            data: State to draw.
+            camera: Name of the camera.
+            size: Height and width in px.
+            depth: Whether to measure the distance too.
+
+        Returns:
+            The picture, shape (H, W, 3), and the distance along the optical axis in m, shape (H, W), or None.
+
+        Raises:
+            RenderingError: No OpenGL context could be made.
+        """
+        if self._context is None:
+            self._open()
+        assert self._gl is not None
+        assert self._scene is not None
+        self._gl.make_current()
+        self._camera.fixedcamid = self._model.camera(camera).id
+        category = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, category, self._scene)
+        height, width = size
+        viewport = mujoco.MjrRect(0, 0, width, height)
+        mujoco.mjr_render(viewport, self._scene, self._context)
+        pixels = np.empty((height, width, 3), np.uint8)
+        ndc = np.empty((height, width), np.float32) if depth else None
+        mujoco.mjr_readPixels(pixels, ndc, viewport, self._context)
+        # OpenGL's rows start at the bottom.
+        return np.ascontiguousarray(pixels[::-1]), None if ndc is None else self._metres(ndc[::-1])
+
+    def _metres(self, ndc: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Undoes the perspective of MuJoCo's reversed depth buffer (1 at the near plane, 0 at the far one)."""
+        near = self._model.vis.map.znear * self._model.stat.extent
+        far = self._model.vis.map.zfar * self._model.stat.extent
+        metres: NDArray[np.float32] = (near * far / (near + ndc.astype(np.float64) * (far - near))).astype(np.float32)
+        return metres
+
+    def close(self) -> None:
+        """Frees the context; doing it twice does no harm."""
+        gl, self._gl = self._gl, None
+        context, self._context = self._context, None
+        if gl is not None:
+            gl.make_current()
+            if context is not None:
+                context.free()
+            gl.free()
+
+    def __del__(self) -> None:
+        # While the interpreter shuts down, modules that free() needs may be gone already.
+        if not sys.is_finalizing():
+            self.close()

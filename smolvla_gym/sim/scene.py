@@ -1,0 +1,194 @@
+"""Puts the arm, a gripper, cameras, a table and a task's objects together into one MuJoCo model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from smolvla_gym.assets import asset_path
+from smolvla_gym.errors import UnknownNameError
+from smolvla_gym.parol6 import Array, Gripper
+
+CAMERAS = ("wrist", "scene")
+"""Cameras of the scene: the D405 on the wrist, and one that looks at the arm and the table from the front."""
+
+OVERVIEW = "overview"
+"""The camera of ``render()``."""
+
+CAMERA_RESOLUTION = (640, 480)
+"""Width and height in px of the pictures that the cameras take before cropping."""
+
+COLORS = {
+    "red": (0.80, 0.08, 0.07),
+    "green": (0.10, 0.55, 0.15),
+    "blue": (0.07, 0.22, 0.75),
+    "yellow": (0.90, 0.72, 0.05),
+}
+"""The colours that an instruction can name, as RGB in 0..1."""
+
+GRIPPER_PREFIX = "gripper/"
+"""What stands before the names of a gripper's parts in the model."""
+
+MAX_OBJECTS = 3
+CUBE_SIZE = 0.028
+PUCK_RADIUS, PUCK_HEIGHT = 0.024, 0.024
+DISC_RADIUS, DISC_HEIGHT = 0.025, 0.002
+GOAL_RADIUS, GOAL_HEIGHT = 0.045, 0.0015
+"""Sizes of the objects in m."""
+
+# On the floor below the table, where no camera sees them, wait the objects that an episode does not use.
+PARKING = np.array([[-1.5, 0.3 * i, -0.68] for i in range(MAX_OBJECTS)])
+
+_DENSITY = 700.0  # printed plastic with sparse infill, kg/m^3
+_FLOOR_HEIGHT = -0.70
+
+
+@dataclass(frozen=True)
+class ObjectKind:
+    """A kind of object.
+
+    Attributes:
+        name: The noun an instruction uses.
+        geom: MuJoCo geom type.
+        size: MuJoCo geom size in m, shape (3,).
+        solid: False for what is printed flat on the table and only marks a place.
+    """
+
+    name: str
+    geom: mujoco.mjtGeom
+    size: tuple[float, float, float]
+    solid: bool = True
+
+    @property
+    def half_height(self) -> float:
+        """Half of the height in m."""
+        return self.size[2] if self.geom == mujoco.mjtGeom.mjGEOM_BOX else self.size[1]
+
+
+CUBE = ObjectKind("cube", mujoco.mjtGeom.mjGEOM_BOX, (CUBE_SIZE / 2,) * 3)
+PUCK = ObjectKind("puck", mujoco.mjtGeom.mjGEOM_CYLINDER, (PUCK_RADIUS, PUCK_HEIGHT / 2, 0.0))
+DISC = ObjectKind("disc", mujoco.mjtGeom.mjGEOM_CYLINDER, (DISC_RADIUS, DISC_HEIGHT / 2, 0.0), solid=False)
+
+
+def object_name(index: int) -> str:
+    """Returns the body (and geom) name of the object with an index."""
+    return f"object_{index}"
+
+
+def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
+    """Returns camera names as a tuple.
+
+    Raises:
+        UnknownNameError: A name is none of ``CAMERAS``, or there are none.
+    """
+    names = (cameras,) if isinstance(cameras, str) else tuple(cameras)
+    for name in names:
+        if name not in CAMERAS:
+            raise UnknownNameError("camera", name, CAMERAS)
+    return tuple(dict.fromkeys(names))
+
+
+def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: float) -> mujoco.MjModel:
+    """Compiles the scene.
+
+    Args:
+        gripper: The gripper to mount.
+        kind: The kind of the ``MAX_OBJECTS`` objects.
+        goal: Whether a round white mark lies on the table (body ``goal``).
+        timestep: Physics time step in s.
+
+    Returns:
+        The compiled model. Bodies: the arm's, ``object_0`` .. ``object_2`` and ``goal``.
+    """
+    spec = mujoco.MjSpec.from_file(str(asset_path("mjcf", "parol6.xml")))
+    tool = mujoco.MjSpec.from_file(str(asset_path("mjcf", f"{gripper.name}.xml")))
+    spec.site("flange").attach_body(tool.body("gripper"), GRIPPER_PREFIX, "")
+    spec.camera(GRIPPER_PREFIX + "wrist").name = "wrist"
+    spec.modelname = "PAROL6"
+    spec.option.timestep = timestep
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0
+    # Objects at rest sleep, which makes a step several times cheaper; a touch wakes them.
+    spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP.value
+
+    _add_surroundings(spec)
+    for i in range(MAX_OBJECTS):
+        _add_object(spec, i, kind)
+    if goal:
+        body = spec.worldbody.add_body(name="goal", pos=[0.25, 0, GOAL_HEIGHT / 2], mocap=True)
+        body.add_geom(
+            name="goal", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[GOAL_RADIUS, GOAL_HEIGHT / 2, 0],
+            rgba=[0.93, 0.93, 0.93, 1], contype=0, conaffinity=0, group=2,
+        )  # fmt: skip
+    model = spec.compile()
+    model.vis.global_.offwidth, model.vis.global_.offheight = 1280, 960
+    # The D405 measures from 7 cm on; the near plane has to lie before the lens, not behind the fingertips.
+    model.stat.extent = 1.0
+    model.vis.map.znear, model.vis.map.zfar = 0.01, 10.0
+    return model
+
+
+def _add_surroundings(spec: mujoco.MjSpec) -> None:
+    world = spec.worldbody
+    spec.add_texture(
+        name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=[0.82, 0.86, 0.90], rgb2=[0.50, 0.56, 0.62], width=128, height=768,
+    )  # fmt: skip
+    spec.add_material(name="table", rgba=[0.80, 0.75, 0.67, 1], specular=0.15, shininess=0.2, reflectance=0.0)
+    spec.add_material(name="floor", rgba=[0.55, 0.57, 0.60, 1], specular=0.0)
+    world.add_geom(
+        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, pos=[0, 0, _FLOOR_HEIGHT], size=[4, 4, 0.1], material="floor"
+    )
+    world.add_geom(
+        name="table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0.16, 0, -0.02], size=[0.42, 0.45, 0.02],
+        material="table", friction=[0.6, 0.005, 0.0001],
+    )  # fmt: skip
+    for x in (-0.2, 0.52):
+        for y in (-0.4, 0.4):
+            world.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, -0.37], size=[0.02, 0.02, 0.33],
+                rgba=[0.25, 0.25, 0.27, 1], contype=0, conaffinity=0, group=2,
+            )  # fmt: skip
+    # One lamp casts shadows in the videos; the second only fills in.
+    world.add_light(
+        name="key", pos=[0.35, -0.5, 1.3], dir=[-0.15, 0.35, -1.0], castshadow=True,
+        diffuse=[0.55, 0.54, 0.52], ambient=[0.0, 0.0, 0.0], specular=[0.3, 0.3, 0.3], cutoff=60, exponent=1,
+    )  # fmt: skip
+    world.add_light(
+        name="fill", pos=[0.9, 0.7, 1.0], dir=[-0.6, -0.5, -0.7], castshadow=False,
+        diffuse=[0.28, 0.28, 0.30], ambient=[0.0, 0.0, 0.0], specular=[0.05, 0.05, 0.05],
+    )  # fmt: skip
+    spec.visual.headlight.ambient = [0.34, 0.34, 0.35]
+    spec.visual.headlight.diffuse = [0.18, 0.18, 0.18]
+    spec.visual.headlight.specular = [0.1, 0.1, 0.1]
+    # The scene camera belongs to the observation and may be cropped and moved; the overview is for people.
+    for name, eye, target, fovy in (
+        ("scene", (0.60, -0.32, 0.44), (0.21, 0.0, 0.04), 38.0),
+        (OVERVIEW, (0.70, -0.46, 0.38), (0.13, 0.0, 0.13), 40.0),
+    ):
+        world.add_camera(name=name, pos=eye, quat=_look_at(eye, target), fovy=fovy)
+
+
+def _look_at(eye: Sequence[float], target: Sequence[float]) -> Array:
+    """Returns the orientation, a quaternion of shape (4,), of a camera that looks from one point at another."""
+    backward = np.subtract(eye, target)
+    right = np.cross([0.0, 0.0, 1.0], backward)
+    axes = np.column_stack([right, np.cross(backward, right), backward])
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, (axes / np.linalg.norm(axes, axis=0)).flatten())
+    return quaternion
+
+
+def _add_object(spec: mujoco.MjSpec, index: int, kind: ObjectKind) -> None:
+    name = object_name(index)
+    body = spec.worldbody.add_body(name=name, pos=PARKING[index], mocap=not kind.solid)
+    geom = body.add_geom(name=name, type=kind.geom, size=kind.size, rgba=[0.5, 0.5, 0.5, 1], group=2)
+    if kind.solid:
+        body.add_freejoint(name=name)
+        geom.density, geom.condim, geom.friction = _DENSITY, 4, [0.8, 0.01, 0.0005]
+    else:
+        geom.contype = geom.conaffinity = 0

@@ -1,0 +1,265 @@
+"""The simulated arm on its table: physics, the board's motion law and the cameras, without any task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps_from_rad
+from smolvla_gym.sim.motion import MotionLaw
+from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
+from smolvla_gym.sim.scene import CAMERA_RESOLUTION, GRIPPER_PREFIX, OVERVIEW, PARKING, ObjectKind, build_model, object_name
+
+MAX_TIMESTEP = 0.004
+"""Longest physics time step in s at which a cube stays firmly between the jaws."""
+
+DEPTH_UNIT = 1e-4
+"""The D405's unit of depth in m."""
+
+DEPTH_RANGE = (0.07, 0.50)
+"""The D405's range in m; what is nearer or farther reads 0."""
+
+_VIDEO_SIZE = (480, 640)
+
+
+@dataclass
+class Observed:
+    """What the arm's sensors give at one moment.
+
+    Attributes:
+        agent_pos: Six joint angles in rad and the gripper's opening 0..1, float32, shape (7,).
+        pixels: A picture a camera, uint8, shape (H, W, 3).
+        depth: A depth picture a camera in units of 0.1 mm, uint16, shape (H, W, 1); empty unless asked for.
+    """
+
+    agent_pos: NDArray[np.float32]
+    pixels: dict[str, Image] = field(default_factory=dict)
+    depth: dict[str, NDArray[np.uint16]] = field(default_factory=dict)
+
+
+def start_pose(gripper: Gripper) -> Array:
+    """Returns the joint angles in rad, shape (6,), at which episodes begin: fingers down, over the workspace."""
+    position = (0.20, 0.0, 0.17) if gripper.dh_a == 0.0 else (0.27, 0.0, 0.17)
+    pose = solve(position, np.pi / 2, gripper)
+    assert pose is not None
+    return pose
+
+
+class World:
+    """One arm with its objects.
+
+    Attributes:
+        model: The MuJoCo model.
+        data: Its state.
+        gripper: The gripper that is mounted.
+        steps: Physics steps of one control step.
+    """
+
+    def __init__(
+        self,
+        gripper: Gripper,
+        kind: ObjectKind,
+        *,
+        goal: bool,
+        control_hz: float,
+        cameras: tuple[str, ...],
+        image_size: tuple[int, int],
+        depth: bool,
+        quality: Quality,
+    ) -> None:
+        """Builds the scene.
+
+        Args:
+            gripper: The gripper to mount.
+            kind: The kind of its objects.
+            goal: Whether there is a goal mark.
+            control_hz: Control steps a second.
+            cameras: Names of the observed cameras.
+            image_size: Height and width of their pictures in px.
+            depth: Whether they measure depth.
+            quality: Rendering quality of the observed pictures.
+        """
+        self.gripper, self.kind = gripper, kind
+        self.steps = int(np.ceil(1.0 / (control_hz * MAX_TIMESTEP) - 1e-9))
+        self.timestep = 1.0 / (control_hz * self.steps)
+        self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep)
+        self.data = mujoco.MjData(self.model)
+        self._cameras, self._image_size, self._depth = cameras, image_size, depth
+        for name in cameras:
+            _crop(self.model, name, image_size)
+        self._eyes = OffscreenRenderer(self.model, quality, image_size)
+        self._overview: OffscreenRenderer | None = None
+
+        self._motion = MotionLaw()
+        self._setpoint: Array = np.zeros(NUM_JOINTS)
+        self._jaw_target = 0.0
+        jaws = [GRIPPER_PREFIX + n for n in ("jaw_left", "jaw_right")]
+        self._arm_qpos = np.array([self.model.joint(f"joint_{i + 1}").qposadr[0] for i in range(NUM_JOINTS)])
+        self._jaw_qpos = np.array([self.model.joint(n).qposadr[0] for n in jaws])
+        self._arm_ctrl = np.array([self.model.actuator(f"joint_{i + 1}").id for i in range(NUM_JOINTS)])
+        self._jaw_ctrl = np.array([self.model.actuator(n).id for n in jaws])
+        self._tcp = self.model.site(GRIPPER_PREFIX + "tcp").id
+        self._pads = tuple(self.model.geom(GRIPPER_PREFIX + n).id for n in ("pad_left", "pad_right"))
+        self._objects = tuple(self.model.geom(object_name(i)).id for i in range(len(PARKING)))
+        self._bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def joints(self) -> Array:
+        """Joint angles in rad as the board reports them, whole microsteps, shape (6,)."""
+        return rad_from_steps(steps_from_rad(self._motion.position))
+
+    @property
+    def opening(self) -> float:
+        """Opening of the gripper, 0 (closed) to 1 (open)."""
+        if self.gripper.binary:  # air gives no feedback: what was commanded
+            return 1.0 if self._jaw_target > 0.0 else 0.0
+        return float(np.clip(self.data.qpos[self._jaw_qpos].mean() / self.gripper.stroke, 0.0, 1.0))
+
+    @property
+    def tool_position(self) -> Array:
+        """Tool centre point in the world in m, shape (3,)."""
+        return np.array(self.data.site_xpos[self._tcp])
+
+    @property
+    def tool_rotation(self) -> Array:
+        """Orientation of the tool frame in the world, shape (3, 3)."""
+        return np.array(self.data.site_xmat[self._tcp]).reshape(3, 3)
+
+    def object_position(self, index: int) -> Array:
+        """Centre of an object in the world in m, shape (3,)."""
+        return np.array(self.data.xpos[self._bodies[index]])
+
+    def object_rotation(self, index: int) -> Array:
+        """Orientation of an object in the world, shape (3, 3)."""
+        return np.array(self.data.xmat[self._bodies[index]]).reshape(3, 3)
+
+    def object_speed(self, index: int) -> float:
+        """Speed of an object in m/s."""
+        return float(np.linalg.norm(self.data.cvel[self._bodies[index]][3:]))
+
+    def touching(self, index: int) -> frozenset[int]:
+        """Returns the geom ids that touch an object."""
+        geom = self._objects[index]
+        contacts = self.data.contact.geom[: self.data.ncon]
+        mine = contacts[(contacts == geom).any(axis=1)]
+        return frozenset(mine[mine != geom].tolist())
+
+    def grasped(self, index: int) -> bool:
+        """Tells whether both jaws' pads touch an object."""
+        return self.touching(index).issuperset(self._pads)
+
+    def released(self, index: int) -> bool:
+        """Tells whether neither jaw's pad touches an object."""
+        return self.touching(index).isdisjoint(self._pads)
+
+    # -- change ----------------------------------------------------------------------------------------------------
+
+    def reset(self, joints: Array, opening: float = 1.0) -> None:
+        """Puts the arm at rest at joint angles in rad, shape (6,), with the gripper at an opening 0..1.
+
+        The objects are parked; place them with :meth:`place_object` and end with :meth:`settle`.
+        """
+        mujoco.mj_resetData(self.model, self.data)
+        self._motion.reset(joints)
+        self._setpoint = np.array(joints, dtype=np.float64)
+        self._jaw_target = self._jaw_command(opening)
+        self.data.qpos[self._arm_qpos] = joints
+        self.data.qpos[self._jaw_qpos] = self._jaw_target
+        self.data.ctrl[self._arm_ctrl] = joints
+        self.data.ctrl[self._jaw_ctrl] = self._jaw_target
+
+    def place_object(self, index: int, position: Array, yaw: float) -> None:
+        """Puts an object at a position in m, shape (3,), turned about the vertical by a yaw in rad."""
+        quaternion = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+        if self.kind.solid:
+            address = self.model.joint(object_name(index)).qposadr[0]
+            self.data.qpos[address : address + 7] = [*position, *quaternion]
+        else:
+            self._place_mark(object_name(index), position, quaternion)
+
+    def place_goal(self, position: Array) -> None:
+        """Puts the goal mark at a position in m, shape (3,)."""
+        self._place_mark("goal", position, [1.0, 0.0, 0.0, 0.0])
+
+    def _place_mark(self, body: str, position: Array, quaternion: list[float]) -> None:
+        mocap = self.model.body(body).mocapid[0]
+        self.data.mocap_pos[mocap], self.data.mocap_quat[mocap] = position, quaternion
+
+    def settle(self) -> None:
+        """Brings everything that follows from the state up to date, without time passing."""
+        # While sleeping is enabled MuJoCo does not recompute what never moves; cameras and lamps of the model may have.
+        option, sleep = self.model.opt, mujoco.mjtEnableBit.mjENBL_SLEEP.value
+        option.enableflags &= ~sleep
+        mujoco.mj_forward(self.model, self.data)
+        option.enableflags |= sleep
+
+    def advance(self, setpoint: Array) -> None:
+        """Lets one control step pass.
+
+        Args:
+            setpoint: Joint targets in rad and gripper opening 0..1 for the end of the step, shape (7,). The board is
+                sent straight lines between setpoints, as the real one is.
+        """
+        path = self._motion.trajectory(self._setpoint, setpoint[:NUM_JOINTS], self.steps, self.timestep)
+        self._setpoint = np.array(setpoint[:NUM_JOINTS])
+        jaw_goal = self._jaw_command(setpoint[NUM_JOINTS])
+        jaw_step = self.gripper.jaw_speed * self.timestep
+        model, data = self.model, self.data
+        for joints in path:
+            self._jaw_target += min(max(jaw_goal - self._jaw_target, -jaw_step), jaw_step)
+            data.ctrl[self._arm_ctrl] = joints
+            data.ctrl[self._jaw_ctrl] = self._jaw_target
+            # mj_step would leave what is derived from the positions one step behind them; its halves, swapped, do not.
+            mujoco.mj_step2(model, data)
+            mujoco.mj_step1(model, data)
+
+    def _jaw_command(self, opening: float) -> float:
+        if self.gripper.binary:
+            opening = float(opening >= 0.5)
+        return float(opening) * self.gripper.stroke
+
+    # -- pictures --------------------------------------------------------------------------------------------------
+
+    def observe(self) -> Observed:
+        """Reads the sensors."""
+        observed = Observed(np.append(self.joints, self.opening).astype(np.float32))
+        for name in self._cameras:
+            pixels, distance = self._eyes.render(self.data, name, self._image_size, depth=self._depth)
+            observed.pixels[name] = pixels
+            if distance is not None:
+                near, far = DEPTH_RANGE
+                distance = np.where((distance >= near) & (distance <= far), distance, 0.0)
+                observed.depth[name] = np.rint(distance / DEPTH_UNIT).astype(np.uint16)[..., None]
+        return observed
+
+    def overview(self, quality: Quality) -> Image:
+        """Draws the scene for people, shape (480, 640, 3)."""
+        if self._overview is None:
+            self._overview = OffscreenRenderer(self.model, quality, _VIDEO_SIZE)
+        return self._overview.render(self.data, OVERVIEW, _VIDEO_SIZE)[0]
+
+    def close(self) -> None:
+        """Frees the OpenGL contexts."""
+        self._eyes.close()
+        if self._overview is not None:
+            self._overview.close()
+
+
+def _crop(model: mujoco.MjModel, name: str, size: tuple[int, int]) -> None:
+    """Narrows a camera to the largest centred part of its picture that has the shape of ``size``."""
+    camera = model.camera(name).id
+    width, height = CAMERA_RESOLUTION
+    aspect = size[1] / size[0]
+    share = np.array([min(1.0, aspect * height / width), min(1.0, width / (aspect * height))])
+    if np.all(model.cam_sensorsize[camera] > 0):
+        # MuJoCo keeps focal lengths and the principal point in m on the sensor: a smaller sensor is a crop.
+        model.cam_sensorsize[camera] *= share
+    else:
+        half = np.tan(np.deg2rad(model.cam_fovy[camera]) / 2) * share[1]
+        model.cam_fovy[camera] = np.rad2deg(2 * np.arctan(half))

@@ -1,0 +1,129 @@
+"""What a task is: an instruction, a layout, a measure of success and an expert."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import COLORS, MAX_OBJECTS, PARKING, ObjectKind
+from smolvla_gym.sim.world import World
+
+# Where objects may lie: x and y in m. Everything in it can be reached with the fingers pointing down.
+_WORKSPACE = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38), (-0.14, 0.14))}
+_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One episode's scene, drawn at reset.
+
+    Attributes:
+        instruction: The sentence that tells what to do.
+        colors: Colour names of the objects that are present.
+        positions: Centres of the objects in m, shape (n, 3).
+        yaws: Turns of the objects about the vertical in rad, shape (n,).
+        target: Index of the object that the instruction names.
+        base: Index of the second object that it names, or -1.
+        goal: Centre of the goal mark in m, shape (3,), or None.
+    """
+
+    instruction: str
+    colors: tuple[str, ...]
+    positions: Array
+    yaws: Array
+    target: int
+    base: int = -1
+    goal: Array | None = None
+
+
+class Task(ABC):
+    """A task on the table. It holds no state of an episode: that is the layout and the world.
+
+    Class attributes:
+        name: The value of the env's ``task=`` option.
+        phrasings: Sentences with the fields ``{color}`` and, where two objects are named, ``{base}``.
+        kind: What lies on the table.
+        has_goal: Whether a white goal mark lies there too.
+        min_distance: Smallest distance between the centres of two things in m.
+        hold_time: How long success has to last in s before it counts, so that luck does not.
+    """
+
+    name: ClassVar[str]
+    phrasings: ClassVar[tuple[str, ...]]
+    kind: ClassVar[ObjectKind]
+    has_goal: ClassVar[bool] = False
+    min_distance: ClassVar[float] = 0.065
+    hold_time: ClassVar[float] = 0.5
+
+    def layout(self, rng: np.random.Generator, gripper: str, num_objects: int, randomization: int) -> Layout:
+        """Draws a scene and an instruction.
+
+        Args:
+            rng: Source of chance.
+            gripper: Name of the gripper, which decides what can be reached.
+            num_objects: How many objects lie there.
+            randomization: 0 leaves the objects at fixed places; what is named is still drawn.
+        """
+        places = self._places(rng, gripper, num_objects + int(self.has_goal), randomization)
+        colors = tuple(str(c) for c in rng.permutation(list(COLORS))[:num_objects])
+        target, base = 0, -1
+        order = rng.permutation(num_objects)
+        target = int(order[0])
+        phrase = self.phrasings[int(rng.integers(len(self.phrasings)))] if randomization else self.phrasings[0]
+        fields = {"color": colors[target]}
+        if "{base}" in phrase:
+            base = int(order[1])
+            fields["base"] = colors[base]
+        yaws = rng.uniform(-np.pi, np.pi, num_objects) if randomization else np.zeros(num_objects)
+        positions = np.column_stack([places[:num_objects], np.full(num_objects, self.kind.half_height)])
+        goal = np.array([*places[num_objects], 0.00075]) if self.has_goal else None
+        return Layout(phrase.format(**fields), colors, positions, yaws, target, base, goal)
+
+    def _places(self, rng: np.random.Generator, gripper: str, count: int, randomization: int) -> Array:
+        (x0, x1), (y0, y1) = _WORKSPACE[gripper]
+        if not randomization:
+            y = np.linspace(y0 + 0.04, y1 - 0.04, count)
+            return np.column_stack([np.full(count, 0.6 * x0 + 0.4 * x1), y])
+        for _ in range(_TRIES):
+            places = rng.uniform((x0, y0), (x1, y1), (count, 2))
+            gaps = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(count)
+            if gaps.min() >= self.min_distance and self.allowed(places):
+                return places
+        raise AssertionError("the workspace is too small for the objects")  # pragma: no cover
+
+    def allowed(self, places: Array) -> bool:
+        """Tells whether a task can be done with things at these places, shape (n, 2), the goal mark last."""
+        return True
+
+    def arrange(self, world: World, layout: Layout) -> None:
+        """Puts the objects of a layout on the table."""
+        for i in range(MAX_OBJECTS):
+            if i < len(layout.colors):
+                world.place_object(i, layout.positions[i], float(layout.yaws[i]))
+            else:
+                world.place_object(i, PARKING[i], 0.0)
+        if layout.goal is not None:
+            world.place_goal(layout.goal)
+
+    @abstractmethod
+    def achieved(self, world: World, layout: Layout) -> bool:
+        """Tells whether the goal is met at this moment."""
+
+    @abstractmethod
+    def progress(self, world: World, layout: Layout) -> float:
+        """Measures in 0..1 how near the goal is: the dense reward of a step."""
+
+    @abstractmethod
+    def expert(self, world: World, layout: Layout) -> Array:
+        """Returns what a skilled operator would command now.
+
+        It depends on nothing but the present state, so it labels any state, also one that a policy has strayed to.
+
+        Returns:
+            Joint targets in rad and gripper opening 0..1, shape (7,).
+        """
+

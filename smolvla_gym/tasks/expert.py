@@ -1,0 +1,84 @@
+"""Movements that the tasks' experts are made of. All are functions of the present state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.parol6 import NUM_JOINTS, Array
+from smolvla_gym.sim.world import World
+
+LEAD = 0.045
+"""How far ahead of the tool the commanded position lies, in m; at the gate's limits that is about 0.3 m/s."""
+
+_YAW_LEAD = 0.35
+_OPEN, _CLOSED = 1.0, 0.0
+
+
+def jaw_yaw(world: World) -> float:
+    """Returns the direction in rad, modulo pi, in which the jaws travel."""
+    jaw = world.tool_rotation[:, 1]
+    return float(np.arctan2(jaw[1], jaw[0]))
+
+
+def nearest_yaw(current: float, wanted: float, symmetry: float) -> float:
+    """Returns the yaw in rad nearest to the current one that equals the wanted one modulo a symmetry angle."""
+    return current + (wanted - current + symmetry / 2) % symmetry - symmetry / 2
+
+
+def move(world: World, position: Array, yaw: float, opening: float) -> Array:
+    """Heads in a straight line for a position with the fingers pointing down.
+
+    Args:
+        world: The present state.
+        position: Where the tool centre point should go, in m, shape (3,).
+        yaw: Direction of the jaws' travel in rad.
+        opening: Opening of the gripper 0..1.
+
+    Returns:
+        An action, shape (7,).
+    """
+    tool = world.tool_position
+    way = np.asarray(position) - tool
+    distance = float(np.linalg.norm(way))
+    step = tool + way * min(1.0, LEAD / max(distance, 1e-9))
+    current = jaw_yaw(world)
+    turned = current + float(np.clip(nearest_yaw(current, yaw, np.pi) - current, -_YAW_LEAD, _YAW_LEAD))
+    joints = _reach(step, turned, world)
+    return np.append(joints, opening)
+
+
+def _reach(position: Array, yaw: float, world: World) -> Array:
+    """Solves for a position, or for the nearest one above the table that the arm can reach."""
+    target = np.array(position)
+    for _ in range(60):
+        joints = solve(target, yaw, world.gripper)
+        if joints is not None:
+            return joints
+        # Too far out or too high: come in towards a point that is reachable with every gripper.
+        target += 0.05 * (np.array([0.27, 0.0, 0.08]) - target)
+    return world.joints[:NUM_JOINTS]
+
+
+def funnel(world: World, position: Array, yaw: float, hover: float, opening: float, tolerance: float = 0.004) -> Array:
+    """Descends on a position from above: the farther off sideways (or turned), the higher the tool stays.
+
+    Args:
+        world: The present state.
+        position: Where the tool centre point should end, in m, shape (3,).
+        yaw: Direction of the jaws' travel in rad.
+        hover: Height in m above the position at which to travel.
+        opening: Opening of the gripper 0..1.
+        tolerance: Sideways error in m that is small enough to go down.
+    """
+    tool = world.tool_position
+    sideways = float(np.linalg.norm(tool[:2] - position[:2]))
+    turn = abs(nearest_yaw(jaw_yaw(world), yaw, np.pi) - jaw_yaw(world)) if world.gripper.dh_a == 0.0 else 0.0
+    error = max(sideways, 0.05 * turn)
+    height = hover * float(np.clip((error - tolerance) / 0.02, 0.0, 1.0))
+    waypoint = np.array([position[0], position[1], position[2] + height])
+    if tool[2] < waypoint[2] - 0.01 and sideways > 0.02:
+        # Too low to travel: go up first, almost on the spot.
+        way = waypoint[:2] - tool[:2]
+        waypoint[:2] = tool[:2] + way * min(1.0, 0.005 / max(sideways, 1e-9))
+    return move(world, waypoint, yaw, opening)

@@ -1,0 +1,49 @@
+"""What the tasks that pick up a cube have in common."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import CUBE_SIZE
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.expert import funnel, jaw_yaw, nearest_yaw
+
+HOVER = 0.07
+"""Height in m above a cube's centre at which the open gripper travels."""
+
+_GRASP_HEIGHT = 0.0
+_ALIGNED = 0.007
+
+
+def cube_yaw(world: World, index: int) -> float:
+    """Returns the yaw in rad of the side of a cube that is nearest to the jaws' direction."""
+    x, y, _ = world.object_rotation(index)[:, 0]
+    return nearest_yaw(jaw_yaw(world), float(np.arctan2(y, x)), np.pi / 2)
+
+
+def between_jaws(world: World, index: int) -> bool:
+    """Tells whether a cube's centre is where the pads would close on it."""
+    offset = world.tool_rotation.T @ (world.object_position(index) - world.tool_position)
+    approach = np.array(world.gripper.approach)
+    depth = float(offset @ approach)
+    sideways = offset - depth * approach
+    return abs(depth - _GRASP_HEIGHT) < 0.009 and float(np.linalg.norm(sideways)) < _ALIGNED
+
+
+def holding(world: World, index: int) -> bool:
+    """Tells whether a cube is held: between the pads and touched by both."""
+    return between_jaws(world, index) and world.grasped(index)
+
+
+def reaching(world: World, index: int) -> float:
+    """Measures in 0..1 how near the tool is to a cube."""
+    distance = np.linalg.norm(world.tool_position - world.object_position(index))
+    return float(1.0 - np.tanh(6.0 * distance))
+
+
+def fetch(world: World, index: int) -> Array:
+    """Goes for a cube and closes the gripper on it; to be used until :func:`holding`."""
+    position, yaw = world.object_position(index), cube_yaw(world, index)
+    grasp = np.array([position[0], position[1], max(position[2], CUBE_SIZE / 2)])
+    return funnel(world, grasp, yaw, HOVER, 0.0 if between_jaws(world, index) else 1.0)

@@ -1,0 +1,47 @@
+"""Pick up the named cube."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import CUBE, CUBE_SIZE
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.base import Layout, Task
+from smolvla_gym.tasks.expert import jaw_yaw, move
+from smolvla_gym.tasks.grasping import fetch, holding, reaching
+
+LIFT_HEIGHT = 0.05
+"""How far above the table the cube's underside has to be, in m."""
+
+
+class Lift(Task):
+    """The named cube has to be held by both jaws, 5 cm above the table, for half a second."""
+
+    name = "lift"
+    phrasings = (
+        "pick up the {color} cube",
+        "lift the {color} cube",
+        "grab the {color} cube",
+        "take the {color} cube",
+        "raise the {color} cube off the table",
+    )
+    kind = CUBE
+
+    @staticmethod
+    def _height(world: World, layout: Layout) -> float:
+        return float(world.object_position(layout.target)[2] - CUBE_SIZE / 2)
+
+    def achieved(self, world: World, layout: Layout) -> bool:
+        return self._height(world, layout) > LIFT_HEIGHT and world.grasped(layout.target)
+
+    def progress(self, world: World, layout: Layout) -> float:
+        height = float(np.clip(self._height(world, layout) / LIFT_HEIGHT, 0.0, 1.0))
+        held = holding(world, layout.target)
+        return 0.4 * reaching(world, layout.target) + 0.2 * held + 0.4 * height * held
+
+    def expert(self, world: World, layout: Layout) -> Array:
+        if not holding(world, layout.target):
+            return fetch(world, layout.target)
+        x, y, _ = world.tool_position
+        return move(world, np.array([x, y, LIFT_HEIGHT + CUBE_SIZE / 2 + 0.03]), jaw_yaw(world), 0.0)

@@ -1,0 +1,91 @@
+"""Put the named cube on the white plate."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import CUBE, CUBE_SIZE, GOAL_RADIUS
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.base import Layout, Task
+from smolvla_gym.tasks.expert import funnel, jaw_yaw, move
+from smolvla_gym.tasks.grasping import HOVER, fetch, holding, reaching
+
+_AT_REST = 0.02
+
+
+class PickAndPlace(Task):
+    """A cube has to be put down at a spot and let go of, and then stay there for half a second."""
+
+    kind = CUBE
+    tolerance: float
+    """Largest sideways distance of the cube from the spot in m."""
+
+    @abstractmethod
+    def spot(self, world: World, layout: Layout) -> Array:
+        """Returns where the cube's centre has to be, in m, shape (3,)."""
+
+    @abstractmethod
+    def spot_yaw(self, world: World, layout: Layout) -> float:
+        """Returns the direction in rad in which the jaws should travel when they let go."""
+
+    def _error(self, world: World, layout: Layout) -> Array:
+        return world.object_position(layout.target) - self.spot(world, layout)
+
+    def _in_place(self, world: World, layout: Layout) -> bool:
+        error = self._error(world, layout)
+        return float(np.linalg.norm(error[:2])) < self.tolerance and abs(error[2]) < 0.006
+
+    def achieved(self, world: World, layout: Layout) -> bool:
+        target = layout.target
+        return (
+            self._in_place(world, layout) and world.released(target) and world.object_speed(target) < _AT_REST
+        )
+
+    def progress(self, world: World, layout: Layout) -> float:
+        if self._in_place(world, layout):
+            return 0.8 + 0.2 * world.released(layout.target)
+        held = holding(world, layout.target)
+        near = 1.0 - np.tanh(4.0 * float(np.linalg.norm(self._error(world, layout))))
+        return float(0.3 * reaching(world, layout.target) + held * (0.2 + 0.3 * near))
+
+    def expert(self, world: World, layout: Layout) -> Array:
+        target, tool = layout.target, world.tool_position
+        spot = self.spot(world, layout)
+        error = self._error(world, layout)
+        sideways = float(np.linalg.norm(error[:2]))
+        landed = sideways < 0.6 * self.tolerance and error[2] < 0.003
+        if landed:
+            # Let go, wait until the jaws are clear, then go straight up.
+            clear = world.released(target) and world.opening > 0.8
+            up = tool + [0.0, 0.0, HOVER] if clear else tool
+            return move(world, np.array([tool[0], tool[1], min(up[2], spot[2] + HOVER)]), jaw_yaw(world), 1.0)
+        if not holding(world, target):
+            return fetch(world, target)
+        # The tool carries the cube with whatever offset it was gripped.
+        aim = spot + (tool - world.object_position(target))
+        return funnel(world, aim, self.spot_yaw(world, layout), HOVER, 0.0, tolerance=0.25 * self.tolerance)
+
+
+class Place(PickAndPlace):
+    """The named cube has to stand on the plate, let go."""
+
+    name = "place"
+    phrasings = (
+        "put the {color} cube on the plate",
+        "place the {color} cube on the white plate",
+        "set the {color} cube down on the plate",
+        "move the {color} cube onto the plate",
+    )
+    has_goal = True
+    min_distance = 0.085
+    tolerance = GOAL_RADIUS - 0.010
+
+    def spot(self, world: World, layout: Layout) -> Array:
+        assert layout.goal is not None
+        return np.array([layout.goal[0], layout.goal[1], CUBE_SIZE / 2])
+
+    def spot_yaw(self, world: World, layout: Layout) -> float:
+        return jaw_yaw(world)

@@ -1,0 +1,76 @@
+"""Push the named puck onto the white mark."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import PUCK, PUCK_RADIUS
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.base import Layout, Task
+from smolvla_gym.tasks.expert import move
+
+_TOLERANCE = 0.020
+_AT_REST = 0.02
+_TOOL_HEIGHT = 0.014
+_TRAVEL_HEIGHT = 0.060
+_BEHIND = PUCK_RADIUS + 0.018
+
+
+class Push(Task):
+    """The named puck has to come to rest with its centre within 2 cm of the mark's, without being lifted."""
+
+    name = "push"
+    phrasings = (
+        "push the {color} puck onto the white circle",
+        "slide the {color} puck to the white circle",
+        "push the {color} puck to the goal",
+        "shove the {color} puck into the white circle",
+    )
+    kind = PUCK
+    has_goal = True
+    min_distance = 0.10
+
+    def allowed(self, places: Array) -> bool:
+        # The tool has to fit behind the puck, wherever the mark is.
+        return bool(np.all(np.linalg.norm(places, axis=1) > 0.15))
+
+    @staticmethod
+    def _way(world: World, layout: Layout) -> Array:
+        assert layout.goal is not None
+        return np.asarray(layout.goal[:2] - world.object_position(layout.target)[:2])
+
+    def achieved(self, world: World, layout: Layout) -> bool:
+        puck = world.object_position(layout.target)
+        on_table = abs(puck[2] - PUCK.half_height) < 0.004
+        near = float(np.linalg.norm(self._way(world, layout))) < _TOLERANCE
+        return on_table and near and world.object_speed(layout.target) < _AT_REST
+
+    def progress(self, world: World, layout: Layout) -> float:
+        puck = world.object_position(layout.target)
+        reaching = 1.0 - np.tanh(6.0 * float(np.linalg.norm(world.tool_position - puck)))
+        left = float(np.linalg.norm(self._way(world, layout)))
+        return float(0.2 * reaching + 0.8 * (1.0 - np.tanh(6.0 * max(left - _TOLERANCE, 0.0))))
+
+    def expert(self, world: World, layout: Layout) -> Array:
+        puck, tool = world.object_position(layout.target)[:2], world.tool_position
+        way = self._way(world, layout)
+        left = float(np.linalg.norm(way))
+        forward = way / max(left, 1e-9)
+        yaw = float(np.arctan2(forward[1], forward[0]) + np.pi / 2)  # the broad side of the closed jaws pushes
+        if left < 0.5 * _TOLERANCE:
+            return move(world, np.array([tool[0], tool[1], _TRAVEL_HEIGHT]), yaw, 0.0)
+        relative = tool[:2] - puck
+        along = float(relative @ forward)
+        across = relative - along * forward
+        if along < -PUCK_RADIUS * 0.5 and np.linalg.norm(across) < 0.012 and tool[2] < 0.03:
+            # Behind it and low: push, steering towards the line through the puck and the mark.
+            ahead = puck - forward * (PUCK_RADIUS - 0.002) + forward * min(left, 0.02) - 1.5 * across
+            return move(world, np.array([*ahead, _TOOL_HEIGHT]), yaw, 0.0)
+        start = puck - forward * _BEHIND
+        off = float(np.linalg.norm(tool[:2] - start))
+        height = _TOOL_HEIGHT + (_TRAVEL_HEIGHT - _TOOL_HEIGHT) * float(np.clip((off - 0.006) / 0.01, 0.0, 1.0))
+        waypoint = np.array([*start, height])
+        if tool[2] < height - 0.012:
+            waypoint[:2] = tool[:2]
+        return move(world, waypoint, yaw, 0.0)

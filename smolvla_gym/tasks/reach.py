@@ -1,0 +1,43 @@
+"""Bring the fingertips over the named disc."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import DISC
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.base import Layout, Task
+from smolvla_gym.tasks.expert import move
+
+_HEIGHT = 0.03
+_TOLERANCE = 0.015
+
+
+class Reach(Task):
+    """Coloured discs lie on the table; the tool centre point has to stay 3 cm above the named one."""
+
+    name = "reach"
+    phrasings = (
+        "move the gripper over the {color} disc",
+        "reach for the {color} disc",
+        "go to the {color} disc",
+        "point at the {color} disc",
+    )
+    kind = DISC
+
+    def _error(self, world: World, layout: Layout) -> float:
+        return float(np.linalg.norm(world.tool_position - self._point(layout)))
+
+    @staticmethod
+    def _point(layout: Layout) -> Array:
+        return np.asarray(layout.positions[layout.target] + [0.0, 0.0, _HEIGHT])
+
+    def achieved(self, world: World, layout: Layout) -> bool:
+        return self._error(world, layout) < _TOLERANCE
+
+    def progress(self, world: World, layout: Layout) -> float:
+        return float(1.0 - np.tanh(5.0 * self._error(world, layout)))
+
+    def expert(self, world: World, layout: Layout) -> Array:
+        return move(world, self._point(layout), float(np.pi / 2 + world.joints[0]), 1.0)

@@ -1,0 +1,31 @@
+"""Stack the first named cube on the second."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import CUBE_SIZE
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.base import Layout
+from smolvla_gym.tasks.grasping import cube_yaw
+from smolvla_gym.tasks.place import PickAndPlace
+
+
+class Stack(PickAndPlace):
+    """The first named cube has to stand on the second one, let go."""
+
+    name = "stack"
+    phrasings = (
+        "stack the {color} cube on the {base} cube",
+        "put the {color} cube on top of the {base} cube",
+        "place the {color} cube onto the {base} cube",
+    )
+    min_distance = 0.075
+    tolerance = CUBE_SIZE / 2
+
+    def spot(self, world: World, layout: Layout) -> Array:
+        return world.object_position(layout.base) + np.array([0.0, 0.0, CUBE_SIZE])
+
+    def spot_yaw(self, world: World, layout: Layout) -> float:
+        return cube_yaw(world, layout.base)

@@ -1,0 +1,57 @@
+"""Small changes of pictures that a policy should not care about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far pictures are changed, each picture on its own.
+
+    Attributes:
+        brightness: Largest shift of all values, as a fraction of the full range.
+        contrast: Largest relative change of the distances from the picture's mean.
+        colour: Largest relative change of each colour channel: light that is warmer or colder.
+        shift: Largest shift in pixels, either way; edges are repeated.
+    """
+
+    brightness: float = 0.1
+    contrast: float = 0.1
+    colour: float = 0.05
+    shift: int = 0
+
+    def apply(self, images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.float32]:
+        """Changes a batch of pictures.
+
+        Args:
+            images: Shape (B, H, W, 3), uint8.
+            random: Where the changes come from.
+
+        Returns:
+            Shape (B, H, W, 3), float32, 0..1.
+        """
+        if self.shift:
+            images = self._moved(images, random)
+        pixels = images.astype(np.float32) / np.float32(255)
+        if not (self.brightness or self.contrast or self.colour):
+            return pixels
+        count = len(images)
+        gain = 1 + random.uniform(-self.contrast, self.contrast, (count, 1, 1, 1))
+        gain = gain * (1 + random.uniform(-self.colour, self.colour, (count, 1, 1, 3)))
+        offset = random.uniform(-self.brightness, self.brightness, (count, 1, 1, 1))
+        mean = pixels.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)
+        # gain * (pixels - mean) + mean + offset, with the small arrays put together first.
+        pixels *= gain.astype(np.float32)
+        pixels += (mean * (1 - gain) + offset).astype(np.float32)
+        return np.clip(pixels, 0, 1, out=pixels)
+
+    def _moved(self, images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+        count, height, width = images.shape[:3]
+        move = random.integers(-self.shift, self.shift + 1, (2, count, 1))
+        rows = np.clip(np.arange(height) + move[0], 0, height - 1)
+        columns = np.clip(np.arange(width) + move[1], 0, width - 1)
+        return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,254 @@
+"""Imitation learning of a small SmolVLA on a CPU, from demonstrations held in memory."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.agent.checkpoint import LoadedCheckpoint, load_checkpoint
+from smolvla_gym.errors import MissingExtraError, OptionError
+from smolvla_gym.training.frames import Frames, Sampler, Windows
+from smolvla_gym.training.options import TrainOptions, TrainReport
+from smolvla_gym.training.saving import save_checkpoint
+
+try:
+    import torch
+    from torch import Tensor, nn
+
+    from smolvla_gym.training.flow import captured_image_tokens, embed_images, flow_loss, sample_times
+except ImportError as err:
+    raise MissingExtraError("Training", "smolvla", err) from err
+
+
+def train(
+    policy_dir: str | Path,
+    frames: Frames,
+    out: str | Path,
+    options: TrainOptions,
+    *,
+    report: Callable[[str], None] | None = None,
+) -> TrainReport:
+    """Trains every weight of a checkpoint on demonstrations and saves the running mean of the weights.
+
+    Args:
+        policy_dir: The checkpoint to begin from: one of ``build_tiny_checkpoint``, or an earlier result. Its
+            statistics stay as they are.
+        frames: The demonstrations.
+        out: Folder of the result; the same as ``policy_dir`` goes on in place.
+        options: How to train.
+        report: Takes progress lines; they go to standard error where it is ``None``.
+
+    Returns:
+        How the run ended.
+
+    Raises:
+        OptionError: Frames and policy do not fit each other.
+        CheckpointError: ``policy_dir`` cannot be read.
+    """
+    torch.set_num_threads(options.threads)
+    checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32")
+    return _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr).run()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Trainer:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        frames: Frames,
+        out: Path,
+        options: TrainOptions,
+        report: Callable[[str], None],
+    ) -> None:
+        self._checkpoint, self._frames, self._out, self._options = checkpoint, frames, out, options
+        self._report = report
+        policy = checkpoint.policy
+        for name, size in checkpoint.spec.cameras.items():
+            shape = frames.images[name].shape if name in frames.images else None
+            if shape is None or shape[1:] != (*size, 3):
+                raise OptionError(f"images[{name!r}]", shape, f"pictures of shape (N, {size[0]}, {size[1]}, 3)")
+        self._sampler = Sampler(len(frames), frames.weights, options.seed)
+        self._random = np.random.default_rng([options.seed, 1])
+        self._generator = torch.Generator().manual_seed(options.seed)
+        self._windows = Windows(frames.segments, checkpoint.spec.chunk_size)
+        self._normalise()
+        self._targets = _standardised(frames.targets)
+
+        # SmolVLA freezes its last VLM layer, whose keys and values are used; here they begin at random.
+        policy.requires_grad_(True)
+        policy.model.vlm_with_expert.vlm.lm_head.requires_grad_(False)
+        policy.train()
+        self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        self._means = [parameter.detach().clone() for parameter in self._parameters]
+        self._head = self._make_head()
+        head = list(self._head.parameters()) if self._head is not None else []
+        self._optimiser = torch.optim.AdamW(
+            [*self._parameters, *head],
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            betas=(0.9, 0.95),
+            fused=True,
+        )
+        self._step = 0
+
+    def _normalise(self) -> None:
+        """Puts states, actions and sentences through the checkpoint's own preprocessor, once for all."""
+        frames = self._frames
+        batch = self._checkpoint.preprocessor(
+            {
+                "observation.state": torch.from_numpy(frames.states.astype(np.float32)),
+                "action": torch.from_numpy(frames.actions.astype(np.float32)),
+                "task": list(frames.instructions),
+            }
+        )
+        self._states, self._actions = batch["observation.state"], batch["action"]
+        self._tokens = batch["observation.language.tokens"]
+        self._token_masks = batch["observation.language.attention_mask"]
+
+    def _make_head(self) -> nn.Module | None:
+        """Makes the auxiliary head over all image tokens; it is thrown away after the run."""
+        if self._targets is None:
+            return None
+        with torch.no_grad():
+            tokens = embed_images(self._checkpoint.policy, self._batch(np.zeros(1, dtype=np.int64)))
+        width = sum(token.shape[1] * token.shape[2] for token in tokens)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._options.seed)
+            head = nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, self._targets.shape[1]))
+        return head.to(self._checkpoint.device)
+
+    def run(self) -> TrainReport:
+        """Trains until the budget is used up."""
+        options, start = self._options, time.monotonic()
+        reported = saved = start
+        reported_step = 0
+        flow: list[Tensor] = []
+        auxiliary: list[Tensor] = []
+        while (progress := self._progress(start)) < 1:
+            only_vision = self._head is not None and progress < options.vision_share
+            losses = self._train_step(progress, only_vision)
+            for loss, kept in zip(losses, (flow, auxiliary), strict=True):
+                if loss is not None:
+                    kept.append(loss.detach())
+            now = time.monotonic()
+            if now - reported >= options.report_s:
+                left = (now - start) * (1 - progress) / max(progress, 1e-6)
+                rate = (self._step - reported_step) / (now - reported)
+                self._report(
+                    f"step {self._step:6d}  loss {_mean(flow):.4f}  aux {_mean(auxiliary):.4f}  "
+                    f"{rate:.2f} steps/s  {left / 60:.1f} min left"
+                )
+                reported, reported_step = now, self._step
+                flow, auxiliary = flow[-1:], auxiliary[-1:]
+            if now - saved >= options.save_minutes * 60:
+                self._save()
+                saved = now
+        self._save()
+        return TrainReport(self._out, self._step, time.monotonic() - start, _mean(flow), _mean(auxiliary))
+
+    def _progress(self, start: float) -> float:
+        """Returns how much of the budget is used up, 0..1."""
+        steps, minutes = self._options.steps, self._options.minutes
+        by_steps = self._step / steps if steps else 0.0
+        by_time = (time.monotonic() - start) / (60 * minutes) if minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def _train_step(self, progress: float, only_vision: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Does one optimiser step; returns the flow loss and the auxiliary loss."""
+        options, policy = self._options, self._checkpoint.policy
+        rows = self._sampler.draw(options.batch_size)
+        batch = self._batch(rows)
+        flow: Tensor | None = None
+        if only_vision:
+            tokens = embed_images(policy, batch)
+        else:
+            count, device = options.batch_size * options.noise_draws, self._checkpoint.device
+            shape = (count, policy.config.chunk_size, policy.config.max_action_dim)
+            noise = torch.randn(shape, generator=self._generator).to(device)
+            times = sample_times(count, self._generator).to(device)
+            with captured_image_tokens(policy) as tokens:
+                flow = flow_loss(policy, batch, noise, times)
+        auxiliary = self._auxiliary_loss(tokens, rows)
+        terms = [
+            term
+            for term in (flow, None if auxiliary is None else options.auxiliary_weight * auxiliary)
+            if term is not None
+        ]
+        self._optimise(torch.stack(terms).sum(), progress)
+        return flow, auxiliary
+
+    def _optimise(self, loss: Tensor, progress: float) -> None:
+        options = self._options
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = self._optimiser.param_groups[0]["params"]
+        nn.utils.clip_grad_norm_(parameters, options.clip, error_if_nonfinite=True)
+        cosine = 0.505 + 0.495 * math.cos(math.pi * progress)
+        warm = min(1.0, (self._step + 1) / options.warmup_steps)
+        self._optimiser.param_groups[0]["lr"] = options.learning_rate * warm * cosine
+        self._optimiser.step()
+        self._step += 1
+        # The mean forgets its random beginning faster than a fixed decay would.
+        decay = min(options.ema, (1 + self._step) / (10 + self._step))
+        torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(self._means, [p.detach() for p in self._parameters], None)
+
+    def _batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Puts frames together as the policy's own preprocessor would, with augmented pictures."""
+        frames, device = self._frames, self._checkpoint.device
+        chunk, is_pad = self._windows.rows(rows)
+        sentences = torch.from_numpy(frames.instruction_ids[rows]).to(device)
+        batch: dict[str, Any] = {
+            "observation.state": self._states[rows],
+            "observation.language.tokens": self._tokens[sentences],
+            "observation.language.attention_mask": self._token_masks[sentences],
+            "action": self._actions[chunk],
+            "action_is_pad": torch.from_numpy(is_pad).to(device),
+        }
+        for name in self._checkpoint.spec.cameras:
+            pixels = self._options.augmentation.apply(frames.images[name][rows], self._random)
+            batch[f"observation.images.{name}"] = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+        return batch
+
+    def _auxiliary_loss(self, tokens: list[Tensor], rows: NDArray[np.int64]) -> Tensor | None:
+        if self._head is None or self._targets is None:
+            return None
+        guess = self._head(torch.cat([token.flatten(1) for token in tokens], dim=1))
+        wanted = torch.from_numpy(self._targets[rows]).to(guess.device)
+        exists = ~wanted.isnan()
+        errors = (guess - wanted.nan_to_num()).square() * exists
+        return errors.sum() / exists.sum().clamp_min(1)
+
+    def _save(self) -> None:
+        """Saves the running mean of the weights and goes on with the present ones."""
+        present = [parameter.detach().clone() for parameter in self._parameters]
+        with torch.no_grad():
+            for parameter, mean in zip(self._parameters, self._means, strict=True):
+                parameter.copy_(mean)
+            checkpoint = self._checkpoint
+            save_checkpoint(self._out, checkpoint.policy, checkpoint.preprocessor, checkpoint.postprocessor)
+            for parameter, value in zip(self._parameters, present, strict=True):
+                parameter.copy_(value)
+
+
+def _standardised(targets: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Shifts and scales each auxiliary target to mean 0 and deviation 1; NaN stays."""
+    if targets is None:
+        return None
+    spread = np.maximum(np.nanstd(targets, axis=0), 1e-6)
+    return ((targets - np.nanmean(targets, axis=0)) / spread).astype(np.float32)
+
+
+def _mean(losses: list[Tensor]) -> float:
+    return float(torch.stack(losses).mean()) if losses else math.nan

@@ -1,0 +1,82 @@
+"""What can be chosen about a training run, and what it reports at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smolvla_gym.errors import OptionError
+from smolvla_gym.training.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. Give ``steps``, which makes a run repeatable, or ``minutes``, or both: the first one ends it.
+
+    Attributes:
+        steps: Optimiser steps.
+        minutes: Wall-clock time.
+        vision_share: Share of the run, at its beginning, in which only the vision tower learns the auxiliary targets.
+        batch_size: Frames a step.
+        noise_draws: Draws of noise for each frame of a batch; they share one pass through the vision-language model.
+        learning_rate: Peak of the schedule: linear warm-up, then a cosine down to a hundredth of it.
+        warmup_steps: Steps of the warm-up.
+        weight_decay: AdamW's.
+        clip: Largest norm of the gradient.
+        ema: Decay of the running mean of the weights; the mean is what is saved.
+        auxiliary_weight: Weight of the auxiliary loss beside the flow loss.
+        augmentation: How pictures are changed.
+        threads: Threads of torch.
+        seed: Seed of everything that is drawn.
+        report_s: Seconds between progress lines.
+        save_minutes: Minutes between savings during the run.
+        device: ``"cpu"`` or any other that the agent takes.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    vision_share: float = 0.0
+    batch_size: int = 64
+    noise_draws: int = 2
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.998
+    auxiliary_weight: float = 0.5
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    threads: int = 2
+    seed: int = 0
+    report_s: float = 10.0
+    save_minutes: float = 5.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Checks what would fail late or without a word."""
+        if self.steps is None and self.minutes is None:
+            raise OptionError("steps", None, "a number of steps, unless minutes is given")
+        for name in ("steps", "minutes", "batch_size", "noise_draws", "learning_rate", "threads"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise OptionError(name, value, "above 0")
+        if not 0 <= self.vision_share < 1:
+            raise OptionError("vision_share", self.vision_share, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """How a run ended.
+
+    Attributes:
+        directory: The checkpoint that was written.
+        steps: Optimiser steps done.
+        seconds: Wall-clock time of them.
+        loss: Mean flow loss since the last progress line; NaN if there was none.
+        auxiliary_loss: The same of the auxiliary loss: 1 is as good as always guessing the mean.
+    """
+
+    directory: Path
+    steps: int
+    seconds: float
+    loss: float
+    auxiliary_loss: float

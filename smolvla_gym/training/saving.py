@@ -1,0 +1,49 @@
+"""Writing a checkpoint that can be moved: it carries its VLM's configuration and holds no path of this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+VLM_FOLDER: Final = "vlm"
+"""Folder beside ``config.json`` with the VLM's configuration and tokenizer, and the name written in their place."""
+
+
+def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocessor: Any) -> None:
+    """Saves a policy with its processors and its VLM's configuration.
+
+    Args:
+        directory: Where to. Made where it is missing; files of the same names are replaced.
+        policy: A ``SmolVLAPolicy`` whose ``config.vlm_model_name`` is a local folder.
+        preprocessor: Its preprocessing pipeline.
+        postprocessor: Its postprocessing pipeline.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    vlm = directory / VLM_FOLDER
+    source = Path(policy.config.vlm_model_name)
+    if source.resolve() != vlm.resolve():
+        shutil.copytree(source, vlm, dirs_exist_ok=True)
+    policy.save_pretrained(directory)
+    preprocessor.save_pretrained(directory)
+    postprocessor.save_pretrained(directory)
+    for weights in directory.glob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors makes them readable for their owner only, and so would the wheel.
+    _make_portable(directory)
+
+
+def _make_portable(directory: Path) -> None:
+    """Replaces the paths of this machine that LeRobot wrote; loading puts the true folder back in."""
+    config = json.loads((directory / "config.json").read_text())
+    config.update(vlm_model_name=VLM_FOLDER, pretrained_path=None)
+    _write(directory / "config.json", config)
+    pipeline = json.loads((directory / "policy_preprocessor.json").read_text())
+    for step in pipeline["steps"]:
+        if "tokenizer_name" in step.get("config", {}):
+            step["config"]["tokenizer_name"] = VLM_FOLDER
+    _write(directory / "policy_preprocessor.json", pipeline)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,158 @@
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lerobot")
+
+import torch
+
+from smolvla_gym.agent.checkpoint import load_checkpoint
+from smolvla_gym.errors import OptionError
+from smolvla_gym.training.augment import Augmentation
+from smolvla_gym.training.flow import flow_loss, sample_times
+from smolvla_gym.training.frames import Frames
+from smolvla_gym.training.imitation import TrainOptions, train
+from smolvla_gym.training.stats import compute_stats
+from smolvla_gym.training.tiny import build_tiny_checkpoint
+
+SENTENCES = ("Pick up the red cube.", "Now gently push the blue one away.")
+
+
+def demonstrations(count=120):
+    """Two frames worth of pictures: bright ones ask for one action, dark ones for another."""
+    rng = np.random.default_rng(0)
+    bright = rng.integers(0, 2, count)
+    picture = (bright[:, None, None, None] * 150 + rng.integers(0, 60, (count, 64, 64, 3))).astype(np.uint8)
+    states = rng.uniform(-0.5, 0.5, (count, 7)).astype(np.float32)
+    actions = np.where(bright[:, None], 0.8, 0.1).astype(np.float32).repeat(7, axis=1)
+    ids = rng.integers(0, 2, count)
+    targets = np.stack([bright, np.full(count, np.nan)], axis=1).astype(np.float32)
+    targets[0, 1] = 0.0
+    return Frames({"wrist": picture}, states, actions, SENTENCES, ids, np.arange(count), targets=targets)
+
+
+@pytest.fixture(scope="module")
+def policy_dir(tmp_path_factory):
+    frames = demonstrations()
+    stats = compute_stats(frames.states, frames.actions)
+    return build_tiny_checkpoint(
+        tmp_path_factory.mktemp("policy"), cameras=("wrist",), stats=stats, chunk_size=4, n_action_steps=2
+    )
+
+
+def batch_of(policy, count=3):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(10, 200, (count, 6), generator=generator)
+    mask = torch.ones(count, 6, dtype=torch.bool)
+    mask[1, 4:] = False  # A shorter sentence.
+    is_pad = torch.zeros(count, 4, dtype=torch.bool)
+    is_pad[2, 1:] = True
+    return {
+        "observation.images.wrist": torch.rand((count, 3, 64, 64), generator=generator),
+        "observation.state": torch.randn((count, 7), generator=generator),
+        "observation.language.tokens": tokens,
+        "observation.language.attention_mask": mask,
+        "action": torch.randn((count, 4, 7), generator=generator),
+        "action_is_pad": is_pad,
+    }
+
+
+def test_the_loss_is_lerobots_own(policy_dir):
+    policy = load_checkpoint(policy_dir, device="cpu").policy
+    batch = batch_of(policy)
+    generator = torch.Generator().manual_seed(1)
+    noise, times = torch.randn((3, 4, 7), generator=generator), sample_times(3, generator)
+    ours = flow_loss(policy, batch, noise, times)
+    theirs, _ = policy.forward(dict(batch), noise=noise, time=times)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    gradients = []
+    for loss in (ours, theirs):
+        policy.zero_grad()
+        loss.backward()
+        gradients.append({key: p.grad.clone() for key, p in policy.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for key, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][key], rtol=1e-3, atol=1e-5), key
+
+
+def test_draws_are_averaged(policy_dir):
+    policy = load_checkpoint(policy_dir, device="cpu").policy
+    batch = batch_of(policy)
+    generator = torch.Generator().manual_seed(1)
+    noise, times = torch.randn((3, 2, 4, 7), generator=generator), sample_times(6, generator).view(3, 2)
+    with torch.no_grad():
+        both = flow_loss(policy, batch, noise.flatten(0, 1), times.flatten())
+        each = [flow_loss(policy, batch, noise[:, draw], times[:, draw]) for draw in range(2)]
+    assert both.item() == pytest.approx(sum(each).item() / 2, rel=1e-5)
+
+
+def test_times_follow_beta():
+    times = sample_times(50_000, torch.Generator().manual_seed(0))
+    assert 0.001 <= times.min()
+    assert times.max() <= 1
+    assert times.mean().item() == pytest.approx(0.6 * 0.999 + 0.001, abs=5e-3)  # The mean of Beta(1.5, 1) is 0.6.
+
+
+def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path):
+    lines = []
+    options = TrainOptions(
+        steps=80, batch_size=16, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.5, augmentation=Augmentation()
+    )
+    report = train(policy_dir, demonstrations(), tmp_path / "out", options, report=lines.append)
+    assert report.steps == 80
+    assert report.loss < 0.8
+    assert report.auxiliary_loss < 0.3
+    assert "steps/s" in lines[0]
+    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
+    json.loads((tmp_path / "out" / "policy_preprocessor.json").read_text())
+    checkpoint = load_checkpoint(tmp_path / "out", device="cpu")
+    guesses = []
+    for value in (0.1, 0.7):
+        frame = {
+            "task": SENTENCES[0],
+            "observation.state": torch.zeros(7),
+            "observation.images.wrist": torch.full((3, 64, 64), value),
+        }
+        noise = torch.randn((1, 4, 7), generator=torch.Generator().manual_seed(0))
+        chunk = checkpoint.policy.predict_action_chunk(checkpoint.preprocessor(frame), noise=noise)
+        guesses.append(checkpoint.postprocessor(chunk)[0, 0].mean().item())
+    assert guesses[1] - guesses[0] > 0.3
+
+
+def test_every_weight_that_is_used_changes(policy_dir, tmp_path):
+    from safetensors.torch import load_file
+
+    train(policy_dir, demonstrations(), tmp_path, TrainOptions(steps=3, batch_size=4, ema=0.5))
+    before, after = load_file(policy_dir / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    same = {key for key in before if torch.equal(before[key], after[key])}
+    # What the network computes and never uses: the head, and what comes after the last layer's keys and values.
+    assert all("lm_head" in key or "text_model.norm" in key or ".text_model.layers.3." in key for key in same)
+    assert not any("layers.3.self_attn.k_proj" in key or "layers.3.self_attn.v_proj" in key for key in same)
+
+
+def test_a_run_by_steps_repeats(policy_dir, tmp_path):
+    for name in ("a", "b"):
+        train(policy_dir, demonstrations(), tmp_path / name, TrainOptions(steps=3, batch_size=4, threads=1))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1]
+
+
+def test_pictures_of_another_size_are_refused(policy_dir, tmp_path):
+    frames = demonstrations(4)
+    wrong = Frames(
+        {"wrist": frames.images["wrist"][:, :32]},
+        frames.states,
+        frames.actions,
+        SENTENCES,
+        frames.instruction_ids,
+        frames.segments,
+    )
+    with pytest.raises(OptionError, match="64"):
+        train(policy_dir, wrong, tmp_path, TrainOptions(steps=1))
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 0}, {"minutes": -1}, {"steps": 1, "vision_share": 1.0}])
+def test_options_are_checked(options):
+    with pytest.raises(OptionError):
+        TrainOptions(**options)
