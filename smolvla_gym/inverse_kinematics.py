@@ -23,7 +23,7 @@ def tool_pitch(gripper: Gripper) -> float:
     return float(-np.pi / 2 + np.arctan2(-x, z))
 
 
-def solve(position: ArrayLike, yaw: float, gripper: Gripper) -> Array | None:
+def solve(position: ArrayLike, yaw: float, gripper: Gripper, near_j6: float = np.pi) -> Array | None:
     """Finds the joint angles that bring the tool centre point to a position with the fingers pointing down.
 
     Args:
@@ -31,6 +31,7 @@ def solve(position: ArrayLike, yaw: float, gripper: Gripper) -> Array | None:
         yaw: Direction of the jaws' travel about the world's z axis in rad, modulo pi. Ignored by a gripper that
             stands sideways on the wrist: its yaw follows J1.
         gripper: The gripper that is mounted.
+        near_j6: Angle of J6 in rad; of the solutions half a turn apart the one nearest to it is taken.
 
     Returns:
         Joint angles in rad, shape (6,), within the soft limits; None where the arm cannot reach.
@@ -57,7 +58,8 @@ def solve(position: ArrayLike, yaw: float, gripper: Gripper) -> Array | None:
     q5 = pitch - forearm_pitch
     if gripper.dh_a == 0.0:
         # At J6 = 180 deg the jaws travel at right angles to the arm's plane; J6 turns them about the downward axis.
-        q6 = np.pi + (yaw - q1) % np.pi - np.pi / 2
+        q6 = near_j6 + (yaw - q1 - near_j6) % np.pi - np.pi / 2
+        q6 += np.pi * (float(q6 < JOINT_LOWER[5]) - float(q6 > JOINT_UPPER[5]))
     else:
         q6 = np.pi
 

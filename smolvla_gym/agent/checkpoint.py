@@ -20,6 +20,7 @@ BUNDLED: Final = "bundled"
 
 _REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DTYPES: Final = ("auto", "float32")
+_SMALL_FILES: Final = ["*.json", "policy_*.safetensors", f"{VLM_FOLDER}/*"]
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,13 @@ def load_checkpoint(
     """
     if dtype not in _DTYPES:
         raise OptionError("dtype", dtype, f"one of {', '.join(_DTYPES)}")
-    directory = _find(path_or_repo, revision)
+    local = _find_local(path_or_repo)
+    # Of a repository, everything but the weights comes first: what cannot drive this arm is refused cheaply.
+    directory = local or _download(str(path_or_repo), revision, _SMALL_FILES)
     spec = read_spec(directory)
     check_checkpoint(spec)
     device = resolve_device(device)
-    if not Path(path_or_repo).is_dir() and path_or_repo != BUNDLED:
+    if local is None:
         _download(str(path_or_repo), revision, [WEIGHTS])
     dtypes = _read_weights_header(directory / WEIGHTS)
     vlm_name = _vlm_name(spec, vlm)
@@ -123,8 +126,8 @@ def load_checkpoint(
     return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device)
 
 
-def _find(path_or_repo: str | Path, revision: str | None) -> Path:
-    """Returns the local folder of a checkpoint; of a repository, with everything but the weights."""
+def _find_local(path_or_repo: str | Path) -> Path | None:
+    """Returns the folder of a checkpoint, or None for the name of a repository on the hub."""
     path = Path(path_or_repo).expanduser()
     if str(path_or_repo) == BUNDLED and not path.is_dir():
         return bundled_checkpoint()
@@ -134,7 +137,7 @@ def _find(path_or_repo: str | Path, revision: str | None) -> Path:
         raise CheckpointError(f"{path} is a file. Give the folder that config.json and model.safetensors lie in.")
     # "outputs/run1" is spelt like a repository. It is a mistyped path where its first folder exists.
     if isinstance(path_or_repo, str) and _REPO_ID.fullmatch(path_or_repo) and not path.parent.is_dir():
-        return _download(path_or_repo, revision, ["*.json", "policy_*.safetensors", f"{VLM_FOLDER}/*"])
+        return None
     siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, [*siblings, BUNDLED], n=1, cutoff=0.6)
     meant = BUNDLED if near == [BUNDLED] else str(path.parent / near[0]) if near else ""

@@ -110,13 +110,15 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
         Args:
             seed: Seed of everything that is drawn; the same seed gives the same episode.
-            options: Passed on to the body; unknown ones are ignored.
+            options: Where the episode begins, in the simulation: ``"joints"``, six angles in rad, and ``"opening"``,
+                0..1. Unknown keys are ignored.
 
         Returns:
             The first observation and info.
 
         Raises:
             FaultError: A fault was not cleared.
+            OptionError: A start pose outside the soft limits.
         """
         super().reset(seed=seed)
         self._refuse_if_closed()

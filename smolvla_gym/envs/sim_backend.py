@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from smolvla_gym.envs.backend import Backend, Image, Reading
-from smolvla_gym.parol6 import NUM_JOINTS, Array
+from smolvla_gym.errors import OptionError
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, Array
 from smolvla_gym.sim.randomization import Randomizer
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.world import World, start_pose
@@ -63,18 +64,29 @@ class SimBackend(Backend):
         return self._commanded
 
     def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
+        # Checked first: a bad option leaves the present episode as it is.
+        joints, opening = self._start(options)
         layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
         self._layout = layout
-        joints = start_pose(self.world.gripper)
-        self.world.reset(joints)
+        self.world.reset(joints, opening)
         delay = self._randomizer.apply(rng, layout.colors, self._randomization)
         self.task.arrange(self.world, layout)
         self.world.settle()
         self._commanded = joints
         # A delayed setpoint is one that the arm gets a control step later.
-        self._pending = deque(np.append(joints, 1.0) for _ in range(delay))
+        self._pending = deque(np.append(joints, opening) for _ in range(delay))
         self._held = 0
         return self._reading(success=False)
+
+    def _start(self, options: dict[str, Any]) -> tuple[Array, float]:
+        joints = np.asarray(options.get("joints", start_pose(self.world.gripper)), dtype=np.float64)
+        opening = float(options.get("opening", 1.0))
+        inside = joints.shape == (NUM_JOINTS,) and bool(np.all((joints >= JOINT_LOWER) & (joints <= JOINT_UPPER)))
+        if not inside:
+            raise OptionError('options["joints"]', options["joints"], "six angles in rad within the soft limits")
+        if not 0.0 <= opening <= 1.0:
+            raise OptionError('options["opening"]', opening, "0 (closed) to 1 (open)")
+        return joints, opening
 
     def step(self, setpoint: Array, dt: float) -> Reading:
         self._pending.append(setpoint)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from smolvla_gym.inverse_kinematics import solve
-from smolvla_gym.parol6 import NUM_JOINTS, Array
+from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.world import World
 
 LEAD = 0.045
 """How far ahead of the tool the commanded position lies, in m; at the gate's limits that is about 0.3 m/s."""
-
-_YAW_LEAD = 0.35
-_OPEN, _CLOSED = 1.0, 0.0
-
 
 def jaw_yaw(world: World) -> float:
     """Returns the direction in rad, modulo pi, in which the jaws travel."""
@@ -21,9 +17,22 @@ def jaw_yaw(world: World) -> float:
     return float(np.arctan2(jaw[1], jaw[0]))
 
 
+def square_yaw(position: Array) -> float:
+    """Returns the jaws' direction in rad at a position, shape (2,) or (3,), that needs no turn of J6."""
+    return float(np.arctan2(position[1], position[0]) + np.pi / 2)
+
+
 def nearest_yaw(current: float, wanted: float, symmetry: float) -> float:
     """Returns the yaw in rad nearest to the current one that equals the wanted one modulo a symmetry angle."""
     return current + (wanted - current + symmetry / 2) % symmetry - symmetry / 2
+
+
+def yaw_error(world: World, yaw: float) -> float:
+    """Returns by how much in rad the jaws have yet to turn; 0 for a gripper whose yaw follows J1."""
+    if world.gripper.dh_a != 0.0:
+        return 0.0
+    current = jaw_yaw(world)
+    return abs(nearest_yaw(current, yaw, np.pi) - current)
 
 
 def move(world: World, position: Array, yaw: float, opening: float) -> Array:
@@ -42,22 +51,19 @@ def move(world: World, position: Array, yaw: float, opening: float) -> Array:
     way = np.asarray(position) - tool
     distance = float(np.linalg.norm(way))
     step = tool + way * min(1.0, LEAD / max(distance, 1e-9))
-    current = jaw_yaw(world)
-    turned = current + float(np.clip(nearest_yaw(current, yaw, np.pi) - current, -_YAW_LEAD, _YAW_LEAD))
-    joints = _reach(step, turned, world)
-    return np.append(joints, opening)
+    return np.append(_reach(step, yaw, world), opening)
 
 
 def _reach(position: Array, yaw: float, world: World) -> Array:
     """Solves for a position, or for the nearest one above the table that the arm can reach."""
     target = np.array(position)
     for _ in range(60):
-        joints = solve(target, yaw, world.gripper)
+        joints = solve(target, yaw, world.gripper, near_j6=world.joints[5])
         if joints is not None:
             return joints
         # Too far out or too high: come in towards a point that is reachable with every gripper.
         target += 0.05 * (np.array([0.27, 0.0, 0.08]) - target)
-    return world.joints[:NUM_JOINTS]
+    return world.joints
 
 
 def funnel(world: World, position: Array, yaw: float, hover: float, opening: float, tolerance: float = 0.004) -> Array:
@@ -73,8 +79,7 @@ def funnel(world: World, position: Array, yaw: float, hover: float, opening: flo
     """
     tool = world.tool_position
     sideways = float(np.linalg.norm(tool[:2] - position[:2]))
-    turn = abs(nearest_yaw(jaw_yaw(world), yaw, np.pi) - jaw_yaw(world)) if world.gripper.dh_a == 0.0 else 0.0
-    error = max(sideways, 0.05 * turn)
+    error = max(sideways, 0.05 * yaw_error(world, yaw))
     height = hover * float(np.clip((error - tolerance) / 0.02, 0.0, 1.0))
     waypoint = np.array([position[0], position[1], position[2] + height])
     if tool[2] < waypoint[2] - 0.01 and sideways > 0.02:

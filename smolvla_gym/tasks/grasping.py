@@ -7,7 +7,7 @@ import numpy as np
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import CUBE_SIZE
 from smolvla_gym.sim.world import World
-from smolvla_gym.tasks.expert import funnel, jaw_yaw, nearest_yaw
+from smolvla_gym.tasks.expert import funnel, nearest_yaw, square_yaw
 
 HOVER = 0.07
 """Height in m above a cube's centre at which the open gripper travels."""
@@ -17,9 +17,9 @@ _ALIGNED = 0.007
 
 
 def cube_yaw(world: World, index: int) -> float:
-    """Returns the yaw in rad of the side of a cube that is nearest to the jaws' direction."""
+    """Returns the yaw in rad of the side of a cube that the jaws grip with the smallest turn of J6."""
     x, y, _ = world.object_rotation(index)[:, 0]
-    return nearest_yaw(jaw_yaw(world), float(np.arctan2(y, x)), np.pi / 2)
+    return nearest_yaw(square_yaw(world.object_position(index)), float(np.arctan2(y, x)), np.pi / 2)
 
 
 def between_jaws(world: World, index: int) -> bool:

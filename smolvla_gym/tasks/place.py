@@ -10,7 +10,7 @@ from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import CUBE, CUBE_SIZE, GOAL_RADIUS
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
-from smolvla_gym.tasks.expert import funnel, jaw_yaw, move
+from smolvla_gym.tasks.expert import funnel, jaw_yaw, move, square_yaw
 from smolvla_gym.tasks.grasping import HOVER, fetch, holding, reaching
 
 _AT_REST = 0.02
@@ -88,4 +88,5 @@ class Place(PickAndPlace):
         return np.array([layout.goal[0], layout.goal[1], CUBE_SIZE / 2])
 
     def spot_yaw(self, world: World, layout: Layout) -> float:
-        return jaw_yaw(world)
+        assert layout.goal is not None
+        return square_yaw(layout.goal)

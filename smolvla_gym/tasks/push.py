@@ -8,13 +8,17 @@ from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import PUCK, PUCK_RADIUS
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
-from smolvla_gym.tasks.expert import move
+from smolvla_gym.tasks.expert import funnel, jaw_yaw, move, yaw_error
 
 _TOLERANCE = 0.020
 _AT_REST = 0.02
 _TOOL_HEIGHT = 0.014
-_TRAVEL_HEIGHT = 0.060
-_BEHIND = PUCK_RADIUS + 0.018
+_TRAVEL_HEIGHT = 0.050
+# The jaws push as a fork, half open: two points of contact keep the puck from rolling off to the side.
+_FORK = 0.5
+_CONTACT = 0.027
+_BEHIND = PUCK_RADIUS + 0.020
+_STRIDE = 0.018
 
 
 class Push(Task):
@@ -57,20 +61,17 @@ class Push(Task):
         way = self._way(world, layout)
         left = float(np.linalg.norm(way))
         forward = way / max(left, 1e-9)
-        yaw = float(np.arctan2(forward[1], forward[0]) + np.pi / 2)  # the broad side of the closed jaws pushes
-        if left < 0.5 * _TOLERANCE:
-            return move(world, np.array([tool[0], tool[1], _TRAVEL_HEIGHT]), yaw, 0.0)
+        yaw = float(np.arctan2(forward[1], forward[0]) + np.pi / 2)
         relative = tool[:2] - puck
+        if left < 0.4 * _TOLERANCE:
+            back = relative / max(float(np.linalg.norm(relative)), 1e-9)
+            return move(world, np.array([*(tool[:2] + 0.01 * back), _TRAVEL_HEIGHT]), jaw_yaw(world), _FORK)
         along = float(relative @ forward)
-        across = relative - along * forward
-        if along < -PUCK_RADIUS * 0.5 and np.linalg.norm(across) < 0.012 and tool[2] < 0.03:
-            # Behind it and low: push, steering towards the line through the puck and the mark.
-            ahead = puck - forward * (PUCK_RADIUS - 0.002) + forward * min(left, 0.02) - 1.5 * across
-            return move(world, np.array([*ahead, _TOOL_HEIGHT]), yaw, 0.0)
+        across = float(np.linalg.norm(relative - along * forward))
+        behind = -_BEHIND - 0.01 < along < -0.6 * _CONTACT and across < 0.012
+        if behind and yaw_error(world, yaw) < 0.35 and tool[2] < _TOOL_HEIGHT + 0.012:
+            # Behind it and low: the puck lies in the fork of the two jaws and goes where they go.
+            ahead = puck - forward * (_CONTACT - min(left, _STRIDE))
+            return move(world, np.array([*ahead, _TOOL_HEIGHT]), yaw, _FORK)
         start = puck - forward * _BEHIND
-        off = float(np.linalg.norm(tool[:2] - start))
-        height = _TOOL_HEIGHT + (_TRAVEL_HEIGHT - _TOOL_HEIGHT) * float(np.clip((off - 0.006) / 0.01, 0.0, 1.0))
-        waypoint = np.array([*start, height])
-        if tool[2] < height - 0.012:
-            waypoint[:2] = tool[:2]
-        return move(world, waypoint, yaw, 0.0)
+        return funnel(world, np.array([*start, _TOOL_HEIGHT]), yaw, _TRAVEL_HEIGHT, _FORK)

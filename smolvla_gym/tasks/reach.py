@@ -8,7 +8,7 @@ from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import DISC
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
-from smolvla_gym.tasks.expert import move
+from smolvla_gym.tasks.expert import move, square_yaw
 
 _HEIGHT = 0.03
 _TOLERANCE = 0.015
@@ -40,4 +40,5 @@ class Reach(Task):
         return float(1.0 - np.tanh(5.0 * self._error(world, layout)))
 
     def expert(self, world: World, layout: Layout) -> Array:
-        return move(world, self._point(layout), float(np.pi / 2 + world.joints[0]), 1.0)
+        point = self._point(layout)
+        return move(world, point, square_yaw(point), 1.0)

@@ -54,4 +54,5 @@ class Augmentation:
         move = random.integers(-self.shift, self.shift + 1, (2, count, 1))
         rows = np.clip(np.arange(height) + move[0], 0, height - 1)
         columns = np.clip(np.arange(width) + move[1], 0, width - 1)
-        return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        moved: NDArray[np.uint8] = images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return moved

@@ -55,7 +55,7 @@ def flow_loss(policy: Any, batch: dict[str, Tensor], noise: Tensor, times: Tenso
         timestep=times,
     )
     width = policy.config.action_feature.shape[0]
-    errors = (velocity - (noise - actions))[:, :, :width].square().mean(dim=-1)
+    errors: Tensor = (velocity - (noise - actions))[:, :, :width].square().mean(dim=-1)
     return (errors * learnt).sum() / learnt.sum().clamp_min(1)
 
 

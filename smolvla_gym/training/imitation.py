@@ -202,7 +202,8 @@ class _Trainer:
         self._step += 1
         # The mean forgets its random beginning faster than a fixed decay would.
         decay = min(options.ema, (1 + self._step) / (10 + self._step))
-        torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(self._means, [p.detach() for p in self._parameters], None)
+        for mean, parameter in zip(self._means, self._parameters, strict=True):
+            mean.lerp_(parameter.detach(), 1 - decay)
 
     def _batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """Puts frames together as the policy's own preprocessor would, with augmented pictures."""
@@ -227,7 +228,7 @@ class _Trainer:
         guess = self._head(torch.cat([token.flatten(1) for token in tokens], dim=1))
         wanted = torch.from_numpy(self._targets[rows]).to(guess.device)
         exists = ~wanted.isnan()
-        errors = (guess - wanted.nan_to_num()).square() * exists
+        errors: Tensor = (guess - wanted.nan_to_num()).square() * exists
         return errors.sum() / exists.sum().clamp_min(1)
 
     def _save(self) -> None:
@@ -247,7 +248,7 @@ def _standardised(targets: NDArray[np.float32] | None) -> NDArray[np.float32] | 
     if targets is None:
         return None
     spread = np.maximum(np.nanstd(targets, axis=0), 1e-6)
-    return ((targets - np.nanmean(targets, axis=0)) / spread).astype(np.float32)
+    return np.asarray((targets - np.nanmean(targets, axis=0)) / spread, dtype=np.float32)
 
 
 def _mean(losses: list[Tensor]) -> float:

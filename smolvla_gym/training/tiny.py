@@ -172,7 +172,7 @@ def _save_vlm(directory: Path, sentences: Sequence[str], vocabulary: int, image_
 
 def _train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Any:
     """Trains a byte-level BPE: any text can be spelt, the given sentences in few tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())

@@ -297,3 +297,26 @@ def test_the_renames_of_the_training_are_followed(copy, edit):
     edit(copy / "policy_preprocessor.json", **pipeline)
     assert match_cameras(read_spec(copy), ("wrist", "top")) == {"wrist": "wrist", "scene": "top"}
     assert np.isfinite(predict(load_checkpoint(copy, device="cpu"))).all()
+
+
+def test_a_home_path_is_local(copy, monkeypatch):
+    monkeypatch.setenv("HOME", str(copy.parent))
+    assert load_checkpoint("~/copy", device="cpu").spec.directory == copy
+
+
+def test_a_repository_is_refused_before_its_weights_are_fetched(copy, edit, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(repo, *, revision, allow_patterns):
+        asked.append((repo, allow_patterns))
+        return str(copy)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    load_checkpoint("owner/name", device="cpu")
+    assert [("model.safetensors" in patterns) for _, patterns in asked] == [False, True]
+    edit(copy / "config.json", output_features={"action": {"type": "ACTION", "shape": [6]}})
+    with pytest.raises(PolicyMismatchError):
+        load_checkpoint("owner/name", device="cpu")
+    assert len(asked) == 3

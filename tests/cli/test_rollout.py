@@ -207,3 +207,23 @@ def test_as_a_module_and_without_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     done = subprocess.run([sys.executable, "-m", "smolvla_gym", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("smolvla-gym ")
+
+
+def test_the_expert_in_the_real_simulation(capsys, tmp_path):
+    command = ["rollout", "--task", "reach", "--policy", "expert", "--json", "--out", str(tmp_path)]
+    assert main(command) == 0
+    summary = json.loads(capsys.readouterr().out)
+    (episode,) = summary["episodes"]
+    assert (summary["env_id"], summary["control_hz"], episode["task"]) == ("PAROL6Sim-v0", 30.0, "reach")
+    assert episode["end"] == "terminated"
+    assert summary["success_rate"] == 1.0
+    with av.open(str(tmp_path / "rollout.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.frames) == (640, 480, episode["steps"] + 1)
+
+
+@pytest.mark.parametrize("arguments", ["--randomization 9", "--control-hz 1000"])
+def test_values_that_the_env_refuses_are_wrong_arguments(capsys, tmp_path, arguments):
+    assert main(["rollout", "--policy", "random", "--out", str(tmp_path / "a"), *arguments.split()]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "a").exists()

@@ -22,11 +22,8 @@ def frames(count=6, **changes):
 def test_windows_stay_inside_their_segment():
     rows, is_pad = Windows(np.array([5, 5, 5, 2, 2, 9]), chunk_size=3).rows(np.arange(6))
     assert rows.tolist() == [[0, 1, 2], [1, 2, 2], [2, 2, 2], [3, 4, 4], [4, 4, 4], [5, 5, 5]]
-    assert is_pad.tolist() == [[False] * 3, [False, False, True], [False, True, True]] + [
-        [False, False, True],
-        [False, True, True],
-        [False, True, True],
-    ]
+    assert is_pad.sum(axis=1).tolist() == [0, 1, 2, 1, 2, 2]
+    assert not (is_pad[:, :-1] & ~is_pad[:, 1:]).any()
 
 
 def test_weights_decide_how_often_a_frame_is_drawn():
@@ -72,7 +69,7 @@ def test_augmentation_stays_small_and_in_range():
     assert pixels.min() >= 0
     assert pixels.max() <= 1
     change = np.abs(pixels - images / 255).mean(axis=(1, 2, 3))
-    assert 0.01 < change.mean()
+    assert change.mean() > 0.01
     assert change.max() < 0.25
 
 

@@ -9,7 +9,6 @@ import torch
 
 from smolvla_gym.agent.checkpoint import load_checkpoint
 from smolvla_gym.errors import OptionError
-from smolvla_gym.training.augment import Augmentation
 from smolvla_gym.training.flow import flow_loss, sample_times
 from smolvla_gym.training.frames import Frames
 from smolvla_gym.training.imitation import TrainOptions, train
@@ -34,6 +33,7 @@ def demonstrations(count=120):
 
 @pytest.fixture(scope="module")
 def policy_dir(tmp_path_factory):
+    torch.set_num_threads(1)  # Two threads on busy cores spend their time waiting for each other.
     frames = demonstrations()
     stats = compute_stats(frames.states, frames.actions)
     return build_tiny_checkpoint(
@@ -89,18 +89,16 @@ def test_draws_are_averaged(policy_dir):
 
 def test_times_follow_beta():
     times = sample_times(50_000, torch.Generator().manual_seed(0))
-    assert 0.001 <= times.min()
+    assert times.min() >= 0.001
     assert times.max() <= 1
     assert times.mean().item() == pytest.approx(0.6 * 0.999 + 0.001, abs=5e-3)  # The mean of Beta(1.5, 1) is 0.6.
 
 
 def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path):
     lines = []
-    options = TrainOptions(
-        steps=80, batch_size=16, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.5, augmentation=Augmentation()
-    )
+    options = TrainOptions(steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.5, threads=1)
     report = train(policy_dir, demonstrations(), tmp_path / "out", options, report=lines.append)
-    assert report.steps == 80
+    assert report.steps == 50
     assert report.loss < 0.8
     assert report.auxiliary_loss < 0.3
     assert "steps/s" in lines[0]
@@ -123,7 +121,7 @@ def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path):
 def test_every_weight_that_is_used_changes(policy_dir, tmp_path):
     from safetensors.torch import load_file
 
-    train(policy_dir, demonstrations(), tmp_path, TrainOptions(steps=3, batch_size=4, ema=0.5))
+    train(policy_dir, demonstrations(), tmp_path, TrainOptions(steps=3, batch_size=4, ema=0.5, threads=1))
     before, after = load_file(policy_dir / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     same = {key for key in before if torch.equal(before[key], after[key])}
     # What the network computes and never uses: the head, and what comes after the last layer's keys and values.

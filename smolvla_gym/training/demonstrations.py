@@ -1,0 +1,215 @@
+"""Demonstrations of the scripted experts, made robust: random starts, noisy hands and interruptions."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym import SIM_ID
+from smolvla_gym.agent.images import resize_area
+from smolvla_gym.envs.sim_backend import SimBackend
+from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.scene import COLORS
+from smolvla_gym.tasks.expert import square_yaw
+from smolvla_gym.training.frames import Frames
+
+_RENDERED = (256, 128, 64)
+"""Edges in px at which pictures are drawn before they are brought to the policy's size."""
+
+_RANDOM_START = 0.55
+_INTERRUPTION = 0.012
+_TAIL = 4
+
+
+@dataclass(frozen=True)
+class DemonstrationOptions:
+    """What to record.
+
+    Attributes:
+        task: Name of the task.
+        episodes: How many episodes.
+        first_seed: Seed of the first one; the others follow.
+        cameras: Which cameras.
+        image_size: Edge of the pictures in px.
+        randomization: Level of the env's randomisation.
+        hard_weight: How many times as often a frame is drawn in which another object is about as near as the
+            named one; without it a policy learns to half ignore the instruction.
+        workers: Processes.
+    """
+
+    task: str = "lift"
+    episodes: int = 1000
+    first_seed: int = 1_000_000
+    cameras: tuple[str, ...] = ("wrist", "scene")
+    image_size: int = 64
+    randomization: int = 1
+    hard_weight: float = 8.0
+    workers: int = 2
+
+
+def collect(options: DemonstrationOptions) -> Frames:
+    """Records demonstrations.
+
+    Returns:
+        The frames. Their auxiliary targets are, for every colour, the object's position in the tool frame and its
+        place on the table, in m; NaN where no object has the colour.
+    """
+    seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
+    jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, max(1, options.episodes // 25))]
+    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+        parts = [part for parts in pool.starmap(_record, jobs, chunksize=1) for part in parts]
+    return _join(parts, options)
+
+
+@dataclass
+class _Part:
+    """One uninterrupted stretch of an episode."""
+
+    instruction: str
+    images: dict[str, list[NDArray[np.uint8]]]
+    states: list[NDArray[np.float32]]
+    actions: list[NDArray[np.float32]]
+    targets: list[NDArray[np.float32]]
+    weights: list[float]
+
+
+def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
+    parts: list[_Part] = []
+    envs: dict[tuple[int, int], gym.Env[Any, Any]] = {}
+    for seed in seeds:
+        rng = np.random.default_rng([seed, 1])
+        # Most pictures are drawn large and averaged down, as in a rollout; some are drawn small, or sampled, so that
+        # the policy does not depend on how a picture was made small.
+        rendered = int(rng.choice(_RENDERED, p=(0.3, 0.5, 0.2)))
+        sampled = rng.random() < 0.2
+        objects = 2 if rng.random() < 0.75 else 3
+        if (rendered, objects) not in envs:
+            envs[rendered, objects] = gym.make(
+                SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
+                randomization=options.randomization, num_objects=objects,
+            )  # fmt: skip
+        parts += _Episode(envs[rendered, objects], options, seed, rng, sampled).run()
+    for env in envs.values():
+        env.close()
+    return parts
+
+
+class _Episode:
+    """One demonstration."""
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        options: DemonstrationOptions,
+        seed: int,
+        rng: np.random.Generator,
+        sampled: bool,
+    ) -> None:
+        self._env, self._options, self._seed, self._rng, self._sampled = env, options, seed, rng, sampled
+        self._unwrapped: Any = env.unwrapped
+        self._backend: SimBackend = self._unwrapped.backend
+
+    def run(self) -> list[_Part]:
+        env, rng = self._env, self._rng
+        observation, info = env.reset(seed=self._seed)
+        if rng.random() < _RANDOM_START:
+            start = self._somewhere(near=rng.random() < 0.6)
+            if start is not None:
+                observation, info = env.reset(
+                    seed=self._seed, options={"joints": start, "opening": float(rng.random() < 0.7)}
+                )
+        noise_scale = 0.0 if rng.random() < 0.3 else rng.uniform(0.005, 0.03)
+        noise = np.zeros(6)
+        parts = [self._part(info["instruction"])]
+        left = -1
+        for _ in range(400):
+            if rng.random() < _INTERRUPTION and left < 0:
+                observation, done = self._interrupt()
+                parts.append(self._part(info["instruction"]))
+                if done:
+                    break
+            action = self._unwrapped.expert_action()
+            self._note(parts[-1], observation, action)
+            noise = 0.85 * noise + 0.5 * rng.normal(0.0, 1.0, 6)
+            given = action.copy()
+            given[:6] += (noise_scale * noise).astype(np.float32)
+            observation, _, done, _, info = env.step(given)
+            left = _TAIL if done and left < 0 else left - 1
+            if left == 0:
+                break
+        return [part for part in parts if len(part.states) > 1]
+
+    def _part(self, instruction: str) -> _Part:
+        return _Part(instruction, {c: [] for c in self._options.cameras}, [], [], [], [])
+
+    def _somewhere(self, near: bool) -> Array | None:
+        rng, layout = self._rng, self._backend.layout
+        if near:
+            position = layout.positions[layout.target] + rng.uniform([-0.05, -0.05, 0.02], [0.05, 0.05, 0.09])
+        else:
+            position = rng.uniform([0.12, -0.13, 0.05], [0.31, 0.13, 0.16])
+        return solve(position, square_yaw(position) + rng.uniform(-0.7, 0.7), self._backend.world.gripper)
+
+    def _interrupt(self) -> tuple[dict[str, Any], bool]:
+        """Drags the tool somewhere near, with the gripper opened or closed, and records none of it."""
+        rng, world = self._rng, self._backend.world
+        position = world.tool_position + rng.uniform([-0.06, -0.06, -0.01], [0.06, 0.06, 0.06])
+        joints = solve(position, square_yaw(position) + rng.uniform(-0.5, 0.5), world.gripper)
+        action = np.append(world.joints if joints is None else joints, float(rng.random() < 0.6)).astype(np.float32)
+        for _ in range(int(rng.integers(5, 16))):
+            observation, _, done, _, _ = self._env.step(action)
+            if done:
+                break
+        return observation, done
+
+    def _note(self, part: _Part, observation: dict[str, Any], action: NDArray[np.float32]) -> None:
+        size = self._options.image_size
+        for name in self._options.cameras:
+            picture = observation["pixels"][name]
+            if self._sampled:
+                step = picture.shape[0] // size
+                picture = picture[step // 2 :: step, step // 2 :: step]
+            part.images[name].append(np.ascontiguousarray(resize_area(picture, (size, size))))
+        part.states.append(observation["agent_pos"])
+        part.actions.append(action)
+        part.targets.append(self._targets())
+        part.weights.append(self._weight())
+
+    def _targets(self) -> NDArray[np.float32]:
+        world, layout = self._backend.world, self._backend.layout
+        targets = np.full((len(COLORS), 5), np.nan, np.float32)
+        for i, color in enumerate(layout.colors):
+            position = world.object_position(i)
+            relative = world.tool_rotation.T @ (position - world.tool_position)
+            targets[list(COLORS).index(color)] = [*relative, *position[:2]]
+        return targets.reshape(-1)
+
+    def _weight(self) -> float:
+        world, layout = self._backend.world, self._backend.layout
+        gaps = [
+            float(np.linalg.norm(world.object_position(i) - world.tool_position)) for i in range(len(layout.colors))
+        ]
+        others = min(gap for i, gap in enumerate(gaps) if i != layout.target)
+        return self._options.hard_weight if others < gaps[layout.target] + 0.02 else 1.0
+
+
+def _join(parts: Sequence[_Part], options: DemonstrationOptions) -> Frames:
+    instructions = sorted({part.instruction for part in parts})
+    lengths = [len(part.states) for part in parts]
+    return Frames(
+        images={c: np.concatenate([np.stack(part.images[c]) for part in parts]) for c in options.cameras},
+        states=np.concatenate([np.stack(part.states) for part in parts]),
+        actions=np.concatenate([np.stack(part.actions) for part in parts]),
+        instructions=instructions,
+        instruction_ids=np.repeat([instructions.index(part.instruction) for part in parts], lengths).astype(np.int64),
+        segments=np.repeat(np.arange(len(parts)), lengths).astype(np.int64),
+        targets=np.concatenate([np.stack(part.targets) for part in parts]),
+        weights=np.concatenate([np.array(part.weights) for part in parts]),
+    )
