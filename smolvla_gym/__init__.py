@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+
+if TYPE_CHECKING:
+    from smolvla_gym.agent import SmolVLAAgent
+    from smolvla_gym.evaluation.rollout import rollout
 
 try:
     __version__ = version("smolvla-gym")
@@ -14,7 +19,21 @@ except PackageNotFoundError:  # imported from a folder that was never installed
 SIM_ID = "PAROL6Sim-v0"
 
 if SIM_ID not in gym.registry:
-    # 15 s at the default 30 Hz: twice what the slowest expert needs.
+    # 15 s at the default 30 Hz: twice what the experts need for the slowest task.
     gym.register(id=SIM_ID, entry_point="smolvla_gym.envs.sim:make_sim_env", max_episode_steps=450)
 
-__all__ = ["SIM_ID", "__version__"]
+
+def __getattr__(name: str) -> Any:
+    # Videos and torch are loaded by whoever uses them, not by everybody who makes an env.
+    if name == "rollout":
+        from smolvla_gym.evaluation.rollout import rollout
+
+        return rollout
+    if name == "SmolVLAAgent":
+        from smolvla_gym.agent import SmolVLAAgent
+
+        return SmolVLAAgent
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["SIM_ID", "SmolVLAAgent", "__version__", "rollout"]

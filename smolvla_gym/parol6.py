@@ -46,7 +46,7 @@ JOINT_UPPER: Final = _constant(np.deg2rad([123.046875, -3.375, 287.8675, 105.469
 """Soft upper limits in rad, shape (6,)."""
 
 MAX_SPEED: Final = _constant(np.array([6500, 18000, 20000, 10000, 10000, 22000]) / STEPS_PER_RAD)
-"""Speed limits in rad/s, shape (6,): for each joint the lower of the two limits that the manufacturer's programs use."""
+"""Speed limits in rad/s, shape (6,): for each joint the lower of those in the manufacturer's two programs."""
 
 MAX_ACCELERATION: Final = _constant(30000 / STEPS_PER_RAD)
 """Acceleration limits in rad/s^2, shape (6,): 30,000 microsteps/s^2, below both of the manufacturer's programs."""

@@ -18,8 +18,8 @@ from smolvla_gym.errors import UnknownNameError
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from smolvla_gym.agents import Agent
-    from smolvla_gym.rollout import EpisodeRecord, RolloutSummary
+    from smolvla_gym.evaluation.rollout import EpisodeRecord, RolloutSummary
+    from smolvla_gym.evaluation.scripted import Agent
 
 _SCRIPTED: Final = ("expert", "random")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -91,8 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
     """Builds the agent and the env that it needs, and runs them."""
-    from smolvla_gym.agents import ExpertAgent, RandomAgent
-    from smolvla_gym.rollout import rollout
+    from smolvla_gym.evaluation.rollout import rollout
+    from smolvla_gym.evaluation.scripted import ExpertAgent, RandomAgent
 
     smolvla, options = None, {}
     if arguments.policy not in _SCRIPTED:

@@ -1,8 +1,18 @@
 """The environment and its bodies."""
 
+from smolvla_gym.envs.action_wrappers import DeltaJointAction, ToolAction
 from smolvla_gym.envs.backend import Backend, Reading
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.safety import SafetyEvent, SafetyGate
 from smolvla_gym.envs.sim import make_sim_env
 
-__all__ = ["Backend", "PAROL6Env", "Reading", "SafetyEvent", "SafetyGate", "make_sim_env"]
+__all__ = [
+    "Backend",
+    "DeltaJointAction",
+    "PAROL6Env",
+    "Reading",
+    "SafetyEvent",
+    "SafetyGate",
+    "ToolAction",
+    "make_sim_env",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from smolvla_gym.envs.backend import Backend, Image, Reading
 from smolvla_gym.envs.safety import SafetyEvent, SafetyGate
 from smolvla_gym.errors import FaultError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Gripper
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]
@@ -38,16 +38,19 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
     Attributes:
         task: Name of the task.
+        gripper: The gripper that is mounted.
         control_hz: Steps a second.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 30}
+    # Gymnasium declares it an instance variable; every instance gets its own render_fps.
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 30}  # noqa: RUF012
 
     def __init__(
         self,
         backend: Backend,
         *,
         task: str,
+        gripper: Gripper,
         cameras: tuple[str, ...],
         image_size: tuple[int, int],
         depth: bool,
@@ -60,6 +63,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         Args:
             backend: The body.
             task: Name of the task.
+            gripper: The gripper that is mounted.
             cameras: Names of the observed cameras.
             image_size: Height and width of their pictures in px.
             depth: Whether they measure depth.
@@ -68,7 +72,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
             recipe: The factory that made this and its options; a pickle carries these and no open device.
         """
         self._backend, self._recipe = backend, recipe
-        self.task, self.control_hz, self.render_mode = task, control_hz, render_mode
+        self.task, self.gripper, self.control_hz, self.render_mode = task, gripper, control_hz, render_mode
         self.metadata = {**type(self).metadata, "render_fps": control_hz}
         self._dt = 1.0 / control_hz
         self._gate = SafetyGate(self._dt)
@@ -76,9 +80,9 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self._closed = False
         self._ready = False
 
-        self.action_space = spaces.Box(
-            np.append(JOINT_LOWER, 0.0).astype(np.float32), np.append(JOINT_UPPER, 1.0).astype(np.float32)
-        )
+        self._lower = np.append(JOINT_LOWER, 0.0).astype(np.float32)
+        self._upper = np.append(JOINT_UPPER, 1.0).astype(np.float32)
+        self.action_space = spaces.Box(self._lower, self._upper)
         turn = np.full(6, 2 * np.pi + 0.01)  # before homing the board counts from zero, outside the soft limits
         parts: dict[str, spaces.Space[Any]] = {
             "agent_pos": spaces.Box(np.append(-turn, 0.0).astype(np.float32), np.append(turn, 1.0).astype(np.float32))
@@ -157,15 +161,14 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
     def expert_action(self) -> Action:
         """Returns what the task's scripted expert would do in the present state, float32, shape (7,)."""
-        action = np.clip(self._backend.expert(), self.action_space.low, self.action_space.high)
-        return action.astype(np.float32)
+        return np.clip(self._backend.expert().astype(np.float32), self._lower, self._upper)
 
     def clear_fault(self) -> None:
         """Acknowledges a fault. Raises where its cause is still there; otherwise ``reset`` works again."""
         self._backend.clear_fault()
         self._fault = None
 
-    def render(self) -> Image | None:  # type: ignore[override]
+    def render(self) -> Image | None:
         """Returns a picture of the scene, uint8 (480, 640, 3), in the mode rgb_array; the window draws itself."""
         if self.render_mode == "rgb_array":
             return self._backend.render()

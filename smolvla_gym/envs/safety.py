@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,33 @@ _LOWER = np.append(JOINT_LOWER, 0.0)
 _UPPER = np.append(JOINT_UPPER, 1.0)
 # Float32 actions at a limit round to either side of it; that is no event.
 _TOLERANCE = 1e-5
+
+
+def check_action(action: object, names: Sequence[str] = ACTION_NAMES) -> Array:
+    """Returns an action as float64.
+
+    Args:
+        action: What the caller gave.
+        names: What its components are called.
+
+    Returns:
+        The action, shape (n,).
+
+    Raises:
+        ActionError: It is no array of as many finite floating-point numbers as there are names.
+    """
+    shape = (len(names),)
+    if not isinstance(action, np.ndarray):
+        raise ActionError(f"An action is a numpy array of shape {shape}, float32; got {type(action).__name__}.")
+    if action.shape != shape:
+        raise ActionError(f"An action has shape {shape}: {', '.join(names)}; got {action.shape}.")
+    if not np.issubdtype(action.dtype, np.floating):
+        raise ActionError(f"An action is float32, not {action.dtype}; convert it with .astype('float32').")
+    values = action.astype(np.float64)
+    if not np.isfinite(values).all():
+        bad = ", ".join(f"{names[i]}={values[i]}" for i in np.flatnonzero(~np.isfinite(values)))
+        raise ActionError(f"An action has to be finite; got {bad}. The arm did not move.")
+    return values
 
 
 class SafetyGate:
@@ -46,26 +74,6 @@ class SafetyGate:
         self._position = np.array(position, dtype=np.float64)
         self._velocity = np.zeros(NUM_JOINTS)
 
-    def validate(self, action: object) -> Array:
-        """Returns an action as float64, shape (7,).
-
-        Raises:
-            ActionError: It is no array of seven finite floating-point numbers.
-        """
-        if not isinstance(action, np.ndarray):
-            raise ActionError(f"An action is a numpy array of shape (7,), float32; got {type(action).__name__}.")
-        if action.shape != (NUM_JOINTS + 1,):
-            raise ActionError(
-                f"An action has shape (7,): six joint targets in rad and the gripper's opening 0..1; got {action.shape}."
-            )
-        if not np.issubdtype(action.dtype, np.floating):
-            raise ActionError(f"An action is float32 (radians), not {action.dtype}. Convert it with .astype('float32').")
-        values = action.astype(np.float64)
-        if not np.isfinite(values).all():
-            bad = ", ".join(f"{ACTION_NAMES[i]}={values[i]}" for i in np.flatnonzero(~np.isfinite(values)))
-            raise ActionError(f"An action has to be finite; got {bad}. The arm did not move.")
-        return values
-
     def filter(self, action: object) -> tuple[Array, tuple[SafetyEvent, ...]]:
         """Turns an action into the next setpoint.
 
@@ -76,9 +84,9 @@ class SafetyGate:
             The setpoint at the end of this step, shape (7,), and what was changed and why.
 
         Raises:
-            ActionError: As from :meth:`validate`; the gate's state is unchanged.
+            ActionError: As from :func:`check_action`; the gate's state is unchanged.
         """
-        requested = self.validate(action)
+        requested = check_action(action)
         target = np.clip(requested, _LOWER, _UPPER)
         events: list[SafetyEvent] = []
         if np.any(np.abs(target - requested) > _TOLERANCE):

@@ -75,6 +75,7 @@ def make_sim_env(
     return PAROL6Env(
         backend,
         task=task,
+        gripper=chosen_gripper,
         cameras=names,
         image_size=size,
         depth=depth,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 
@@ -56,13 +56,16 @@ class SimBackend(Backend):
         return self._layout
 
     @property
+    @override
     def instruction(self) -> str:
         return self.layout.instruction
 
     @property
+    @override
     def commanded(self) -> Array:
         return self._commanded
 
+    @override
     def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
         # Checked first: a bad option leaves the present episode as it is.
         joints, opening = self._start(options)
@@ -88,6 +91,7 @@ class SimBackend(Backend):
             raise OptionError('options["opening"]', opening, "0 (closed) to 1 (open)")
         return joints, opening
 
+    @override
     def step(self, setpoint: Array, dt: float) -> Reading:
         self._pending.append(setpoint)
         self.world.advance(self._pending.popleft())
@@ -105,12 +109,15 @@ class SimBackend(Backend):
         progress = self.task.progress(self.world, self.layout) if self._reward == "dense" else 0.0
         return Reading(observation, 1.0 if success else progress, success)
 
+    @override
     def expert(self) -> Array:
         return self.task.expert(self.world, self.layout)
 
+    @override
     def render(self) -> Image:
         return self.world.overview(QUALITIES["high"])
 
+    @override
     def show(self) -> None:
         if self._viewer is None:
             from mujoco import viewer
@@ -120,9 +127,11 @@ class SimBackend(Backend):
             )
         self._viewer.sync()
 
+    @override
     def clear_fault(self) -> None:
         pass  # Nothing holds a simulated arm.
 
+    @override
     def close(self) -> None:
         if self._viewer is not None:
             self._viewer.close()

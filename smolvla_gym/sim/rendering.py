@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import mujoco
 import numpy as np
@@ -47,16 +48,9 @@ def _make_context(width: int, height: int) -> GLContext:
     # a display. Here the choice falls when a picture is wanted, and EGL, which needs none, is the default on Linux.
     backend = os.environ.get("MUJOCO_GL", "").lower() or {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
     try:
-        context: Any
-        if backend == "egl":
-            from mujoco.egl import GLContext as context  # noqa: N813
-        elif backend == "osmesa":
-            from mujoco.osmesa import GLContext as context  # noqa: N813
-        elif backend == "cgl":
-            from mujoco.cgl import GLContext as context  # noqa: N813
-        else:
-            from mujoco.glfw import GLContext as context  # noqa: N813
-        return context(width, height)  # type: ignore[no-any-return]
+        module = importlib.import_module(f"mujoco.{backend}")
+        context: GLContext = module.GLContext(width, height)
+        return context
     except Exception as error:  # each backend fails with errors of its own
         raise RenderingError(
             f"No OpenGL context could be made with the backend {backend!r} ({error}). On Debian and Ubuntu install "

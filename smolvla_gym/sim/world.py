@@ -12,7 +12,15 @@ from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps_from_rad
 from smolvla_gym.sim.motion import MotionLaw
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
-from smolvla_gym.sim.scene import CAMERA_RESOLUTION, GRIPPER_PREFIX, OVERVIEW, PARKING, ObjectKind, build_model, object_name
+from smolvla_gym.sim.scene import (
+    CAMERA_RESOLUTION,
+    GRIPPER_PREFIX,
+    OVERVIEW,
+    PARKING,
+    ObjectKind,
+    build_model,
+    object_name,
+)
 
 MAX_TIMESTEP = 0.004
 """Longest physics time step in s at which a cube stays firmly between the jaws."""

@@ -126,4 +126,3 @@ class Task(ABC):
         Returns:
             Joint targets in rad and gripper opening 0..1, shape (7,).
         """
-

@@ -11,6 +11,7 @@ from smolvla_gym.sim.world import World
 LEAD = 0.045
 """How far ahead of the tool the commanded position lies, in m; at the gate's limits that is about 0.3 m/s."""
 
+
 def jaw_yaw(world: World) -> float:
     """Returns the direction in rad, modulo pi, in which the jaws travel."""
     jaw = world.tool_rotation[:, 1]

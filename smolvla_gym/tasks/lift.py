@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import override
+
 import numpy as np
 
 from smolvla_gym.parol6 import Array
@@ -32,14 +34,17 @@ class Lift(Task):
     def _height(world: World, layout: Layout) -> float:
         return float(world.object_position(layout.target)[2] - CUBE_SIZE / 2)
 
+    @override
     def achieved(self, world: World, layout: Layout) -> bool:
         return self._height(world, layout) > LIFT_HEIGHT and world.grasped(layout.target)
 
+    @override
     def progress(self, world: World, layout: Layout) -> float:
         height = float(np.clip(self._height(world, layout) / LIFT_HEIGHT, 0.0, 1.0))
         held = holding(world, layout.target)
         return 0.4 * reaching(world, layout.target) + 0.2 * held + 0.4 * height * held
 
+    @override
     def expert(self, world: World, layout: Layout) -> Array:
         if not holding(world, layout.target):
             return fetch(world, layout.target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import override
 
 import numpy as np
 
@@ -38,12 +39,12 @@ class PickAndPlace(Task):
         error = self._error(world, layout)
         return float(np.linalg.norm(error[:2])) < self.tolerance and abs(error[2]) < 0.006
 
+    @override
     def achieved(self, world: World, layout: Layout) -> bool:
         target = layout.target
-        return (
-            self._in_place(world, layout) and world.released(target) and world.object_speed(target) < _AT_REST
-        )
+        return self._in_place(world, layout) and world.released(target) and world.object_speed(target) < _AT_REST
 
+    @override
     def progress(self, world: World, layout: Layout) -> float:
         if self._in_place(world, layout):
             return 0.8 + 0.2 * world.released(layout.target)
@@ -51,6 +52,7 @@ class PickAndPlace(Task):
         near = 1.0 - np.tanh(4.0 * float(np.linalg.norm(self._error(world, layout))))
         return float(0.3 * reaching(world, layout.target) + held * (0.2 + 0.3 * near))
 
+    @override
     def expert(self, world: World, layout: Layout) -> Array:
         target, tool = layout.target, world.tool_position
         spot = self.spot(world, layout)
@@ -60,8 +62,8 @@ class PickAndPlace(Task):
         if landed:
             # Let go, wait until the jaws are clear, then go straight up.
             clear = world.released(target) and world.opening > 0.8
-            up = tool + [0.0, 0.0, HOVER] if clear else tool
-            return move(world, np.array([tool[0], tool[1], min(up[2], spot[2] + HOVER)]), jaw_yaw(world), 1.0)
+            height = spot[2] + HOVER if clear else tool[2]
+            return move(world, np.array([tool[0], tool[1], height]), jaw_yaw(world), 1.0)
         if not holding(world, target):
             return fetch(world, target)
         # The tool carries the cube with whatever offset it was gripped.
@@ -83,10 +85,12 @@ class Place(PickAndPlace):
     min_distance = 0.085
     tolerance = GOAL_RADIUS - 0.010
 
+    @override
     def spot(self, world: World, layout: Layout) -> Array:
         assert layout.goal is not None
         return np.array([layout.goal[0], layout.goal[1], CUBE_SIZE / 2])
 
+    @override
     def spot_yaw(self, world: World, layout: Layout) -> float:
         assert layout.goal is not None
         return square_yaw(layout.goal)

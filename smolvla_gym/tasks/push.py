@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import override
+
 import numpy as np
 
 from smolvla_gym.parol6 import Array
@@ -35,6 +37,7 @@ class Push(Task):
     has_goal = True
     min_distance = 0.10
 
+    @override
     def allowed(self, places: Array) -> bool:
         # The tool has to fit behind the puck, wherever the mark is.
         return bool(np.all(np.linalg.norm(places, axis=1) > 0.15))
@@ -44,18 +47,21 @@ class Push(Task):
         assert layout.goal is not None
         return np.asarray(layout.goal[:2] - world.object_position(layout.target)[:2])
 
+    @override
     def achieved(self, world: World, layout: Layout) -> bool:
         puck = world.object_position(layout.target)
         on_table = abs(puck[2] - PUCK.half_height) < 0.004
         near = float(np.linalg.norm(self._way(world, layout))) < _TOLERANCE
         return on_table and near and world.object_speed(layout.target) < _AT_REST
 
+    @override
     def progress(self, world: World, layout: Layout) -> float:
         puck = world.object_position(layout.target)
         reaching = 1.0 - np.tanh(6.0 * float(np.linalg.norm(world.tool_position - puck)))
         left = float(np.linalg.norm(self._way(world, layout)))
         return float(0.2 * reaching + 0.8 * (1.0 - np.tanh(6.0 * max(left - _TOLERANCE, 0.0))))
 
+    @override
     def expert(self, world: World, layout: Layout) -> Array:
         puck, tool = world.object_position(layout.target)[:2], world.tool_position
         way = self._way(world, layout)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import override
+
 import numpy as np
 
 from smolvla_gym.parol6 import Array
@@ -31,14 +33,18 @@ class Reach(Task):
 
     @staticmethod
     def _point(layout: Layout) -> Array:
-        return np.asarray(layout.positions[layout.target] + [0.0, 0.0, _HEIGHT])
+        x, y, z = layout.positions[layout.target]
+        return np.array([x, y, z + _HEIGHT])
 
+    @override
     def achieved(self, world: World, layout: Layout) -> bool:
         return self._error(world, layout) < _TOLERANCE
 
+    @override
     def progress(self, world: World, layout: Layout) -> float:
         return float(1.0 - np.tanh(5.0 * self._error(world, layout)))
 
+    @override
     def expert(self, world: World, layout: Layout) -> Array:
         point = self._point(layout)
         return move(world, point, square_yaw(point), 1.0)

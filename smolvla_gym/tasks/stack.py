@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import override
+
 import numpy as np
 
 from smolvla_gym.parol6 import Array
@@ -24,8 +26,11 @@ class Stack(PickAndPlace):
     min_distance = 0.075
     tolerance = CUBE_SIZE / 2
 
+    @override
     def spot(self, world: World, layout: Layout) -> Array:
-        return world.object_position(layout.base) + np.array([0.0, 0.0, CUBE_SIZE])
+        below = world.object_position(layout.base)
+        return np.array([below[0], below[1], below[2] + CUBE_SIZE])
 
+    @override
     def spot_yaw(self, world: World, layout: Layout) -> float:
         return cube_yaw(world, layout.base)

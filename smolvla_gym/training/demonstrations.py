@@ -113,8 +113,9 @@ class _Episode:
         sampled: bool,
     ) -> None:
         self._env, self._options, self._seed, self._rng, self._sampled = env, options, seed, rng, sampled
-        self._unwrapped: Any = env.unwrapped
-        self._backend: SimBackend = self._unwrapped.backend
+        unwrapped: Any = env.unwrapped
+        self._expert = unwrapped.expert_action
+        self._backend: SimBackend = unwrapped.backend
 
     def run(self) -> list[_Part]:
         env, rng = self._env, self._rng
@@ -126,7 +127,7 @@ class _Episode:
                     seed=self._seed, options={"joints": start, "opening": float(rng.random() < 0.7)}
                 )
         noise_scale = 0.0 if rng.random() < 0.3 else rng.uniform(0.005, 0.03)
-        noise = np.zeros(6)
+        noise: Array = np.zeros(6)
         parts = [self._part(info["instruction"])]
         left = -1
         for _ in range(400):
@@ -135,7 +136,7 @@ class _Episode:
                 parts.append(self._part(info["instruction"]))
                 if done:
                     break
-            action = self._unwrapped.expert_action()
+            action = self._expert()
             self._note(parts[-1], observation, action)
             noise = 0.85 * noise + 0.5 * rng.normal(0.0, 1.0, 6)
             given = action.copy()

@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 import gymnasium
 import pytest
-from standin import StandIn
 
 from smolvla_gym.cli.main import main
 from smolvla_gym.errors import CheckpointError, FaultError, OptionError
+from tests.standin import StandIn
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -162,7 +162,8 @@ def test_a_failure_before_the_first_episode_leaves_no_empty_folder(make, monkeyp
 
 
 INTERRUPTED = """
-import functools, sys, gymnasium, standin
+import functools, sys, gymnasium
+from tests import standin
 standin.StandIn.signals = [int(number) for number in sys.argv[2:]]
 gymnasium.make = lambda env_id, **options: standin.StandIn(signal_at=6, **options)
 from smolvla_gym.cli.main import main
@@ -179,7 +180,7 @@ sys.exit(main(["rollout", "--policy", "expert", "--json", "--out", sys.argv[1]])
 def test_a_signal_leaves_a_playable_video(tmp_path, signals, code):
     out = tmp_path / "out"
     command = [sys.executable, "-c", INTERRUPTED, str(out), *(str(int(number)) for number in signals)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert str(out) in done.stderr

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import gymnasium as gym
 
-from smolvla_gym.agents import Agent, Observation
 from smolvla_gym.errors import OptionError, RecordingError
-from smolvla_gym.overlay import compose_frame
-from smolvla_gym.recording import VideoRecorder
+from smolvla_gym.evaluation.overlay import compose_frame
+from smolvla_gym.evaluation.recording import VideoRecorder
+from smolvla_gym.evaluation.scripted import Agent, Observation
 
 SUMMARY_NAME: Final = "summary.json"
 
@@ -146,7 +146,7 @@ def rollout(
 
     Example:
         >>> import gymnasium, smolvla_gym
-        >>> from smolvla_gym.agents import ExpertAgent
+        >>> from smolvla_gym.evaluation.scripted import ExpertAgent
         >>> env = gymnasium.make("PAROL6Sim-v0", task="lift")  # doctest: +SKIP
         >>> rollout(env, ExpertAgent(env), episodes=10).success_rate  # doctest: +SKIP
         1.0

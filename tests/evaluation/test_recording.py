@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from smolvla_gym.errors import RecordingError
-from smolvla_gym.overlay import compose_frame
-from smolvla_gym.recording import VideoRecorder
+from smolvla_gym.evaluation.overlay import compose_frame
+from smolvla_gym.evaluation.recording import VideoRecorder
 
 
 def noise(height=96, width=128, seed=0):
@@ -140,7 +140,7 @@ def test_a_path_that_cannot_be_written_shows_at_the_first_frame(tmp_path):
 FULL_DISK = """
 import json, os, pathlib, resource, sys
 import numpy as np
-from smolvla_gym.recording import VideoRecorder
+from smolvla_gym.evaluation.recording import VideoRecorder
 from smolvla_gym.errors import RecordingError
 frames = np.random.default_rng(0).integers(0, 256, (60, 96, 128, 3), dtype=np.uint8)
 folder = pathlib.Path(sys.argv[1])

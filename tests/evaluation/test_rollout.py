@@ -3,11 +3,11 @@ import json
 import av
 import numpy as np
 import pytest
-from standin import StandIn
 
-from smolvla_gym.agents import ExpertAgent, RandomAgent
 from smolvla_gym.errors import OptionError, RecordingError
-from smolvla_gym.rollout import RolloutSummary, rollout
+from smolvla_gym.evaluation.rollout import RolloutSummary, rollout
+from smolvla_gym.evaluation.scripted import ExpertAgent, RandomAgent
+from tests.standin import StandIn
 
 
 def frames(path):

@@ -1,0 +1,1 @@
+"""Running an agent and writing down how it did."""
