@@ -43,7 +43,7 @@ def demonstrations(cache: Path, options: DemonstrationOptions) -> Frames:
         frames: Frames = pickle.loads(cache.read_bytes())
         return frames
     began = time.monotonic()
-    frames = collect(options)
+    frames = collect(options, lambda done: print(f"{done}/{options.episodes} episodes", flush=True))
     print(f"{options.episodes} episodes, {len(frames)} frames in {time.monotonic() - began:.0f} s", flush=True)
     with cache.open("wb") as file:
         pickle.dump(frames, file, protocol=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _SCRIPTED: Final = ("expert", "random")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DEFAULT_OUT: Final = Path("outputs", "rollout")
+_LEGIBLE: Final = 256
+"""Smallest edge in px of the pictures that are filmed."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym rollout                                    the bundled policy lifts a cube once
@@ -100,7 +103,10 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
         from smolvla_gym.agent import SmolVLAAgent
 
         smolvla = SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device)
-        options = {"cameras": smolvla.cameras, "image_size": smolvla.image_size}
+        # Whole multiples of the policy's pictures, so that people can make out what it sees; the agent shrinks them.
+        scale = max(1, math.ceil(_LEGIBLE / min(smolvla.image_size)))
+        height, width = smolvla.image_size
+        options = {"cameras": smolvla.cameras, "image_size": (scale * height, scale * width)}
     with _make_env(arguments, **options) as env, _progress(arguments.episodes) as progress:
         agent: Agent
         if smolvla is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,12 @@ class DemonstrationOptions:
     workers: int = 2
 
 
-def collect(options: DemonstrationOptions) -> Frames:
+def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambda done: None) -> Frames:
     """Records demonstrations.
+
+    Args:
+        options: What to record.
+        report: Called with the number of episodes done, from time to time.
 
     Returns:
         The frames. Their auxiliary targets are, for every colour, the object's position in the tool frame and its
@@ -63,8 +67,14 @@ def collect(options: DemonstrationOptions) -> Frames:
     """
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
     jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, max(1, options.episodes // 25))]
+    parts: list[_Part] = []
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
-        parts = [part for parts in pool.starmap(_record, jobs, chunksize=1) for part in parts]
+        done = 0
+        # In the order of the seeds, so that the result does not depend on which worker was faster.
+        for (_, chunk), recorded in zip(jobs, pool.imap(_record_job, jobs), strict=True):
+            parts += recorded
+            done += len(chunk)
+            report(done)
     return _join(parts, options)
 
 
@@ -78,6 +88,10 @@ class _Part:
     actions: list[NDArray[np.float32]]
     targets: list[NDArray[np.float32]]
     weights: list[float]
+
+
+def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
+    return _record(*job)
 
 
 def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:

@@ -97,7 +97,7 @@ def test_a_policy_gets_the_cameras_it_needs(make, monkeypatch, capsys):
     monkeypatch.setattr("smolvla_gym.agent.SmolVLAAgent", Policy, raising=False)
     assert main(["rollout", "--policy", "somebody/something", "--device", "cpu", "--no-video"]) == 0
     assert seen == [("somebody/something", "cpu"), "check", "pick up the red cube"]
-    assert (make[0]["cameras"], make[0]["image_size"]) == (("wrist", "scene"), (128, 128))
+    assert (make[0]["cameras"], make[0]["image_size"]) == (("wrist", "scene"), (256, 256))
     assert "loading policy somebody/something" in capsys.readouterr().err
 
 
