@@ -95,26 +95,35 @@ class SafetyGate:
         goal = target[:NUM_JOINTS]
         distance = goal - self._position
         wanted = distance / self._dt
-        # The fastest speed from which braking within the remaining distance is still possible, in discrete time.
-        step = MAX_ACCELERATION * self._dt
-        braking = np.sqrt(2.0 * MAX_ACCELERATION * np.abs(distance) + (0.5 * step) ** 2) - 0.5 * step
-        ceiling = np.minimum(self._max_speed, braking)
-        # All joints slow down by the same share, so that the arm stays on the straight line to its target.
-        too_fast = np.abs(wanted) > ceiling
-        share = float(np.min(ceiling[too_fast] / np.abs(wanted[too_fast]), initial=1.0))
-        speed = wanted * share
         if np.any(np.abs(wanted) > self._max_speed * (1.0 + _TOLERANCE)):
             self._report(events, "speed", wanted, np.clip(wanted, -self._max_speed, self._max_speed))
+        cruise = wanted * _common_share(wanted, self._max_speed)
+        braking = self._braking(np.abs(distance))
+        step = MAX_ACCELERATION * self._dt
+        speed = cruise * _common_share(cruise, braking)
         velocity = np.clip(speed, self._velocity - step, self._velocity + step)
-        if np.any(np.abs(velocity - speed) > _TOLERANCE * self._max_speed):
-            self._report(
-                events, "acceleration", (speed - self._velocity) / self._dt, (velocity - self._velocity) / self._dt
-            )
+        # A joint that only keeps pace with a slower one is not told of; the slower one is.
+        limited = (np.abs(cruise) > braking) | (velocity != speed)
+        change = np.where(limited, cruise - velocity, 0.0)
+        if np.any(np.abs(change) > _TOLERANCE * self._max_speed):
+            acceleration = (velocity - self._velocity) / self._dt
+            self._report(events, "acceleration", acceleration + change / self._dt, acceleration)
 
         position = np.clip(self._position + velocity * self._dt, JOINT_LOWER, JOINT_UPPER)
         self._velocity = (position - self._position) / self._dt
         self._position = position
         return np.append(position, target[NUM_JOINTS]), tuple(events)
+
+    def _braking(self, distance: Array) -> Array:
+        """Returns the highest speeds in rad/s from which the joints can still come to rest within distances in rad.
+
+        In steps of ``a * dt`` a joint that brakes with all its acceleration has the speeds k + f, k - 1 + f, .., f and
+        passes ``(k + 1) * f + k * (k + 1) / 2`` steps of ``a * dt^2``, for a whole k and f in 0..1.
+        """
+        step = MAX_ACCELERATION * self._dt
+        way = distance / (step * self._dt)
+        k = np.floor((np.sqrt(8.0 * way + 1.0) - 1.0) / 2.0)
+        return np.asarray(step * (k + (way - k * (k + 1.0) / 2.0) / (k + 1.0)))
 
     @staticmethod
     def _report(events: list[SafetyEvent], rule: str, requested: NDArray[Any], allowed: NDArray[Any]) -> None:
@@ -122,3 +131,9 @@ class SafetyGate:
             events.append(
                 {"rule": rule, "joint": ACTION_NAMES[i], "requested": float(requested[i]), "allowed": float(allowed[i])}
             )
+
+
+def _common_share(wanted: Array, ceiling: Array) -> float:
+    """Returns the factor that brings speeds below a ceiling, the same for all joints: they stay on a straight line."""
+    too_fast = np.abs(wanted) > ceiling
+    return float(np.min(ceiling[too_fast] / np.abs(wanted[too_fast]), initial=1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any, override
 
@@ -43,6 +44,7 @@ class SimBackend(Backend):
         self._pending: deque[Array] = deque()
         self._commanded = start_pose(world.gripper)
         self._viewer: Any = None
+        self._period, self._next_picture = 1.0 / control_hz, 0.0
 
     @property
     def layout(self) -> Layout:
@@ -125,6 +127,13 @@ class SimBackend(Backend):
             self._viewer = viewer.launch_passive(
                 self.world.model, self.world.data, show_left_ui=False, show_right_ui=False
             )
+            camera = self._viewer.cam
+            camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = (0.15, 0.0, 0.1), 0.9, 145.0, -25.0
+        # For the eye, simulated time must not run faster than the clock; after a pause it does not catch up.
+        now = time.monotonic()
+        if now < self._next_picture:
+            time.sleep(self._next_picture - now)
+        self._next_picture = max(now, self._next_picture) + self._period
         self._viewer.sync()
 
     @override

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.scene import COLORS, object_name
+from smolvla_gym.sim.scene import COLORS, MAX_OBJECTS, object_name
 
 MAX_LEVEL = 2
 
@@ -47,6 +47,8 @@ class Randomizer:
             if level >= 2:
                 shade = np.clip(shade * rng.uniform(0.8, 1.2) + rng.uniform(-0.05, 0.05, 3), 0.0, 1.0)
             model.geom(object_name(i)).rgba[:3] = shade
+        for i in range(len(colors), MAX_OBJECTS):
+            model.geom(object_name(i)).rgba[3] = 0.0  # parked, and not for show
         if level < 2:
             return 0
         self._surroundings(rng)
