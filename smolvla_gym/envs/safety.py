@@ -120,7 +120,7 @@ class SafetyGate:
         In steps of ``a * dt`` a joint that brakes with all its acceleration has the speeds k + f, k - 1 + f, .., f and
         passes ``(k + 1) * f + k * (k + 1) / 2`` steps of ``a * dt^2``, for a whole k and f in 0..1.
         """
-        step = MAX_ACCELERATION * self._dt
+        step = (1.0 - 1e-6) * MAX_ACCELERATION * self._dt  # what is left over makes up for rounding
         way = distance / (step * self._dt)
         k = np.floor((np.sqrt(8.0 * way + 1.0) - 1.0) / 2.0)
         return np.asarray(step * (k + (way - k * (k + 1.0) / 2.0) / (k + 1.0)))

@@ -1,0 +1,143 @@
+"""The MuJoCo model of the arm against the documented dimensions, weights and limits."""
+
+import mujoco
+import numpy as np
+import pytest
+
+from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, STALL_TORQUE
+from smolvla_gym.sim.scene import CUBE, build_model
+
+# Rows (d in m, a in m, alpha in rad) of the published table; the sixth is that of each gripper: the air gripper's is
+# published, the electric one's tool centre point lies 37 mm (flange) + 105 mm from the wrist on the tool axis.
+DH = [(0.1105, 0.02342, -np.pi / 2), (0, 0.18, np.pi), (0, -0.0435, np.pi / 2), (-0.17635, 0, -np.pi / 2),
+      (0, 0, np.pi / 2)]  # fmt: skip
+ROW6 = {"pneumatic": (-0.0628, -0.04525, np.pi), "ssg48": (-0.142, 0.0, np.pi)}
+FLANGE = [  # joints in deg, centre of the bare flange in mm
+    ((0, -90, 180, 0, 0, 180), (236.77, 0, 334.00)),
+    ((90, -90, 180, 0, 0, 180), (0, 236.77, 334.00)),
+    ((0, -45, 180, 0, 0, 180), (332.32, 0, 117.68)),
+    ((0, -90, 180, 0, 90, 180), (199.77, 0, 371.00)),
+    ((30, -60, 150, 20, -30, 200), (211.21, 114.64, 98.97)),
+]
+
+
+def turn(axis, angle):
+    """Rotation about a coordinate axis, by Rodrigues' formula, shape (3, 3)."""
+    k = np.zeros((3, 3))
+    i, j = {"z": (0, 1), "x": (1, 2)}[axis]
+    k[i, j], k[j, i] = -1.0, 1.0
+    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+
+
+def documented_tool(joints, gripper):
+    """Position and orientation of the tool: joint by joint, turn q about z, go d along z, a along the new x, tilt."""
+    position, rotation = np.zeros(3), np.eye(3)
+    for q, (d, a, alpha) in zip(joints, [*DH, ROW6[gripper]], strict=True):
+        position = position + rotation @ [0, 0, d]
+        rotation = rotation @ turn("z", q)
+        position = position + rotation @ [a, 0, 0]
+        rotation = rotation @ turn("x", alpha)
+    return position, rotation
+
+
+@pytest.fixture(scope="module", params=sorted(GRIPPERS))
+def scene(request):
+    model = build_model(GRIPPERS[request.param], CUBE, goal=False, timestep=0.004)
+    return request.param, model, mujoco.MjData(model)
+
+
+def pose(model, data, joints):
+    for i, q in enumerate(joints):
+        data.joint(f"joint_{i + 1}").qpos[0] = q
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+
+
+def test_tool_frame_is_that_of_the_dh_table(scene):
+    gripper, model, data = scene
+    rng = np.random.default_rng(7)
+    site = data.site("gripper/tcp")
+    far, turned = 0.0, 0.0
+    for joints in rng.uniform(JOINT_LOWER, JOINT_UPPER, (1000, 6)):
+        pose(model, data, joints)
+        position, rotation = documented_tool(joints, gripper)
+        far = max(far, np.linalg.norm(site.xpos - position))
+        difference = rotation.T @ site.xmat.reshape(3, 3)
+        # sin of the angle from the antisymmetric part: exact where the arc cosine of the trace is not.
+        axis = [difference[2, 1] - difference[1, 2], difference[0, 2] - difference[2, 0],
+                difference[1, 0] - difference[0, 1]]  # fmt: skip
+        turned = max(turned, np.arctan2(np.linalg.norm(axis) / 2, (np.trace(difference) - 1) / 2))
+    assert far <= 1e-5
+    assert np.rad2deg(turned) <= 0.01
+
+
+@pytest.mark.parametrize(("degrees", "millimetres"), FLANGE)
+def test_flange_meets_the_documented_poses(scene, degrees, millimetres):
+    _, model, data = scene
+    pose(model, data, np.deg2rad(degrees))
+    np.testing.assert_allclose(data.site("flange").xpos * 1000, millimetres, atol=0.006)
+
+
+def test_positive_angles_turn_as_the_protocol_says(scene):
+    _, model, data = scene
+    pose(model, data, np.deg2rad([0, -90, 180, 0, 0, 180]))
+    axes = [data.joint(f"joint_{i}").xaxis for i in range(1, 7)]
+    expected = [[0, 0, 1], [0, 1, 0], [0, -1, 0], [-1, 0, 0], [0, -1, 0], [-1, 0, 0]]
+    np.testing.assert_allclose(axes, expected, atol=1e-9)
+
+
+def test_the_arm_weighs_what_the_data_sheet_says(scene):
+    _, model, _ = scene
+    links = ["base", *(f"link{i}" for i in range(1, 7))]
+    masses = np.array([model.body(name).mass[0] for name in links])
+    assert masses.sum() == pytest.approx(5.5, abs=0.01)
+    assert np.all(masses > 0.05)
+
+
+def test_inertias_are_those_of_bodies_that_can_exist(scene):
+    _, model, _ = scene
+    for body in range(1, model.nbody):
+        a, b, c = np.sort(model.body_inertia[body])
+        assert a > 0 or model.body_mass[body] == 0
+        assert a + b >= c * (1 - 1e-9)
+        # The radius of gyration stays below 20 cm: no link is longer than that.
+        assert c <= max(model.body_mass[body], 1e-12) * 0.2**2
+
+
+def test_joints_stop_beyond_the_soft_limits_and_close_to_them(scene):
+    _, model, _ = scene
+    stops = np.array([model.joint(f"joint_{i}").range for i in range(1, 7)])
+    assert np.all(stops[:, 0] < JOINT_LOWER)
+    assert np.all(stops[:, 1] > JOINT_UPPER)
+    assert np.all(np.abs(stops - np.column_stack([JOINT_LOWER, JOINT_UPPER])) < np.deg2rad(2))
+
+
+def test_motors_pull_no_harder_than_the_real_ones(scene):
+    _, model, _ = scene
+    force = np.array([model.actuator(f"joint_{i}").forcerange for i in range(1, 7)])
+    np.testing.assert_allclose(force, np.column_stack([-STALL_TORQUE, STALL_TORQUE]), rtol=1e-3)
+
+
+def test_the_arm_does_not_touch_itself_or_the_table_over_the_workspace(scene):
+    gripper, model, data = scene
+    (x0, x1), (y0, y1) = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38), (-0.14, 0.14))}[gripper]
+    stroke, checked = GRIPPERS[gripper].stroke, 0
+    for x in np.linspace(x0, x1, 5):
+        for y in np.linspace(y0, y1, 5):
+            for z in (0.014, 0.06, 0.12):
+                for yaw in np.linspace(0, np.pi, 4, endpoint=False):
+                    joints = solve((x, y, z), yaw, GRIPPERS[gripper])
+                    if joints is None:
+                        assert z > 0.1  # only high above the edge of the workspace is out of reach
+                        continue
+                    for jaw in ("gripper/jaw_left", "gripper/jaw_right"):
+                        data.joint(jaw).qpos[0] = stroke
+                    pose(model, data, joints)
+                    mujoco.mj_collision(model, data)
+                    arm = data.contact.geom[: data.ncon]
+                    bodies = {tuple(model.body(model.geom_bodyid[g]).name for g in pair) for pair in arm}
+                    bodies -= {pair for pair in bodies if any(name.startswith("object_") for name in pair)}
+                    assert not bodies, (x, y, z, yaw)
+                    checked += 1
+    assert checked >= 200

@@ -1,0 +1,179 @@
+"""The physics of the arm and its grippers."""
+
+import mujoco
+import numpy as np
+import pytest
+
+from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, STANDBY
+from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.scene import CUBE, CUBE_SIZE, PARKING
+from smolvla_gym.sim.world import World, start_pose
+
+STRETCHED = {
+    "ahead": (0, -5, 265, 0, 0, 180),
+    "to_the_side": (100, -10, 260, 90, 80, 90),
+    "up": (-60, -60, 265, -90, 45, 300),
+    "folded": (20, -140, 115, 0, 30, 20),
+}
+
+
+def make(gripper="ssg48", control_hz=30.0):
+    world = World(
+        GRIPPERS[gripper], CUBE, goal=False, control_hz=control_hz, cameras=(), image_size=(64, 64), depth=False,
+        quality=QUALITIES["fast"],
+    )  # fmt: skip
+    world.reset(start_pose(world.gripper))
+    for i in range(len(PARKING)):
+        world.place_object(i, PARKING[i], 0.0)
+    world.settle()
+    return world
+
+
+def measured(world):
+    """Joint angles of the bodies themselves, not of the step counters."""
+    return np.array([world.data.joint(f"joint_{i}").qpos[0] for i in range(1, 7)])
+
+
+def arm_contacts(world):
+    bodies = world.model.geom_bodyid[world.data.contact.geom[: world.data.ncon]]
+    objects = {world.model.body(f"object_{i}").id for i in range(3)}
+    return [pair for pair in bodies.tolist() if not objects & set(pair)]
+
+
+def free_poses(world, count):
+    rng, poses = np.random.default_rng(3), []
+    while len(poses) < count:
+        pose = rng.uniform(JOINT_LOWER, JOINT_UPPER)
+        world.reset(pose)
+        world.settle()
+        # Well clear of everything: the lowest body 5 cm above the table.
+        low = min(world.data.xpos[world.model.body(f"link{i}").id][2] for i in range(2, 7))
+        if not arm_contacts(world) and min(low, world.tool_position[2]) > 0.05:
+            poses.append(pose)
+    return poses
+
+
+@pytest.mark.parametrize("gripper", sorted(GRIPPERS))
+def test_a_held_pose_does_not_sag(gripper):
+    world = make(gripper)
+    poses = [STANDBY, start_pose(world.gripper), *(np.deg2rad(p) for p in STRETCHED.values()), *free_poses(world, 6)]
+    for pose in poses:
+        world.reset(pose)
+        world.settle()
+        assert not arm_contacts(world), np.rad2deg(pose)
+        assert world.data.tree_asleep[0] < 0  # it is held, not frozen
+        deflections = []
+        for _ in range(60):
+            world.advance(np.append(pose, 1.0))
+            deflections.append(np.rad2deg(np.abs(measured(world) - pose)))
+        assert np.max(deflections) < 0.1, np.rad2deg(pose).round(1)
+        drift = np.abs(np.subtract(deflections[-1], deflections[29]))
+        assert np.max(drift) < 0.01, np.rad2deg(pose).round(1)
+
+
+def test_a_payload_of_half_a_kilogram_is_held_too():
+    world = make()
+    pose = np.deg2rad(STRETCHED["ahead"])
+    world.reset(pose)
+    world.settle()
+    world.data.body("gripper/gripper").xfrc_applied[2] = -0.5 * 9.81
+    for _ in range(60):
+        world.advance(np.append(pose, 1.0))
+    deflection = np.rad2deg(measured(world) - pose)
+    assert deflection[4] < -0.05  # the rotor gives way a little in its magnetic field, as a real one does
+    assert np.max(np.abs(deflection)) < 0.2
+
+
+@pytest.mark.parametrize("control_hz", [5.0, 29.97, 30.0, 50.0, 100.0])
+def test_a_control_step_takes_its_time_exactly(control_hz):
+    world = make(control_hz=control_hz)
+    start = np.append(start_pose(world.gripper), 1.0)
+    for n in range(1, 21):
+        world.advance(start)
+        assert world.data.time == pytest.approx(n / control_hz, abs=1e-9)
+    assert world.timestep <= 0.004 + 1e-12
+
+
+def test_what_is_derived_belongs_to_the_state_it_is_read_with():
+    world = make()
+    world.advance(np.append(start_pose(world.gripper) + 0.02, 0.0))
+    tool = world.tool_position
+    mujoco.mj_kinematics(world.model, world.data)
+    np.testing.assert_array_equal(world.tool_position, tool)
+
+
+def grip(gripper, seconds=1.0):
+    """Closes a gripper around a cube on the table; returns the world and the force of each pad in N."""
+    world = make(gripper)
+    spot = np.array([0.30, 0.05, CUBE_SIZE / 2])
+    joints = solve(spot, np.arctan2(spot[1], spot[0]) + np.pi / 2, world.gripper)
+    world.reset(joints)
+    world.place_object(0, spot, float(np.arctan2(spot[1], spot[0])))
+    for i in (1, 2):
+        world.place_object(i, PARKING[i], 0.0)
+    world.settle()
+    for _ in range(int(30 * seconds)):
+        world.advance(np.append(joints, 0.0))
+    cube = world.model.geom("object_0").id
+    forces = dict.fromkeys(("gripper/pad_left", "gripper/pad_right"), 0.0)
+    for i in range(world.data.ncon):
+        pair = set(world.data.contact[i].geom.tolist())
+        names = {world.model.geom(g).name for g in pair - {cube}}
+        if cube in pair and names & set(forces):
+            wrench = np.zeros(6)
+            mujoco.mj_contactForce(world.model, world.data, i, wrench)
+            forces[names.pop()] += wrench[0]
+    return world, joints, forces
+
+
+def test_the_electric_gripper_presses_with_its_documented_force():
+    world, _, forces = grip("ssg48")
+    assert all(5.0 <= force <= 80.0 for force in forces.values()), forces
+    assert world.grasped(0)
+    assert 0.4 < world.opening < 0.65  # the 28 mm cube in its 48 mm
+
+
+@pytest.mark.parametrize("gripper", sorted(GRIPPERS))
+def test_a_gripped_cube_is_carried_and_falls_when_let_go(gripper):
+    world, joints, _ = grip(gripper)
+    assert world.grasped(0)
+    up = solve(
+        world.tool_position + [0, 0, 0.06], 0.0 if gripper == "pneumatic" else np.pi / 2, world.gripper, joints[5]
+    )
+    for share in np.linspace(0, 1, 45):
+        world.advance(np.append(joints + share * (up - joints), 0.0))
+    for _ in range(30):
+        world.advance(np.append(up, 0.0))
+    assert world.object_position(0)[2] > 0.06
+    assert np.linalg.norm(world.object_position(0) - world.tool_position) < 0.006
+    for _ in range(30):
+        world.advance(np.append(up, 1.0))
+    assert world.released(0)
+    assert world.object_position(0)[2] < 0.03
+
+
+@pytest.mark.parametrize(("gripper", "seconds"), [("ssg48", 0.24), ("pneumatic", 0.15)])
+def test_jaws_take_their_time_and_meet_their_ends(gripper, seconds):
+    world = make(gripper)
+    hold = start_pose(world.gripper)
+    jaw = world.data.joint("gripper/jaw_left").qpos
+    world.advance(np.append(hold, 0.0))
+    assert jaw[0] > 0.5 * world.gripper.stroke
+    for _ in range(int(np.ceil(30 * seconds)) + 3):
+        world.advance(np.append(hold, 0.0))
+    assert jaw[0] == pytest.approx(0.0, abs=0.0005)
+    for _ in range(int(np.ceil(30 * seconds)) + 3):
+        world.advance(np.append(hold, 1.0))
+    assert jaw[0] == pytest.approx(world.gripper.stroke, rel=0.03)
+
+
+def test_an_electric_gripper_stops_half_way_and_an_air_gripper_does_not():
+    for gripper, expected in (("ssg48", [0.25, 0.6]), ("pneumatic", [0.0, 1.0])):
+        world = make(gripper)
+        reported = []
+        for opening in (0.25, 0.6):
+            for _ in range(20):
+                world.advance(np.append(start_pose(world.gripper), opening))
+            reported.append(world.opening)
+        assert reported == pytest.approx(expected, abs=0.03)
