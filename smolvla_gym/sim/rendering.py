@@ -43,13 +43,35 @@ class Quality:
 QUALITIES = {"fast": Quality(0, 0), "balanced": Quality(1024, 0), "high": Quality(2048, 4)}
 
 
+class _Process:
+    """Remembers whether this process was forked from one that had begun to draw: OpenGL does not survive that."""
+
+    drawing = False
+    forked_while_drawing = False
+
+    @classmethod
+    def after_fork(cls) -> None:
+        cls.forked_while_drawing |= cls.drawing
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.after_fork)
+
+
 def _make_context(width: int, height: int) -> GLContext:
     # MuJoCo chooses its backend from MUJOCO_GL when it is imported and takes GLFW where that is not set, which needs
     # a display. Here the choice falls when a picture is wanted, and EGL, which needs none, is the default on Linux.
+    if _Process.forked_while_drawing:
+        raise RenderingError(
+            "This process was forked from one that had already drawn pictures, which OpenGL does not survive. Start "
+            'workers afresh: gym.make_vec(..., vectorization_mode="async", vector_kwargs={"context": "spawn"}), or '
+            "make the vector env before the first picture."
+        )
     backend = os.environ.get("MUJOCO_GL", "").lower() or {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
     try:
         module = importlib.import_module(f"mujoco.{backend}")
         context: GLContext = module.GLContext(width, height)
+        _Process.drawing = True
         return context
     except Exception as error:  # each backend fails with errors of its own
         raise RenderingError(
@@ -76,6 +98,7 @@ class OffscreenRenderer:
         """
         self._model, self._quality, self._max_size = model, quality, max_size
         self._gl: GLContext | None = None
+        self._pid = 0
         self._context: mujoco.MjrContext | None = None
         self._scene: mujoco.MjvScene | None = None
         self._option = mujoco.MjvOption()
@@ -86,7 +109,7 @@ class OffscreenRenderer:
 
     def _open(self) -> None:
         height, width = self._max_size
-        self._gl = _make_context(width, height)
+        self._gl, self._pid = _make_context(width, height), os.getpid()
         self._gl.make_current()
         visual = self._model.vis
         visual.quality.shadowsize, visual.quality.offsamples = self._quality.shadow_size, self._quality.samples
@@ -143,7 +166,7 @@ class OffscreenRenderer:
         """Frees the context; doing it twice does no harm."""
         gl, self._gl = self._gl, None
         context, self._context = self._context, None
-        if gl is not None:
+        if gl is not None and self._pid == os.getpid():  # a forked copy of it belongs to the parent
             gl.make_current()
             if context is not None:
                 context.free()
