@@ -62,9 +62,9 @@ def test_limits_are_the_documented_ones_and_hold_home():
 
 def test_speed_and_acceleration_are_below_what_either_program_of_the_maker_uses():
     programs = np.array([[2.301, 1.227, 1.736, 2.454, 2.454, 2.651], [0.997, 0.884, 1.085, 5.400, 5.400, 2.160]])
-    assert np.all(MAX_SPEED <= programs.min(axis=0) + 1e-3)
+    assert np.all(programs.min(axis=0) + 1e-3 >= MAX_SPEED)
     accelerations = np.array([[6.90, 3.68, 5.21, 7.36, 7.36, 7.95], [4.91, 1.57, 1.74, 7.85, 7.85, 3.14]])
-    assert np.all(MAX_ACCELERATION <= accelerations.min(axis=0) + 0.01)
+    assert np.all(accelerations.min(axis=0) + 0.01 >= MAX_ACCELERATION)
 
 
 def test_constants_cannot_be_changed_by_accident():

@@ -25,7 +25,8 @@ class Reading:
         fault: Name of what holds the arm, or None.
         state_age_s: Age of the joint state in s.
         frame_age_s: Age of the oldest picture in s.
-        timing: Where the time of the step went, in s, by phase.
+        timing: Where the time of the step went, in s, by phase. It is the body's time: a simulation's is simulated, so
+            that the same seed gives the same info.
     """
 
     observation: dict[str, Any]

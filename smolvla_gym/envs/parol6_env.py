@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -150,9 +149,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         if not self._ready:
             raise gym.error.ResetNeeded("Call env.reset() before env.step().")
         setpoint, events = self._gate.filter(action)
-        began = time.perf_counter()
         reading = self._backend.step(setpoint, self._dt)
-        reading.timing["step"] = time.perf_counter() - began
         self._fault = reading.fault
         if self.render_mode == "human":
             self._backend.show()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from smolvla_gym.envs.options import check_choice, check_control_hz, check_image_size
 from smolvla_gym.envs.parol6_env import RENDER_MODES, PAROL6Env
 from smolvla_gym.envs.sim_backend import REWARDS, SimBackend
+from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import get_gripper
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES
@@ -52,7 +53,8 @@ def make_sim_env(
     options = dict(locals())
     chosen_task, chosen_gripper, names = get_task(task), get_gripper(gripper), check_cameras(cameras)
     size, hz = check_image_size(image_size), check_control_hz(control_hz)
-    check_choice("depth", int(depth) if isinstance(depth, bool) else depth, (0, 1))
+    if not isinstance(depth, bool):
+        raise OptionError("depth", depth, "True or False")
     check_choice("randomization", randomization, range(MAX_LEVEL + 1))
     check_choice("num_objects", num_objects, range(2, MAX_OBJECTS + 1))
     check_choice("reward", reward, REWARDS)

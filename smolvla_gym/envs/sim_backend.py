@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import Any, override
@@ -10,9 +11,9 @@ import numpy as np
 
 from smolvla_gym.envs.backend import Backend, Image, Reading
 from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, Array
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array
 from smolvla_gym.sim.randomization import Randomizer
-from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.rendering import QUALITIES, check_display
 from smolvla_gym.sim.world import World, start_pose
 from smolvla_gym.tasks import Layout, Task
 
@@ -44,6 +45,7 @@ class SimBackend(Backend):
         self._pending: deque[Array] = deque()
         self._commanded = start_pose(world.gripper)
         self._viewer: Any = None
+        self._window: list[threading.Thread] = []
         self._period, self._next_picture = 1.0 / control_hz, 0.0
 
     @property
@@ -84,14 +86,17 @@ class SimBackend(Backend):
         return self._reading(success=False)
 
     def _start(self, options: dict[str, Any]) -> tuple[Array, float]:
-        joints = np.asarray(options.get("joints", start_pose(self.world.gripper)), dtype=np.float64)
-        opening = float(options.get("opening", 1.0))
-        inside = joints.shape == (NUM_JOINTS,) and bool(np.all((joints >= JOINT_LOWER) & (joints <= JOINT_UPPER)))
-        if not inside:
+        joints = _numbers(options.get("joints", start_pose(self.world.gripper)))
+        opening = _numbers(options.get("opening", 1.0))
+        # A pose that was read back is rounded to float32 and to whole microsteps.
+        slack = 1.0 / STEPS_PER_RAD
+        if joints.shape != (NUM_JOINTS,) or not np.all(
+            (joints >= JOINT_LOWER - slack) & (joints <= JOINT_UPPER + slack)
+        ):
             raise OptionError('options["joints"]', options["joints"], "six angles in rad within the soft limits")
-        if not 0.0 <= opening <= 1.0:
-            raise OptionError('options["opening"]', opening, "0 (closed) to 1 (open)")
-        return joints, opening
+        if opening.shape != () or not 0.0 <= opening <= 1.0:
+            raise OptionError('options["opening"]', options["opening"], "0 (closed) to 1 (open)")
+        return np.clip(joints, JOINT_LOWER, JOINT_UPPER), float(opening)
 
     @override
     def step(self, setpoint: Array, dt: float) -> Reading:
@@ -99,7 +104,9 @@ class SimBackend(Backend):
         self.world.advance(self._pending.popleft())
         self._commanded = setpoint[:NUM_JOINTS]
         self._held = self._held + 1 if self.task.achieved(self.world, self.layout) else 0
-        return self._reading(success=self._held >= self._needed)
+        reading = self._reading(success=self._held >= self._needed)
+        reading.timing["step"] = dt
+        return reading
 
     def _reading(self, *, success: bool) -> Reading:
         observed = self.world.observe()
@@ -122,11 +129,14 @@ class SimBackend(Backend):
     @override
     def show(self) -> None:
         if self._viewer is None:
+            check_display()
             from mujoco import viewer
 
+            others = threading.enumerate()
             self._viewer = viewer.launch_passive(
                 self.world.model, self.world.data, show_left_ui=False, show_right_ui=False
             )
+            self._window = [thread for thread in threading.enumerate() if thread not in others]
             camera = self._viewer.cam
             camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = (0.15, 0.0, 0.1), 0.9, 145.0, -25.0
         # For the eye, simulated time must not run faster than the clock; after a pause it does not catch up.
@@ -145,4 +155,15 @@ class SimBackend(Backend):
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None
+            # It only asks the window to close. The process must not end while that thread still draws.
+            for thread in self._window:
+                thread.join(timeout=5.0)
         self.world.close()
+
+
+def _numbers(value: Any) -> Array:
+    """Returns numbers as an array, and what is none as a single NaN."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array(np.nan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,6 +80,23 @@ def _make_context(width: int, height: int) -> GLContext:
             "it with: apt-get install libegl1 libgl1-mesa-dri. Another backend is chosen by MUJOCO_GL=egl, glfw or "
             "osmesa; an env with cameras=() needs none."
         ) from error
+
+
+def check_display() -> None:
+    """Makes sure that a window can be opened; MuJoCo's viewer would end the whole process where it cannot.
+
+    Raises:
+        RenderingError: There is no display.
+    """
+    import glfw
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glfw warns of what is raised here
+        if not glfw.init():
+            raise RenderingError(
+                'render_mode="human" found no display to open its window on. Use render_mode="rgb_array", '
+                "or give it a display, such as with: apt-get install xvfb && xvfb-run ..."
+            )
 
 
 class OffscreenRenderer:

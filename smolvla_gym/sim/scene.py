@@ -84,7 +84,7 @@ def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UnknownNameError: A name is none of ``CAMERAS``, or there are none.
     """
-    names = (cameras,) if isinstance(cameras, str) else tuple(cameras)
+    names = tuple(cameras) if isinstance(cameras, (list, tuple)) else (cameras,)
     for name in names:
         if name not in CAMERAS:
             raise UnknownNameError("camera", name, CAMERAS)

@@ -161,7 +161,7 @@ def test_actions_at_the_edge_of_the_float32_action_space_are_not_events():
 
 def test_a_share_of_the_speed_is_that_share():
     gate = SafetyGate(1 / 50, speed_scale=0.25)
-    _, speed, _ = drive(gate, STANDBY, [np.append(STANDBY + [1, 0, 0, 0, 0, 0], 0.0)] * 100, 1 / 50)
+    _, speed, _ = drive(gate, STANDBY, [np.append(STANDBY + np.eye(6)[0], 0.0)] * 100, 1 / 50)
     assert np.max(np.abs(speed[:, 0])) == pytest.approx(0.25 * MAX_SPEED[0])
 
 

@@ -138,9 +138,8 @@ def test_the_electric_gripper_presses_with_its_documented_force():
 def test_a_gripped_cube_is_carried_and_falls_when_let_go(gripper):
     world, joints, _ = grip(gripper)
     assert world.grasped(0)
-    up = solve(
-        world.tool_position + [0, 0, 0.06], 0.0 if gripper == "pneumatic" else np.pi / 2, world.gripper, joints[5]
-    )
+    x, y, z = world.tool_position
+    up = solve((x, y, z + 0.06), np.pi / 2, world.gripper, joints[5])
     for share in np.linspace(0, 1, 45):
         world.advance(np.append(joints + share * (up - joints), 0.0))
     for _ in range(30):
