@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -32,6 +33,7 @@ _EXAMPLES: Final = """examples:
   smolvla-gym rollout                                    the bundled policy lifts a cube once
   smolvla-gym rollout --policy expert --episodes 10      the scripted expert, ten videos
   smolvla-gym rollout --policy you/smolvla_parol6        a policy from the Hugging Face Hub
+  smolvla-gym rollout --task push --max-steps 300        give up after 300 steps
   smolvla-gym rollout --no-video --json | jq .success_rate
 """
 
@@ -66,10 +68,16 @@ def add_parser(commands: Any) -> None:
         type=_at_least(0),
         default=1,
         metavar="R",
-        help="how much layout and looks vary; 0: not at all (default: %(default)s)",
+        help="how much layout and looks vary, from 0, not at all, to 2 (default: %(default)s)",
     )
     add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
     add("--control-hz", type=_positive, default=30, metavar="HZ", help="control rate (default: %(default)s)")
+    add(
+        "--max-steps",
+        type=_at_least(1),
+        metavar="N",
+        help="give an episode up after N steps (default: the env's own limit)",
+    )
     add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
     add("--out", type=Path, metavar="DIR", help=f"output folder (default: {_DEFAULT_OUT}/<date>_<time>)")
     add("--no-video", dest="video", action="store_false", help="do not film, which is faster")
@@ -80,7 +88,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the rollout and prints its result."""
     # What is wrong with the arguments shows before the seconds that a policy takes to load.
-    _check_names(arguments.task, arguments.gripper, arguments.policy)
+    _check(arguments)
     with _output_folder(arguments.out) as out:
         # Libraries that print have to stay out of the JSON.
         with contextlib.redirect_stdout(sys.stderr):
@@ -131,6 +139,8 @@ def _make_env(arguments: argparse.Namespace, **options: Any) -> gym.Env[Any, Any
     """Makes the simulated arm; ``options`` are those that the agent asks for."""
     import gymnasium as gym
 
+    if arguments.max_steps is not None:
+        options["max_episode_steps"] = arguments.max_steps
     return gym.make(
         "PAROL6Sim-v0",
         task=arguments.task,
@@ -142,13 +152,23 @@ def _make_env(arguments: argparse.Namespace, **options: Any) -> gym.Env[Any, Any
     )
 
 
-def _check_names(task: str, gripper: str, policy: str) -> None:
-    """Raises ``UnknownNameError`` for a task, gripper or policy that does not exist."""
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses what the env would refuse, and policies that cannot exist.
+
+    Raises:
+        UnknownNameError: There is no task, gripper or policy of this name.
+        OptionError: Another argument has a value that is not allowed.
+    """
+    from smolvla_gym.envs.options import check_choice, check_control_hz
     from smolvla_gym.parol6 import get_gripper
+    from smolvla_gym.sim.randomization import MAX_LEVEL
     from smolvla_gym.tasks import get_task
 
-    get_task(task)
-    get_gripper(gripper)
+    get_task(arguments.task)
+    get_gripper(arguments.gripper)
+    check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
+    check_control_hz(arguments.control_hz)
+    policy = arguments.policy
     if policy not in ("bundled", *_SCRIPTED) and not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
         known = ("bundled", *_SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME")
         raise UnknownNameError("policy", policy, known)
@@ -157,16 +177,34 @@ def _check_names(task: str, gripper: str, policy: str) -> None:
 @contextlib.contextmanager
 def _output_folder(chosen: Path | None) -> Iterator[Path]:
     """Makes the output folder; an exception carries the note where the files are, and leaves no empty folder."""
-    out = chosen or _DEFAULT_OUT / time.strftime("%Y-%m-%d_%H-%M-%S")
+    is_new = chosen is None or not chosen.exists()
+    out = chosen or _new_folder()
     out.mkdir(parents=True, exist_ok=True)
+    before = _contents(out)
     try:
         yield out
     except BaseException as error:
-        if any(out.iterdir()):
+        after = _contents(out)
+        if after - before:
             error.add_note(f"what was recorded until then is in {out}")
-        else:
+        elif is_new and not after:
             out.rmdir()
         raise
+
+
+def _contents(folder: Path) -> set[tuple[Path, int]]:
+    return {(path, path.lstat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def _new_folder() -> Path:
+    """Makes a folder named after the time, of its own for each of several rollouts that start together."""
+    name = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        out = _DEFAULT_OUT / (name if number == 1 else f"{name}_{number}")
+        with contextlib.suppress(FileExistsError):
+            out.mkdir(parents=True)
+            break
+    return out
 
 
 @contextlib.contextmanager

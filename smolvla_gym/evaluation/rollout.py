@@ -125,7 +125,7 @@ def rollout(
 
     With ``out``, the folder receives ``summary.json`` and, with ``video``, ``rollout.mp4`` or, for several episodes,
     ``rollout_000.mp4`` and so on. Whatever cuts the rollout short, Ctrl-C included, is raised again after the video
-    was finished and the summary of the episodes so far was saved with ``"interrupted": true``.
+    was finished and the summary of the episodes so far, if there are any, was saved with ``"interrupted": true``.
 
     Args:
         env: The env, ``render_mode="rgb_array"`` for videos. It stays open.
@@ -168,7 +168,7 @@ def rollout(
             _run_episode(env, agent, seed + index, fps, path, summary.episodes, progress)
     except BaseException as error:
         summary.interrupted = True
-        if folder is not None:
+        if folder is not None and summary.episodes:
             try:
                 summary.save(folder / SUMMARY_NAME)
             except RecordingError as failure:

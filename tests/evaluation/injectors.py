@@ -1,0 +1,49 @@
+"""Puts into the real env what a simulation never does by itself: faults, interruptions, noise."""
+
+import gymnasium as gym
+
+
+class Faulty(gym.Wrapper):
+    """The body reports a fault at a step, as a real arm does; from there on the env holds it."""
+
+    def __init__(self, env, at, fault="ESTOP"):
+        super().__init__(env)
+        self._left, self._fault = at, fault
+
+    def step(self, action):
+        self._left -= 1
+        if self._left == 0:
+            body = self.unwrapped.backend
+            move = body.step
+
+            def move_and_fault(setpoint, dt):
+                reading = move(setpoint, dt)
+                reading.fault = self._fault
+                return reading
+
+            body.step = move_and_fault
+        return super().step(action)
+
+
+class Disturbed(gym.Wrapper):
+    """Something happens in place of a step, counted over all episodes from 1; ``at`` 0 means the first reset."""
+
+    def __init__(self, env, at, what):
+        super().__init__(env)
+        self._count, self._at, self._what = 0, at, what
+
+    def reset(self, **options):
+        if self._at == 0:
+            self._what()
+        return super().reset(**options)
+
+    def step(self, action):
+        self._count += 1
+        if self._count == self._at:
+            self._what()
+        return super().step(action)
+
+
+def throw(error):
+    """Raises, as a function."""
+    raise error
