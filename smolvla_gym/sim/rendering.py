@@ -59,6 +59,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Process.after_fork)
 
 
+def _backend() -> str:
+    return os.environ.get("MUJOCO_GL", "").lower() or {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
+
+
+def _no_opengl(error: Exception) -> RenderingError:
+    return RenderingError(
+        f"No OpenGL context could be made with the backend {_backend()!r} ({error}). On Debian and Ubuntu install "
+        "it with: apt-get install libegl1 libgl1-mesa-dri. Another backend is chosen by MUJOCO_GL=egl, glfw or "
+        "osmesa; an env with cameras=() needs none."
+    )
+
+
 def _make_context(width: int, height: int) -> GLContext:
     # MuJoCo chooses its backend from MUJOCO_GL when it is imported and takes GLFW where that is not set, which needs
     # a display. Here the choice falls when a picture is wanted, and EGL, which needs none, is the default on Linux.
@@ -68,18 +80,15 @@ def _make_context(width: int, height: int) -> GLContext:
             'workers afresh: gym.make_vec(..., vectorization_mode="async", vector_kwargs={"context": "spawn"}), or '
             "make the vector env before the first picture."
         )
-    backend = os.environ.get("MUJOCO_GL", "").lower() or {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
     try:
-        module = importlib.import_module(f"mujoco.{backend}")
+        if _backend() == "glfw":
+            check_display()
+        module = importlib.import_module(f"mujoco.{_backend()}")
         context: GLContext = module.GLContext(width, height)
         _Process.drawing = True
         return context
     except Exception as error:  # each backend fails with errors of its own
-        raise RenderingError(
-            f"No OpenGL context could be made with the backend {backend!r} ({error}). On Debian and Ubuntu install "
-            "it with: apt-get install libegl1 libgl1-mesa-dri. Another backend is chosen by MUJOCO_GL=egl, glfw or "
-            "osmesa; an env with cameras=() needs none."
-        ) from error
+        raise _no_opengl(error) from error
 
 
 def check_display() -> None:
@@ -94,8 +103,8 @@ def check_display() -> None:
         warnings.simplefilter("ignore")  # glfw warns of what is raised here
         if not glfw.init():
             raise RenderingError(
-                'render_mode="human" found no display to open its window on. Use render_mode="rgb_array", '
-                "or give it a display, such as with: apt-get install xvfb && xvfb-run ..."
+                'There is no display for a window. Use render_mode="rgb_array" in place of "human" (and MUJOCO_GL=egl '
+                "in place of glfw), or give it a display, such as with: apt-get install xvfb && xvfb-run ..."
             )
 
 
