@@ -20,10 +20,11 @@ class Randomizer:
         """Remembers the model as it was compiled, so that every episode starts from the same values."""
         self._model = model
         self._table = model.geom("table").rgba.copy()
+        self._ambient = model.vis.headlight.ambient.copy()
         self._fields = {
             name: getattr(model, name).copy()
             for name in (
-                "geom_rgba", "mat_rgba", "geom_friction", "light_diffuse", "light_ambient", "light_pos", "light_dir",
+                "geom_rgba", "mat_rgba", "geom_friction", "light_diffuse", "light_pos", "light_dir",
                 "cam_pos", "cam_quat", "cam_fovy",
             )
         }  # fmt: skip
@@ -42,6 +43,7 @@ class Randomizer:
         model = self._model
         for name, value in self._fields.items():
             getattr(model, name)[:] = value
+        model.vis.headlight.ambient[:] = self._ambient
         for i, color in enumerate(colors):
             shade = np.array(COLORS[color])
             if level >= 2:
@@ -61,7 +63,7 @@ class Randomizer:
         table = model.material("table").rgba
         table[:3] = np.clip(table[:3] * rng.uniform(0.6, 1.25) + rng.uniform(-0.08, 0.08, 3), 0.0, 1.0)
         model.light_diffuse *= rng.uniform(0.6, 1.3) * rng.uniform(0.92, 1.08, 3)
-        model.light_ambient *= rng.uniform(0.7, 1.4)
+        model.vis.headlight.ambient[:] *= rng.uniform(0.7, 1.4)
         model.light_pos += rng.uniform(-0.25, 0.25, model.light_pos.shape)
         model.light_dir += rng.uniform(-0.2, 0.2, model.light_dir.shape)
 

@@ -1,0 +1,99 @@
+"""What is opened is given back."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+
+import gymnasium as gym
+import pytest
+
+import smolvla_gym
+
+PROC = os.path.isdir("/proc/self/fd")
+
+
+def held():
+    """Open files, Python's threads and the process's threads."""
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
+
+
+def memory():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cycle(close=True, steps=2):
+    env = gym.make(
+        smolvla_gym.SIM_ID, image_size=(64, 64), cameras=("wrist", "scene"), depth=True, render_mode="rgb_array"
+    )
+    env.reset(seed=0)
+    for _ in range(steps):
+        env.step(env.action_space.sample())
+    env.render()
+    if close:
+        env.close()
+
+
+@pytest.mark.skipif(not PROC, reason="needs /proc")
+@pytest.mark.parametrize(("close", "times"), [(True, 30), (False, 10)], ids=["closed", "dropped mid-episode"])
+def test_envs_leave_nothing_behind(close, times):
+    for _ in range(3):  # what is loaded once and kept: drivers, shaders, allocator
+        cycle(close)
+    gc.collect()
+    before, used = held(), memory()
+    for _ in range(times):
+        cycle(close)
+    gc.collect()
+    assert held() == before
+    # A model, its pictures and two contexts are more than 10 MB; a tenth of that a cycle would be a leak.
+    assert memory() - used < 30e6
+
+
+def test_many_envs_draw_side_by_side():
+    envs = [gym.make(smolvla_gym.SIM_ID, task=task, image_size=(32, 32)) for task in ("lift", "push", "reach")]
+    first = [env.reset(seed=i)[0]["pixels"]["wrist"] for i, env in enumerate(envs)]
+    envs[1].close()  # the others go on
+    again = [env.reset(seed=i)[0]["pixels"]["wrist"] for i, env in enumerate(envs) if i != 1]
+    for a, b in zip(again, (first[0], first[2]), strict=True):
+        assert (a == b).all()
+    for env in envs:
+        env.close()
+        env.close()
+
+
+@pytest.mark.parametrize(
+    "ending", ["pass", "env.close()", "raise SystemExit(0)", "del env", "import os; os._exit(0)", "1 / 0"]
+)
+def test_a_process_ends_quietly_in_the_middle_of_an_episode(ending):
+    program = f"""
+import gymnasium as gym, smolvla_gym
+env = gym.make("PAROL6Sim-v0", image_size=(32, 32), render_mode="rgb_array")
+env.reset(seed=0)
+env.step(env.action_space.low)
+env.render()
+{ending}
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    if ending == "1 / 0":
+        assert run.returncode == 1
+        assert run.stderr.count("Traceback") == 1
+        assert run.stderr.strip().endswith("ZeroDivisionError: division by zero")
+    else:
+        assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_workers_may_be_forked_before_anything_was_drawn():
+    program = """
+import gymnasium as gym, smolvla_gym
+if __name__ == "__main__":
+    vector = gym.make_vec("PAROL6Sim-v0", num_envs=2, vectorization_mode="async", image_size=(32, 32))
+    observation, _ = vector.reset(seed=0)
+    observation, *_ = vector.step(vector.action_space.sample())
+    print(observation["pixels"]["wrist"].shape, observation["pixels"]["wrist"].std() > 5)
+    vector.close()
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
+    assert run.stdout.strip() == "(2, 32, 32, 3) True", run.stderr
+    assert run.returncode == 0
