@@ -1,0 +1,369 @@
+"""What every task promises: a fair layout, a success that is earned, an expert that earns it from anywhere."""
+
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import smolvla_gym
+from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.parol6 import GRIPPERS
+from smolvla_gym.sim.scene import COLORS, CUBE_SIZE, PUCK
+from smolvla_gym.tasks import TASKS
+
+LOW = 0.02
+
+
+@pytest.fixture
+def make():
+    envs = []
+
+    def build(task, **options):
+        env = gym.make(smolvla_gym.SIM_ID, task=task, cameras=(), **options)
+        envs.append(env)
+        return env
+
+    yield build
+    for env in envs:
+        env.close()
+
+
+def layouts(task, gripper="ssg48", num_objects=2, seeds=200):
+    return [TASKS[task].layout(np.random.default_rng(seed), gripper, num_objects, 1) for seed in range(seeds)]
+
+
+def scene(env):
+    backend = env.unwrapped.backend
+    return backend.world, backend.layout
+
+
+def hold(world, opening=1.0):
+    """An action that changes nothing."""
+    return np.append(world.joints, opening).astype(np.float32)
+
+
+def anywhere(rng):
+    """Joint angles with the fingers down, somewhere above the objects."""
+    while True:
+        spot = rng.uniform((0.12, -0.14, 0.10), (0.30, 0.14, 0.20))
+        joints = solve(spot, rng.uniform(-np.pi, np.pi), GRIPPERS["ssg48"], near_j6=rng.uniform(0, 2 * np.pi))
+        if joints is not None:
+            return joints
+
+
+def run_expert(env, limit=450):
+    """Follows the expert; returns the steps it took, or None."""
+    for step in range(1, limit + 1):
+        *_, terminated, truncated, info = env.step(env.unwrapped.expert_action())
+        if terminated:
+            return step if info["is_success"] else None
+        if truncated:
+            return None
+    return None
+
+
+# -- layouts and instructions --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_objects", [2, 3])
+@pytest.mark.parametrize("task", TASKS)
+def test_instructions_name_an_object_that_is_there_and_is_told_apart_by_its_colour(task, num_objects):
+    sentences = set()
+    for layout in layouts(task, num_objects=num_objects):
+        assert len(layout.colors) == len(set(layout.colors)) == len(layout.positions) == num_objects
+        named = [color for color in COLORS if color in layout.instruction.split()]
+        expected = {layout.colors[layout.target]} | ({layout.colors[layout.base]} if layout.base >= 0 else set())
+        assert set(named) == expected
+        assert layout.base != layout.target
+        words = layout.instruction
+        for color in COLORS:
+            words = words.replace(f" {color} ", " COLOR ")
+        sentences.add(words)
+    assert len(sentences) >= 3  # several phrasings
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_any_object_and_any_colour_may_be_named(task):
+    drawn = layouts(task, num_objects=3)
+    assert {layout.target for layout in drawn} == {0, 1, 2}
+    assert {layout.colors[layout.target] for layout in drawn} == set(COLORS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_objects_are_spread_over_20_by_25_cm_and_never_overlap(task):
+    drawn = layouts(task)
+    for gripper, span in (("ssg48", (0.19, 0.24)), ("pneumatic", (0.10, 0.26))):
+        drawn = layouts(task, gripper)
+        targets = np.array([layout.positions[layout.target][:2] for layout in drawn])
+        everything = np.concatenate([layout.positions[:, :2] for layout in drawn])
+        assert np.all(np.ptp(everything, axis=0) >= span)
+        assert np.all(np.ptp(targets, axis=0) >= np.multiply(span, 0.9))
+        for layout in drawn:
+            things = [*layout.positions[:, :2], *([layout.goal[:2]] if layout.goal is not None else [])]
+            gaps = [np.linalg.norm(a - b) for i, a in enumerate(things) for b in things[:i]]
+            assert min(gaps) > 0.05
+
+
+@pytest.mark.parametrize("gripper", GRIPPERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_everything_named_is_within_reach(task, gripper):
+    for layout in layouts(task, gripper, 3, seeds=60):
+        spots = [layout.positions[layout.target], *([layout.goal] if layout.goal is not None else [])]
+        for x, y, _ in spots:
+            assert solve((x, y, CUBE_SIZE / 2), 0.0, GRIPPERS[gripper]) is not None
+
+
+# -- experts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_expert_succeeds(make, task):
+    env = make(task)
+    for seed in range(1000, 1005):
+        env.reset(seed=seed)
+        assert run_expert(env), seed
+
+
+@pytest.mark.parametrize(("task", "options"), [
+    ("lift", {"gripper": "pneumatic"}), ("stack", {"randomization": 2, "num_objects": 3}),
+    ("place", {"control_hz": 10}), ("reach", {"control_hz": 100}), ("push", {"num_objects": 3}),
+], ids=str)  # fmt: skip
+def test_it_does_with_other_options_too(make, task, options):
+    env = make(task, max_episode_steps=int(15 * options.get("control_hz", 30)), **options)
+    for seed in (2000, 2001):
+        env.reset(seed=seed)
+        assert run_expert(env, limit=2000), seed
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_expert_is_a_function_of_the_state(make, task):
+    env, other = make(task), make(task)
+    env.reset(seed=3)
+    actions = []
+    for step in range(60):
+        action = env.unwrapped.expert_action()
+        state = env.unwrapped.backend.world.data.qpos.copy()
+        np.testing.assert_array_equal(env.unwrapped.expert_action(), action)
+        np.testing.assert_array_equal(env.unwrapped.backend.world.data.qpos, state)
+        assert env.action_space.contains(action)
+        if step == 40:  # somebody who only came to this state, and never asked the expert before, is told the same
+            other.reset(seed=3)
+            for past in actions:
+                other.step(past)
+            np.testing.assert_array_equal(other.unwrapped.expert_action(), action)
+        actions.append(action)
+        env.step(action)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_expert_recovers_from_where_a_policy_strayed_to(make, task):
+    env = make(task, max_episode_steps=900)
+    rng = np.random.default_rng(5)
+    for seed in (30, 31):
+        env.reset(seed=seed)
+        for _ in range(3):  # three wild excursions above the table
+            wild = np.append(anywhere(rng), rng.random()).astype(np.float32)
+            for _ in range(20):
+                env.step(wild)
+        assert run_expert(env, limit=840), seed
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_expert_begins_anywhere(make, task):
+    env = make(task)
+    rng = np.random.default_rng(6)
+    for seed in (40, 41):
+        env.reset(seed=seed, options={"joints": anywhere(rng), "opening": rng.random()})
+        assert run_expert(env), seed
+
+
+# -- success that luck does not bring ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_random_actions_and_doing_nothing_do_not_succeed(make, task):
+    env = make(task)
+    for seed in (0, 1):
+        env.reset(seed=seed)
+        world, _ = scene(env)
+        still = hold(world)
+        for step in range(120):
+            action = still if seed == 0 else env.action_space.sample()
+            *_, terminated, _, info = env.step(action)
+            assert not terminated, step
+            assert not info["is_success"]
+
+
+def follow_until(env, condition, limit=400):
+    for _ in range(limit):
+        if condition():
+            return
+        env.step(env.unwrapped.expert_action())
+    raise AssertionError("the expert did not get there")
+
+
+def test_a_lift_shorter_than_half_a_second_is_none(make):
+    env = make("lift")
+    env.reset(seed=1)
+    world, layout = scene(env)
+    task = TASKS["lift"]
+    follow_until(env, lambda: task.achieved(world, layout))
+    held = hold(world, 0.0)
+    for _ in range(9):  # with the step that got there and the jaws' way: 0.4 s
+        *_, terminated, _, info = env.step(held)
+        assert not terminated
+    for _ in range(20):
+        *_, terminated, _, info = env.step(hold(world, 1.0))
+        assert not terminated
+        assert not info["is_success"]
+    assert world.object_position(layout.target)[2] < LOW  # it fell
+    # and half a second from the beginning does count
+    assert run_expert(env)
+
+
+def test_a_lift_of_exactly_half_a_second_is_one(make):
+    env = make("lift")
+    env.reset(seed=1)
+    world, layout = scene(env)
+    follow_until(env, lambda: TASKS["lift"].achieved(world, layout))
+    ends = [env.step(hold(world, 0.0))[2] for _ in range(16)]
+    assert ends.index(True) + 2 == 15  # control steps of 1/30 s
+
+
+def test_the_wrong_cube_lifted_is_no_success(make):
+    env = make("lift")
+    env.reset(seed=1)
+    backend = env.unwrapped.backend
+    world, right = scene(env)
+    wrong = replace(right, target=1 - right.target)
+    task, lifted = backend.task, 0
+    for _ in range(150):
+        action = np.clip(task.expert(world, wrong), env.action_space.low, env.action_space.high)
+        *_, terminated, _, _ = env.step(action.astype(np.float32))
+        assert not terminated
+        lifted += task.achieved(world, wrong)
+    assert lifted > 30  # it was up in the air for a second
+
+
+def throw(env, index, position, velocity=(0, 0, 0)):
+    """Puts a solid object somewhere, by an invisible hand."""
+    world, _ = scene(env)
+    world.place_object(index, np.array(position), 0.0)
+    address = world.model.joint(f"object_{index}").dofadr[0]
+    world.data.qvel[address : address + 6] = [*velocity, 0, 0, 0]
+    world.settle()
+
+
+def test_a_cube_in_the_air_that_nobody_holds_is_not_lifted(make):
+    env = make("lift")
+    env.reset(seed=0)
+    world, layout = scene(env)
+    still = hold(world)
+    for _ in range(40):
+        throw(env, layout.target, [0.25, 0.15, 0.15])
+        *_, terminated, _, _ = env.step(still)
+        assert not terminated
+
+
+def test_a_cube_held_on_the_plate_is_not_placed_and_one_let_go_is(make):
+    env = make("place")
+    env.reset(seed=2)
+    world, layout = scene(env)
+
+    def on_plate():
+        x, y, z = world.object_position(layout.target) - [*layout.goal[:2], CUBE_SIZE / 2]
+        return np.hypot(x, y) < 0.02 and z < 0.004
+
+    follow_until(env, on_plate)
+    held = hold(world, 0.0)
+    for _ in range(45):
+        *_, terminated, _, _ = env.step(held)
+        assert world.grasped(layout.target)
+        assert not terminated
+    ends = [env.step(hold(world, 1.0))[2] for _ in range(45)]
+    assert ends.index(True) >= 14
+
+
+@pytest.mark.parametrize("wrong", ["target", "other"])
+def test_the_plate_is_for_the_named_cube(make, wrong):
+    env = make("place")
+    env.reset(seed=3)
+    world, layout = scene(env)
+    index = layout.target if wrong == "target" else 1 - layout.target
+    throw(env, index, [*layout.goal[:2], CUBE_SIZE / 2])
+    still = hold(world)
+    ends = [env.step(still)[2] for _ in range(40)]
+    assert any(ends) == (wrong == "target")
+    if any(ends):
+        assert ends.index(True) >= 14  # at rest for half a second first
+
+
+def test_a_cube_that_slides_over_the_plate_is_not_placed(make):
+    env = make("place")
+    env.reset(seed=3)
+    world, layout = scene(env)
+    still = hold(world)
+    for _ in range(4):
+        throw(env, layout.target, [layout.goal[0], layout.goal[1] - 0.08, CUBE_SIZE / 2], (0, 1.6, 0))
+        ends = [env.step(still)[2] for _ in range(12)]
+        assert not any(ends)
+
+
+@pytest.mark.parametrize("case", ["on top", "beside", "upside down", "half off"])
+def test_a_stack_is_the_named_cube_on_the_named_one(make, case):
+    env = make("stack", num_objects=3)
+    env.reset(seed=4)
+    world, layout = scene(env)
+    top, base = layout.target, layout.base
+    if case == "upside down":
+        top, base = base, top
+    beneath = world.object_position(base)
+    offset = {"on top": (0, 0, CUBE_SIZE), "upside down": (0, 0, CUBE_SIZE), "beside": (CUBE_SIZE + 0.001, 0, 0),
+              "half off": (0.0165, 0, CUBE_SIZE)}[case]  # fmt: skip
+    throw(env, top, beneath + offset)
+    still = hold(world)
+    ends = [env.step(still)[2] for _ in range(40)]
+    assert any(ends) == (case == "on top")
+
+
+@pytest.mark.parametrize("case", ["there", "other", "near", "above"])
+def test_a_push_ends_with_the_named_puck_on_the_mark(make, case):
+    env = make("push")
+    env.reset(seed=5)
+    world, layout = scene(env)
+    index = 1 - layout.target if case == "other" else layout.target
+    offset = {"there": (0.012, 0, 0), "other": (0, 0, 0), "near": (0.024, 0, 0), "above": (0, 0, 0.1)}[case]
+    ends, still = [], hold(world)
+    for step in range(30):
+        if case == "above" or step == 0:
+            throw(env, index, np.array([*layout.goal[:2], PUCK.half_height]) + offset)
+        ends.append(env.step(still)[2])
+    assert any(ends) == (case == "there")
+
+
+@pytest.mark.parametrize("case", ["named", "other"])
+def test_a_reach_stays_over_the_named_disc(make, case):
+    env = make("reach")
+    env.reset(seed=6)
+    world, layout = scene(env)
+    index = layout.target if case == "named" else 1 - layout.target
+    joints = solve(layout.positions[index] + np.array([0, 0, 0.03]), np.pi / 2, world.gripper)
+    ends = [env.step(np.append(joints, 1.0).astype(np.float32))[2] for _ in range(90)]
+    assert any(ends) == (case == "named")
+
+
+def test_passing_over_the_disc_is_not_reaching(make):
+    env = make("reach")
+    env.reset(seed=6)
+    world, layout = scene(env)
+    point = layout.positions[layout.target] + np.array([0, 0, 0.03])
+    there, away = (solve(point + np.array([0, dy, 0]), np.pi / 2, world.gripper) for dy in (0.0, 0.05))
+    ends, seen = [], 0
+    for _ in range(6):
+        for joints, steps in ((there, 14), (away, 16)):
+            for _ in range(steps):
+                ends.append(env.step(np.append(joints, 1.0).astype(np.float32))[2])
+                seen += TASKS["reach"].achieved(world, layout)
+    assert seen > 0
+    assert not any(ends)
