@@ -87,7 +87,7 @@ class SafetyGate:
             ActionError: As from :func:`check_action`; the gate's state is unchanged.
         """
         requested = check_action(action)
-        target = np.clip(requested, _LOWER, _UPPER)
+        target = np.minimum(np.maximum(requested, _LOWER), _UPPER)
         events: list[SafetyEvent] = []
         if np.any(np.abs(target - requested) > _TOLERANCE):
             self._report(events, "position", requested, target)
@@ -96,12 +96,12 @@ class SafetyGate:
         distance = goal - self._position
         wanted = distance / self._dt
         if np.any(np.abs(wanted) > self._max_speed * (1.0 + _TOLERANCE)):
-            self._report(events, "speed", wanted, np.clip(wanted, -self._max_speed, self._max_speed))
+            self._report(events, "speed", wanted, np.copysign(np.minimum(np.abs(wanted), self._max_speed), wanted))
         cruise = wanted * _common_share(wanted, self._max_speed)
         braking = self._braking(np.abs(distance))
         step = MAX_ACCELERATION * self._dt
         speed = cruise * _common_share(cruise, braking)
-        velocity = np.clip(speed, self._velocity - step, self._velocity + step)
+        velocity = np.minimum(np.maximum(speed, self._velocity - step), self._velocity + step)
         # A joint that only keeps pace with a slower one is not told of; the slower one is.
         limited = (np.abs(cruise) > braking) | (velocity != speed)
         change = np.where(limited, cruise - velocity, 0.0)
@@ -109,7 +109,7 @@ class SafetyGate:
             acceleration = (velocity - self._velocity) / self._dt
             self._report(events, "acceleration", acceleration + change / self._dt, acceleration)
 
-        position = np.clip(self._position + velocity * self._dt, JOINT_LOWER, JOINT_UPPER)
+        position = np.minimum(np.maximum(self._position + velocity * self._dt, JOINT_LOWER), JOINT_UPPER)
         self._velocity = (position - self._position) / self._dt
         self._position = position
         return np.append(position, target[NUM_JOINTS]), tuple(events)
@@ -135,5 +135,5 @@ class SafetyGate:
 
 def _common_share(wanted: Array, ceiling: Array) -> float:
     """Returns the factor that brings speeds below a ceiling, the same for all joints: they stay on a straight line."""
-    too_fast = np.abs(wanted) > ceiling
-    return float(np.min(ceiling[too_fast] / np.abs(wanted[too_fast]), initial=1.0))
+    # A joint that is there wants nothing and may have a ceiling of nothing.
+    return 1.0 / max(1.0, float((np.abs(wanted) / np.maximum(ceiling, 1e-300)).max()))

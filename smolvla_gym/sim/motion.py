@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from smolvla_gym.parol6 import NUM_JOINTS, STEPS_PER_RAD, Array
@@ -14,6 +16,20 @@ FEED_FORWARD = 0.5
 
 SPEED_CAP = 50000 / STEPS_PER_RAD
 """The firmware's own speed cap in rad/s, shape (6,): 50,000 microsteps/s."""
+
+
+@cache
+def _coefficients(steps: int, dt: float) -> tuple[Array, Array, Array, float, Array]:
+    """Returns what depends on the time step alone.
+
+    With a constant target the law is linear: this is its exact solution over dt, not an Euler step, and the sum of all
+    steps: ``path = decay * position + weights @ targets``.
+    """
+    blend = 1.0 - float(np.exp(-GAIN * dt))
+    powers: Array = np.power(1.0 - blend, np.arange(steps + 1), dtype=np.float64)
+    n = np.arange(steps)
+    weights = blend * np.tril(powers[np.abs(n[:, None] - n)])
+    return (n[:, None] + 1.0) / steps, powers[1:, None], weights, blend, SPEED_CAP * dt
 
 
 class MotionLaw:
@@ -44,16 +60,21 @@ class MotionLaw:
         Returns:
             The counters after each step in rad, shape (steps, 6).
         """
-        feed_forward = FEED_FORWARD * (end - start) / (steps * dt)
-        # With a constant target the law is linear: this is its exact solution over dt, not an Euler step.
-        blend = 1.0 - np.exp(-GAIN * dt)
-        lead = feed_forward / GAIN
-        cap = SPEED_CAP * dt
-        path = np.empty((steps, NUM_JOINTS))
+        shares, decay, weights, blend, cap = _coefficients(steps, dt)
+        way = end - start
+        lead = way * (FEED_FORWARD / (steps * dt * GAIN))
+        aims = start + lead + way * shares
         position = self.position
-        for i in range(steps):
-            target = start + (end - start) * ((i + 1) / steps)
-            position = position + np.clip(blend * (target + lead - position), -cap, cap)
-            path[i] = position
+        path: Array
+        # The counters stay between where they are and where they are sent: is any of it farther than one capped step?
+        corners = np.array([position, start + lead, end + lead])
+        if (blend * (corners.max(axis=0) - corners.min(axis=0)) <= cap).all():
+            path = decay * position + weights @ aims
+            position = path[-1].copy()
+        else:
+            path = np.empty((steps, NUM_JOINTS))
+            for i, aim in enumerate(aims):
+                position = position + np.minimum(np.maximum(blend * (aim - position), -cap), cap)
+                path[i] = position
         self.position = position
         return path
