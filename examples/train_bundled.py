@@ -55,13 +55,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of data and policy")
     parser.add_argument("--episodes", type=int, default=1500, help="demonstrations (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=40.0, help="of training (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=1_000_000, help="of the demonstrations")
+    parser.add_argument("--dagger", type=Path, help="a policy that interrupts the expert and strays")
+    parser.add_argument("--data", default="demonstrations", help="name of the recording (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the policy that is there")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    options = DemonstrationOptions(task="lift", episodes=args.episodes)
-    frames = demonstrations(args.out / "demonstrations.pickle", options)
+    options = DemonstrationOptions(task="lift", episodes=args.episodes, first_seed=args.first_seed, policy=args.dagger)
+    frames = demonstrations(args.out / f"{args.data}.pickle", options)
     policy = args.out / "policy"
     if not args.resume:
         build_tiny_checkpoint(

@@ -1,10 +1,17 @@
-"""Demonstrations of the scripted experts, made robust: random starts, noisy hands and interruptions."""
+"""Demonstrations of the scripted experts, made robust by random starts and interruptions.
+
+What an expert does next depends on the present state alone. So it may be interrupted at any time, by a drag at the tool
+or by a policy that does as it likes for a while (DAgger), and show the way on from there. The interruption itself is
+not recorded, and no chunk reaches across it: what is learnt from is always the expert undisturbed.
+"""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym import SIM_ID
+from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.envs.sim_backend import SimBackend
 from smolvla_gym.inverse_kinematics import solve
@@ -24,7 +32,7 @@ _RENDERED = (256, 128, 64)
 """Edges in px at which pictures are drawn before they are brought to the policy's size."""
 
 _RANDOM_START = 0.55
-_INTERRUPTION = 0.012
+_INTERRUPTION = 0.02
 _TAIL = 4
 
 
@@ -41,6 +49,7 @@ class DemonstrationOptions:
         randomization: Level of the env's randomisation.
         hard_weight: How many times as often a frame is drawn in which another object is about as near as the
             named one; without it a policy learns to half ignore the instruction.
+        policy: A checkpoint that takes over now and then, or None.
         workers: Processes.
     """
 
@@ -51,6 +60,7 @@ class DemonstrationOptions:
     image_size: int = 64
     randomization: int = 1
     hard_weight: float = 8.0
+    policy: Path | None = None
     workers: int = 2
 
 
@@ -95,6 +105,7 @@ def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
 
 
 def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
+    agent = _load(options.policy) if options.policy is not None else None
     parts: list[_Part] = []
     envs: dict[tuple[int, int], gym.Env[Any, Any]] = {}
     for seed in seeds:
@@ -109,10 +120,18 @@ def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
                 SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
                 randomization=options.randomization, num_objects=objects,
             )  # fmt: skip
-        parts += _Episode(envs[rendered, objects], options, seed, rng, sampled).run()
+        parts += _Episode(envs[rendered, objects], options, seed, rng, sampled, agent).run()
     for env in envs.values():
         env.close()
     return parts
+
+
+@functools.cache
+def _load(policy: Path) -> SmolVLAAgent:
+    import torch
+
+    torch.set_num_threads(1)  # there are other workers
+    return SmolVLAAgent.from_pretrained(policy, device="cpu")
 
 
 class _Episode:
@@ -125,7 +144,9 @@ class _Episode:
         seed: int,
         rng: np.random.Generator,
         sampled: bool,
+        agent: SmolVLAAgent | None,
     ) -> None:
+        self._agent = agent
         self._env, self._options, self._seed, self._rng, self._sampled = env, options, seed, rng, sampled
         unwrapped: Any = env.unwrapped
         self._expert = unwrapped.expert_action
@@ -140,22 +161,18 @@ class _Episode:
                 observation, info = env.reset(
                     seed=self._seed, options={"joints": start, "opening": float(rng.random() < 0.7)}
                 )
-        noise_scale = 0.0 if rng.random() < 0.3 else rng.uniform(0.005, 0.03)
-        noise: Array = np.zeros(6)
         parts = [self._part(info["instruction"])]
         left = -1
         for _ in range(400):
             if rng.random() < _INTERRUPTION and left < 0:
-                observation, done = self._interrupt()
+                by_policy = self._agent is not None and rng.random() < 0.6
+                observation, done = self._stray(observation) if by_policy else self._drag()
                 parts.append(self._part(info["instruction"]))
                 if done:
                     break
             action = self._expert()
             self._note(parts[-1], observation, action)
-            noise = 0.85 * noise + 0.5 * rng.normal(0.0, 1.0, 6)
-            given = action.copy()
-            given[:6] += (noise_scale * noise).astype(np.float32)
-            observation, _, done, _, info = env.step(given)
+            observation, _, done, _, info = env.step(action)
             left = _TAIL if done and left < 0 else left - 1
             if left == 0:
                 break
@@ -172,8 +189,18 @@ class _Episode:
             position = rng.uniform([0.12, -0.13, 0.05], [0.31, 0.13, 0.16])
         return solve(position, square_yaw(position) + rng.uniform(-0.7, 0.7), self._backend.world.gripper)
 
-    def _interrupt(self) -> tuple[dict[str, Any], bool]:
-        """Drags the tool somewhere near, with the gripper opened or closed, and records none of it."""
+    def _stray(self, observation: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Lets the policy drive for a while."""
+        assert self._agent is not None
+        self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
+        for _ in range(int(self._rng.integers(10, 70))):
+            observation, _, done, _, _ = self._env.step(self._agent.act(observation))
+            if done:
+                break
+        return observation, done
+
+    def _drag(self) -> tuple[dict[str, Any], bool]:
+        """Drags the tool somewhere near, with the gripper opened or closed."""
         rng, world = self._rng, self._backend.world
         position = world.tool_position + rng.uniform([-0.06, -0.06, -0.01], [0.06, 0.06, 0.06])
         joints = solve(position, square_yaw(position) + rng.uniform(-0.5, 0.5), world.gripper)
