@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smolvla_gym.errors import ActionError
 from smolvla_gym.parol6 import ACTION_NAMES, JOINT_LOWER, JOINT_UPPER, MAX_ACCELERATION, MAX_SPEED, NUM_JOINTS, Array
@@ -17,8 +17,10 @@ SafetyEvent = dict[str, Any]
 Positions are in rad (the gripper: 0..1), speeds in rad/s, accelerations in rad/s^2.
 """
 
-_LOWER = np.append(JOINT_LOWER, 0.0)
-_UPPER = np.append(JOINT_UPPER, 1.0)
+# Six joints are too few for numpy to pay: the gate runs in every control step and works on plain floats.
+_LOWER = (*JOINT_LOWER.tolist(), 0.0)
+_UPPER = (*JOINT_UPPER.tolist(), 1.0)
+_ACCELERATION = tuple(MAX_ACCELERATION.tolist())
 # Float32 actions at a limit round to either side of it; that is no event.
 _TOLERANCE = 1e-5
 
@@ -65,14 +67,14 @@ class SafetyGate:
             speed_scale: Share of the speed limits that may be used, in (0, 1].
         """
         self._dt = dt
-        self._max_speed = MAX_SPEED * speed_scale
-        self._position: Array = np.zeros(NUM_JOINTS)
-        self._velocity: Array = np.zeros(NUM_JOINTS)
+        self._max_speed = [speed_scale * speed for speed in MAX_SPEED.tolist()]
+        self._position = [0.0] * NUM_JOINTS
+        self._velocity = [0.0] * NUM_JOINTS
 
     def reset(self, position: Array) -> None:
         """Starts from a joint position in rad, shape (6,), at rest: the first setpoint is near the measured pose."""
-        self._position = np.array(position, dtype=np.float64)
-        self._velocity = np.zeros(NUM_JOINTS)
+        self._position = np.asarray(position, dtype=np.float64).tolist()
+        self._velocity = [0.0] * NUM_JOINTS
 
     def filter(self, action: object) -> tuple[Array, tuple[SafetyEvent, ...]]:
         """Turns an action into the next setpoint.
@@ -86,54 +88,55 @@ class SafetyGate:
         Raises:
             ActionError: As from :func:`check_action`; the gate's state is unchanged.
         """
-        requested = check_action(action)
-        target = np.minimum(np.maximum(requested, _LOWER), _UPPER)
-        events: list[SafetyEvent] = []
-        if np.any(np.abs(target - requested) > _TOLERANCE):
-            self._report(events, "position", requested, target)
+        dt, events = self._dt, list[SafetyEvent]()
+        requested: list[float] = check_action(action).tolist()
+        target = [min(max(value, low), high) for value, low, high in zip(requested, _LOWER, _UPPER, strict=True)]
+        for i, (value, allowed) in enumerate(zip(requested, target, strict=True)):
+            if abs(value - allowed) > _TOLERANCE:
+                events.append(_event("position", i, value, allowed))
 
-        goal = target[:NUM_JOINTS]
-        distance = goal - self._position
-        wanted = distance / self._dt
-        if np.any(np.abs(wanted) > self._max_speed * (1.0 + _TOLERANCE)):
-            self._report(events, "speed", wanted, np.copysign(np.minimum(np.abs(wanted), self._max_speed), wanted))
-        cruise = wanted * _common_share(wanted, self._max_speed)
-        braking = self._braking(np.abs(distance))
-        step = MAX_ACCELERATION * self._dt
-        speed = cruise * _common_share(cruise, braking)
-        velocity = np.minimum(np.maximum(speed, self._velocity - step), self._velocity + step)
-        # A joint that only keeps pace with a slower one is not told of; the slower one is.
-        limited = (np.abs(cruise) > braking) | (velocity != speed)
-        change = np.where(limited, cruise - velocity, 0.0)
-        if np.any(np.abs(change) > _TOLERANCE * self._max_speed):
-            acceleration = (velocity - self._velocity) / self._dt
-            self._report(events, "acceleration", acceleration + change / self._dt, acceleration)
-
-        position = np.minimum(np.maximum(self._position + velocity * self._dt, JOINT_LOWER), JOINT_UPPER)
-        self._velocity = (position - self._position) / self._dt
-        self._position = position
-        return np.append(position, target[NUM_JOINTS]), tuple(events)
-
-    def _braking(self, distance: Array) -> Array:
-        """Returns the highest speeds in rad/s from which the joints can still come to rest within distances in rad.
-
-        In steps of ``a * dt`` a joint that brakes with all its acceleration has the speeds k + f, k - 1 + f, .., f and
-        passes ``(k + 1) * f + k * (k + 1) / 2`` steps of ``a * dt^2``, for a whole k and f in 0..1.
-        """
-        step = (1.0 - 1e-6) * MAX_ACCELERATION * self._dt  # what is left over makes up for rounding
-        way = distance / (step * self._dt)
-        k = np.floor((np.sqrt(8.0 * way + 1.0) - 1.0) / 2.0)
-        return np.asarray(step * (k + (way - k * (k + 1.0) / 2.0) / (k + 1.0)))
-
-    @staticmethod
-    def _report(events: list[SafetyEvent], rule: str, requested: NDArray[Any], allowed: NDArray[Any]) -> None:
-        for i in np.flatnonzero(np.abs(requested - allowed) > _TOLERANCE):
-            events.append(
-                {"rule": rule, "joint": ACTION_NAMES[i], "requested": float(requested[i]), "allowed": float(allowed[i])}
-            )
+        distance = [goal - position for goal, position in zip(target, self._position, strict=False)]
+        wanted = [way / dt for way in distance]
+        for i, (speed, limit) in enumerate(zip(wanted, self._max_speed, strict=True)):
+            if abs(speed) > limit * (1.0 + _TOLERANCE):
+                events.append(_event("speed", i, speed, limit if speed > 0.0 else -limit))
+        share = _common_share(wanted, self._max_speed)
+        cruise = [speed * share for speed in wanted]
+        braking = [_braking_speed(abs(way), limit, dt) for way, limit in zip(distance, _ACCELERATION, strict=True)]
+        share = _common_share(cruise, braking)
+        for i, limit in enumerate(_ACCELERATION):
+            before, speed = self._velocity[i], cruise[i] * share
+            velocity = min(max(speed, before - limit * dt), before + limit * dt)
+            # A joint that only keeps pace with a slower one is not told of; the slower one is.
+            limited = abs(cruise[i]) > braking[i] or velocity != speed
+            if limited and abs(cruise[i] - velocity) > _TOLERANCE * self._max_speed[i]:
+                events.append(_event("acceleration", i, (cruise[i] - before) / dt, (velocity - before) / dt))
+            position = min(max(self._position[i] + velocity * dt, _LOWER[i]), _UPPER[i])
+            self._velocity[i] = (position - self._position[i]) / dt
+            self._position[i] = position
+        return np.array([*self._position, target[NUM_JOINTS]]), tuple(events)
 
 
-def _common_share(wanted: Array, ceiling: Array) -> float:
+def _event(rule: str, component: int, requested: float, allowed: float) -> SafetyEvent:
+    return {"rule": rule, "joint": ACTION_NAMES[component], "requested": requested, "allowed": allowed}
+
+
+def _braking_speed(distance: float, acceleration: float, dt: float) -> float:
+    """Returns the highest speed in rad/s from which a joint can still come to rest within a distance in rad.
+
+    In steps of ``a * dt`` a joint that brakes with all its acceleration has the speeds k + f, k - 1 + f, .., f and
+    passes ``(k + 1) * f + k * (k + 1) / 2`` steps of ``a * dt^2``, for a whole k and f in 0..1.
+    """
+    step = (1.0 - 1e-6) * acceleration * dt  # what is left over makes up for rounding
+    way = distance / (step * dt)
+    k = math.floor((math.sqrt(8.0 * way + 1.0) - 1.0) / 2.0)
+    return step * (k + (way - k * (k + 1.0) / 2.0) / (k + 1.0))
+
+
+def _common_share(speeds: Sequence[float], ceilings: Sequence[float]) -> float:
     """Returns the factor that brings speeds below a ceiling, the same for all joints: they stay on a straight line."""
-    # A joint that is there wants nothing and may have a ceiling of nothing.
-    return 1.0 / max(1.0, float((np.abs(wanted) / np.maximum(ceiling, 1e-300)).max()))
+    share = 1.0
+    for speed, ceiling in zip(speeds, ceilings, strict=True):
+        if abs(speed) * share > ceiling:
+            share = ceiling / abs(speed)
+    return share

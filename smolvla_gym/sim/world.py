@@ -105,6 +105,7 @@ class World:
         self._motion = MotionLaw()
         self._setpoint: Array = np.zeros(NUM_JOINTS)
         self._jaw_target = 0.0
+        self._jaw_reach = gripper.jaw_speed * self.timestep * np.arange(1, self.steps + 1)
         jaws = [GRIPPER_PREFIX + n for n in ("jaw_left", "jaw_right")]
         self._arm_qpos = np.array([self.model.joint(f"joint_{i + 1}").qposadr[0] for i in range(NUM_JOINTS)])
         self._jaw_qpos = np.array([self.model.joint(n).qposadr[0] for n in jaws])
@@ -127,7 +128,8 @@ class World:
         """Opening of the gripper, 0 (closed) to 1 (open)."""
         if self.gripper.binary:  # air gives no feedback: what was commanded
             return 1.0 if self._jaw_target > 0.0 else 0.0
-        return float(np.clip(self.data.qpos[self._jaw_qpos].mean() / self.gripper.stroke, 0.0, 1.0))
+        left, right = (float(position) for position in self.data.qpos[self._jaw_qpos])
+        return min(max(0.5 * (left + right) / self.gripper.stroke, 0.0), 1.0)
 
     @property
     def tool_position(self) -> Array:
@@ -216,13 +218,14 @@ class World:
         """
         path = self._motion.trajectory(self._setpoint, setpoint[:NUM_JOINTS], self.steps, self.timestep)
         self._setpoint = np.array(setpoint[:NUM_JOINTS])
-        jaw_goal = self._jaw_command(setpoint[NUM_JOINTS])
-        jaw_step = self.gripper.jaw_speed * self.timestep
+        jaw_travel = self._jaw_command(setpoint[NUM_JOINTS]) - self._jaw_target
+        jaws = self._jaw_target + np.clip(jaw_travel, -self._jaw_reach, self._jaw_reach)
+        self._jaw_target = float(jaws[-1])
+        controls = np.empty((self.steps, self.model.nu))
+        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = path, jaws[:, None]
         model, data = self.model, self.data
-        for joints in path:
-            self._jaw_target += min(max(jaw_goal - self._jaw_target, -jaw_step), jaw_step)
-            data.ctrl[self._arm_ctrl] = joints
-            data.ctrl[self._jaw_ctrl] = self._jaw_target
+        for control in controls:
+            data.ctrl = control
             # mj_step would leave what is derived from the positions one step behind them; its halves, swapped, do not.
             mujoco.mj_step2(model, data)
             mujoco.mj_step1(model, data)

@@ -12,8 +12,8 @@ from smolvla_gym.tasks.expert import funnel, nearest_yaw, square_yaw
 HOVER = 0.07
 """Height in m above a cube's centre at which the open gripper travels."""
 
-_GRASP_HEIGHT = 0.0
 _ALIGNED = 0.007
+_NEAR = 0.02
 
 
 def cube_yaw(world: World, index: int) -> float:
@@ -24,11 +24,14 @@ def cube_yaw(world: World, index: int) -> float:
 
 def between_jaws(world: World, index: int) -> bool:
     """Tells whether a cube's centre is where the pads would close on it."""
-    offset = world.tool_rotation.T @ (world.object_position(index) - world.tool_position)
+    gap = world.object_position(index) - world.tool_position
+    if gap @ gap > _NEAR**2:  # most of the time, and cheap to see
+        return False
+    offset = world.tool_rotation.T @ gap
     approach = np.array(world.gripper.approach)
     depth = float(offset @ approach)
     sideways = offset - depth * approach
-    return abs(depth - _GRASP_HEIGHT) < 0.009 and float(np.linalg.norm(sideways)) < _ALIGNED
+    return abs(depth) < 0.009 and float(np.linalg.norm(sideways)) < _ALIGNED
 
 
 def holding(world: World, index: int) -> bool:

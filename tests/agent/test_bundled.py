@@ -1,0 +1,62 @@
+"""The checkpoint that is shipped: it is LeRobot's own class, it is self-contained, and it can do its job."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import smolvla_gym
+from smolvla_gym.agent import SmolVLAAgent, bundled_checkpoint
+from smolvla_gym.errors import PolicyMismatchError
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return SmolVLAAgent.from_pretrained("bundled", device="cpu")
+
+
+def test_it_is_small_and_names_no_machine():
+    folder = bundled_checkpoint()
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 8e6
+    for file in files:
+        if file.suffix == ".json":
+            values = json.loads(file.read_text())
+            assert "/" not in str(values.get("vlm_model_name", "")), file
+    assert (folder / "README.md").read_text().startswith("---\n")  # the hub's metadata
+
+
+def test_lerobot_loads_it_as_it_is(agent):
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+    policy = agent._checkpoint.policy
+    assert type(policy) is SmolVLAPolicy
+    assert sum(parameter.numel() for parameter in policy.parameters()) < 3e6
+
+
+def test_it_refuses_an_env_without_its_cameras(agent):
+    with gym.make("PAROL6Sim-v0", cameras=("wrist",)) as env, pytest.raises(PolicyMismatchError, match="scene"):
+        agent.check(env.observation_space, env.action_space)
+
+
+def test_it_lifts_the_named_cube(agent):
+    with gym.make("PAROL6Sim-v0", task="lift", cameras=agent.cameras, reward="sparse") as env:
+        agent.check(env.observation_space, env.action_space)
+        summary = smolvla_gym.rollout(env, agent, episodes=6, seed=500)
+    # At 80 % or better a policy fails three of six less than once in ten times; this one is fixed, and so are the seeds.
+    assert sum(episode.success for episode in summary.episodes) >= 4
+
+
+def test_the_same_seed_gives_the_same_episode(agent):
+    paths = []
+    with gym.make("PAROL6Sim-v0", task="lift", cameras=agent.cameras) as env:
+        for _ in range(2):
+            observation, info = env.reset(seed=3)
+            agent.reset(info["instruction"], seed=3)
+            path = []
+            for _ in range(30):
+                observation, *_ = env.step(agent.act(observation))
+                path.append(observation["agent_pos"])
+            paths.append(np.array(path))
+    np.testing.assert_array_equal(*paths)
