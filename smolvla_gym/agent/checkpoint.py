@@ -129,7 +129,7 @@ def load_checkpoint(
 def _find_local(path_or_repo: str | Path) -> Path | None:
     """Returns the folder of a checkpoint, or None for the name of a repository on the hub."""
     path = Path(path_or_repo).expanduser()
-    if str(path_or_repo) == BUNDLED and not path.is_dir():
+    if path_or_repo == BUNDLED:  # a folder of this name is Path("bundled") or "./bundled"
         return bundled_checkpoint()
     if path.is_dir():
         return path

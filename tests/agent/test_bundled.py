@@ -27,6 +27,12 @@ def test_it_is_small_and_names_no_machine():
     assert (folder / "README.md").read_text().startswith("---\n")  # the hub's metadata
 
 
+def test_a_folder_of_its_name_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "bundled").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert SmolVLAAgent.from_pretrained("bundled", device="cpu").cameras == ("wrist", "scene")
+
+
 def test_lerobot_loads_it_as_it_is(agent):
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
