@@ -19,7 +19,6 @@ class Randomizer:
     def __init__(self, model: mujoco.MjModel) -> None:
         """Remembers the model as it was compiled, so that every episode starts from the same values."""
         self._model = model
-        self._table = model.geom("table").rgba.copy()
         self._ambient = model.vis.headlight.ambient.copy()
         self._fields = {
             name: getattr(model, name).copy()

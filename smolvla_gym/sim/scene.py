@@ -79,10 +79,10 @@ def object_name(index: int) -> str:
 
 
 def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
-    """Returns camera names as a tuple.
+    """Returns camera names as a tuple, each once; there may be none.
 
     Raises:
-        UnknownNameError: A name is none of ``CAMERAS``, or there are none.
+        UnknownNameError: A name is none of ``CAMERAS``.
     """
     names = tuple(cameras) if isinstance(cameras, (list, tuple)) else (cameras,)
     for name in names:
@@ -125,7 +125,6 @@ def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: flo
             rgba=[0.93, 0.93, 0.93, 1], contype=0, conaffinity=0, group=2,
         )  # fmt: skip
     model = spec.compile()
-    model.vis.global_.offwidth, model.vis.global_.offheight = 1280, 960
     # The D405 measures from 7 cm on; the near plane has to lie before the lens, not behind the fingertips.
     model.stat.extent = 1.0
     model.vis.map.znear, model.vis.map.zfar = 0.01, 10.0

@@ -23,7 +23,7 @@ from smolvla_gym.sim.scene import (
 )
 
 MAX_TIMESTEP = 0.004
-"""Longest physics time step in s at which a cube stays firmly between the jaws."""
+"""Upper bound of the physics time step in s: a control step is divided into as few equal ones as keep below it."""
 
 DEPTH_UNIT = 1e-4
 """The D405's unit of depth in m."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.scene import COLORS, MAX_OBJECTS, PARKING, ObjectKind
+from smolvla_gym.sim.scene import COLORS, GOAL_HEIGHT, MAX_OBJECTS, PARKING, ObjectKind
 from smolvla_gym.sim.world import World
 
 # Where objects may lie: x and y in m. Everything in it can be reached with the fingers pointing down.
@@ -80,7 +80,7 @@ class Task(ABC):
             fields["base"] = colors[base]
         yaws = rng.uniform(-np.pi, np.pi, num_objects) if randomization else np.zeros(num_objects)
         positions = np.column_stack([places[:num_objects], np.full(num_objects, self.kind.half_height)])
-        goal = np.array([*places[num_objects], 0.00075]) if self.has_goal else None
+        goal = np.array([*places[num_objects], GOAL_HEIGHT / 2]) if self.has_goal else None
         return Layout(phrase.format(**fields), colors, positions, yaws, target, base, goal)
 
     def _places(self, rng: np.random.Generator, gripper: str, count: int, randomization: int) -> Array:

@@ -162,9 +162,9 @@ class _Episode:
                     seed=self._seed, options={"joints": start, "opening": float(rng.random() < 0.7)}
                 )
         parts = [self._part(info["instruction"])]
-        left = -1
+        tail: int | None = None  # frames that are still recorded once the task is solved
         for _ in range(400):
-            if rng.random() < _INTERRUPTION and left < 0:
+            if tail is None and rng.random() < _INTERRUPTION:
                 by_policy = self._agent is not None and rng.random() < 0.6
                 observation, done = self._stray(observation) if by_policy else self._drag()
                 parts.append(self._part(info["instruction"]))
@@ -173,8 +173,11 @@ class _Episode:
             action = self._expert()
             self._note(parts[-1], observation, action)
             observation, _, done, _, info = env.step(action)
-            left = _TAIL if done and left < 0 else left - 1
-            if left == 0:
+            if tail is not None:
+                tail -= 1
+            elif done:
+                tail = _TAIL
+            if tail == 0:
                 break
         return [part for part in parts if len(part.states) > 1]
 
