@@ -85,6 +85,14 @@ class FaultError(SmolVLAGymError, RuntimeError):
     """The arm is held by a fault and refuses to move until ``clear_fault()`` and ``reset()``."""
 
 
+class NotHomedError(SmolVLAGymError, RuntimeError):
+    """The arm does not know its joint angles: it has to be homed before it may move."""
+
+
+class DeviceError(SmolVLAGymError, ConnectionError):
+    """A device that cannot be found, opened or talked to."""
+
+
 class CheckpointError(SmolVLAGymError, RuntimeError):
     """A checkpoint that cannot be read: absent, broken or truncated."""
 

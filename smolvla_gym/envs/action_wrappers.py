@@ -10,10 +10,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from smolvla_gym.envs.parol6_env import PAROL6Env
-from smolvla_gym.envs.safety import check_action
 from smolvla_gym.errors import OptionError
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import NUM_JOINTS
+from smolvla_gym.safety import check_action
 
 Action = NDArray[np.float32]
 

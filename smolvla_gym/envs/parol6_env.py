@@ -12,9 +12,9 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from smolvla_gym.envs.backend import Backend, Image, Reading
-from smolvla_gym.envs.safety import SafetyEvent, SafetyGate
 from smolvla_gym.errors import FaultError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Gripper
+from smolvla_gym.safety import SafetyEvent, SafetyGate
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]

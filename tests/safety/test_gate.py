@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvla_gym.envs.safety import SafetyGate
+from smolvla_gym.safety import SafetyGate
 from smolvla_gym.errors import ActionError
 from smolvla_gym.parol6 import ACTION_NAMES, JOINT_LOWER, JOINT_UPPER, MAX_ACCELERATION, MAX_SPEED, STANDBY
 

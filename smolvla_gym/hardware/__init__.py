@@ -1,0 +1,1 @@
+"""The real devices: the arm's control board on a serial line and RealSense cameras."""
