@@ -51,6 +51,9 @@ MAX_SPEED: Final = _constant(np.array([6500, 18000, 20000, 10000, 10000, 22000])
 MAX_ACCELERATION: Final = _constant(30000 / STEPS_PER_RAD)
 """Acceleration limits in rad/s^2, shape (6,): 30,000 microsteps/s^2, below both of the manufacturer's programs."""
 
+MAX_JERK: Final = _constant(np.array([450000, 750000, 960000, 300000, 300000, 810000]) / STEPS_PER_RAD)
+"""Jerk limits in rad/s^3, shape (6,): those of the manufacturer's planner, whose accelerations are higher than ours."""
+
 STALL_TORQUE: Final = _constant(np.array([0.65, 0.65, 0.45, 0.45, 0.45, 0.16]) * 0.85 * GEAR_RATIOS)
 """Upper bound of the torque at each joint in Nm, shape (6,): holding torque of the motors at the configured current."""
 

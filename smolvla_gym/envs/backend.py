@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import Array
+from smolvla_gym.safety import SafetyEvent
 
 Image = NDArray[np.uint8]
 
@@ -22,6 +23,7 @@ class Reading:
         observation: The observation as the env's space describes it.
         reward: Reward of the step; 0 where nobody can judge it.
         is_success: Whether the task is done; False where nobody can judge it.
+        safety: What the safety gate changed, and why.
         fault: Name of what holds the arm, or None.
         state_age_s: Age of the joint state in s.
         frame_age_s: Age of the oldest picture in s.
@@ -32,6 +34,7 @@ class Reading:
     observation: dict[str, Any]
     reward: float = 0.0
     is_success: bool = False
+    safety: tuple[SafetyEvent, ...] = ()
     fault: str | None = None
     state_age_s: float = 0.0
     frame_age_s: float = 0.0
@@ -39,7 +42,7 @@ class Reading:
 
 
 class Backend(ABC):
-    """A body. The environment knows spaces, limits and pacing; a backend knows how to move and to look."""
+    """A body. The environment knows spaces and episodes; a backend knows how to move safely and how to look."""
 
     @abstractmethod
     def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
@@ -51,19 +54,18 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def step(self, setpoint: Array, dt: float) -> Reading:
-        """Moves for one control step.
+    def step(self, action: Array, dt: float) -> Reading:
+        """Moves for one control step, through a ``SafetyGate``.
 
         Args:
-            setpoint: Joint targets in rad within all limits and gripper opening 0..1 for the end of the step,
-                shape (7,).
+            action: Joint targets in rad and gripper opening 0..1, finite, within limits or not, shape (7,).
             dt: Duration of the step in s.
         """
 
     @property
     @abstractmethod
     def commanded(self) -> Array:
-        """The joint angles in rad that the body was last told to hold, shape (6,)."""
+        """The joint angles in rad that the body was last sent to, shape (6,)."""
 
     @property
     @abstractmethod

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from smolvla_gym.envs.backend import Backend, Image, Reading
 from smolvla_gym.errors import FaultError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Gripper
-from smolvla_gym.safety import SafetyEvent, SafetyGate
+from smolvla_gym.safety import check_action
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]
@@ -74,7 +74,6 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self.task, self.gripper, self.control_hz, self.render_mode = task, gripper, control_hz, render_mode
         self.metadata = {**type(self).metadata, "render_fps": control_hz}
         self._dt = 1.0 / control_hz
-        self._gate = SafetyGate(self._dt)
         self._fault: str | None = None
         self._closed = False
         self._ready = False
@@ -127,11 +126,10 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self._refuse_if_closed()
         self._refuse_if_faulty()
         reading = self._backend.reset(self.np_random, options or {})
-        self._gate.reset(self._backend.commanded)
         self._ready = True
         if self.render_mode == "human":
             self._backend.show()
-        return reading.observation, self._info(reading, ())
+        return reading.observation, self._info(reading)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Moves for ``1 / control_hz`` s.
@@ -148,12 +146,11 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self._refuse_if_faulty()
         if not self._ready:
             raise gym.error.ResetNeeded("Call env.reset() before env.step().")
-        setpoint, events = self._gate.filter(action)
-        reading = self._backend.step(setpoint, self._dt)
+        reading = self._backend.step(check_action(action), self._dt)
         self._fault = reading.fault
         if self.render_mode == "human":
             self._backend.show()
-        info = self._info(reading, events)
+        info = self._info(reading)
         return reading.observation, reading.reward, reading.is_success, reading.fault is not None, info
 
     def expert_action(self) -> Action:
@@ -177,11 +174,11 @@ class PAROL6Env(gym.Env[Observation, Action]):
             self._closed = True
             self._backend.close()
 
-    def _info(self, reading: Reading, events: tuple[SafetyEvent, ...]) -> dict[str, Any]:
+    def _info(self, reading: Reading) -> dict[str, Any]:
         return {
             "instruction": self._backend.instruction,
             "is_success": reading.is_success,
-            "safety": events,
+            "safety": reading.safety,
             "fault": reading.fault,
             "timing": reading.timing,
             "frame_age_s": reading.frame_age_s,

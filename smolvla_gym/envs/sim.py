@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from smolvla_gym.envs.options import check_choice, check_control_hz, check_image_size
 from smolvla_gym.envs.parol6_env import RENDER_MODES, PAROL6Env
-from smolvla_gym.envs.sim_backend import REWARDS, SimBackend
+from smolvla_gym.envs.sim_backend import SimBackend
 from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import get_gripper
+from smolvla_gym.safety import SafetyGate
+from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
 from smolvla_gym.sim.world import World
-from smolvla_gym.tasks import get_task
+from smolvla_gym.tasks import REWARDS, Stage, get_task
 
 
 def make_sim_env(
@@ -71,9 +73,11 @@ def make_sim_env(
         depth=depth,
         quality=QUALITIES[render_quality],
     )
-    backend = SimBackend(
+    stage = Stage(
         world, chosen_task, control_hz=hz, randomization=randomization, num_objects=num_objects, reward=reward
     )
+    gate = SafetyGate(1.0 / hz, guard=CollisionGuard(gripper))
+    backend = SimBackend(stage, gate, control_hz=hz)
     return PAROL6Env(
         backend,
         task=task,

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from ruckig import ControlInterface, InputParameter, Ruckig, RuckigError, Synchronization, Trajectory
 
 from smolvla_gym.errors import ActionError
-from smolvla_gym.parol6 import ACTION_NAMES, JOINT_LOWER, JOINT_UPPER, MAX_ACCELERATION, MAX_SPEED, NUM_JOINTS, Array
+from smolvla_gym.parol6 import (
+    ACTION_NAMES,
+    JOINT_LOWER,
+    JOINT_UPPER,
+    MAX_ACCELERATION,
+    MAX_JERK,
+    MAX_SPEED,
+    NUM_JOINTS,
+    Array,
+)
 
 SafetyEvent = dict[str, Any]
-"""One intervention: ``rule`` (position, speed or acceleration), ``joint``, ``requested`` and ``allowed``.
+"""One intervention: ``rule`` (position, speed, acceleration or collision), ``joint``, ``requested`` and ``allowed``.
 
-Positions are in rad (the gripper: 0..1), speeds in rad/s, accelerations in rad/s^2.
+Positions are in rad (the gripper: 0..1), speeds in rad/s, accelerations in rad/s^2. A collision has no joint: it was
+requested that the parts named there touch.
 """
 
 # Six joints are too few for numpy to pay: the gate runs in every control step and works on plain floats.
 _LOWER = (*JOINT_LOWER.tolist(), 0.0)
 _UPPER = (*JOINT_UPPER.tolist(), 1.0)
-_ACCELERATION = tuple(MAX_ACCELERATION.tolist())
 # Float32 actions at a limit round to either side of it; that is no event.
 _TOLERANCE = 1e-5
+
+_Floats = list[float]
+
+
+class Guard(Protocol):
+    """Knows which poses must not be commanded."""
+
+    def depth(self, joints: Sequence[float], opening: float) -> tuple[float, str]:
+        """Tells how deep a pose is in what it must not touch.
+
+        Args:
+            joints: Six joint angles in rad.
+            opening: Opening of the gripper, 0..1.
+
+        Returns:
+            The depth in m, 0 where nothing is touched, and what touches what.
+        """
 
 
 def check_action(action: object, names: Sequence[str] = ACTION_NAMES) -> Array:
@@ -55,88 +81,202 @@ def check_action(action: object, names: Sequence[str] = ACTION_NAMES) -> Array:
 class SafetyGate:
     """Clamps, limits and refuses.
 
-    Targets may jump; the setpoints that come out head straight for them in joint space, within the speed and
-    acceleration limits counted from the last commanded setpoint, and come to rest there without passing it.
+    Targets may jump; the commanded motion goes for them within the limits of speed, acceleration and jerk, counted
+    from the last commanded state, arrives with all joints together and comes to rest there. At any moment the fastest
+    stop stays within the joint limits and touches nothing that the guard knows.
     """
 
-    def __init__(self, dt: float, speed_scale: float = 1.0) -> None:
+    def __init__(self, period: float, *, speed_scale: float = 1.0, guard: Guard | None = None) -> None:
         """Prepares the gate.
 
         Args:
-            dt: Time between two setpoints in s.
+            period: Time in s in which a target is expected to be reached; only what events tell depends on it.
             speed_scale: Share of the speed limits that may be used, in (0, 1].
+            guard: Knows which poses must not be commanded; None: all may.
         """
-        self._dt = dt
-        self._max_speed = [speed_scale * speed for speed in MAX_SPEED.tolist()]
-        self._position = [0.0] * NUM_JOINTS
-        self._velocity = [0.0] * NUM_JOINTS
+        self._period, self._guard = period, guard
+        self._max_speed: _Floats = (speed_scale * MAX_SPEED).tolist()
+        self._otg = Ruckig(NUM_JOINTS)
+        self._input = InputParameter(NUM_JOINTS)
+        self._input.max_velocity = self._max_speed
+        self._braking = InputParameter(NUM_JOINTS)
+        self._braking.control_interface = ControlInterface.Velocity
+        self._braking.synchronization = Synchronization.No
+        self._braking.target_velocity = [0.0] * NUM_JOINTS
+        for limits in (self._input, self._braking):
+            limits.max_acceleration, limits.max_jerk = MAX_ACCELERATION.tolist(), MAX_JERK.tolist()
+        self._stop = Trajectory(NUM_JOINTS)
+        self.reset(0.5 * (JOINT_LOWER + JOINT_UPPER))
 
-    def reset(self, position: Array) -> None:
-        """Starts from a joint position in rad, shape (6,), at rest: the first setpoint is near the measured pose."""
-        self._position = np.asarray(position, dtype=np.float64).tolist()
-        self._velocity = [0.0] * NUM_JOINTS
+    # -- the commanded state ---------------------------------------------------------------------------------------
 
-    def filter(self, action: object) -> tuple[Array, tuple[SafetyEvent, ...]]:
-        """Turns an action into the next setpoint.
+    @property
+    def position(self) -> Array:
+        """Commanded joint angles in rad, shape (6,)."""
+        return np.array(self._position)
+
+    @property
+    def velocity(self) -> Array:
+        """Commanded joint speeds in rad/s, shape (6,)."""
+        return np.array(self._velocity)
+
+    @property
+    def opening(self) -> float:
+        """Commanded opening of the gripper, 0 closed to 1 open."""
+        return self._opening
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the commanded motion has come to its end."""
+        return self._plan is None or self._time >= self._plan.duration
+
+    def reset(self, joints: Array, opening: float = 1.0) -> None:
+        """Starts at rest.
+
+        Args:
+            joints: Measured joint angles in rad, shape (6,); where they lie outside the limits the arm may only come
+                back.
+            opening: Measured opening of the gripper, 0..1.
+        """
+        self._position: _Floats = np.asarray(joints, dtype=np.float64).tolist()
+        self._velocity, self._acceleration = [0.0] * NUM_JOINTS, [0.0] * NUM_JOINTS
+        self._opening = min(max(float(opening), 0.0), 1.0)
+        self._plan: Trajectory | None = None
+        self._time = 0.0
+        self._lower = [min(a, b) for a, b in zip(self._position, _LOWER, strict=False)]
+        self._upper = [max(a, b) for a, b in zip(self._position, _UPPER, strict=False)]
+        self._depth = self._guard.depth(self._position, self._opening)[0] if self._guard else 0.0
+
+    # -- motion ----------------------------------------------------------------------------------------------------
+
+    def aim(self, action: object) -> tuple[SafetyEvent, ...]:
+        """Goes for a new target from the present commanded state.
 
         Args:
             action: Absolute joint targets in rad and gripper opening 0..1, shape (7,), any floating-point type.
 
         Returns:
-            The setpoint at the end of this step, shape (7,), and what was changed and why.
+            What was changed and why.
 
         Raises:
             ActionError: As from :func:`check_action`; the gate's state is unchanged.
         """
-        dt, events = self._dt, list[SafetyEvent]()
-        requested: list[float] = check_action(action).tolist()
+        requested: _Floats = check_action(action).tolist()
         target = [min(max(value, low), high) for value, low, high in zip(requested, _LOWER, _UPPER, strict=True)]
-        for i, (value, allowed) in enumerate(zip(requested, target, strict=True)):
-            if abs(value - allowed) > _TOLERANCE:
-                events.append(_event("position", i, value, allowed))
-
-        distance = [goal - position for goal, position in zip(target, self._position, strict=False)]
-        wanted = [way / dt for way in distance]
-        for i, (speed, limit) in enumerate(zip(wanted, self._max_speed, strict=True)):
-            if abs(speed) > limit * (1.0 + _TOLERANCE):
-                events.append(_event("speed", i, speed, limit if speed > 0.0 else -limit))
-        share = _common_share(wanted, self._max_speed)
-        cruise = [speed * share for speed in wanted]
-        braking = [_braking_speed(abs(way), limit, dt) for way, limit in zip(distance, _ACCELERATION, strict=True)]
-        share = _common_share(cruise, braking)
-        for i, limit in enumerate(_ACCELERATION):
-            before, speed = self._velocity[i], cruise[i] * share
-            velocity = min(max(speed, before - limit * dt), before + limit * dt)
+        events = [
+            _event("position", ACTION_NAMES[i], value, allowed)
+            for i, (value, allowed) in enumerate(zip(requested, target, strict=True))
+            if abs(value - allowed) > _TOLERANCE
+        ]
+        self._opening = target.pop()
+        plan = self._plan_to(target)
+        if plan is None:  # a numerical failure: the plan at hand ends at rest too
+            return tuple(events)
+        self._plan, self._time = plan, 0.0
+        reached, speeds, _ = plan.at_time(self._period)
+        for i, alone in enumerate(plan.independent_min_durations):
+            wanted = (target[i] - self._position[i]) / self._period
+            allowed = min(max(wanted, -self._max_speed[i]), self._max_speed[i])
+            if abs(wanted) > self._max_speed[i] * (1.0 + _TOLERANCE):
+                events.append(_event("speed", ACTION_NAMES[i], wanted, allowed))
             # A joint that only keeps pace with a slower one is not told of; the slower one is.
-            limited = abs(cruise[i]) > braking[i] or velocity != speed
-            if limited and abs(cruise[i] - velocity) > _TOLERANCE * self._max_speed[i]:
-                events.append(_event("acceleration", i, (cruise[i] - before) / dt, (velocity - before) / dt))
-            position = min(max(self._position[i] + velocity * dt, _LOWER[i]), _UPPER[i])
-            self._velocity[i] = (position - self._position[i]) / dt
-            self._position[i] = position
-        return np.array([*self._position, target[NUM_JOINTS]]), tuple(events)
+            missed = abs(allowed * self._period - (reached[i] - self._position[i]))
+            if alone > self._period and missed > _TOLERANCE * self._max_speed[i] * self._period:
+                before = self._velocity[i]
+                rates = ((allowed - before) / self._period, (speeds[i] - before) / self._period)
+                events.append(_event("acceleration", ACTION_NAMES[i], *rates))
+        return tuple(events)
+
+    def hold(self) -> None:
+        """Brings the arm to rest as fast as its limits allow."""
+        stop = Trajectory(NUM_JOINTS)
+        self._brake(self._position, self._velocity, self._acceleration, stop)
+        self._plan, self._time = stop, 0.0
+
+    def advance(self, dt: float) -> tuple[SafetyEvent, ...]:
+        """Moves the commanded state along its way.
+
+        Args:
+            dt: Time that passes in s.
+
+        Returns:
+            An event where the guard turned the motion into a stop.
+        """
+        if self.at_rest or self._plan is None:
+            return ()
+        events = self._guarded(dt)
+        self._time += dt
+        self._take(self._plan.at_time(self._time))
+        return events
+
+    def travel(self, dt: float, steps: int) -> tuple[Array, Array, tuple[SafetyEvent, ...]]:
+        """Moves the commanded state along its way, and returns the way.
+
+        Args:
+            dt: Time that passes in s.
+            steps: How many equal parts of it are wanted.
+
+        Returns:
+            Joint angles in rad and speeds in rad/s in the middle of each part, shape (steps, 6) each, and events.
+        """
+        events = () if self.at_rest else self._guarded(dt)
+        if self.at_rest or self._plan is None:
+            return np.tile(self._position, (steps, 1)), np.zeros((steps, NUM_JOINTS)), events
+        middles = [self._plan.at_time(self._time + (i + 0.5) * dt / steps) for i in range(steps)]
+        self._time += dt
+        self._take(self._plan.at_time(self._time))
+        positions = np.array([middle[0] for middle in middles])
+        return np.clip(positions, self._lower, self._upper), np.array([middle[1] for middle in middles]), events
+
+    def _take(self, state: tuple[_Floats, _Floats, _Floats]) -> None:
+        position, self._velocity, self._acceleration = state
+        self._position = [min(max(p, a), b) for p, a, b in zip(position, self._lower, self._upper, strict=True)]
+
+    def _plan_to(self, target: _Floats) -> Trajectory | None:
+        """Returns a motion to rest at joint angles in rad, or None where none could be computed."""
+        way = self._input
+        way.current_position, way.current_velocity = self._position, self._velocity
+        way.current_acceleration, way.target_position = self._acceleration, target
+        # Waiting for a slower joint may swing a joint out and back; where that would leave the limits nobody waits.
+        for synchronization in (Synchronization.Time, Synchronization.No):
+            way.synchronization = synchronization
+            plan = Trajectory(NUM_JOINTS)
+            try:
+                self._otg.calculate(way, plan)
+            except RuckigError:
+                continue
+            if synchronization == Synchronization.No or self._stays_inside(plan):
+                return plan
+        return None
+
+    def _stays_inside(self, plan: Trajectory) -> bool:
+        return all(
+            bound.min >= low - _TOLERANCE and bound.max <= high + _TOLERANCE
+            for bound, low, high in zip(plan.position_extrema, self._lower, self._upper, strict=True)
+        )
+
+    def _guarded(self, dt: float) -> tuple[SafetyEvent, ...]:
+        """Turns the plan into a stop where the state after dt, or the fastest stop from there, would touch anything."""
+        if self._guard is None or self._plan is None:
+            return ()
+        position, velocity, acceleration = self._plan.at_time(self._time + dt)
+        self._brake(position, velocity, acceleration, self._stop)
+        depth, what = self._guard.depth(position, self._opening)
+        if depth <= self._depth:
+            end = self._stop.at_time(self._stop.duration)[0]
+            depth_at_stop, what = self._guard.depth(end, self._opening)
+            if depth_at_stop <= self._depth:
+                # Out of what it touched at the beginning it may come, not back in.
+                self._depth = depth
+                return ()
+        self.hold()
+        return ({"rule": "collision", "joint": None, "requested": what, "allowed": "no contact"},)
+
+    def _brake(self, position: _Floats, velocity: _Floats, acceleration: _Floats, stop: Trajectory) -> None:
+        way = self._braking
+        way.current_position, way.current_velocity, way.current_acceleration = position, velocity, acceleration
+        self._otg.calculate(way, stop)
 
 
-def _event(rule: str, component: int, requested: float, allowed: float) -> SafetyEvent:
-    return {"rule": rule, "joint": ACTION_NAMES[component], "requested": requested, "allowed": allowed}
-
-
-def _braking_speed(distance: float, acceleration: float, dt: float) -> float:
-    """Returns the highest speed in rad/s from which a joint can still come to rest within a distance in rad.
-
-    In steps of ``a * dt`` a joint that brakes with all its acceleration has the speeds k + f, k - 1 + f, .., f and
-    passes ``(k + 1) * f + k * (k + 1) / 2`` steps of ``a * dt^2``, for a whole k and f in 0..1.
-    """
-    step = (1.0 - 1e-6) * acceleration * dt  # what is left over makes up for rounding
-    way = distance / (step * dt)
-    k = math.floor((math.sqrt(8.0 * way + 1.0) - 1.0) / 2.0)
-    return step * (k + (way - k * (k + 1.0) / 2.0) / (k + 1.0))
-
-
-def _common_share(speeds: Sequence[float], ceilings: Sequence[float]) -> float:
-    """Returns the factor that brings speeds below a ceiling, the same for all joints: they stay on a straight line."""
-    share = 1.0
-    for speed, ceiling in zip(speeds, ceilings, strict=True):
-        if abs(speed) * share > ceiling:
-            share = ceiling / abs(speed)
-    return share
+def _event(rule: str, joint: str, requested: float, allowed: float) -> SafetyEvent:
+    return {"rule": rule, "joint": joint, "requested": requested, "allowed": allowed}

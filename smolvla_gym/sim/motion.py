@@ -19,17 +19,17 @@ SPEED_CAP = 50000 / STEPS_PER_RAD
 
 
 @cache
-def _coefficients(steps: int, dt: float) -> tuple[Array, Array, Array, float, Array]:
+def _coefficients(steps: int, dt: float) -> tuple[Array, Array, float, Array]:
     """Returns what depends on the time step alone.
 
     With a constant target the law is linear: this is its exact solution over dt, not an Euler step, and the sum of all
-    steps: ``path = decay * position + weights @ targets``.
+    steps: ``path = decay * position + weights @ aims``.
     """
     blend = 1.0 - float(np.exp(-GAIN * dt))
     powers: Array = np.power(1.0 - blend, np.arange(steps + 1), dtype=np.float64)
     n = np.arange(steps)
     weights = blend * np.tril(powers[np.abs(n[:, None] - n)])
-    return (n[:, None] + 1.0) / steps, powers[1:, None], weights, blend, SPEED_CAP * dt
+    return powers[1:, None], weights, blend, SPEED_CAP * dt
 
 
 class MotionLaw:
@@ -48,31 +48,28 @@ class MotionLaw:
         """Sets the counters in rad, shape (6,), at rest."""
         self.position = np.array(position, dtype=np.float64)
 
-    def trajectory(self, start: Array, end: Array, steps: int, dt: float) -> Array:
-        """Moves along targets that go straight from one setpoint to the next, and returns the way.
+    def follow(self, targets: Array, speeds: Array, dt: float) -> Array:
+        """Moves after a sequence of move commands, and returns the way.
 
         Args:
-            start: Setpoint at the beginning in rad, shape (6,).
-            end: Setpoint at the end in rad, shape (6,).
-            steps: Number of physics steps between them.
-            dt: Duration of one of them in s.
+            targets: Commanded joint angles in rad, shape (steps, 6); each is in force for dt.
+            speeds: Speeds in rad/s that are sent with them, shape (steps, 6).
+            dt: Duration of a step in s.
 
         Returns:
             The counters after each step in rad, shape (steps, 6).
         """
-        shares, decay, weights, blend, cap = _coefficients(steps, dt)
-        way = end - start
-        lead = way * (FEED_FORWARD / (steps * dt * GAIN))
-        aims = start + lead + way * shares
+        decay, weights, blend, cap = _coefficients(len(targets), dt)
+        aims = targets + speeds * (FEED_FORWARD / GAIN)
         position = self.position
         path: Array
         # The counters stay between where they are and where they are sent: is any of it farther than one capped step?
-        corners = np.array([position, start + lead, end + lead])
-        if (blend * (corners.max(axis=0) - corners.min(axis=0)) <= cap).all():
+        low, high = np.minimum(position, aims.min(axis=0)), np.maximum(position, aims.max(axis=0))
+        if (blend * (high - low) <= cap).all():
             path = decay * position + weights @ aims
             position = path[-1].copy()
         else:
-            path = np.empty((steps, NUM_JOINTS))
+            path = np.empty_like(aims)
             for i, aim in enumerate(aims):
                 position = position + np.minimum(np.maximum(blend * (aim - position), -cap), cap)
                 path[i] = position

@@ -91,6 +91,15 @@ def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def arm_spec(gripper: Gripper) -> mujoco.MjSpec:
+    """Returns the arm with a gripper and nothing around it."""
+    spec = mujoco.MjSpec.from_file(str(asset_path("mjcf", "parol6.xml")))
+    tool = mujoco.MjSpec.from_file(str(asset_path("mjcf", f"{gripper.name}.xml")))
+    spec.site("flange").attach_body(tool.body("gripper"), GRIPPER_PREFIX, "")
+    spec.modelname = "PAROL6"
+    return spec
+
+
 def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: float) -> mujoco.MjModel:
     """Compiles the scene.
 
@@ -103,11 +112,8 @@ def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: flo
     Returns:
         The compiled model. Bodies: the arm's, ``object_0`` .. ``object_2`` and ``goal``.
     """
-    spec = mujoco.MjSpec.from_file(str(asset_path("mjcf", "parol6.xml")))
-    tool = mujoco.MjSpec.from_file(str(asset_path("mjcf", f"{gripper.name}.xml")))
-    spec.site("flange").attach_body(tool.body("gripper"), GRIPPER_PREFIX, "")
+    spec = arm_spec(gripper)
     spec.camera(GRIPPER_PREFIX + "wrist").name = "wrist"
-    spec.modelname = "PAROL6"
     spec.option.timestep = timestep
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC

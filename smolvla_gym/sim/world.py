@@ -1,4 +1,4 @@
-"""The simulated arm on its table: physics, the board's motion law and the cameras, without any task."""
+"""The simulated arm on its table: physics and cameras, without any task and whoever drives the motors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps_from_rad
-from smolvla_gym.sim.motion import MotionLaw
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
     CAMERA_RESOLUTION,
@@ -102,10 +101,8 @@ class World:
         self._eyes = OffscreenRenderer(self.model, quality, image_size)
         self._overview: OffscreenRenderer | None = None
 
-        self._motion = MotionLaw()
-        self._setpoint: Array = np.zeros(NUM_JOINTS)
+        self._motors: Array = np.zeros(NUM_JOINTS)
         self._jaw_target = 0.0
-        self._jaw_reach = gripper.jaw_speed * self.timestep * np.arange(1, self.steps + 1)
         jaws = [GRIPPER_PREFIX + n for n in ("jaw_left", "jaw_right")]
         self._arm_qpos = np.array([self.model.joint(f"joint_{i + 1}").qposadr[0] for i in range(NUM_JOINTS)])
         self._jaw_qpos = np.array([self.model.joint(n).qposadr[0] for n in jaws])
@@ -121,7 +118,7 @@ class World:
     @property
     def joints(self) -> Array:
         """Joint angles in rad as the board reports them, whole microsteps, shape (6,)."""
-        return rad_from_steps(steps_from_rad(self._motion.position))
+        return rad_from_steps(steps_from_rad(self._motors))
 
     @property
     def opening(self) -> float:
@@ -176,8 +173,7 @@ class World:
         The objects are parked; place them with :meth:`place_object` and end with :meth:`settle`.
         """
         mujoco.mj_resetData(self.model, self.data)
-        self._motion.reset(joints)
-        self._setpoint = np.array(joints, dtype=np.float64)
+        self._motors = np.array(joints, dtype=np.float64)
         self._jaw_target = self._jaw_command(opening)
         self.data.qpos[self._arm_qpos] = joints
         self.data.qpos[self._jaw_qpos] = self._jaw_target
@@ -209,20 +205,22 @@ class World:
         mujoco.mj_forward(self.model, self.data)
         option.enableflags |= sleep
 
-    def advance(self, setpoint: Array) -> None:
-        """Lets one control step pass.
+    def drive(self, motors: Array, opening: float) -> None:
+        """Lets time pass while the motors turn.
 
         Args:
-            setpoint: Joint targets in rad and gripper opening 0..1 for the end of the step, shape (7,). The board is
-                sent straight lines between setpoints, as the real one is.
+            motors: Joint angles in rad that the steppers turn to in each physics step, shape (steps, 6); the joints
+                follow as far as their torque allows.
+            opening: Where the gripper is sent, 0..1.
         """
-        path = self._motion.trajectory(self._setpoint, setpoint[:NUM_JOINTS], self.steps, self.timestep)
-        self._setpoint = np.array(setpoint[:NUM_JOINTS])
-        jaw_travel = self._jaw_command(setpoint[NUM_JOINTS]) - self._jaw_target
-        jaws = self._jaw_target + np.clip(jaw_travel, -self._jaw_reach, self._jaw_reach)
+        steps = len(motors)
+        self._motors = np.array(motors[-1])
+        travel = self._jaw_command(opening) - self._jaw_target
+        reach = self.gripper.jaw_speed * self.timestep * np.arange(1, steps + 1)
+        jaws = self._jaw_target + np.clip(travel, -reach, reach)
         self._jaw_target = float(jaws[-1])
-        controls = np.empty((self.steps, self.model.nu))
-        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = path, jaws[:, None]
+        controls = np.empty((steps, self.model.nu))
+        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = motors, jaws[:, None]
         model, data = self.model, self.data
         for control in controls:
             data.ctrl = control

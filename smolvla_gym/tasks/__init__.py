@@ -9,6 +9,7 @@ from smolvla_gym.tasks.place import Place
 from smolvla_gym.tasks.push import Push
 from smolvla_gym.tasks.reach import Reach
 from smolvla_gym.tasks.stack import Stack
+from smolvla_gym.tasks.stage import REWARDS, Stage
 
 TASKS: dict[str, Task] = {task.name: task for task in (Reach(), Lift(), Place(), Stack(), Push())}
 """All tasks by name."""
@@ -26,4 +27,4 @@ def get_task(name: str) -> Task:
         raise UnknownNameError("task", name, TASKS) from None
 
 
-__all__ = ["TASKS", "Layout", "Task", "get_task"]
+__all__ = ["REWARDS", "TASKS", "Layout", "Stage", "Task", "get_task"]

@@ -30,6 +30,11 @@ def make(gripper="ssg48", control_hz=30.0):
     return world
 
 
+def advance(world, setpoint):
+    """One control step, in which the motors turn straight to a setpoint."""
+    world.drive(np.linspace(world.joints, setpoint[:6], world.steps + 1)[1:], setpoint[6])
+
+
 def measured(world):
     """Joint angles of the bodies themselves, not of the step counters."""
     return np.array([world.data.joint(f"joint_{i}").qpos[0] for i in range(1, 7)])
@@ -65,7 +70,7 @@ def test_a_held_pose_does_not_sag(gripper):
         assert world.data.tree_asleep[0] < 0  # it is held, not frozen
         deflections = []
         for _ in range(60):
-            world.advance(np.append(pose, 1.0))
+            advance(world, np.append(pose, 1.0))
             deflections.append(np.rad2deg(np.abs(measured(world) - pose)))
         assert np.max(deflections) < 0.1, np.rad2deg(pose).round(1)
         drift = np.abs(np.subtract(deflections[-1], deflections[29]))
@@ -79,7 +84,7 @@ def test_a_payload_of_half_a_kilogram_is_held_too():
     world.settle()
     world.data.body("gripper/gripper").xfrc_applied[2] = -0.5 * 9.81
     for _ in range(60):
-        world.advance(np.append(pose, 1.0))
+        advance(world, np.append(pose, 1.0))
     deflection = np.rad2deg(measured(world) - pose)
     assert deflection[4] < -0.05  # the rotor gives way a little in its magnetic field, as a real one does
     assert np.max(np.abs(deflection)) < 0.2
@@ -90,14 +95,14 @@ def test_a_control_step_takes_its_time_exactly(control_hz):
     world = make(control_hz=control_hz)
     start = np.append(start_pose(world.gripper), 1.0)
     for n in range(1, 21):
-        world.advance(start)
+        advance(world, start)
         assert world.data.time == pytest.approx(n / control_hz, abs=1e-9)
     assert world.timestep <= 0.004 + 1e-12
 
 
 def test_what_is_derived_belongs_to_the_state_it_is_read_with():
     world = make()
-    world.advance(np.append(start_pose(world.gripper) + 0.02, 0.0))
+    advance(world, np.append(start_pose(world.gripper) + 0.02, 0.0))
     tool = world.tool_position
     mujoco.mj_kinematics(world.model, world.data)
     np.testing.assert_array_equal(world.tool_position, tool)
@@ -114,7 +119,7 @@ def grip(gripper, seconds=1.0):
         world.place_object(i, PARKING[i], 0.0)
     world.settle()
     for _ in range(int(30 * seconds)):
-        world.advance(np.append(joints, 0.0))
+        advance(world, np.append(joints, 0.0))
     cube = world.model.geom("object_0").id
     forces = dict.fromkeys(("gripper/pad_left", "gripper/pad_right"), 0.0)
     for i in range(world.data.ncon):
@@ -141,13 +146,13 @@ def test_a_gripped_cube_is_carried_and_falls_when_let_go(gripper):
     x, y, z = world.tool_position
     up = solve((x, y, z + 0.06), np.pi / 2, world.gripper, joints[5])
     for share in np.linspace(0, 1, 45):
-        world.advance(np.append(joints + share * (up - joints), 0.0))
+        advance(world, np.append(joints + share * (up - joints), 0.0))
     for _ in range(30):
-        world.advance(np.append(up, 0.0))
+        advance(world, np.append(up, 0.0))
     assert world.object_position(0)[2] > 0.06
     assert np.linalg.norm(world.object_position(0) - world.tool_position) < 0.006
     for _ in range(30):
-        world.advance(np.append(up, 1.0))
+        advance(world, np.append(up, 1.0))
     assert world.released(0)
     assert world.object_position(0)[2] < 0.03
 
@@ -157,13 +162,13 @@ def test_jaws_take_their_time_and_meet_their_ends(gripper, seconds):
     world = make(gripper)
     hold = start_pose(world.gripper)
     jaw = world.data.joint("gripper/jaw_left").qpos
-    world.advance(np.append(hold, 0.0))
+    advance(world, np.append(hold, 0.0))
     assert jaw[0] > 0.5 * world.gripper.stroke
     for _ in range(int(np.ceil(30 * seconds)) + 3):
-        world.advance(np.append(hold, 0.0))
+        advance(world, np.append(hold, 0.0))
     assert jaw[0] == pytest.approx(0.0, abs=0.0005)
     for _ in range(int(np.ceil(30 * seconds)) + 3):
-        world.advance(np.append(hold, 1.0))
+        advance(world, np.append(hold, 1.0))
     assert jaw[0] == pytest.approx(world.gripper.stroke, rel=0.03)
 
 
@@ -173,6 +178,6 @@ def test_an_electric_gripper_stops_half_way_and_an_air_gripper_does_not():
         reported = []
         for opening in (0.25, 0.6):
             for _ in range(20):
-                world.advance(np.append(start_pose(world.gripper), opening))
+                advance(world, np.append(start_pose(world.gripper), opening))
             reported.append(world.opening)
         assert reported == pytest.approx(expected, abs=0.03)

@@ -237,7 +237,7 @@ def test_the_wrong_cube_lifted_is_no_success(make):
     backend = env.unwrapped.backend
     world, right = scene(env)
     wrong = replace(right, target=1 - right.target)
-    task, lifted = backend.task, 0
+    task, lifted = backend.stage.task, 0
     for _ in range(150):
         action = np.clip(task.expert(world, wrong), env.action_space.low, env.action_space.high)
         *_, terminated, _, _ = env.step(action.astype(np.float32))

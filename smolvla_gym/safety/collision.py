@@ -1,0 +1,93 @@
+"""Poses that must not be commanded: the arm in itself, in the table, or outside its workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+from smolvla_gym.errors import OptionError
+from smolvla_gym.parol6 import JOINT_NAMES, get_gripper
+from smolvla_gym.sim.scene import GRIPPER_PREFIX, arm_spec
+
+Box = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+WORKSPACE: Box = ((-0.50, -0.50, 0.0), (0.50, 0.50, 0.75))
+"""Where the tool centre point may be, in m: two corners. It holds all that the arm reaches above its table."""
+
+
+class CollisionGuard:
+    """Looks a commanded pose up in MuJoCo: arm, gripper and table touch or they do not."""
+
+    def __init__(self, gripper: str, workspace: Box = WORKSPACE) -> None:
+        """Builds the model of the arm alone.
+
+        Args:
+            gripper: Name of the gripper.
+            workspace: Lowest and highest corner in m of the box that the tool centre point stays in.
+
+        Raises:
+            UnknownNameError: There is no gripper of this name.
+            OptionError: The workspace is no box.
+        """
+        mounted = get_gripper(gripper)
+        self._low, self._high = check_workspace(workspace)
+        spec = arm_spec(mounted)
+        spec.worldbody.add_geom(name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1])
+        self._model = spec.compile()
+        self._data = mujoco.MjData(self._model)
+        jaws = [GRIPPER_PREFIX + name for name in ("jaw_left", "jaw_right")]
+        self._arm = [self._model.joint(name).qposadr[0] for name in JOINT_NAMES]
+        self._jaws = [self._model.joint(name).qposadr[0] for name in jaws]
+        self._stroke = mounted.stroke
+        self._tcp = self._model.site(GRIPPER_PREFIX + "tcp").id
+
+    def depth(self, joints: Sequence[float], opening: float) -> tuple[float, str]:
+        """Tells how deep a pose is in what it must not touch.
+
+        Args:
+            joints: Six joint angles in rad.
+            opening: Opening of the gripper, 0..1.
+
+        Returns:
+            The depth in m, 0 where nothing is touched, and what touches what.
+        """
+        model, data = self._model, self._data
+        data.qpos[self._arm] = joints
+        data.qpos[self._jaws] = opening * self._stroke
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        deepest, what = 0.0, ""
+        if data.ncon:
+            distances = data.contact.dist
+            first = int(np.argmin(distances))
+            if distances[first] < 0.0:
+                deepest = -float(distances[first])
+                what = " and ".join(self._name(geom) for geom in data.contact.geom[first])
+        for value, low, high in zip(data.site_xpos[self._tcp].tolist(), self._low, self._high, strict=True):
+            outside = max(low - value, value - high)
+            if outside > deepest:
+                deepest, what = outside, "the tool and the border of the workspace"
+        return deepest, what
+
+    def _name(self, geom: int) -> str:
+        body = int(self._model.geom_bodyid[geom])
+        return "the table" if body == 0 else self._model.body(body).name.removeprefix(GRIPPER_PREFIX)
+
+
+def check_workspace(workspace: object) -> Box:
+    """Returns a workspace as two corners.
+
+    Raises:
+        OptionError: It is not two points in m, the second above the first in each axis.
+    """
+    allowed = "((x, y, z), (x, y, z)), the lowest and the highest corner of a box in m"
+    try:
+        corners = np.asarray(workspace, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError("workspace", workspace, allowed) from None
+    if corners.shape != (2, 3) or not np.isfinite(corners).all() or not (corners[0] < corners[1]).all():
+        raise OptionError("workspace", workspace, allowed)
+    low, high = corners.tolist()
+    return (low[0], low[1], low[2]), (high[0], high[1], high[2])

@@ -1,0 +1,85 @@
+"""A task set up in a world: what the simulated arm and the virtual real one have in common."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.randomization import Randomizer
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.base import Layout, Task
+
+REWARDS: Final = ("dense", "sparse")
+
+
+class Stage:
+    """Lays episodes out and judges them.
+
+    Attributes:
+        world: The arm and its objects.
+        task: What is to be done there.
+    """
+
+    def __init__(
+        self, world: World, task: Task, *, control_hz: float, randomization: int, num_objects: int, reward: str
+    ) -> None:
+        """Takes over a world.
+
+        Args:
+            world: The arm and its objects.
+            task: What is to be done there.
+            control_hz: How often a second :meth:`judge` is asked.
+            randomization: 0 none, 1 object poses, 2 also colours, lights, cameras, friction and a small delay.
+            num_objects: How many objects lie on the table.
+            reward: ``"dense"`` or ``"sparse"``.
+        """
+        self.world, self.task = world, task
+        self._randomization, self._num_objects, self._reward = randomization, num_objects, reward
+        self._randomizer = Randomizer(world.model)
+        self._needed = max(1, round(task.hold_time * control_hz))
+        self._held = 0
+        self._layout: Layout | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The scene of the present episode.
+
+        Raises:
+            RuntimeError: There was no reset yet.
+        """
+        if self._layout is None:
+            raise RuntimeError("There is no episode yet: call env.reset() first.")
+        return self._layout
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """Draws the scene of a new episode; nothing moves yet."""
+        self._layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
+
+    def arrange(self, rng: np.random.Generator) -> int:
+        """Puts the drawn scene into the world, around the arm as it stands.
+
+        Returns:
+            How many control steps commands are delayed in this episode.
+        """
+        delay = self._randomizer.apply(rng, self.layout.colors, self._randomization)
+        self.task.arrange(self.world, self.layout)
+        self.world.settle()
+        self._held = 0
+        return delay
+
+    def judge(self) -> tuple[float, bool]:
+        """Judges a control step.
+
+        Returns:
+            The reward, 0..1, and whether the task is done.
+        """
+        self._held = self._held + 1 if self.task.achieved(self.world, self.layout) else 0
+        success = self._held >= self._needed
+        progress = self.task.progress(self.world, self.layout) if self._reward == "dense" else 0.0
+        return (1.0 if success else progress), success
+
+    def expert(self) -> Array:
+        """Returns what the task's expert would do now: joint targets in rad and opening 0..1, shape (7,)."""
+        return self.task.expert(self.world, self.layout)
