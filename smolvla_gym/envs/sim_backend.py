@@ -68,8 +68,8 @@ class SimBackend(Backend):
     @override
     def step(self, action: Array, dt: float) -> Reading:
         events = self._gate.aim(action)
-        *way, stops = self._gate.travel(dt, self.world.steps)
-        self._pending.append((*way, self._gate.opening))
+        targets, speeds, stops = self._gate.travel(dt, self.world.steps)
+        self._pending.append((targets, speeds, self._gate.opening))
         targets, speeds, opening = self._pending.popleft()
         self.world.drive(self._motion.follow(targets, speeds, self.world.timestep), opening)
         reading = self._reading()
