@@ -1,0 +1,257 @@
+"""The grippers as the control board meets them: on the CAN bus or at its first output.
+
+The mechanics are somebody else's: a gripper says by ``target_opening`` where its drive wants the jaws, and is told by
+``advance`` where they really are. Openings run from 0 (closed) to 1 (open).
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum, IntEnum
+
+import numpy as np
+
+from smolvla_gym.hardware.protocol import GripperFlag, GripperObject
+from smolvla_gym.parol6 import GRIPPERS, get_gripper
+
+
+class Can(IntEnum):
+    """Commands on the CAN bus."""
+
+    CLEAR_ERROR = 1
+    STATUS = 60
+    OPERATE = 61
+    CALIBRATE = 62
+
+
+class NoGripper:
+    """An empty flange: nobody answers. Also what all grippers have in common.
+
+    Attributes:
+        target_opening: Where the drive wants the jaws, 0..1; it moves at the speed of the drive.
+    """
+
+    def __init__(self) -> None:
+        self.target_opening = 1.0
+
+    def power_cycle(self) -> None:
+        """Loses power and gets it back. The jaws stay where they are."""
+
+    def set_valve(self, on: bool) -> None:
+        """Takes the state of the board's output OUT1."""
+
+    def on_can(self, node: int, command: int, data: bytes) -> bytes | None:
+        """Takes a message from the CAN bus.
+
+        Args:
+            node: Whom it is for.
+            command: ``Can``.
+            data: Up to 8 bytes.
+
+        Returns:
+            The data of the answer, None where there is none.
+        """
+        return None
+
+    def advance(self, dt: float, opening: float) -> None:
+        """Lets time pass.
+
+        Args:
+            dt: Duration in s.
+            opening: The opening of the jaws at the end of it, 0..1.
+        """
+
+    def _ramp(self, goal: float, reach: float) -> None:
+        self.target_opening = min(max(goal, self.target_opening - reach), self.target_opening + reach)
+
+
+class AirGripper(NoGripper):
+    """The pneumatic gripper: OUT1 opens it, and nothing comes back."""
+
+    _SPEED = GRIPPERS["pneumatic"].jaw_speed / GRIPPERS["pneumatic"].stroke
+
+    def __init__(self) -> None:
+        """Starts as a board without power leaves it: closed."""
+        self.target_opening = 0.0
+        self._open = False
+
+    def power_cycle(self) -> None:
+        """Closes: without power the valve falls back."""
+        self._open = False
+
+    def set_valve(self, on: bool) -> None:
+        """Opens with OUT1 on, closes with it off."""
+        self._open = on
+
+    def advance(self, dt: float, opening: float) -> None:
+        """Lets air flow for dt in s."""
+        self._ramp(float(self._open), self._SPEED * dt)
+
+
+class _Phase(Enum):
+    """How far the gripper knows its own stops."""
+
+    UNKNOWN = 0
+    OPENING = 1
+    CLOSING = 2
+    CALIBRATED = 3
+
+
+class SSG48(NoGripper):
+    """The electric gripper's own program, as it is seen on the CAN bus.
+
+    It moves only once calibrated, and while activated and told to go. Calibration opens to the stop, then closes to
+    the other, and takes what it finds there for fully open and fully closed.
+    Not documented are the shape of its current and how long it waits before it believes in an object: here the
+    current is at its limit once the jaws are two counts behind, and 50 ms of that at a standstill are an object.
+    """
+
+    NODE = 0
+    _STROKE = GRIPPERS["ssg48"].stroke
+    _TICKS_PER_STROKE = _STROKE / (2 * np.pi * 0.006) * 16384
+    _SLOW = 500 / _TICKS_PER_STROKE
+    """Below it the jaws count as standing; openings/s."""
+    _SMOOTHING = 0.02
+    """Time constant of the measured speed in s."""
+    _PATIENCE = 0.05
+    """How long they have to stand, in s."""
+    _TOLERANCE = 2 / 255
+    _CALIBRATION_SPEED, _CALIBRATION_CURRENT = 40, 500
+    _SHORTEST = 0.05
+    """Openings between the two stops below which a calibration has failed."""
+
+    def __init__(self) -> None:
+        """Starts without calibration, jaws open."""
+        super().__init__()
+        self._opening = 1.0
+        self.power_cycle()
+
+    def power_cycle(self) -> None:
+        """Forgets its calibration and what it was told."""
+        self._phase = _Phase.UNKNOWN
+        self._closed_stop, self._open_stop = 0.0, 1.0
+        self._found_open = 1.0
+        self._position = self._speed = self._current_limit = 0
+        self._flags = GripperFlag(0)
+        self._estop_error = False
+        self._velocity = self._standing = self._blocked = 0.0
+        self.target_opening = self._opening
+
+    # -- what the bus sees -----------------------------------------------------------------------------------------
+
+    def on_can(self, node: int, command: int, data: bytes) -> bytes | None:
+        """Obeys a message; answers position, current in mA and the status byte to one that operates it."""
+        if node != self.NODE:
+            return None
+        if command == Can.CALIBRATE:
+            self._phase, self._standing = _Phase.OPENING, 0.0
+            self._closed_stop, self._open_stop = 0.0, 1.0
+        elif command == Can.CLEAR_ERROR:
+            self._estop_error = False
+        elif command == Can.OPERATE:
+            if len(data) == 5:
+                self._position, self._speed, self._current_limit, flags = struct.unpack(">BBhB", data)
+                self._flags = GripperFlag(flags)
+            if GripperFlag.ESTOP in self._flags:
+                self._estop_error = True
+            return struct.pack(">BhB", self.position, self.current, self.status)
+        return None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it knows its stops."""
+        return self._phase is _Phase.CALIBRATED
+
+    @property
+    def position(self) -> int:
+        """Where the jaws are: 0 fully open to 255 fully closed."""
+        share = (self._open_stop - self._opening) / (self._open_stop - self._closed_stop)
+        return round(255 * min(max(share, 0.0), 1.0))
+
+    @property
+    def current(self) -> int:
+        """Current of the motor in mA, positive where it closes."""
+        limit = self._current_limit if self.calibrated else self._CALIBRATION_CURRENT
+        return round(limit * min(max(self._lag / self._TOLERANCE, -1.0), 1.0)) if self._goal is not None else 0
+
+    @property
+    def object(self) -> GripperObject:
+        """What it feels."""
+        goal = self._goal
+        if goal is None:
+            return GripperObject.MOVING
+        if self._blocked >= self._PATIENCE:
+            return GripperObject.WHILE_CLOSING if self._lag > 0.0 else GripperObject.WHILE_OPENING
+        return GripperObject.AT_POSITION if abs(self._opening - goal) <= self._TOLERANCE else GripperObject.MOVING
+
+    @property
+    def status(self) -> int:
+        """The status byte; its object bits come low bit first."""
+        felt = self.object
+        return (
+            0x80 * (GripperFlag.ACTIVATE in self._flags)
+            | 0x40 * (GripperFlag.GO_TO in self._flags)
+            | 0x20 * (felt & 1)
+            | 0x10 * (felt >> 1)
+            | 0x02 * self._estop_error
+            | 0x01 * self.calibrated
+        )
+
+    # -- what the drive does ---------------------------------------------------------------------------------------
+
+    def advance(self, dt: float, opening: float) -> None:
+        """Lets its drive work for dt in s, after which the jaws are at an opening 0..1."""
+        if dt <= 0.0:
+            return
+        self._velocity += ((opening - self._opening) / dt - self._velocity) * dt / (dt + self._SMOOTHING)
+        self._opening = opening
+        slow = abs(self._velocity) < self._SLOW
+        self._standing = self._standing + dt if slow else 0.0
+        self._blocked = self._blocked + dt if slow and abs(self._lag) > self._TOLERANCE else 0.0
+        self._calibrate()
+        goal = self._goal
+        if goal is None:
+            self.target_opening = opening
+            return
+        if (goal - opening) * self._lag > 0.0:  # It turns round: what it pushed with is gone at once.
+            self.target_opening = opening
+        speed = self._speed if self.calibrated else self._CALIBRATION_SPEED
+        self._ramp(goal, (40 + speed / 255 * (80_000 - 40)) / self._TICKS_PER_STROKE * dt)
+
+    @property
+    def _lag(self) -> float:
+        """How far the jaws are more open than the drive wants them."""
+        return self._opening - self.target_opening
+
+    @property
+    def _goal(self) -> float | None:
+        """The opening it is going to; None where its drive is idle."""
+        if self._estop_error or self._phase is _Phase.UNKNOWN:
+            return None
+        if not self.calibrated:
+            return float(self._phase is _Phase.OPENING)
+        if GripperFlag.ACTIVATE in self._flags and GripperFlag.GO_TO in self._flags:
+            return self._open_stop - self._position / 255 * (self._open_stop - self._closed_stop)
+        return None
+
+    def _calibrate(self) -> None:
+        """Takes the next step of a calibration once the jaws stand at a stop."""
+        calibrating = self._phase in (_Phase.OPENING, _Phase.CLOSING)
+        if not calibrating or self.target_opening != self._goal or self._standing < self._PATIENCE:
+            return
+        self._standing = 0.0
+        if self._phase is _Phase.OPENING:
+            self._phase, self._found_open = _Phase.CLOSING, self._opening
+        elif self._found_open - self._opening >= self._SHORTEST:
+            self._phase, self._closed_stop, self._open_stop = _Phase.CALIBRATED, self._opening, self._found_open
+        else:
+            self._phase = _Phase.UNKNOWN
+
+
+def make_gripper(name: str) -> NoGripper:
+    """Builds the gripper of this name.
+
+    Raises:
+        UnknownNameError: There is no gripper of this name.
+    """
+    return SSG48() if get_gripper(name).name == "ssg48" else AirGripper()

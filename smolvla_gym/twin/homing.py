@@ -1,0 +1,237 @@
+"""How the board finds its zeros: each joint runs onto its limit switch twice and moves away by a known number of steps.
+
+The order is J1, J2 and J3 together, then J4, J6, J5, and at last J5 and J6 together to standby. The motion is exact in
+continuous time, so that it does not depend on how the time is cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.parol6 import NUM_JOINTS, Array
+from smolvla_gym.twin.motors import SPEED_CAP, Motors
+
+J5_MOVE: Final = 8900
+"""Steps of J5 from its switch to its zero."""
+
+J5_MOVE_SSG48: Final = 8035
+"""The same with the SSG-48 mounted."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the program knows of one joint; counters in microsteps, speeds in microsteps/s.
+
+    Attributes:
+        approach: Speed towards the switch at first.
+        back_off: Counter to which it then moves away.
+        approach_again: Speed of the second time.
+        away: Counter to which it moves from the switch.
+        acceleration: Acceleration of the moves away, in microsteps/s^2.
+        final: What the counter is set to at the end.
+        window: How far past its edge the switch stays pressed. A micro switch does so for ever. For the inductive
+            sensors this is an assumption: it is the way by which they back off, which then always leaves the target.
+        period: Steps after which the switch comes again; None where the joint does not turn endlessly.
+    """
+
+    approach: float
+    back_off: float
+    approach_again: float
+    away: float
+    acceleration: float
+    final: float
+    window: float = np.inf
+    period: float | None = None
+
+
+def axes(j5_move: int = J5_MOVE) -> tuple[Axis, ...]:
+    """Returns the axes J1 to J6, with J5 moving by so many steps from its switch to its zero."""
+    return (
+        Axis(-2050, 850, -750, 13500, 4500, 10240, window=850),
+        Axis(-2550, 1050, -750, 19588, 3000, -32000),
+        Axis(-2550, 1050, -750, 23020, 5000, 57905),
+        Axis(5550, -1550, 4050, -10200, 5500, 0, window=1550),
+        Axis(-5050, 1550, -4050, j5_move, 5500, 0),
+        Axis(-9550, 1550, -8050, 15900, 10500, 32000, window=1550, period=64000),
+    )
+
+
+_LAST_J6_ACCELERATION = 5500.0
+_EDGE = 0.5
+"""Steps before the edge of a switch from which on it counts as pressed."""
+
+
+def switches(j5_move: int = J5_MOVE) -> Array:
+    """Returns where the limit switches are, in microsteps of a homed arm, shape (6,).
+
+    Nobody measured them: they follow from the program, if the arm ends where its counters say.
+    """
+    edges = np.array([axis.final - axis.away for axis in axes(j5_move)], dtype=np.float64)
+    edges[5] = axes(j5_move)[5].final  # J6 comes back to its switch.
+    return edges
+
+
+@dataclass
+class _Move:
+    """A move from standstill to standstill; counters in microsteps, times in s."""
+
+    start: float
+    target: float
+    acceleration: float
+    elapsed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._way = abs(self.target - self.start)
+        self._ramp = min(float(np.sqrt(self._way / self.acceleration)), SPEED_CAP / self.acceleration)
+        peak = self.acceleration * self._ramp
+        self.duration = self._ramp + (self._way / peak if peak else 0.0)
+
+    def counter(self) -> float:
+        """Returns the counter now."""
+        done = min(self.elapsed, self.duration)
+        left = self.duration - done
+        if done < self._ramp:
+            covered = 0.5 * self.acceleration * done**2
+        elif left < self._ramp:
+            covered = self._way - 0.5 * self.acceleration * left**2
+        else:
+            covered = self.acceleration * self._ramp * (done - 0.5 * self._ramp)
+        return self.start + float(np.copysign(covered, self.target - self.start))
+
+
+class Homing:
+    """One run after another of the homing program.
+
+    The real program has a fault that is kept: a run that is broken off forgets its stage but not which switches its
+    joints had found. The next run does not look for those again; it moves these joints by their counters and then
+    calls them homed, wherever they are.
+
+    Attributes:
+        running: Whether a run is under way.
+        homed: Whether the joints count as homed, shape (6,).
+    """
+
+    # Joints that move together, whether they look for their switch, whether they move away, who is homed after it.
+    _STAGES = (
+        ((0, 1, 2), True, True, (0, 1, 2)),
+        ((3,), True, True, (3,)),
+        ((5,), True, True, ()),
+        ((4,), True, False, ()),
+        ((4, 5), False, True, (4, 5)),
+    )
+
+    def __init__(self, motors: Motors, j5_move: int = J5_MOVE) -> None:
+        """Gets ready.
+
+        Args:
+            motors: What it drives.
+            j5_move: Steps of J5 from its switch to its zero.
+        """
+        self.running = False
+        self.homed: NDArray[np.bool_] = np.zeros(NUM_JOINTS, dtype=np.bool_)
+        self._motors = motors
+        self._axes = axes(j5_move)
+        self._edges = switches(j5_move)
+        self._found = np.zeros((2, NUM_JOINTS), dtype=np.bool_)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._stage = 0
+        self._clear = np.zeros(NUM_JOINTS, dtype=np.bool_)
+        self._moves: dict[int, _Move] = {}
+
+    def start(self) -> None:
+        """Begins a run: no joint is homed any more."""
+        self.running = True
+        self.homed[:] = False
+        self._forget()
+
+    def cancel(self) -> None:
+        """Breaks a run off."""
+        self.running = False
+        self._forget()
+
+    def advance(self, dt: float, bend: Array | None = None) -> float:
+        """Lets a run go on.
+
+        Args:
+            dt: Duration in s.
+            bend: How far the true joints are from the motors at its beginning, in microsteps, shape (6,); taken to stay
+                so during dt. None for not at all.
+
+        Returns:
+            What is left of dt after the end of the run, in s.
+        """
+        edges = self._edges if bend is None else self._edges - bend
+        while self.running:
+            joints, search, away, homed = self._STAGES[self._stage]
+            left = [self._turn(joint, dt, edges[joint], search, away) for joint in joints]
+            remaining = [seconds for seconds in left if seconds is not None]
+            if len(remaining) < len(joints):
+                return 0.0
+            dt = min(remaining)
+            for joint in homed:
+                self._motors.set_counter(joint, self._axes[joint].final)
+                self.homed[joint] = True
+            self._moves.clear()
+            self._stage += 1
+            if self._stage == len(self._STAGES):
+                self._found[:] = False
+                self.cancel()
+        return dt
+
+    # Each of the following takes the time there is in s and returns what is left of it, None while it is not done.
+
+    def _turn(self, joint: int, dt: float, edge: float, search: bool, away: bool) -> float | None:
+        """Lets one joint do its part of the stage."""
+        axis, left = self._axes[joint], float(dt)
+        first, second = self._found
+        if search and not first[joint]:
+            if (seconds := self._approach(joint, axis.approach, left, edge)) is None:
+                return None
+            first[joint], left = True, seconds
+        if search and not second[joint] and not self._clear[joint]:
+            if (seconds := self._move(joint, axis.back_off, axis.acceleration, left)) is None:
+                return None
+            self._clear[joint], left = True, seconds
+            del self._moves[joint]
+        if search and not second[joint]:
+            if (seconds := self._approach(joint, axis.approach_again, left, edge)) is None:
+                return None
+            second[joint], left = True, seconds
+        if not away:
+            return left
+        if not search and joint == 5:
+            return self._move(joint, 0.0, _LAST_J6_ACCELERATION, left)
+        return self._move(joint, axis.away, axis.acceleration, left)
+
+    def _approach(self, joint: int, speed: float, dt: float, edge: float) -> float | None:
+        """Runs onto the switch, and calls that place zero."""
+        motors, axis = self._motors, self._axes[joint]
+        motors.speed[joint] = speed
+        past = float((motors.position[joint] - edge) * np.sign(speed))
+        if axis.period is not None:
+            past = (past + _EDGE) % axis.period - _EDGE
+            past -= axis.period if past > axis.window else 0.0
+        pressed = -_EDGE <= past <= axis.window
+        way = 0.0 if pressed else -past if past < 0.0 else np.inf
+        if way > abs(speed) * dt:
+            motors.counters[joint] += speed * dt
+            return None
+        motors.counters[joint] += np.copysign(way, speed)
+        motors.set_counter(joint, 0.0)
+        return dt - way / abs(speed)
+
+    def _move(self, joint: int, target: float, acceleration: float, dt: float) -> float | None:
+        """Moves to a counter with ramps."""
+        move = self._moves.get(joint)
+        if move is None:
+            move = self._moves[joint] = _Move(float(self._motors.counters[joint]), target, acceleration)
+        left = move.elapsed + dt - move.duration
+        move.elapsed = min(move.elapsed + dt, move.duration)
+        self._motors.counters[joint] = move.counter()
+        return left if left >= 0.0 else None

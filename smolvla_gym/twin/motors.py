@@ -1,0 +1,72 @@
+"""The six stepper motors as the board drives them: it counts the steps that it sends and never sees the arm."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from smolvla_gym.parol6 import NUM_JOINTS, Array
+
+GAIN = 50.0
+"""Loop gain of a move in 1/s, which makes its time constant 20 ms."""
+
+FEED_FORWARD = 0.5
+"""Share of the commanded speed that a move adds."""
+
+SPEED_CAP = 50_000.0
+"""Highest speed of any motor in microsteps/s."""
+
+
+class Motors:
+    """Step counters, and where the motors really stand.
+
+    The counters are 0 whenever the board is switched on, wherever the arm is; homing gives them a meaning. Between
+    microsteps they are kept as fractions, so that the way over a time does not depend on how the time is cut.
+
+    Attributes:
+        counters: The board's step counters in microsteps, shape (6,).
+        offset: Physical motor angle at counter 0 in microsteps, shape (6,). The board does not know it.
+        speed: The speed that was last set, in microsteps/s, shape (6,). Nothing measures it.
+    """
+
+    def __init__(self, position: ArrayLike) -> None:
+        """Switches the motors on at physical angles in microsteps, shape (6,)."""
+        self.counters: Array = np.zeros(NUM_JOINTS)
+        self.offset: Array = np.array(position, dtype=np.float64)
+        self.speed: Array = np.zeros(NUM_JOINTS)
+
+    @property
+    def position(self) -> Array:
+        """Physical motor angles in microsteps, shape (6,)."""
+        return self.counters + self.offset
+
+    def set_speed(self, speed: ArrayLike) -> None:
+        """Sets speeds in microsteps/s, shape (6,), without a step."""
+        self.speed = np.trunc(np.clip(np.asarray(speed, dtype=np.float64), -SPEED_CAP, SPEED_CAP))
+
+    def set_counter(self, joint: int, value: float) -> None:
+        """Gives a counter another value in microsteps; the motor stays where it is."""
+        self.offset[joint] += self.counters[joint] - value
+        self.counters[joint] = value
+
+    def run(self, speed: ArrayLike, dt: float) -> None:
+        """Turns at speeds in microsteps/s, shape (6,), for dt in s."""
+        self.set_speed(speed)
+        self.counters += self.speed * dt
+
+    def pursue(self, target: ArrayLike, speed: ArrayLike, dt: float) -> None:
+        """Moves for dt in s under the law of the move command, solved exactly.
+
+        Args:
+            target: Counters to reach in microsteps, shape (6,).
+            speed: Speeds that are fed forward in microsteps/s, shape (6,).
+            dt: Duration in s.
+        """
+        aim = np.asarray(target, dtype=np.float64) + np.asarray(speed, dtype=np.float64) * (FEED_FORWARD / GAIN)
+        gap = aim - self.counters
+        # First at the cap, as long as the gap asks for more than that, then exponentially.
+        capped = np.clip((np.abs(gap) - SPEED_CAP / GAIN) / SPEED_CAP, 0.0, dt)
+        gap -= np.sign(gap) * SPEED_CAP * capped
+        gap *= np.exp(-GAIN * (dt - capped))
+        self.counters = aim - gap
+        self.set_speed(GAIN * gap)
