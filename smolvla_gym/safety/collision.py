@@ -16,6 +16,8 @@ Box = tuple[tuple[float, float, float], tuple[float, float, float]]
 WORKSPACE: Box = ((-0.50, -0.50, 0.0), (0.50, 0.50, 0.75))
 """Where the tool centre point may be, in m: two corners. It holds all that the arm reaches above its table."""
 
+_ROUNDING = 1e-9  # m
+
 
 class CollisionGuard:
     """Looks a commanded pose up in MuJoCo: arm, gripper and table touch or they do not."""
@@ -62,12 +64,12 @@ class CollisionGuard:
         if data.ncon:
             distances = data.contact.dist
             first = int(np.argmin(distances))
-            if distances[first] < 0.0:
+            if distances[first] < -_ROUNDING:
                 deepest = -float(distances[first])
                 what = " and ".join(self._name(geom) for geom in data.contact.geom[first])
         for value, low, high in zip(data.site_xpos[self._tcp].tolist(), self._low, self._high, strict=True):
             outside = max(low - value, value - high)
-            if outside > deepest:
+            if outside > max(deepest, _ROUNDING):
                 deepest, what = outside, "the tool and the border of the workspace"
         return deepest, what
 

@@ -33,6 +33,9 @@ _UPPER = (*JOINT_UPPER.tolist(), 1.0)
 # Float32 actions at a limit round to either side of it; that is no event.
 _TOLERANCE = 1e-5
 
+# A stop that takes longer, in s, is looked at in its middle too.
+_LONG_STOP = 0.1
+
 _Floats = list[float]
 
 
@@ -145,7 +148,6 @@ class SafetyGate:
         self._time = 0.0
         self._lower = [min(a, b) for a, b in zip(self._position, _LOWER, strict=False)]
         self._upper = [max(a, b) for a, b in zip(self._position, _UPPER, strict=False)]
-        self._depth = self._guard.depth(self._position, self._opening)[0] if self._guard else 0.0
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
@@ -173,17 +175,16 @@ class SafetyGate:
         if plan is None:  # a numerical failure: the plan at hand ends at rest too
             return tuple(events)
         self._plan, self._time = plan, 0.0
-        reached, speeds, _ = plan.at_time(self._period)
+        reached = plan.at_time(self._period)[0]
         for i, alone in enumerate(plan.independent_min_durations):
             wanted = (target[i] - self._position[i]) / self._period
             allowed = min(max(wanted, -self._max_speed[i]), self._max_speed[i])
             if abs(wanted) > self._max_speed[i] * (1.0 + _TOLERANCE):
                 events.append(_event("speed", ACTION_NAMES[i], wanted, allowed))
             # A joint that only keeps pace with a slower one is not told of; the slower one is.
-            missed = abs(allowed * self._period - (reached[i] - self._position[i]))
-            if alone > self._period and missed > _TOLERANCE * self._max_speed[i] * self._period:
-                before = self._velocity[i]
-                rates = ((allowed - before) / self._period, (speeds[i] - before) / self._period)
+            mean, before = (reached[i] - self._position[i]) / self._period, self._velocity[i]
+            if alone > self._period and abs(allowed - mean) > _TOLERANCE * self._max_speed[i]:
+                rates = (allowed - before) / self._period, (mean - before) / self._period
                 events.append(_event("acceleration", ACTION_NAMES[i], *rates))
         return tuple(events)
 
@@ -261,16 +262,16 @@ class SafetyGate:
             return ()
         position, velocity, acceleration = self._plan.at_time(self._time + dt)
         self._brake(position, velocity, acceleration, self._stop)
-        depth, what = self._guard.depth(position, self._opening)
-        if depth <= self._depth:
-            end = self._stop.at_time(self._stop.duration)[0]
-            depth_at_stop, what = self._guard.depth(end, self._opening)
-            if depth_at_stop <= self._depth:
-                # Out of what it touched at the beginning it may come, not back in.
-                self._depth = depth
-                return ()
-        self.hold()
-        return ({"rule": "collision", "joint": None, "requested": what, "allowed": "no contact"},)
+        poses = [position, self._stop.at_time(self._stop.duration)[0]]
+        if self._stop.duration > _LONG_STOP:
+            poses.append(self._stop.at_time(0.5 * self._stop.duration)[0])
+        for pose in poses:
+            depth, what = self._guard.depth(pose, self._opening)
+            # An arm that touches something already may come out of it, and not go deeper.
+            if depth > 0.0 and depth > self._guard.depth(self._position, self._opening)[0]:
+                self.hold()
+                return ({"rule": "collision", "joint": None, "requested": what, "allowed": "no contact"},)
+        return ()
 
     def _brake(self, position: _Floats, velocity: _Floats, acceleration: _Floats, stop: Trajectory) -> None:
         way = self._braking
