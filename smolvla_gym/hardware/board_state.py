@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -223,8 +223,3 @@ UNKNOWN: Final = BoardState(
     echo=Command.IDLE,
 )
 """The state of a board that nobody has heard of yet."""
-
-
-def settings_to_json(settings: BoardSettings) -> dict[str, Any]:
-    """Returns settings as what ``json`` can write and ``BoardSettings(**values)`` takes."""
-    return asdict(settings)

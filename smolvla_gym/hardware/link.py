@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from smolvla_gym.errors import DeviceError, FaultError
+from smolvla_gym.errors import DeviceError, FaultError, SmolVLAGymError
+from smolvla_gym.hardware.board import Board
 from smolvla_gym.hardware.board_state import TICK, BoardSettings, BoardState, Mode
-from smolvla_gym.hardware.clock import Clock
+from smolvla_gym.hardware.clock import Clock, SystemClock
+from smolvla_gym.hardware.event_log import EventLog
+from smolvla_gym.hardware.link_child import Child
+from smolvla_gym.hardware.link_messages import perform
+from smolvla_gym.hardware.protocol import Command
 from smolvla_gym.safety import check_action
 
 Event = dict[str, Any]
@@ -19,12 +27,17 @@ Event = dict[str, Any]
 An intervention has a ``rule``: those of the safety gate, ``watchdog`` and ``fault``. All else has an ``event``.
 """
 
+_ROUNDING = 1e-9
+
 _GRACE = 2.0
 """What a wait allows beyond the driver's own timeouts, in s: they name the cause better."""
 
 
 class BoardLink(ABC):
-    """The arm as an environment sees it. Every call may raise FaultError, all but ``state`` and ``events`` do so."""
+    """The arm as an environment sees it.
+
+    All that asks something of the arm raises FaultError while one is latched; looking and closing never do.
+    """
 
     def __init__(self, settings: BoardSettings, clock: Clock) -> None:
         """Prepares the link.
@@ -90,12 +103,12 @@ class BoardLink(ABC):
         """
         self._request("enable")
         timeout = self.settings.gripper_timeout + self.settings.obey_timeout
-        self._wait(lambda state: state.mode == Mode.READY, timeout, "enabling the arm")
+        self._wait("Enabling the arm", timeout, lambda state: state.mode is Mode.READY)
 
     def disable(self) -> None:
         """Brakes and disables the arm."""
         self._request("disable")
-        self._wait(lambda state: state.mode in (Mode.DISABLED, Mode.LOST), self.settings.stop_timeout, "stopping")
+        self._wait("Stopping", self.settings.stop_timeout, _is_down, despite_fault=True)
 
     def home(self, progress: Callable[[BoardState], None] | None = None) -> None:
         """Has the board search its switches; the arm moves by itself for half a minute and is disabled then.
@@ -106,14 +119,16 @@ class BoardLink(ABC):
         Raises:
             FaultError: A fault is latched or came up.
         """
+        if not _is_down(self.state()):
+            self.disable()
         self._request("home")
-        done = lambda state: state.mode == Mode.DISABLED  # noqa: E731
-        self._wait(done, self.settings.homing_timeout, "homing", progress)
+        self._wait("Homing", self.settings.homing_timeout, lambda state: state.mode is Mode.DISABLED, progress)
 
     def calibrate_gripper(self) -> None:
         """Has an electric gripper find its ends: it opens and closes fully. An air gripper has nothing to find."""
         self._request("calibrate")
-        self._wait(lambda state: state.gripper_ready, self.settings.gripper_timeout, "calibrating the gripper")
+        timeout = self.settings.gripper_timeout
+        self._wait("Calibrating the gripper", timeout, lambda state: state.gripper_ready)
 
     def clear(self) -> None:
         """Acknowledges a fault whose cause is gone; the arm stays disabled.
@@ -126,20 +141,29 @@ class BoardLink(ABC):
         self._await_reply()
 
     def _await_reply(self) -> None:
-        """Waits for the board to answer on a port that was just opened."""
-        self._wait(lambda state: state.time > -np.inf, self.settings.connect_timeout, "waiting for the board")
+        """Waits for the board to answer on a port that was just opened.
+
+        Raises:
+            DeviceError: It does not.
+        """
+        timeout = self.settings.connect_timeout
+        state = self._wait("Waiting for the board", timeout, _has_answered, despite_fault=True)
+        if state.time == -math.inf:
+            raise DeviceError(state.detail)
 
     def _wait(
         self,
-        done: Callable[[BoardState], bool],
-        timeout: float,
         doing: str,
+        timeout: float,
+        done: Callable[[BoardState], bool],
         progress: Callable[[BoardState], None] | None = None,
-    ) -> None:
-        """Waits until a state shows that something is done.
+        *,
+        despite_fault: bool = False,
+    ) -> BoardState:
+        """Waits until a state shows that something is done, and returns that.
 
         Raises:
-            FaultError: A fault came up.
+            FaultError: A fault came up, unless ``despite_fault``.
             DeviceError: It took longer than ``timeout`` s and some grace.
         """
         deadline = self._clock.now() + timeout + _GRACE
@@ -147,10 +171,193 @@ class BoardLink(ABC):
             state = self.state()
             if progress is not None:
                 progress(state)
-            if state.fault is not None:
-                raise FaultError(f"{doing.capitalize()} ended with the fault {state.fault!r}: {state.detail}")
+            if state.fault is not None and not despite_fault:
+                raise FaultError(f"{doing} ended with the fault {state.fault!r}: {state.detail}")
             if done(state):
-                return
+                return state
             if self._clock.now() > deadline:
-                raise DeviceError(f"{doing.capitalize()} took longer than {timeout:g} s.")
+                raise DeviceError(f"{doing} took longer than {timeout:g} s.")
             self._clock.sleep_until(self._clock.now() + TICK)
+
+
+def _is_down(state: BoardState) -> bool:
+    return state.mode in (Mode.DISABLED, Mode.LOST)
+
+
+def _has_answered(state: BoardState) -> bool:
+    return state.time > -math.inf or state.mode is Mode.LOST
+
+
+class InlineBoard(BoardLink):
+    """The driver in this very thread, for a virtual arm in lockstep: its ticks come when the clock moves on.
+
+    Whoever owns the clock calls :meth:`run_until` as its time passes, also while ``sleep_until`` waits.
+    """
+
+    def __init__(self, board: Board, settings: BoardSettings, clock: Clock, log: EventLog | None = None) -> None:
+        """Connects.
+
+        Args:
+            board: The driver.
+            settings: Those of the driver.
+            clock: The clock of the virtual arm.
+            log: Where events are kept.
+
+        Raises:
+            DeviceError: The port cannot be opened.
+        """
+        super().__init__(settings, clock)
+        self._board, self._log = board, log
+        self._begin, self._ticks = clock.now(), 0
+        self._events = list[Event]()
+        self._closed = False
+        board.connect(self._begin)
+
+    def run_until(self, moment: float) -> None:
+        """Performs the ticks that are due before a moment in s."""
+        while not self._closed and (due := self._begin + self._ticks * TICK) < moment - _ROUNDING:
+            self._ticks += 1
+            self._board.tick(due)
+
+    def connect(self) -> None:
+        """Waits for the board to answer, which it can only do once the clock runs.
+
+        Raises:
+            DeviceError: It does not.
+        """
+        self._await_reply()
+
+    def state(self) -> BoardState:
+        """Returns the newest state."""
+        return self._board.state
+
+    def events(self) -> list[Event]:
+        """Returns what happened since the last call, oldest first."""
+        events = self._board.drain_events()
+        if self._log is not None:
+            for event in events:
+                self._log.write(event)
+        return events
+
+    def statistics(self) -> dict[str, float]:
+        """Returns counters of the driver; in lockstep no tick is late."""
+        state = self.state()
+        return {"ticks": state.ticks, "replies": state.replies, "late_ticks": 0, "worst_lateness_s": 0.0}
+
+    def close(self) -> None:
+        """Stops the arm, disables it and gives the port back; doing it twice does no harm."""
+        if self._closed:
+            return
+        try:
+            self.disable()
+            self._wait("Disabling", _GRACE, lambda state: state.echo == Command.DISABLE or state.mode is Mode.LOST)
+        except SmolVLAGymError:
+            self._board.cut()
+        finally:
+            self._closed = True
+            self.events()
+            self._board.close()
+
+    def _request(self, do: str, **arguments: Any) -> None:
+        if self._closed:
+            raise DeviceError("The link to the board is closed.")
+        perform(self._board, do, arguments, self._clock.now())
+
+
+class BoardProcess(BoardLink):
+    """The driver in a process of its own, which outlives whatever happens to this one, and stops the arm then."""
+
+    def __init__(
+        self,
+        port: str,
+        settings: BoardSettings,
+        *,
+        period: float,
+        speed_scale: float = 1.0,
+        workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
+        collision: bool = True,
+        log: Path | None = None,
+    ) -> None:
+        """Starts the process and connects.
+
+        Args:
+            port: Name or URL of the serial port.
+            settings: How the driver judges the board.
+            period: Duration of a control step in s.
+            speed_scale: Share of the speed limits that may be used, in (0, 1].
+            workspace: Two corners in m of the box that the tool stays in; None: all that the arm reaches.
+            collision: Whether poses in which the arm touches itself or the table are refused.
+            log: File that keeps the events; None: none does.
+
+        Raises:
+            DeviceError: The port cannot be opened, or nothing answers there.
+        """
+        super().__init__(settings, SystemClock())
+        self._config = {
+            "port": port,
+            "settings": asdict(settings),
+            "period": period,
+            "speed_scale": speed_scale,
+            "workspace": workspace,
+            "collision": collision,
+            "log": None if log is None else str(log),
+        }
+        self._owner = os.getpid()
+        self._closed = False
+        self._start()
+
+    def state(self) -> BoardState:
+        """Returns the newest state."""
+        return self._child.state()
+
+    def events(self) -> list[Event]:
+        """Returns what happened since the last call, oldest first."""
+        return self._child.drain_events()
+
+    def statistics(self) -> dict[str, float]:
+        """Returns counters of the driver and of its loop."""
+        state = self.state()
+        return {"ticks": state.ticks, "replies": state.replies, **self._child.loop}
+
+    @property
+    def pid(self) -> int:
+        """The process that owns the port."""
+        return self._child.pid
+
+    def clear(self) -> None:
+        """Acknowledges a fault whose cause is gone; a process that was lost is started anew.
+
+        Raises:
+            FaultError: The cause is still there.
+            DeviceError: The port was lost and cannot be opened.
+        """
+        if self._child.ended and not self._closed:
+            self._start()
+        else:
+            super().clear()
+
+    def close(self) -> None:
+        """Stops the arm, disables it and gives the port back; doing it twice does no harm."""
+        # In a forked child the process is not ours: it serves the one that started it.
+        if self._closed or os.getpid() != self._owner:
+            return
+        self._closed = True
+        self._child.close(self.settings.stop_timeout + _GRACE)
+
+    def _start(self) -> None:
+        self._child = Child(self._config)
+        # Where this object is forgotten or the interpreter ends, the process must hear of it.
+        weakref.finalize(self, self._child.hang_up)
+        try:
+            self._child.await_start()
+            self._await_reply()
+        except BaseException:
+            self._child.close(_GRACE)
+            raise
+
+    def _request(self, do: str, **arguments: Any) -> None:
+        if self._closed:
+            raise DeviceError("The link to the board is closed.")
+        if os.getpid() != self._owner:
+            raise DeviceError("The link to the board belongs to the process that made it, not to this fork.")
+        self._child.request(do, **arguments)

@@ -1,0 +1,83 @@
+"""A file that keeps what the arm was stopped or limited by, for whoever asks afterwards."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import sys
+from datetime import datetime
+from logging.handlers import QueueListener, RotatingFileHandler
+from pathlib import Path
+from typing import Any, Final
+
+_SIZE: Final = 5_000_000
+_FILES: Final = 3
+
+_REPEAT: Final = 1.0
+"""A policy may exceed the same limit in every step; the same line is written once in so many s."""
+
+
+def default_log_path() -> Path:
+    """Returns where events are kept: in the user's folder for the state of programs."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "smolvla_gym" / "parol6.jsonl"
+
+
+class EventLog:
+    """One JSON object a line, with the time of day, in files that are rotated.
+
+    A thread writes them, so that a slow disk delays nobody. Where they cannot be written that is said once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Begins to write to ``path``; its folder is made."""
+        self._queue = queue.SimpleQueue[logging.LogRecord]()
+        self._written: dict[tuple[object, object], float] = {}
+        self._skipped: dict[tuple[object, object], int] = {}
+        self._listener: QueueListener | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._listener = QueueListener(self._queue, _File(path))
+            self._listener.start()
+        except OSError as error:
+            _warn(error)
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Adds an event; ``time`` is its moment in s on the monotonic clock."""
+        if self._listener is None:
+            return
+        if "joint" in event:
+            key = (event.get("rule"), event["joint"])
+            if event["time"] - self._written.get(key, -_REPEAT) < _REPEAT:
+                self._skipped[key] = self._skipped.get(key, 0) + 1
+                return
+            self._written[key] = event["time"]
+            if skipped := self._skipped.pop(key, 0):
+                event = {**event, "not_written_before": skipped}
+        line = json.dumps({"at": datetime.now().astimezone().isoformat(timespec="milliseconds"), **event}, default=str)
+        self._queue.put(logging.makeLogRecord({"msg": line}))
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if self._listener is not None:
+            self._listener.stop()
+            for handler in self._listener.handlers:
+                handler.close()
+            self._listener = None
+
+
+class _File(RotatingFileHandler):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=_SIZE, backupCount=_FILES, encoding="utf-8", delay=True)
+        self._warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not self._warned:
+            self._warned = True
+            _warn(sys.exc_info()[1])
+
+
+def _warn(error: BaseException | None) -> None:
+    print(f"smolvla_gym: events of the arm cannot be written to the log: {error}", file=sys.stderr)

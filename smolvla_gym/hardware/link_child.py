@@ -1,0 +1,182 @@
+"""The process that owns the port, as the one that started it sees it: requests in, answers and states out."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.errors import FaultError
+from smolvla_gym.hardware.board_state import UNKNOWN, BoardState, Fault, Mode
+from smolvla_gym.hardware.link_messages import error_from_json
+
+_START: Final = 60.0
+"""How long the process may take to import what it needs and to open the port, in s."""
+
+_ANSWER: Final = 2.0
+"""How long an answer may take in s; it is there within a tick."""
+
+_EVENTS: Final = 10_000
+
+# Whatever this interpreter can import the other can, and a file in the current folder cannot get in between.
+_PROGRAM: Final = """\
+import sys
+sys.path.append(sys.argv[1])
+from smolvla_gym.hardware.link_process import main
+sys.exit(main())
+"""
+
+
+class Child:
+    """One such process. When its standard input ends it stops the arm and ends.
+
+    Attributes:
+        loop: Counters of its loop.
+        ended: Whether it has ended.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Starts it.
+
+        Args:
+            config: What it reads first.
+        """
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            **_on_its_own(),
+        )
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {0: queue.SimpleQueue()}
+        self._state = UNKNOWN
+        self._events = deque[dict[str, Any]](maxlen=_EVENTS)
+        self.loop: dict[str, float] = {}
+        self.ended = False
+        self._send(config)
+        threading.Thread(target=self._read, name="board-link", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def state(self) -> BoardState:
+        """Returns the newest state of the board."""
+        if self.ended:
+            detail = "The process that owns the port has ended; the arm holds its last target."
+            return replace(self._state, mode=Mode.LOST, fault=str(Fault.LINK_LOST), detail=detail)
+        return self._state
+
+    def drain_events(self) -> list[dict[str, Any]]:
+        """Returns what happened since the last call, oldest first."""
+        events = []
+        with contextlib.suppress(IndexError):
+            while True:
+                events.append(self._events.popleft())
+        return events
+
+    def await_start(self) -> None:
+        """Waits until it has opened the port.
+
+        Raises:
+            DeviceError: It could not.
+        """
+        self._await(0, _START)
+
+    def request(self, do: str, **arguments: Any) -> None:
+        """Has it do something and waits for the answer.
+
+        Raises:
+            FaultError: It has ended or does not answer.
+            SmolVLAGymError: What the board's driver raised.
+        """
+        with self._lock:
+            number = next(self._ids)
+            self._answers[number] = queue.SimpleQueue()
+            if self.ended:
+                self._answers[number].put(None)
+            else:
+                self._send({"do": do, "id": number, **arguments})
+        self._await(number, _ANSWER)
+
+    def hang_up(self) -> None:
+        """Lets it know that nobody will ask any more: it stops the arm and ends."""
+        # Asked as well, as a fork of this process may keep the pipe open; but a fork that ends must not ask.
+        if os.getpid() == self._owner:
+            self._send({"do": "close"})
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+
+    def close(self, timeout: float) -> None:
+        """Has it end and waits for that, at most for ``timeout`` s."""
+        self.hang_up()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            # It hangs in a system call; without it the arm converges to its last target and stays there.
+            self._process.kill()
+            self._process.wait()
+
+    def _await(self, number: int, timeout: float) -> None:
+        try:
+            answer = self._answers[number].get(timeout=timeout)
+        except queue.Empty:
+            raise FaultError(f"The process that owns the port did not answer for {timeout:g} s.") from None
+        finally:
+            self._answers.pop(number, None)
+        if answer is None:
+            raise FaultError(f"The arm is held by the fault {str(Fault.LINK_LOST)!r}: {self.state().detail}")
+        if answer["error"] is not None:
+            raise error_from_json(answer["error"])
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # A process that has ended is noticed where its output ends.
+        with contextlib.suppress(OSError, ValueError):
+            self._stdin.write(json.dumps(message).encode() + b"\n")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in _lines(stream.fileno()):
+                message = json.loads(line)
+                if "state" in message:
+                    self._state, self.loop = BoardState.from_json(message["state"]), message["loop"]
+                elif "event" in message:
+                    self._events.append(message["event"])
+                elif (waiting := self._answers.get(message["id"])) is not None:
+                    waiting.put(message)
+        with self._lock:
+            self.ended = True
+            for waiting in list(self._answers.values()):
+                waiting.put(None)
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    rest = b""
+    with contextlib.suppress(OSError):
+        while data := os.read(descriptor, 65536):
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
+
+
+def _on_its_own() -> dict[str, Any]:
+    """Returns what keeps the terminal's signals away from it."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}

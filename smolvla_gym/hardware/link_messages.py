@@ -1,0 +1,52 @@
+"""What the two ends of a link tell each other: requests to the board's driver, and errors on their way back."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from smolvla_gym.errors import ActionError, DeviceError, FaultError, NotHomedError, SmolVLAGymError
+from smolvla_gym.hardware.board import Board
+
+_ERRORS: Final[dict[str, type[SmolVLAGymError]]] = {
+    error.__name__: error for error in (ActionError, DeviceError, FaultError, NotHomedError)
+}
+
+
+def perform(board: Board, do: str, arguments: dict[str, Any], now: float) -> None:
+    """Has the driver do what was asked for at the moment ``now`` in s.
+
+    Raises:
+        SmolVLAGymError: What the driver raises.
+    """
+    match do:
+        case "aim":
+            board.aim(np.array(arguments["action"], dtype=np.float64), now)
+        case "finish":
+            board.finish()
+        case "hold":
+            board.hold(arguments["reason"], now)
+        case "enable":
+            board.enable(now)
+        case "disable":
+            board.disable(now)
+        case "home":
+            board.home(now)
+        case "calibrate":
+            board.calibrate_gripper(now)
+        case "clear":
+            board.clear(now)
+        case _:
+            raise ValueError(f"There is no request {do!r}.")
+
+
+def error_to_json(error: Exception) -> dict[str, str]:
+    """Returns an error as what ``json`` can write."""
+    return {"type": type(error).__name__, "message": str(error)}
+
+
+def error_from_json(values: dict[str, str]) -> SmolVLAGymError:
+    """Builds an error from what :func:`error_to_json` gave; those that a link does not know become a DeviceError."""
+    kind = _ERRORS.get(values["type"])
+    return kind(values["message"]) if kind else DeviceError(f"{values['type']}: {values['message']}")
