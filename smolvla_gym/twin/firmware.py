@@ -26,7 +26,7 @@ from smolvla_gym.hardware.protocol import (
     Steps,
     wrap24,
 )
-from smolvla_gym.parol6 import STEPS_PER_RAD, Array
+from smolvla_gym.parol6 import NUM_JOINTS, STEPS_PER_RAD, Array
 from smolvla_gym.twin.gripper import SSG48, Can, NoGripper
 from smolvla_gym.twin.homing import J5_MOVE, J5_MOVE_SSG48, Homing
 from smolvla_gym.twin.motors import Motors
@@ -65,6 +65,7 @@ class Firmware:
         self._gripper_sent = GripperCommand()
         self._gripper_status = GripperStatus()
         self._motors = Motors(motor)
+        self._bend: Array = np.zeros(NUM_JOINTS)
         self._homing = Homing(self._motors, J5_MOVE_SSG48 if isinstance(self.gripper, SSG48) else J5_MOVE)
         self.outputs = Line(0)
         self.disabled = False
@@ -107,6 +108,19 @@ class Firmware:
         """Forces a motor out of step: it turns by so many microsteps that the counter does not see."""
         self._motors.offset[joint] += steps
 
+    def feel(self, joints: Array) -> None:
+        """Tells the limit switches where the joints truly are now, in rad, shape (6,).
+
+        Until the next time the arm is taken to stay as bent against its motors as it is now; before the first time it
+        is not bent at all.
+        """
+        self._bend = joints * STEPS_PER_RAD - self.motor
+
+    def set_homed(self) -> None:
+        """Homes the arm at once and without moving it: the counters become what they should be here."""
+        self._motors.counters, self._motors.offset = self.motor, np.zeros(NUM_JOINTS)
+        self._homing.homed[:] = True
+
     def lose_homing(self) -> None:
         """Forgets that the joints are homed."""
         self._homing.homed[:] = False
@@ -130,9 +144,10 @@ class Firmware:
 
         Args:
             dt: Duration in s.
-            joints: True joint angles in rad at its beginning, shape (6,): what the limit switches feel. By default the
-                motors' own, as of a perfectly stiff arm.
+            joints: True joint angles in rad at its beginning, shape (6,), as for :meth:`feel`.
         """
+        if joints is not None:
+            self.feel(joints)
         self._time += dt
         command, motors = self._command, self._motors
         if command.command == Command.JOG and not self.disabled:
@@ -140,16 +155,15 @@ class Firmware:
         elif command.command == Command.MOVE and not self.disabled:
             motors.pursue(command.position, command.speed, dt)
         elif self._homing.running and command.command in (Command.HOME, Command.IDLE):
-            self._home(dt, joints)
+            self._home(dt)
         elif command.command == Command.IDLE:
             motors.set_speed(command.speed)
 
-    def _home(self, dt: float, joints: Array | None) -> None:
-        bend = None if joints is None else joints * STEPS_PER_RAD - self.motor
-        left = self._homing.advance(dt, bend)
+    def _home(self, dt: float) -> None:
+        left = self._homing.advance(dt, self._bend)
         if not self._homing.running and self.command == Command.HOME:
             self._homing.start()
-            self._homing.advance(left, bend)
+            self._homing.advance(left, self._bend)
 
     # -- packets -----------------------------------------------------------------------------------------------------
 

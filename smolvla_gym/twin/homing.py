@@ -61,8 +61,6 @@ def axes(j5_move: int = J5_MOVE) -> tuple[Axis, ...]:
 
 
 _LAST_J6_ACCELERATION = 5500.0
-_EDGE = 0.5
-"""Steps before the edge of a switch from which on it counts as pressed."""
 
 
 def switches(j5_move: int = J5_MOVE) -> Array:
@@ -155,18 +153,18 @@ class Homing:
         self.running = False
         self._forget()
 
-    def advance(self, dt: float, bend: Array | None = None) -> float:
+    def advance(self, dt: float, bend: Array) -> float:
         """Lets a run go on.
 
         Args:
             dt: Duration in s.
             bend: How far the true joints are from the motors at its beginning, in microsteps, shape (6,); taken to stay
-                so during dt. None for not at all.
+                so during dt.
 
         Returns:
             What is left of dt after the end of the run, in s.
         """
-        edges = self._edges if bend is None else self._edges - bend
+        edges = self._edges - bend
         while self.running:
             joints, search, away, homed = self._STAGES[self._stage]
             left = [self._turn(joint, dt, edges[joint], search, away) for joint in joints]
@@ -215,10 +213,9 @@ class Homing:
         motors.speed[joint] = speed
         past = float((motors.position[joint] - edge) * np.sign(speed))
         if axis.period is not None:
-            past = (past + _EDGE) % axis.period - _EDGE
+            past %= axis.period
             past -= axis.period if past > axis.window else 0.0
-        pressed = -_EDGE <= past <= axis.window
-        way = 0.0 if pressed else -past if past < 0.0 else np.inf
+        way = -past if past < 0.0 else 0.0 if past <= axis.window else np.inf
         if way > abs(speed) * dt:
             motors.counters[joint] += speed * dt
             return None
