@@ -117,6 +117,7 @@ class _Loop:
         except SmolVLAGymError as error:
             self._answer(0, error)
             return 1
+        self._publish()
         self._answer(0, None)
         gc.freeze()
         try:
