@@ -220,6 +220,6 @@ UNKNOWN: Final = BoardState(
     at_rest=True,
     gripper_object=GripperObject.MOVING,
     gripper_ready=False,
-    echo=Command.IDLE,
+    echo=int(Command.IDLE),
 )
 """The state of a board that nobody has heard of yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import Final
 
 from smolvla_gym.hardware.protocol import Command, StateFrame, Steps
 from smolvla_gym.parol6 import JOINT_NAMES
@@ -17,11 +18,32 @@ _HOME_FRAMES = 10
 """How often the command is sent: a lost frame does no harm. Sent to the end, homing would start again."""
 
 
+_REST_FRAMES = 3
+"""How often speeds of zero are sent before: the board goes on reporting those of the homing before."""
+
+
 class _Phase(Enum):
     ENABLE = auto()
+    REST = auto()
     REQUEST = auto()
     SEARCH = auto()
     DONE = auto()
+
+
+_COMMANDS: Final = {
+    _Phase.ENABLE: Command.ENABLE,
+    _Phase.REST: Command.IDLE,
+    _Phase.REQUEST: Command.HOME,
+    _Phase.SEARCH: Command.IDLE,
+    _Phase.DONE: Command.IDLE,
+}
+
+# What follows once the board has echoed the command, and how often that was sent at least.
+_NEXT: Final = {
+    _Phase.ENABLE: (_Phase.REST, 1),
+    _Phase.REST: (_Phase.REQUEST, _REST_FRAMES),
+    _Phase.REQUEST: (_Phase.SEARCH, _HOME_FRAMES),
+}
 
 
 class Homing:
@@ -34,34 +56,30 @@ class Homing:
 
     def __init__(self) -> None:
         self._phase = _Phase.ENABLE
-        self._requests = 0
+        self._sent = 0  # frames in this phase
         self._forgot = False
+        self._other = [False] * len(SECOND_APPROACH)  # seen at another speed, so that the wanted one is no old one
         self._searched = [False] * len(SECOND_APPROACH)
 
     def command(self) -> Command:
         """Returns the command of the next frame."""
-        if self._phase is _Phase.ENABLE:
-            return Command.ENABLE
-        if self._phase is _Phase.REQUEST:
-            self._requests += 1
-            return Command.HOME
-        return Command.IDLE
+        self._sent += 1
+        return _COMMANDS[self._phase]
 
     def observe(self, reply: StateFrame) -> None:
         """Takes note of a reply."""
-        if self._phase is _Phase.ENABLE:
-            if reply.command == Command.ENABLE:
-                self._phase = _Phase.REQUEST
-            return
-        if self._phase is _Phase.REQUEST and self._requests >= _HOME_FRAMES and reply.command == Command.HOME:
-            self._phase = _Phase.SEARCH
+        following = _NEXT.get(self._phase)
+        if following is not None and reply.command == _COMMANDS[self._phase] and self._sent >= following[1]:
+            self._phase, self._sent = following[0], 0
         homed = reply.homed & HOMED_BITS
-        self._forgot |= homed == 0
-        if self._forgot:
-            pairs = zip(self._searched, reply.speed, SECOND_APPROACH, strict=True)
-            self._searched = [seen or speed == wanted for seen, speed, wanted in pairs]
-            if self._phase is _Phase.SEARCH and homed == HOMED_BITS:
-                self._phase = _Phase.DONE
+        self._forgot |= self._phase in (_Phase.REQUEST, _Phase.SEARCH) and homed == 0
+        if not self._forgot:
+            return
+        for joint, (speed, wanted) in enumerate(zip(reply.speed, SECOND_APPROACH, strict=True)):
+            self._searched[joint] |= self._other[joint] and speed == wanted
+            self._other[joint] |= speed != wanted
+        if self._phase is _Phase.SEARCH and homed == HOMED_BITS:
+            self._phase = _Phase.DONE
 
     @property
     def done(self) -> bool:
