@@ -140,12 +140,16 @@ class VirtualRealSense:
 
     def _feed(self) -> None:
         try:
+            self.push()
+            # Modules that drew the first picture may clean up at exit too: the last to register is the first to go.
+            atexit.register(self.stop)
             due = time.monotonic()
-            while not self._stopping.is_set():
-                self.push()
+            while True:
                 # What came late is not made up for by a burst.
                 due = max(due + 1.0 / self.fps, time.monotonic())
-                self._stopping.wait(due - time.monotonic())
+                if self._stopping.wait(due - time.monotonic()):
+                    break
+                self.push()
         finally:
             if self._on_stop is not None:
                 self._on_stop()

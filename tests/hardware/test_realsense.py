@@ -1,7 +1,6 @@
 """The driver of the cameras against librealsense itself, with a software device in place of the USB port."""
 
 import contextlib
-import importlib
 import itertools
 import subprocess
 import sys
@@ -11,11 +10,11 @@ import warnings
 import numpy as np
 import pytest
 
-from smolvla_gym.errors import DeviceError, MissingExtraError, OptionError
+from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.hardware import librealsense, realsense
 from smolvla_gym.hardware.framing import D405_COLOUR, Intrinsics
-from smolvla_gym.hardware.realsense import CameraInfo, RealSenseCamera, list_cameras
-from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense
+from smolvla_gym.hardware.realsense import RealSenseCamera
+from smolvla_gym.twin.camera import VirtualRealSense
 from smolvla_gym.twin.camera_model import D405, d435
 
 PATTERN = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
@@ -255,11 +254,16 @@ def test_closing_is_quick_and_may_be_repeated(rig):
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit(0)", "camera.close()", "virtual.stop()", "virtual.unplug()"])
 def test_the_interpreter_ends_while_everything_runs(end):
     code = f"""
+import atexit
 import numpy as np
 from smolvla_gym.hardware.realsense import RealSenseCamera
 from smolvla_gym.twin.camera import VirtualRealSense
 picture = np.zeros((480, 640, 3), np.uint8), np.full((480, 640), 0.2, np.float32)
-virtual = VirtualRealSense(lambda: picture, on_stop=lambda: print("freed"))
+def render():
+    if virtual.number == 0:  # as OpenGL's modules do
+        atexit.register(print, "OpenGL goes")
+    return picture
+virtual = VirtualRealSense(render, on_stop=lambda: print("freed"))
 virtual.start(90)
 camera = RealSenseCamera(depth=True, context_factory=virtual.context_factory)
 camera.start()
@@ -267,54 +271,10 @@ camera.wait_newer(3, 5.0)
 {end}
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "freed\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "freed\nOpenGL goes\n", "")
 
 
-# -- which camera ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def pair():
-    red, blue = np.zeros((2, 480, 640, 3), np.uint8)
-    red[..., 0] = blue[..., 2] = 255
-    wrist = VirtualRealSense(lambda: (red, None), serial="A1", noise=0.0)
-    scene = VirtualRealSense(lambda: (blue, None), serial="B2", model=SCENE, noise=0.0)
-    return wrist, scene, VirtualBus([wrist, scene])
-
-
-def test_cameras_are_listed(pair):
-    expected = [CameraInfo("A1", "Intel RealSense D405", "3.2"), CameraInfo("B2", "Intel RealSense D435", "3.2")]
-    assert list_cameras(pair[2].context_factory) == expected
-
-
-def test_without_a_camera_none_is_listed_and_the_error_comes_at_once():
-    assert list_cameras() == []
-    begin = time.monotonic()
-    with pytest.raises(DeviceError, match=r"No RealSense camera was found; connected: none.*WSL2.*camera=\"twin\""):
-        RealSenseCamera().start()
-    assert time.monotonic() - begin < 1.0
-
-
-def test_two_cameras_are_told_apart_by_their_serials(pair):
-    wrist, scene, bus = pair
-    with contextlib.ExitStack() as stack:
-        cameras = {}
-        for serial in ("A1", "B2"):
-            cameras[serial] = RealSenseCamera(serial, context_factory=bus.context_factory)
-            stack.callback(cameras[serial].close)
-            cameras[serial].start()
-        numbers = wrist.push(), scene.push()
-        assert cameras["A1"].wait_newer(numbers[0] - 1, 2.0).pixels[0, 0].tolist() == [255, 0, 0]
-        assert cameras["B2"].wait_newer(numbers[1] - 1, 2.0).pixels[0, 0].tolist() == [0, 0, 255]
-        assert cameras["B2"].intrinsics.fx == pytest.approx(SCENE.colour[0].fx)
-
-
-def test_a_wrong_serial_and_a_missing_one_name_the_cameras_there_are(pair):
-    factory = pair[2].context_factory
-    with pytest.raises(DeviceError, match=r"with the serial 'C3' was found; connected: .*D405 \(serial A1\)"):
-        RealSenseCamera("C3", context_factory=factory).start()
-    with pytest.raises(DeviceError, match=r"choose one by its serial: .*A1.*B2"):
-        RealSenseCamera(context_factory=factory).start()
+# -- settings --------------------------------------------------------------------------------------------------------
 
 
 def test_a_camera_in_use_is_a_device_error(rig):
@@ -332,8 +292,6 @@ def test_usb_2_is_warned_of(rig):
         warnings.simplefilter("error")
         assert rig()[1].usb_warning is None
 
-
-# -- settings --------------------------------------------------------------------------------------------------------
 
 OPTIONS = ("enable_auto_exposure", "exposure", "gain", "enable_auto_white_balance", "white_balance")
 
@@ -388,26 +346,6 @@ def test_values_between_the_steps_are_refused(rig):
     _, camera = rig(start=False, white_balance=2805, twin={"model": SCENE})
     with pytest.raises(OptionError, match="in steps of 10"):
         camera.start()
-
-
-# -- without librealsense --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("failure", "error", "remedy"),
-    [
-        (ModuleNotFoundError("No module named 'pyrealsense2'"), MissingExtraError, r"smolvla-gym\[real\]"),
-        (ImportError("libusb-1.0.so.0: cannot open shared object file"), DeviceError, "apt-get install libusb"),
-        (ImportError("GLIBC_2.99 not found"), DeviceError, "GLIBC"),
-    ],
-)
-def test_what_is_missing_is_named_with_its_remedy(monkeypatch, failure, error, remedy):
-    def import_module(name):
-        raise failure if name == "pyrealsense2" else ModuleNotFoundError(name)
-
-    monkeypatch.setattr(importlib, "import_module", import_module)
-    with pytest.raises(error, match=remedy):
-        RealSenseCamera().start()
 
 
 def test_intrinsics_are_known_after_the_start():
