@@ -63,7 +63,8 @@ class Child:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
-        self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {0: queue.SimpleQueue()}
+        # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
+        self._answers: dict[int, queue.Queue[dict[str, Any] | None]] = {0: queue.Queue()}
         self._state = UNKNOWN
         self._events = deque[dict[str, Any]](maxlen=_EVENTS)
         self.loop: dict[str, float] = {}
@@ -108,7 +109,7 @@ class Child:
         """
         with self._lock:
             number = next(self._ids)
-            self._answers[number] = queue.SimpleQueue()
+            self._answers[number] = queue.Queue()
             if self.ended:
                 self._answers[number].put(None)
             else:

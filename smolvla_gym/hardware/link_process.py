@@ -68,7 +68,8 @@ class _Inbox:
     """Requests with their time of arrival in s; None where the client hung up."""
 
     def __init__(self, descriptor: int) -> None:
-        self._queue = queue.SimpleQueue[tuple[Message | None, float]]()
+        # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
+        self._queue = queue.Queue[tuple[Message | None, float]]()
         self._descriptor = descriptor
         threading.Thread(target=self._run, name="inbox", daemon=True).start()
 
