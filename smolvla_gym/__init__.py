@@ -17,10 +17,12 @@ except PackageNotFoundError:  # imported from a folder that was never installed
     __version__ = "0+unknown"
 
 SIM_ID = "PAROL6Sim-v0"
+REAL_ID = "PAROL6Real-v0"
 
-if SIM_ID not in gym.registry:
-    # 15 s at the default 30 Hz: twice what the experts need for the slowest task.
-    gym.register(id=SIM_ID, entry_point="smolvla_gym.envs.sim:make_sim_env", max_episode_steps=450)
+for env_id, module in ((SIM_ID, "sim"), (REAL_ID, "real")):
+    if env_id not in gym.registry:
+        # 15 s at the default 30 Hz: more than twice what the experts need for the slowest task but one.
+        gym.register(id=env_id, entry_point=f"smolvla_gym.envs.{module}:make_{module}_env", max_episode_steps=450)
 
 
 def __getattr__(name: str) -> Any:
@@ -36,4 +38,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["SIM_ID", "SmolVLAAgent", "__version__", "rollout"]
+__all__ = ["REAL_ID", "SIM_ID", "SmolVLAAgent", "__version__", "rollout"]

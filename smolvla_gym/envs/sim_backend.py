@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from typing import Any, override
@@ -14,7 +13,8 @@ from smolvla_gym.envs.options import start_of
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.sim.motion import MotionLaw
-from smolvla_gym.sim.rendering import QUALITIES, check_display
+from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.window import Window
 from smolvla_gym.tasks import Layout, Stage
 
 
@@ -32,8 +32,7 @@ class SimBackend(Backend):
         self.stage, self.world = stage, stage.world
         self._gate, self._motion = gate, MotionLaw()
         self._pending: deque[tuple[Array, Array, float]] = deque()
-        self._viewer: Any = None
-        self._window: list[threading.Thread] = []
+        self._window = Window(self.world.model, self.world.data)
         self._period, self._next_picture = 1.0 / control_hz, 0.0
 
     @property
@@ -97,23 +96,12 @@ class SimBackend(Backend):
 
     @override
     def show(self) -> None:
-        if self._viewer is None:
-            check_display()
-            from mujoco import viewer
-
-            others = threading.enumerate()
-            self._viewer = viewer.launch_passive(
-                self.world.model, self.world.data, show_left_ui=False, show_right_ui=False
-            )
-            self._window = [thread for thread in threading.enumerate() if thread not in others]
-            camera = self._viewer.cam
-            camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = (0.15, 0.0, 0.1), 0.9, 145.0, -25.0
         # For the eye, simulated time must not run faster than the clock; after a pause it does not catch up.
         now = time.monotonic()
         if now < self._next_picture:
             time.sleep(self._next_picture - now)
         self._next_picture = max(now, self._next_picture) + self._period
-        self._viewer.sync()
+        self._window.sync()
 
     @override
     def clear_fault(self) -> None:
@@ -121,10 +109,5 @@ class SimBackend(Backend):
 
     @override
     def close(self) -> None:
-        if self._viewer is not None:
-            self._viewer.close()
-            self._viewer = None
-            # It only asks the window to close. The process must not end while that thread still draws.
-            for thread in self._window:
-                thread.join(timeout=5.0)
+        self._window.close()
         self.world.close()

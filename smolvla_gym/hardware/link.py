@@ -213,10 +213,16 @@ class InlineBoard(BoardLink):
         self._closed = False
         board.connect(self._begin)
 
-    def run_until(self, moment: float) -> None:
-        """Performs the ticks that are due before a moment in s."""
+    def run_until(self, moment: float, reached: Callable[[float], None] = lambda due: None) -> None:
+        """Performs the ticks that are due before a moment in s.
+
+        Args:
+            moment: In s.
+            reached: Called with the time of each tick before it.
+        """
         while not self._closed and (due := self._begin + self._ticks * TICK) < moment - _ROUNDING:
             self._ticks += 1
+            reached(due)
             self._board.tick(due)
 
     def connect(self) -> None:

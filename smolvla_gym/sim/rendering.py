@@ -17,6 +17,9 @@ from smolvla_gym.errors import RenderingError
 
 Image = NDArray[np.uint8]
 
+Frustum = tuple[float, float, float, float]
+"""Left, right, bottom and top edge of a view at unit distance."""
+
 
 class GLContext(Protocol):
     """An OpenGL context as MuJoCo's modules make them."""
@@ -149,7 +152,13 @@ class OffscreenRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
 
     def render(
-        self, data: mujoco.MjData, camera: str, size: tuple[int, int], *, depth: bool = False
+        self,
+        data: mujoco.MjData,
+        camera: str,
+        size: tuple[int, int],
+        *,
+        depth: bool = False,
+        frustum: Frustum | None = None,
     ) -> tuple[Image, NDArray[np.float32] | None]:
         """Draws what a camera sees.
 
@@ -158,6 +167,7 @@ class OffscreenRenderer:
             camera: Name of the camera.
             size: Height and width in px.
             depth: Whether to measure the distance too.
+            frustum: The view; the model's own where None.
 
         Returns:
             The picture, shape (H, W, 3), and the distance along the optical axis in m, shape (H, W), or None.
@@ -173,6 +183,8 @@ class OffscreenRenderer:
         self._camera.fixedcamid = self._model.camera(camera).id
         category = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, category, self._scene)
+        if frustum is not None:
+            self._set_view(frustum)
         height, width = size
         viewport = mujoco.MjrRect(0, 0, width, height)
         mujoco.mjr_render(viewport, self._scene, self._context)
@@ -181,6 +193,12 @@ class OffscreenRenderer:
         mujoco.mjr_readPixels(pixels, ndc, viewport, self._context)
         # OpenGL's rows start at the bottom.
         return np.ascontiguousarray(pixels[::-1]), None if ndc is None else self._metres(ndc[::-1])
+
+    def _set_view(self, frustum: Frustum) -> None:
+        assert self._scene is not None
+        for eye in self._scene.camera:
+            left, right, eye.frustum_bottom, eye.frustum_top = (edge * eye.frustum_near for edge in frustum)
+            eye.frustum_center, eye.frustum_width = 0.5 * (left + right), 0.5 * (right - left)
 
     def _metres(self, ndc: NDArray[np.float32]) -> NDArray[np.float32]:
         """Undoes the perspective of MuJoCo's reversed depth buffer (1 at the near plane, 0 at the far one)."""

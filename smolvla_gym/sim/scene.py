@@ -18,6 +18,9 @@ CAMERAS = ("wrist", "scene")
 OVERVIEW = "overview"
 """The camera of ``render()``."""
 
+SCENE_FOVY = 38.0
+"""Vertical field of view of the scene camera in degrees."""
+
 CAMERA_RESOLUTION = (640, 480)
 """Width and height in px of the pictures that the cameras take before cropping."""
 
@@ -96,6 +99,10 @@ def arm_spec(gripper: Gripper) -> mujoco.MjSpec:
     spec = mujoco.MjSpec.from_file(str(asset_path("mjcf", "parol6.xml")))
     tool = mujoco.MjSpec.from_file(str(asset_path("mjcf", f"{gripper.name}.xml")))
     spec.site("flange").attach_body(tool.body("gripper"), GRIPPER_PREFIX, "")
+    # Within the joint limits they cannot meet. While the arm is homed J5 goes farther, where our boxes, wider than the
+    # real parts, would.
+    for body in ("link6", GRIPPER_PREFIX + "gripper"):
+        spec.add_exclude(bodyname1="link4", bodyname2=body)
     spec.modelname = "PAROL6"
     return spec
 
@@ -172,7 +179,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     spec.visual.headlight.specular = [0.1, 0.1, 0.1]
     # The scene camera belongs to the observation and may be cropped and moved; the overview is for people.
     for name, eye, target, fovy in (
-        ("scene", (0.60, -0.32, 0.44), (0.21, 0.0, 0.04), 38.0),
+        ("scene", (0.60, -0.32, 0.44), (0.21, 0.0, 0.04), SCENE_FOVY),
         (OVERVIEW, (0.70, -0.46, 0.38), (0.13, 0.0, 0.13), 40.0),
     ):
         world.add_camera(name=name, pos=eye, quat=_look_at(eye, target), fovy=fovy)

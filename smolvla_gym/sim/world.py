@@ -121,6 +121,17 @@ class World:
         return rad_from_steps(steps_from_rad(self._motors))
 
     @property
+    def measured_joints(self) -> Array:
+        """Where the joints really are in rad, shape (6,): what the arm, without encoders, does not know."""
+        return np.array(self.data.qpos[self._arm_qpos])
+
+    @property
+    def stalled(self) -> NDArray[np.bool_]:
+        """Which motors of the arm are at the end of their torque, shape (6,)."""
+        force = np.abs(self.data.actuator_force[self._arm_ctrl])
+        return np.asarray(force >= 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1])
+
+    @property
     def opening(self) -> float:
         """Opening of the gripper, 0 (closed) to 1 (open)."""
         if self.gripper.binary:  # air gives no feedback: what was commanded

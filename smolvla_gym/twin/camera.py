@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from smolvla_gym.hardware.framing import Intrinsics
 from smolvla_gym.hardware.librealsense import load
 from smolvla_gym.twin.camera_model import D405, CameraModel, SoftwareDevice
+from smolvla_gym.twin.faults import Faults
 
 Render = Callable[[], tuple[NDArray[np.uint8], NDArray[np.float32] | None]]
 """Draws what the camera sees: colour, uint8, shape (H, W, 3), and the distance in m along the optical axis, float32,
@@ -45,6 +46,7 @@ class VirtualRealSense:
         usb_type: str = "3.2",
         noise: float = 1.0,
         seed: int = 0,
+        faults: Faults | None = None,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
         """Plugs the camera in.
@@ -56,12 +58,13 @@ class VirtualRealSense:
             usb_type: USB version of the connection.
             noise: Standard deviation of the noise of the pixels in grey levels.
             seed: Seed of the noise.
+            faults: What is to go wrong; looked at before each frame.
             on_stop: Called by the thread of :meth:`start` before it ends: an OpenGL context has to be freed by the
                 thread that drew with it.
         """
         self.fps, self.frozen, self.number = 30.0, False, 0
         self.serial, self.model, self.usb_type = serial, model, usb_type
-        self._render, self._on_stop = render, on_stop
+        self._render, self._on_stop, self._faults = render, on_stop, faults
         self._noise, self._seed = noise, seed
         self._noise_bank: NDArray[np.int16] | None = None
         self._rng = np.random.default_rng(seed)
@@ -95,6 +98,7 @@ class VirtualRealSense:
         Returns:
             The frame's number.
         """
+        self._follow_faults()
         if self._pictures is None or not self.frozen:
             pixels, distance = self._render()
             depth = None if distance is None else self.model.raw_depth(distance)
@@ -104,6 +108,15 @@ class VirtualRealSense:
             if self._device is not None:
                 self._device.deliver(self.number, *self._pictures)
         return self.number
+
+    def _follow_faults(self) -> None:
+        if self._faults is None:
+            return
+        self.frozen = self._faults.camera_frozen
+        if self._faults.camera_unplugged and self.plugged is not None:
+            self.unplug()
+        elif not self._faults.camera_unplugged and self.plugged is None:
+            self.replug()
 
     def _with_noise(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._noise <= 0.0:
@@ -146,7 +159,8 @@ class VirtualRealSense:
             due = time.monotonic()
             while True:
                 # What came late is not made up for by a burst.
-                due = max(due + 1.0 / self.fps, time.monotonic())
+                fps = self.fps if self._faults is None else self._faults.camera_fps or self.fps
+                due = max(due + 1.0 / fps, time.monotonic())
                 if self._stopping.wait(due - time.monotonic()):
                     break
                 self.push()

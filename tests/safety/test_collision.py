@@ -39,9 +39,9 @@ def test_what_touches_is_named_with_its_depth():
     assert depth == pytest.approx(0.005, abs=1e-4)
     assert "the table" in what
     assert "jaw" in what
-    depth, what = GUARD.depth(np.deg2rad([0, -145, 200, 0, -60, 180]).tolist(), 1.0)
-    assert depth > 0.0
-    assert "the table" not in what
+    depth, what = GUARD.depth(np.deg2rad([-20, -120, 110, 60, -70, 230]).tolist(), 1.0)
+    assert depth > 0.01
+    assert what == "link1 and gripper"
 
 
 def test_the_tool_stays_in_the_workspace():
@@ -74,7 +74,7 @@ def test_no_sequence_of_targets_gets_the_gate_to_command_a_contact(seed):
             for joints in gate.travel(1 / 30, 5)[0]:
                 depth, what = GUARD.depth(joints.tolist(), gate.opening)
                 # Between two checks the arm may graze what it stops in front of.
-                assert depth < 2e-3, what
+                assert depth < 5e-3, what
         x, y, z = forward_kinematics(gate.position, SSG48)[:3, 3]
         low, high = np.array(WORKSPACE)
         assert np.all((low - 1e-6 <= (x, y, z)) & ((x, y, z) <= high + 1e-6))

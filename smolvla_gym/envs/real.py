@@ -1,0 +1,204 @@
+"""``PAROL6Real-v0``: what ``gym.make`` calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.envs.options import check_choice, check_control_hz, check_image_size
+from smolvla_gym.envs.parol6_env import RENDER_MODES, PAROL6Env
+from smolvla_gym.envs.real_backend import Eyes, RealBackend
+from smolvla_gym.envs.scene_view import MirrorView
+from smolvla_gym.envs.twin_backend import make_twin_backend
+from smolvla_gym.errors import OptionError
+from smolvla_gym.hardware.board_state import BoardSettings
+from smolvla_gym.hardware.clock import SystemClock
+from smolvla_gym.hardware.event_log import default_log_path
+from smolvla_gym.hardware.framing import D405_COLOUR, Framing, Intrinsics
+from smolvla_gym.hardware.link import BoardProcess
+from smolvla_gym.hardware.port import find_port
+from smolvla_gym.hardware.realsense import RealSenseCamera
+from smolvla_gym.parol6 import get_gripper
+from smolvla_gym.safety.collision import WORKSPACE, Box, check_workspace
+from smolvla_gym.sim.randomization import MAX_LEVEL
+from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.scene import MAX_OBJECTS, SCENE_FOVY, check_cameras
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks import REWARDS, get_task
+
+TWIN: Final = "twin"
+
+REFERENCES: Final = {"wrist": D405_COLOUR, "scene": Intrinsics.from_fovy(SCENE_FOVY, 640, 480)}
+"""The views of the simulation's cameras, which are cut out of the pictures of the real ones."""
+
+
+def make_real_env(
+    *,
+    port: str | None = None,
+    camera: str | Mapping[str, str] | None = None,
+    task: str = "lift",
+    instruction: str | None = None,
+    cameras: Sequence[str] = ("wrist",),
+    image_size: Sequence[int] = (256, 256),
+    depth: bool = False,
+    control_hz: float = 30.0,
+    gripper: str = "ssg48",
+    speed_scale: float = 1.0,
+    workspace: Box = WORKSPACE,
+    home: bool | None = None,
+    camera_options: Mapping[str, Any] | None = None,
+    board_options: Mapping[str, Any] | None = None,
+    log: str | os.PathLike[str] | None = "auto",
+    randomization: int = 1,
+    num_objects: int = 2,
+    reward: str = "dense",
+    realtime: bool = True,
+    twin_options: Mapping[str, Any] | None = None,
+    render_mode: str | None = None,
+    render_quality: str = "fast",
+) -> PAROL6Env:
+    """Makes the environment of the real arm, or of its virtual twin.
+
+    Args:
+        port: Serial port of the arm, such as ``"/dev/ttyACM0"``, ``"COM5"`` or ``"socket://127.0.0.1:5000"``;
+            ``"twin"`` for the virtual arm; None looks for the board on USB.
+        camera: Serial number of the RealSense on the wrist, or of each camera by name; ``"twin"`` for virtual ones;
+            None takes the only one there is.
+        task: As in the simulation. The real arm takes its instruction from it; nobody judges success there.
+        instruction: What to do on the real arm; None: the task's first sentence. ``reset(options={"instruction":
+            ...})`` replaces it for an episode.
+        cameras: Names of the observed cameras: ``"wrist"``, ``"scene"``, both or none.
+        image_size: Height and width of the pictures in px.
+        depth: Whether ``observation["depth"]`` is there.
+        control_hz: Steps a second, 5 to 100.
+        gripper: ``"ssg48"`` or ``"pneumatic"``.
+        speed_scale: Share of the speed limits that may be used, above 0 and up to 1.
+        workspace: Lowest and highest corner in m of the box that the tool centre point stays in.
+        home: Whether ``reset`` homes an arm that does not know its joint angles; None: only the twin.
+        camera_options: Of ``RealSenseCamera``, such as ``{"exposure": 10000, "gain": 32, "white_balance": 4600}``.
+        board_options: Of ``BoardSettings``, such as ``{"disable_after": 10.0}``.
+        log: File that keeps what the safety functions did; ``"auto"`` is ``~/.local/state/smolvla_gym/parol6.jsonl``,
+            None is none.
+        randomization: Of the twin's scene, as in the simulation.
+        num_objects: Of the twin's scene, as in the simulation.
+        reward: Of the twin's scene, as in the simulation.
+        realtime: False runs a twin in lockstep, as fast as it can and repeatably.
+        twin_options: Of ``Twin``, such as ``{"homed": True, "noise": 0.0}``.
+        render_mode: None, ``"rgb_array"`` or ``"human"``.
+        render_quality: Rendering quality of what the twin's cameras see.
+
+    Raises:
+        UnknownNameError: No task, camera or gripper has this name.
+        OptionError: Another option has a value that is not allowed.
+        DeviceError: The arm or a camera cannot be found or does not answer.
+        MissingExtraError: The packages of the extra ``real`` are not installed.
+    """
+    options = dict(locals())
+    chosen_task, chosen_gripper, names = get_task(task), get_gripper(gripper), check_cameras(cameras)
+    size, hz = check_image_size(image_size), check_control_hz(control_hz)
+    for name, value in (("depth", depth), ("realtime", realtime)):
+        if not isinstance(value, bool):
+            raise OptionError(name, value, "True or False")
+    check_choice("home", None if isinstance(home, bool) else home, (None,))
+    check_choice("randomization", randomization, range(MAX_LEVEL + 1))
+    check_choice("num_objects", num_objects, range(2, MAX_OBJECTS + 1))
+    check_choice("reward", reward, REWARDS)
+    check_choice("render_mode", render_mode, (None, *RENDER_MODES))
+    check_choice("render_quality", render_quality, tuple(QUALITIES))
+    if isinstance(speed_scale, bool) or not isinstance(speed_scale, int | float) or not 0.0 < speed_scale <= 1.0:
+        raise OptionError("speed_scale", speed_scale, "a number above 0 and up to 1")
+    workspace = check_workspace(workspace)
+    settings = BoardSettings(gripper=gripper, **dict(board_options or {}))
+    log_path = None if log is None else default_log_path() if log == "auto" else Path(log)
+
+    backend: RealBackend
+    if port == TWIN:
+        if camera not in (None, TWIN):
+            raise OptionError("camera", camera, "'twin' where the port is: a real camera does not see the virtual arm")
+        backend = make_twin_backend(
+            task=chosen_task, gripper=chosen_gripper, settings=settings, references={n: REFERENCES[n] for n in names},
+            image_size=size, depth=depth, control_hz=hz, speed_scale=speed_scale, workspace=workspace,
+            home=home is not False, log=log_path, randomization=randomization, num_objects=num_objects, reward=reward,
+            realtime=realtime, quality=QUALITIES[render_quality], camera_options=dict(camera_options or {}),
+            twin_options=dict(twin_options or {}),
+        )  # fmt: skip
+    else:
+        if camera == TWIN:
+            raise OptionError("camera", camera, "'twin' only with port='twin': the virtual camera sees the virtual arm")
+        if not realtime:
+            raise OptionError("realtime", realtime, "True: only port='twin' runs in lockstep")
+        backend = _make_real_backend(
+            port, _serials(camera, names), size, depth, settings, hz,
+            instruction=instruction or chosen_task.phrasings[0].format(color="red", base="blue"),
+            speed_scale=speed_scale, workspace=workspace, home=bool(home), log=log_path,
+            camera_options=dict(camera_options or {}),
+            view=MirrorView(_empty_world(task, gripper)),
+        )  # fmt: skip
+    return PAROL6Env(
+        backend,
+        task=task,
+        gripper=chosen_gripper,
+        cameras=names,
+        image_size=size,
+        depth=depth,
+        control_hz=hz,
+        render_mode=render_mode,
+        recipe=(make_real_env, options),
+    )
+
+
+def _make_real_backend(
+    port: str | None,
+    serials: Mapping[str, str | None],
+    size: tuple[int, int],
+    depth: bool,
+    settings: BoardSettings,
+    control_hz: float,
+    *,
+    instruction: str,
+    speed_scale: float,
+    workspace: Box,
+    home: bool,
+    log: Path | None,
+    camera_options: dict[str, Any],
+    view: MirrorView,
+) -> RealBackend:
+    url = find_port() if port is None else port
+    with ExitStack() as undo:
+        undo.callback(view.close)
+        eyes = {}
+        for name, serial in serials.items():
+            seeing = RealSenseCamera(serial, depth=depth, **camera_options)
+            seeing.start()
+            undo.callback(seeing.close)
+            eyes[name] = Eyes(seeing, Framing(seeing.intrinsics, REFERENCES[name], size))
+        link = BoardProcess(
+            url, settings, period=1.0 / control_hz, speed_scale=speed_scale, workspace=workspace, log=log
+        )
+        undo.pop_all()
+    return RealBackend(
+        link, eyes, SystemClock(), gripper=get_gripper(settings.gripper), depth=depth, instruction=instruction,
+        home=home, period=1.0 / control_hz, view=view,
+    )  # fmt: skip
+
+
+def _serials(camera: str | Mapping[str, str] | None, names: tuple[str, ...]) -> dict[str, str | None]:
+    """Returns the serial number of each camera by name, None for the only one there is."""
+    if isinstance(camera, Mapping):
+        if set(camera) != set(names):
+            raise OptionError("camera", dict(camera), f"a serial number for each of cameras={names!r}")
+        return dict(camera)
+    if len(names) > 1:
+        raise OptionError("camera", camera, f"a serial number for each of cameras={names!r}: {{'wrist': ...}}")
+    return dict.fromkeys(names, camera)
+
+
+def _empty_world(task: str, gripper: str) -> World:
+    chosen = get_task(task)
+    return World(
+        get_gripper(gripper), chosen.kind, goal=False, control_hz=30.0, cameras=(), image_size=(480, 640), depth=False,
+        quality=QUALITIES["fast"],
+    )  # fmt: skip

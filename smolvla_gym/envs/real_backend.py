@@ -1,0 +1,255 @@
+"""The real body: the arm on its serial line and RealSense cameras."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, override
+
+import numpy as np
+
+from smolvla_gym.envs.backend import Backend, Image, Reading
+from smolvla_gym.envs.options import start_of
+from smolvla_gym.envs.scene_view import SceneView
+from smolvla_gym.errors import FaultError, NotHomedError, OptionError
+from smolvla_gym.hardware.board_state import BoardState, Fault, Mode
+from smolvla_gym.hardware.clock import Clock
+from smolvla_gym.hardware.framing import Framing
+from smolvla_gym.hardware.link import BoardLink
+from smolvla_gym.hardware.realsense import Frame, RealSenseCamera
+from smolvla_gym.parol6 import Array, Gripper
+from smolvla_gym.safety import SafetyEvent
+
+CAMERA_STALE: Final = "camera_stale"
+"""Fault: a camera gave no new picture for ``MAX_FRAME_AGE``."""
+
+CAMERA_LOST: Final = "camera_lost"
+"""Fault: a camera is gone."""
+
+MAX_FRAME_AGE: Final = 0.25
+"""Age of a picture in s at which the arm is held: seven pictures at 30 Hz, in which a joint can turn by half a rad."""
+
+_FIRST_FRAME: Final = 5.0  # s
+_START_TIMEOUT: Final = 60.0  # s; the longest way takes 5 at full speed
+_ARRIVED: Final = 0.01  # rad
+
+
+@dataclass
+class Eyes:
+    """A camera and how its pictures are brought to the contract's size.
+
+    Attributes:
+        camera: The camera.
+        framing: The view of the simulation's camera in its pictures.
+    """
+
+    camera: RealSenseCamera
+    framing: Framing
+
+
+class RealBackend(Backend):
+    """A body in real time: a step ends one control period after the one before, whatever happened in between."""
+
+    def __init__(
+        self,
+        link: BoardLink,
+        cameras: Mapping[str, Eyes],
+        clock: Clock,
+        *,
+        gripper: Gripper,
+        depth: bool,
+        instruction: str,
+        home: bool,
+        period: float,
+        view: SceneView,
+    ) -> None:
+        """Takes over an arm and its cameras.
+
+        Args:
+            link: The arm; it is connected.
+            cameras: The cameras by name; they are started.
+            clock: The clock of both.
+            gripper: The gripper that is mounted.
+            depth: Whether the cameras measure depth.
+            instruction: What to do; ``reset(options={"instruction": ...})`` replaces it.
+            home: Whether ``reset`` homes an arm that does not know its joint angles.
+            period: Duration of a control step in s.
+            view: What ``render`` draws.
+        """
+        self._link, self._cameras, self._clock = link, cameras, clock
+        self._gripper, self._depth, self._home, self._period = gripper, depth, home, period
+        self._default_instruction = self._instruction = instruction
+        self._view = view
+        self._deadline: float | None = None
+        self._last_end = 0.0
+
+    @property
+    @override
+    def instruction(self) -> str:
+        return self._instruction
+
+    @property
+    @override
+    def commanded(self) -> Array:
+        return self._link.state().commanded
+
+    @property
+    def link(self) -> BoardLink:
+        """The arm."""
+        return self._link
+
+    # -- episodes --------------------------------------------------------------------------------------------------
+
+    @override
+    def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
+        # Checked first: nothing moves for a bad option.
+        joints, opening = start_of(options, self._gripper)
+        instruction = options.get("instruction", self._default_instruction)
+        if not isinstance(instruction, str) or not instruction.strip():
+            raise OptionError('options["instruction"]', instruction, "a sentence")
+        self._wake(home=bool(options.get("home", False)))
+        self._link.events()
+        self._go(joints, opening)
+        self._instruction = instruction
+        self._begin(rng)
+        self._deadline = None
+        self._last_end = self._clock.now()
+        return self._reading(self._last_end)
+
+    def _begin(self, rng: np.random.Generator) -> None:
+        """Prepares what is not the arm; on the real table that is up to its owner."""
+
+    def _wake(self, *, home: bool) -> None:
+        """Homes where that is wanted, and enables the arm."""
+        state = self._link.state()
+        if state.fault == Fault.COMMAND_TIMEOUT:
+            # Between two episodes nobody acts; the arm was put to rest for it and may be woken.
+            self._link.clear()
+            state = self._link.state()
+        if state.fault is not None:
+            raise FaultError(
+                f"The arm is held by the fault {state.fault!r}: {state.detail} Remove its cause, then "
+                "env.unwrapped.clear_fault()."
+            )
+        if home or not state.homed:
+            if not (home or self._home):
+                raise NotHomedError(
+                    "The arm does not know its joint angles: after power-up it has to be homed. It moves by itself for "
+                    "half a minute then: clear its surroundings, keep the emergency stop at hand, and call "
+                    'env.reset(options={"home": True}), or make the env with home=True.'
+                )
+            if state.mode is Mode.READY:
+                self._link.disable()
+            self._link.home()
+        if self._link.state().mode is not Mode.READY:
+            self._link.enable()
+
+    def _go(self, joints: Array, opening: float) -> None:
+        """Drives to where the episode begins, and waits there."""
+        action = np.append(joints, opening)
+        end = self._clock.now() + _START_TIMEOUT
+        still = 0
+        while True:
+            self._link.aim(action)
+            self._clock.sleep_until(self._clock.now() + self._period)
+            state = self._link.state()
+            if state.fault is not None:
+                raise FaultError(f"On the way to the start pose the fault {state.fault!r} came up: {state.detail}")
+            far = float(np.abs(state.joints - joints).max())
+            still = still + 1 if state.at_rest else 0
+            if state.at_rest and far < _ARRIVED and abs(state.opening - opening) < 0.05:
+                break
+            blocked = [event["requested"] for event in self._link.events() if event.get("rule") == "collision"]
+            if self._clock.now() > end or (still * self._period > 1.0 and far >= _ARRIVED):
+                self._link.finish()
+                why = f": the safety gate keeps {blocked[-1]} apart" if blocked else ""
+                raise FaultError(
+                    f"The arm cannot go straight to its start pose from where it stands{why}. Move it away first, or "
+                    'begin elsewhere with reset(options={"joints": ...}).'
+                )
+            if still * self._period > 2.0:
+                break  # the jaws hold something: they cannot open or close any farther
+        self._link.finish()
+
+    @override
+    def step(self, action: Array, dt: float) -> Reading:
+        called = self._clock.now()
+        with contextlib.suppress(FaultError):  # the reading tells of it
+            self._link.aim(action)
+        # The first step, and one that is a whole period late, sets the beat; what was missed is not made up for.
+        if self._deadline is None or called > self._deadline + dt:
+            self._deadline = called + dt
+        else:
+            self._deadline += dt
+        late = self._clock.now() - self._deadline
+        self._clock.sleep_until(self._deadline)
+        now = self._clock.now()
+        reading = self._reading(now)
+        reading.timing = {"step": now - self._last_end, "agent": called - self._last_end, "late": max(late, 0.0)}
+        self._last_end = now
+        return reading
+
+    def _reading(self, now: float) -> Reading:
+        state = self._link.state()
+        observation: dict[str, Any] = {"agent_pos": np.append(state.joints_at(now), state.opening).astype(np.float32)}
+        frames = {name: self._frame(name) for name in self._cameras}
+        if frames:
+            observation["pixels"] = {n: self._cameras[n].framing.colour(f.pixels) for n, f in frames.items()}
+        if frames and self._depth:
+            observation["depth"] = {
+                n: self._cameras[n].framing.depth(f.depth) for n, f in frames.items() if f.depth is not None
+            }
+        age = max((now - frame.time for frame in frames.values()), default=0.0)
+        return Reading(
+            observation,
+            safety=self._safety(),
+            fault=self._fault(state, age),
+            state_age_s=now - state.time,
+            frame_age_s=age,
+        )
+
+    def _frame(self, name: str) -> Frame:
+        camera = self._cameras[name].camera
+        return camera.latest() or camera.wait_newer(-1, _FIRST_FRAME)
+
+    def _safety(self) -> tuple[SafetyEvent, ...]:
+        return tuple(event for event in self._link.events() if "rule" in event)
+
+    def _fault(self, state: BoardState, age: float) -> str | None:
+        if state.fault is not None:
+            return state.fault
+        if age > MAX_FRAME_AGE:
+            fault = CAMERA_LOST if any(eyes.camera.lost for eyes in self._cameras.values()) else CAMERA_STALE
+            self._link.hold(fault)
+            return fault
+        return None if state.mode is Mode.READY else str(state.mode)
+
+    # -- the rest --------------------------------------------------------------------------------------------------
+
+    @override
+    def expert(self) -> Array:
+        raise NotImplementedError("An expert needs to know where the objects are; only the simulation and the twin do.")
+
+    @override
+    def render(self) -> Image:
+        return self._view.draw(self._link.state())
+
+    @override
+    def show(self) -> None:
+        self._view.show(self._link.state())
+
+    @override
+    def clear_fault(self) -> None:
+        now = self._clock.now()
+        for name, eyes in self._cameras.items():
+            if eyes.camera.lost or now - self._frame(name).time > MAX_FRAME_AGE:
+                raise FaultError(f"The camera {name!r} still gives no new pictures: look at its cable, then try again.")
+        self._link.clear()
+
+    @override
+    def close(self) -> None:
+        self._link.close()
+        for eyes in self._cameras.values():
+            eyes.camera.close()
+        self._view.close()

@@ -1,0 +1,79 @@
+"""What people see of the real body: nobody films it, so its measured pose is drawn."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from smolvla_gym.envs.backend import Image
+from smolvla_gym.hardware.board_state import BoardState
+from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.window import Window
+from smolvla_gym.sim.world import World
+from smolvla_gym.twin.twin import Twin
+
+
+class SceneView(Protocol):
+    """Draws the scene around an arm in a state."""
+
+    def draw(self, state: BoardState) -> Image:
+        """Returns a picture, uint8, shape (480, 640, 3)."""
+
+    def show(self, state: BoardState) -> None:
+        """Brings a window up to date."""
+
+    def close(self) -> None:
+        """Gives everything back."""
+
+
+class MirrorView:
+    """The arm in its measured pose on an empty table."""
+
+    def __init__(self, world: World) -> None:
+        """Takes over a world that shows what the arm does."""
+        self._world = world
+        self._window = Window(world.model, world.data)
+
+    def _follow(self, state: BoardState) -> None:
+        self._world.reset(state.joints, state.opening)
+        self._world.settle()
+
+    def draw(self, state: BoardState) -> Image:
+        """Returns a picture, uint8, shape (480, 640, 3)."""
+        self._follow(state)
+        return self._world.overview(QUALITIES["fast"])
+
+    def show(self, state: BoardState) -> None:
+        """Brings the window up to date."""
+        self._follow(state)
+        self._window.sync()
+
+    def close(self) -> None:
+        """Closes the window and frees the OpenGL context."""
+        self._window.close()
+        self._world.close()
+
+
+class TwinView:
+    """The virtual arm with its objects, as they really are."""
+
+    def __init__(self, twin: Twin) -> None:
+        """Looks at a twin.
+
+        Args:
+            twin: The twin; it stays its owner's.
+        """
+        self._twin = twin
+        self._window = Window(twin.world.model, twin.overview.data)
+
+    def draw(self, state: BoardState) -> Image:
+        """Returns a picture, uint8, shape (480, 640, 3)."""
+        return self._twin.overview.look(None, None)[0]
+
+    def show(self, state: BoardState) -> None:
+        """Brings the window up to date."""
+        self._twin.overview.copy_state()
+        self._window.sync()
+
+    def close(self) -> None:
+        """Closes the window."""
+        self._window.close()

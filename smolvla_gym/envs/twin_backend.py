@@ -1,0 +1,187 @@
+"""The body of the virtual arm: a real one all the way down to the wire, on a table whose objects are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, override
+
+import numpy as np
+
+from smolvla_gym.envs.backend import Reading
+from smolvla_gym.envs.real_backend import Eyes, RealBackend
+from smolvla_gym.envs.scene_view import TwinView
+from smolvla_gym.errors import OptionError
+from smolvla_gym.hardware.board import Board
+from smolvla_gym.hardware.board_state import BoardSettings
+from smolvla_gym.hardware.clock import Clock, SystemClock
+from smolvla_gym.hardware.event_log import EventLog
+from smolvla_gym.hardware.framing import Framing, Intrinsics
+from smolvla_gym.hardware.link import BoardLink, BoardProcess, InlineBoard
+from smolvla_gym.hardware.port import SerialPort
+from smolvla_gym.hardware.realsense import Frame, RealSenseCamera
+from smolvla_gym.parol6 import Array, Gripper
+from smolvla_gym.safety import SafetyGate
+from smolvla_gym.safety.collision import Box, CollisionGuard
+from smolvla_gym.sim.rendering import Quality
+from smolvla_gym.tasks import Stage, Task
+from smolvla_gym.twin.lockstep import LockstepClock, LockstepPort
+from smolvla_gym.twin.twin import SERIALS, Twin
+
+_FRAME_TIMEOUT = 2.0  # s of real time for a picture to pass librealsense
+
+
+class TwinBackend(RealBackend):
+    """The virtual arm.
+
+    Attributes:
+        twin: What is below the drivers.
+        stage: The task on its table.
+    """
+
+    def __init__(self, twin: Twin, stage: Stage, *, lockstep: bool, **options: Any) -> None:
+        """Takes over a twin.
+
+        Args:
+            twin: The twin.
+            stage: The task on its table.
+            lockstep: Whether pictures are taken when they are wanted.
+            **options: Those of ``RealBackend``.
+        """
+        super().__init__(**options, view=TwinView(twin))
+        self.twin, self.stage, self._lockstep = twin, stage, lockstep
+
+    @override
+    def _begin(self, rng: np.random.Generator) -> None:
+        with self.twin.lock:
+            self.twin.clear_table()
+            self.stage.draw(rng)
+            self.stage.arrange(rng)
+        self._instruction = self.stage.layout.instruction
+        self.twin.reseed(int(rng.integers(2**31)))
+
+    @override
+    def step(self, action: Array, dt: float) -> Reading:
+        reading = super().step(action, dt)
+        with self.twin.lock:
+            reading.reward, reading.is_success = self.stage.judge()
+        return reading
+
+    @override
+    def _frame(self, name: str) -> Frame:
+        if not self._lockstep:
+            return super()._frame(name)
+        camera, virtual = self._cameras[name].camera, self.twin.cameras[name]
+        before, number = virtual.number, virtual.push()
+        latest = camera.latest()
+        if latest is not None and (number == before or virtual.plugged is None):
+            return latest
+        return camera.wait_newer(number - 1, _FRAME_TIMEOUT)
+
+    @override
+    def expert(self) -> Array:
+        with self.twin.lock:
+            return self.stage.expert()
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self.twin.close()
+
+
+def make_twin_backend(
+    *,
+    task: Task,
+    gripper: Gripper,
+    settings: BoardSettings,
+    references: Mapping[str, Intrinsics],
+    image_size: tuple[int, int],
+    depth: bool,
+    control_hz: float,
+    speed_scale: float,
+    workspace: Box,
+    home: bool,
+    log: Path | None,
+    randomization: int,
+    num_objects: int,
+    reward: str,
+    realtime: bool,
+    quality: Quality,
+    camera_options: dict[str, Any],
+    twin_options: dict[str, Any],
+) -> TwinBackend:
+    """Puts a twin together with the drivers of the real arm.
+
+    Args:
+        task: What is to be done.
+        gripper: The gripper that is mounted.
+        settings: How the driver judges the board.
+        references: The view of each camera by name.
+        image_size: Height and width of the pictures in px.
+        depth: Whether the cameras measure depth.
+        control_hz: Control steps a second.
+        speed_scale: Share of the speed limits that may be used.
+        workspace: Box in m that the tool centre point stays in.
+        home: Whether ``reset`` homes.
+        log: File that keeps the events, or None.
+        randomization: 0 to 2.
+        num_objects: How many objects lie on the table.
+        reward: ``"dense"`` or ``"sparse"``.
+        realtime: Whether it runs by the computer's clock or in lockstep.
+        quality: Rendering quality of what the cameras see.
+        camera_options: Of ``RealSenseCamera``.
+        twin_options: Of ``Twin``.
+    """
+    lockstep = LockstepClock()
+    clock: Clock = SystemClock() if realtime else lockstep
+    try:
+        twin = Twin(
+            gripper=gripper.name, kind=task.kind, goal=task.has_goal, cameras=tuple(references), depth=depth,
+            quality=quality, clock=clock, **twin_options,
+        )  # fmt: skip
+    except TypeError as error:
+        raise OptionError("twin_options", twin_options, f"the options of Twin ({error})") from error
+    with ExitStack() as undo:
+        undo.callback(twin.close)
+        stage = Stage(
+            twin.world, task, control_hz=control_hz, randomization=randomization, num_objects=num_objects, reward=reward
+        )
+        if realtime:
+            twin.start()
+        eyes = {}
+        for name, reference in references.items():
+            camera = RealSenseCamera(
+                SERIALS[name], depth=depth, context_factory=twin.bus.context_factory, clock=clock, **camera_options
+            )
+            camera.start()
+            undo.callback(camera.close)
+            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, image_size))
+        period = 1.0 / control_hz
+        link: BoardLink
+        if realtime:
+            link = BoardProcess(
+                twin.board.path, settings, period=period, speed_scale=speed_scale, workspace=workspace, log=log
+            )
+        else:
+            gate = SafetyGate(period, speed_scale=speed_scale, guard=CollisionGuard(gripper.name, workspace))
+            link = _inline(twin, gate, settings, lockstep, log)
+        undo.pop_all()
+    return TwinBackend(
+        twin, stage, lockstep=not realtime, link=link, cameras=eyes, clock=clock, gripper=gripper, depth=depth,
+        instruction=task.phrasings[0], home=home, period=period,
+    )  # fmt: skip
+
+
+def _inline(twin: Twin, gate: SafetyGate, settings: BoardSettings, clock: LockstepClock, log: Path | None) -> InlineBoard:
+    board = Board(lambda: LockstepPort(SerialPort(twin.board.path), twin.board), gate, settings)
+    link = InlineBoard(board, settings, clock, EventLog(log) if log is not None else None)
+
+    def run_until(moment: float) -> None:
+        link.run_until(moment, clock.set)
+        clock.set(moment)
+        twin.advance()
+
+    clock.run_until = run_until
+    link.connect()
+    return link

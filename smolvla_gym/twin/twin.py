@@ -1,0 +1,203 @@
+"""The virtual arm: the board's firmware and RealSense cameras over one MuJoCo world."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from smolvla_gym.hardware.clock import Clock, SystemClock
+from smolvla_gym.hardware.framing import Intrinsics
+from smolvla_gym.parol6 import HOME, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
+from smolvla_gym.sim.rendering import QUALITIES, Quality
+from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
+from smolvla_gym.sim.world import World
+from smolvla_gym.twin.board import VirtualBoard
+from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense
+from smolvla_gym.twin.camera_model import D405, CameraModel, d435
+from smolvla_gym.twin.eye import Eye
+from smolvla_gym.twin.faults import Faults
+from smolvla_gym.twin.firmware import Firmware
+from smolvla_gym.twin.gripper import make_gripper
+
+RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
+"""How somebody left the arm before it was switched on, in rad, shape (6,). Its board does not know."""
+
+SERIALS: Final = {"wrist": "405000000001", "scene": "435000000002"}
+"""Serial numbers of the virtual cameras by name."""
+
+# Two full steps, in microsteps: a rotor that is forced farther falls into the next stable place, four full steps on.
+_STEP_LOSS, _STEP_PERIOD = 64, 128
+
+# The mechanical ends of J4 and J5 lie beyond their soft limits, where homing finds their switches; J6 turns endlessly.
+_ENDS: Final = {"joint_4": (-110.0, 146.0), "joint_5": (-128.0, 95.0)}
+
+# A D435 at 640x480 sees more than the scene camera of the simulation, so the same view can be cut out.
+_SCENE_CAMERA: Final = Intrinsics.from_fovy(42.5, 640, 480)
+
+_OVERVIEW_SIZE = (480, 640)
+
+
+class Twin:
+    """One virtual PAROL6 on its table.
+
+    Attributes:
+        world: The physics. Whoever looks at it while the twin runs has to hold ``lock``.
+        board: The board behind its port.
+        cameras: The cameras by name.
+        faults: What is to go wrong.
+        lock: Held while time passes.
+        overview: What people see of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        gripper: str = "ssg48",
+        kind: ObjectKind = CUBE,
+        goal: bool = False,
+        cameras: Sequence[str] = (),
+        depth: bool = False,
+        quality: Quality = QUALITIES["fast"],
+        homed: bool = False,
+        noise: float = 1.0,
+        faults: Faults | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Sets the arm up; nothing runs before :meth:`start`.
+
+        Args:
+            gripper: Name of the gripper.
+            kind: The kind of its objects; they are parked.
+            goal: Whether there is a goal mark.
+            cameras: Names of its cameras.
+            depth: Whether they measure depth.
+            quality: Rendering quality of what they see.
+            homed: Whether the board was homed before; otherwise it was just switched on.
+            noise: Standard deviation of the cameras' noise in grey levels.
+            faults: What is to go wrong from the beginning.
+            clock: The time that the world follows; the computer's by default.
+        """
+        self.faults = Faults() if faults is None else faults
+        self.lock = threading.RLock()
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self.world = World(
+            get_gripper(gripper), kind, goal=goal, control_hz=100.0, cameras=(), image_size=_OVERVIEW_SIZE,
+            depth=False, quality=quality,
+        )  # fmt: skip
+        self._free_the_joints()
+        joints = HOME if homed else RESTING
+        self._firmware = Firmware(steps_from_rad(joints), make_gripper(gripper))
+        if homed:
+            self._firmware.set_homed()
+        self.world.reset(joints, self._firmware.gripper.target_opening)
+        self.world.settle()
+        self._started = self._clock.now()
+        self._steps = 0
+        self._firmware_time = 0.0
+        self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
+        self.cameras: dict[str, VirtualRealSense] = {}
+        self._eyes: list[Eye] = []
+        for name in cameras:
+            self._add_camera(name, depth, quality, noise)
+        self.bus = VirtualBus(list(self.cameras.values()))
+        self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], _OVERVIEW_SIZE)
+
+    def _free_the_joints(self) -> None:
+        model = self.world.model
+        for name, ends in _ENDS.items():
+            model.joint(name).range[:] = np.deg2rad(ends)
+        model.jnt_limited[model.joint("joint_6").id] = False
+
+    def _add_camera(self, name: str, depth: bool, quality: Quality, noise: float) -> None:
+        model: CameraModel = D405 if name == "wrist" else d435(_SCENE_CAMERA)
+        colour = model.colour[0]
+        eye = Eye(self.world, self.lock, name, quality, (colour.height, colour.width), advance=self.advance)
+        self._eyes.append(eye)
+        self.cameras[name] = VirtualRealSense(
+            lambda: eye.look(colour, model.depth[0] if depth else None),
+            serial=SERIALS[name],
+            model=model,
+            noise=noise,
+            seed=len(self.cameras),
+            faults=self.faults,
+            on_stop=eye.close,
+        )
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def joints(self) -> Array:
+        """Where the joints really are in rad, shape (6,): what no encoder tells."""
+        with self.lock:
+            return self.world.measured_joints
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the board ignores motion commands."""
+        return self._firmware.disabled
+
+    @property
+    def command(self) -> int:
+        """The command that the board obeys."""
+        return self._firmware.command
+
+    @property
+    def homed(self) -> bool:
+        """Whether all joints know their angle."""
+        return bool(self._firmware.homed.all())
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Lets time pass until now."""
+        with self.lock:
+            now = self._clock.now() - self._started
+            timestep, world, firmware = self.world.timestep, self.world, self._firmware
+            while (self._steps + 1) * timestep <= now + 1e-9:
+                self._steps += 1
+                moment = self._steps * timestep
+                firmware.advance(moment - self._firmware_time)
+                self._firmware_time = moment
+                firmware.gripper.advance(timestep, world.opening)
+                world.drive(rad_from_steps(firmware.motor)[None], firmware.gripper.target_opening)
+                firmware.feel(world.measured_joints)
+                self._lose_steps()
+            # The firmware's loop runs on between two steps of the physics.
+            if now > self._firmware_time:
+                firmware.advance(now - self._firmware_time)
+                self._firmware_time = now
+
+    def _lose_steps(self) -> None:
+        bend = self.world.measured_joints * STEPS_PER_RAD - self._firmware.motor
+        for joint in np.flatnonzero(self.world.stalled & (np.abs(bend) > _STEP_LOSS)).tolist():
+            self._firmware.slip(joint, float(np.copysign(_STEP_PERIOD, bend[joint])))
+
+    def clear_table(self) -> None:
+        """Parks all objects and puts the jaws at rest; the arm stays as it is."""
+        with self.lock:
+            self.world.reset(rad_from_steps(self._firmware.motor), self.world.opening)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Runs the twin in real time, in threads of its own."""
+        self.board.start()
+        for camera in self.cameras.values():
+            camera.start()
+
+    def reseed(self, seed: int) -> None:
+        """Makes the cameras' noise depend on a seed alone."""
+        for i, camera in enumerate(self.cameras.values()):
+            camera.reseed(seed + i)
+
+    def close(self) -> None:
+        """Ends everything; doing it twice does no harm."""
+        for camera in self.cameras.values():
+            camera.stop()
+        self.board.close()
+        for eye in (*self._eyes, self.overview):
+            eye.close()
+        self.world.close()
