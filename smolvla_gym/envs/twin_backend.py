@@ -173,7 +173,9 @@ def make_twin_backend(
     )  # fmt: skip
 
 
-def _inline(twin: Twin, gate: SafetyGate, settings: BoardSettings, clock: LockstepClock, log: Path | None) -> InlineBoard:
+def _inline(
+    twin: Twin, gate: SafetyGate, settings: BoardSettings, clock: LockstepClock, log: Path | None
+) -> InlineBoard:
     board = Board(lambda: LockstepPort(SerialPort(twin.board.path), twin.board), gate, settings)
     link = InlineBoard(board, settings, clock, EventLog(log) if log is not None else None)
 

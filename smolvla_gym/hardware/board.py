@@ -290,9 +290,11 @@ class Board:
         """
         done = 0.0
         for action, arrived in self._aims:
-            moment = min(max(arrived - now + TICK / 2, done), TICK)
-            self._note(now, *self._gate.advance(moment - done), *self._gate.aim(action))
-            done = moment
+            moment = min(arrived - now + TICK / 2, TICK)
+            if moment > done:
+                self._note(now, *self._gate.advance(moment - done))
+                done = moment
+            self._note(now, *self._gate.aim(action, ago=min(done - moment, TICK / 2)))
         self._aims.clear()
         self._note(now, *self._gate.advance(TICK - done))
         broken = self._last_line.take(self._gate.position, self._gate.velocity, TICK)

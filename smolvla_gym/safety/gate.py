@@ -145,17 +145,20 @@ class SafetyGate:
         self._velocity, self._acceleration = [0.0] * NUM_JOINTS, [0.0] * NUM_JOINTS
         self._opening = min(max(float(opening), 0.0), 1.0)
         self._plan: Trajectory | None = None
+        self._target: _Floats | None = None
         self._time = 0.0
         self._lower = [min(a, b) for a, b in zip(self._position, _LOWER, strict=False)]
         self._upper = [max(a, b) for a, b in zip(self._position, _UPPER, strict=False)]
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
-    def aim(self, action: object) -> tuple[SafetyEvent, ...]:
+    def aim(self, action: object, ago: float = 0.0) -> tuple[SafetyEvent, ...]:
         """Goes for a new target from the present commanded state.
 
         Args:
             action: Absolute joint targets in rad and gripper opening 0..1, shape (7,), any floating-point type.
+            ago: How long ago in s it came: a few ms, after which the way already commanded and the new one have not
+                yet parted. The new way then begins at the state of that moment.
 
         Returns:
             What was changed and why.
@@ -171,28 +174,16 @@ class SafetyGate:
             if abs(value - allowed) > _TOLERANCE
         ]
         self._opening = target.pop()
-        plan = self._plan_to(target)
-        if plan is None:  # a numerical failure: the plan at hand ends at rest too
-            return tuple(events)
-        self._plan, self._time = plan, 0.0
-        reached = plan.at_time(self._period)[0]
-        for i, alone in enumerate(plan.independent_min_durations):
-            wanted = (target[i] - self._position[i]) / self._period
-            allowed = min(max(wanted, -self._max_speed[i]), self._max_speed[i])
-            if abs(wanted) > self._max_speed[i] * (1.0 + _TOLERANCE):
-                events.append(_event("speed", ACTION_NAMES[i], wanted, allowed))
-            # A joint that only keeps pace with a slower one is not told of; the slower one is.
-            mean, before = (reached[i] - self._position[i]) / self._period, self._velocity[i]
-            if alone > self._period and abs(allowed - mean) > _TOLERANCE * self._max_speed[i]:
-                rates = (allowed - before) / self._period, (mean - before) / self._period
-                events.append(_event("acceleration", ACTION_NAMES[i], *rates))
-        return tuple(events)
+        # Among motions of the same duration the planner's choice hangs on the last digit: one that is made is kept.
+        if target != self._target:
+            self._replan(target, ago)
+        return (*events, *self._slowed(target))
 
     def hold(self) -> None:
         """Brings the arm to rest as fast as its limits allow."""
         stop = Trajectory(NUM_JOINTS)
         self._brake(self._position, self._velocity, self._acceleration, stop)
-        self._plan, self._time = stop, 0.0
+        self._plan, self._time, self._target = stop, 0.0, None
 
     def advance(self, dt: float) -> tuple[SafetyEvent, ...]:
         """Moves the commanded state along its way.
@@ -232,6 +223,37 @@ class SafetyGate:
     def _take(self, state: tuple[_Floats, _Floats, _Floats]) -> None:
         position, self._velocity, self._acceleration = state
         self._position = [min(max(p, a), b) for p, a, b in zip(position, self._lower, self._upper, strict=True)]
+
+    def _replan(self, target: _Floats, ago: float) -> None:
+        """Goes for joint angles in rad from the state of ``ago`` s before; see :meth:`aim`."""
+        old = self._plan
+        if old is not None:
+            ago = min(ago, self._time)
+            self._take(old.at_time(self._time - ago))
+        plan = self._plan_to(target)
+        if plan is not None:
+            self._plan, self._time, self._target = plan, 0.0 if old is None else ago, target
+        # Otherwise, after a numerical failure, the old plan goes on: it ends at rest too.
+        if self._plan is not None:
+            self._take(self._plan.at_time(self._time))
+
+    def _slowed(self, target: _Floats) -> list[SafetyEvent]:
+        """Returns an event for each joint that the limits keep from being at its target in a period."""
+        events: list[SafetyEvent] = []
+        if self._plan is None:
+            return events
+        reached = self._plan.at_time(self._time + self._period)[0]
+        for i, alone in enumerate(self._plan.independent_min_durations):
+            wanted = (target[i] - self._position[i]) / self._period
+            allowed = min(max(wanted, -self._max_speed[i]), self._max_speed[i])
+            if abs(wanted) > self._max_speed[i] * (1.0 + _TOLERANCE):
+                events.append(_event("speed", ACTION_NAMES[i], wanted, allowed))
+            # A joint that only keeps pace with a slower one is not told of; the slower one is.
+            mean, before = (reached[i] - self._position[i]) / self._period, self._velocity[i]
+            if alone - self._time > self._period and abs(allowed - mean) > _TOLERANCE * self._max_speed[i]:
+                rates = (allowed - before) / self._period, (mean - before) / self._period
+                events.append(_event("acceleration", ACTION_NAMES[i], *rates))
+        return events
 
     def _plan_to(self, target: _Floats) -> Trajectory | None:
         """Returns a motion to rest at joint angles in rad, or None where none could be computed."""
