@@ -111,7 +111,10 @@ def make_real_env(
     if isinstance(speed_scale, bool) or not isinstance(speed_scale, int | float) or not 0.0 < speed_scale <= 1.0:
         raise OptionError("speed_scale", speed_scale, "a number above 0 and up to 1")
     workspace = check_workspace(workspace)
-    settings = BoardSettings(gripper=gripper, **dict(board_options or {}))
+    # The twin shares the interpreter with whatever the caller computes, so its answers may be late; those of a twin in
+    # lockstep take no simulated time, however long they are on their way.
+    patience = {"feedback_timeout": 0.5} if realtime else {"reply_timeout": 0.05}
+    settings = BoardSettings(**{"gripper": gripper, **(patience if port == TWIN else {}), **dict(board_options or {})})
     log_path = None if log is None else default_log_path() if log == "auto" else Path(log)
 
     backend: RealBackend

@@ -348,7 +348,8 @@ class Board:
         elif self._reply is None:
             if now - self._opened > self._settings.connect_timeout:
                 raise DeviceError(f"Nothing answers on {self._port and self._port.url}: is it a PAROL6, and powered?")
-        elif now - self._reply_time > self._settings.feedback_timeout:
+        elif self._mode is not Mode.DISABLED and now - self._reply_time > self._settings.feedback_timeout:
+            # A disabled arm needs no stopping, and enabling it needs answers.
             age = f"The board has not answered for {self._settings.feedback_timeout:g} s: is it powered?"
             self._latch(Fault.FEEDBACK_TIMEOUT, age, now, brake=True)
 
