@@ -113,12 +113,20 @@ class RealBackend(Backend):
         self._go(joints, opening)
         self._instruction = instruction
         self._begin(rng)
+        self._await_pictures()
         self._deadline = None
         self._last_end = self._clock.now()
         return self._reading(self._last_end)
 
     def _begin(self, rng: np.random.Generator) -> None:
         """Prepares what is not the arm; on the real table that is up to its owner."""
+
+    def _await_pictures(self) -> None:
+        """Waits for pictures that were begun after this moment; the next one may have been on its way."""
+        for eyes in self._cameras.values():
+            latest = eyes.camera.latest()
+            first = eyes.camera.wait_newer(-1 if latest is None else latest.number, _FIRST_FRAME)
+            eyes.camera.wait_newer(first.number, _FIRST_FRAME)
 
     def _wake(self, *, home: bool) -> None:
         """Homes where that is wanted, and enables the arm."""
@@ -210,8 +218,9 @@ class RealBackend(Backend):
         )
 
     def _frame(self, name: str) -> Frame:
-        camera = self._cameras[name].camera
-        return camera.latest() or camera.wait_newer(-1, _FIRST_FRAME)
+        latest = self._cameras[name].camera.latest()
+        assert latest is not None  # reset has waited for it
+        return latest
 
     def _safety(self) -> tuple[SafetyEvent, ...]:
         return tuple(event for event in self._link.events() if "rule" in event)
@@ -241,9 +250,8 @@ class RealBackend(Backend):
 
     @override
     def clear_fault(self) -> None:
-        now = self._clock.now()
         for name, eyes in self._cameras.items():
-            if eyes.camera.lost or now - self._frame(name).time > MAX_FRAME_AGE:
+            if eyes.camera.lost or eyes.camera.age() > MAX_FRAME_AGE:
                 raise FaultError(f"The camera {name!r} still gives no new pictures: look at its cable, then try again.")
         self._link.clear()
 

@@ -62,6 +62,11 @@ class TwinBackend(RealBackend):
         self.twin.reseed(int(rng.integers(2**31)))
 
     @override
+    def _await_pictures(self) -> None:
+        if not self._lockstep:
+            super()._await_pictures()
+
+    @override
     def step(self, action: Array, dt: float) -> Reading:
         reading = super().step(action, dt)
         with self.twin.lock:
@@ -83,6 +88,13 @@ class TwinBackend(RealBackend):
     def expert(self) -> Array:
         with self.twin.lock:
             return self.stage.expert()
+
+    @override
+    def clear_fault(self) -> None:
+        if self._lockstep:
+            for name in self._cameras:
+                self._frame(name)
+        super().clear_fault()
 
     @override
     def close(self) -> None:
