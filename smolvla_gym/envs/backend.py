@@ -54,12 +54,15 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def step(self, action: Array, dt: float) -> Reading:
+    def step(self, action: object, dt: float) -> Reading:
         """Moves for one control step, through a ``SafetyGate``.
 
         Args:
-            action: Joint targets in rad and gripper opening 0..1, finite, within limits or not, shape (7,).
+            action: What the caller gave: joint targets in rad and gripper opening 0..1, shape (7,).
             dt: Duration of the step in s.
+
+        Raises:
+            ActionError: It is malformed or not finite. Nothing moved, no time passed.
         """
 
     @property

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from smolvla_gym.envs.backend import Backend, Image, Reading
 from smolvla_gym.errors import FaultError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Gripper
-from smolvla_gym.safety import check_action
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]
@@ -146,7 +145,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self._refuse_if_faulty()
         if not self._ready:
             raise gym.error.ResetNeeded("Call env.reset() before env.step().")
-        reading = self._backend.step(check_action(action), self._dt)
+        reading = self._backend.step(action, self._dt)
         self._fault = reading.fault
         if self.render_mode == "human":
             self._backend.show()

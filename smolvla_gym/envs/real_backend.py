@@ -181,7 +181,7 @@ class RealBackend(Backend):
         self._link.finish()
 
     @override
-    def step(self, action: Array, dt: float) -> Reading:
+    def step(self, action: object, dt: float) -> Reading:
         called = self._clock.now()
         with contextlib.suppress(FaultError):  # the reading tells of it
             self._link.aim(action)

@@ -32,6 +32,7 @@ class SimBackend(Backend):
         self.stage, self.world = stage, stage.world
         self._gate, self._motion = gate, MotionLaw()
         self._pending: deque[tuple[Array, Array, float]] = deque()
+        self._hold = self.world.steps // self.world.ticks
         self._window = Window(self.world.model, self.world.data)
         self._period, self._next_picture = 1.0 / control_hz, 0.0
 
@@ -60,17 +61,17 @@ class SimBackend(Backend):
         self._gate.reset(joints, opening)
         self._motion.reset(joints)
         # A delayed setpoint is one that the arm gets a control step later.
-        still = np.tile(joints, (self.world.steps, 1))
+        still = np.tile(joints, (self.world.ticks, 1))
         self._pending = deque((still, np.zeros_like(still), opening) for _ in range(delay))
         return self._reading()
 
     @override
-    def step(self, action: Array, dt: float) -> Reading:
+    def step(self, action: object, dt: float) -> Reading:
         events = self._gate.aim(action)
-        targets, speeds, stops = self._gate.travel(dt, self.world.steps)
+        targets, speeds, stops = self._gate.travel(dt, self.world.ticks)
         self._pending.append((targets, speeds, self._gate.opening))
         targets, speeds, opening = self._pending.popleft()
-        self.world.drive(self._motion.follow(targets, speeds, self.world.timestep), opening)
+        self.world.drive(self._motion.follow(targets, speeds, self.world.timestep, self._hold), opening)
         reading = self._reading()
         reading.reward, reading.is_success = self.stage.judge()
         reading.safety = events + stops

@@ -67,7 +67,7 @@ class TwinBackend(RealBackend):
             super()._await_pictures()
 
     @override
-    def step(self, action: Array, dt: float) -> Reading:
+    def step(self, action: object, dt: float) -> Reading:
         reading = super().step(action, dt)
         with self.twin.lock:
             reading.reward, reading.is_success = self.stage.judge()

@@ -75,7 +75,7 @@ class CollisionGuard:
 
     def _name(self, geom: int) -> str:
         body = int(self._model.geom_bodyid[geom])
-        return "the table" if body == 0 else self._model.body(body).name.removeprefix(GRIPPER_PREFIX)
+        return "the table" if body == 0 else "the " + self._model.body(body).name.removeprefix(GRIPPER_PREFIX)
 
 
 def check_workspace(workspace: object) -> Box:

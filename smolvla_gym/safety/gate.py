@@ -33,9 +33,6 @@ _UPPER = (*JOINT_UPPER.tolist(), 1.0)
 # Float32 actions at a limit round to either side of it; that is no event.
 _TOLERANCE = 1e-5
 
-# A stop that takes longer, in s, is looked at in its middle too.
-_LONG_STOP = 0.1
-
 _Floats = list[float]
 
 
@@ -284,10 +281,7 @@ class SafetyGate:
             return ()
         position, velocity, acceleration = self._plan.at_time(self._time + dt)
         self._brake(position, velocity, acceleration, self._stop)
-        poses = [position, self._stop.at_time(self._stop.duration)[0]]
-        if self._stop.duration > _LONG_STOP:
-            poses.append(self._stop.at_time(0.5 * self._stop.duration)[0])
-        for pose in poses:
+        for pose in (position, self._stop.at_time(self._stop.duration)[0]):
             depth, what = self._guard.depth(pose, self._opening)
             # An arm that touches something already may come out of it, and not go deeper.
             if depth > 0.0 and depth > self._guard.depth(self._position, self._opening)[0]:

@@ -48,19 +48,20 @@ class MotionLaw:
         """Sets the counters in rad, shape (6,), at rest."""
         self.position = np.array(position, dtype=np.float64)
 
-    def follow(self, targets: Array, speeds: Array, dt: float) -> Array:
+    def follow(self, targets: Array, speeds: Array, dt: float, hold: int = 1) -> Array:
         """Moves after a sequence of move commands, and returns the way.
 
         Args:
-            targets: Commanded joint angles in rad, shape (steps, 6); each is in force for dt.
-            speeds: Speeds in rad/s that are sent with them, shape (steps, 6).
+            targets: Commanded joint angles in rad, shape (n, 6).
+            speeds: Speeds in rad/s that are sent with them, shape (n, 6).
             dt: Duration of a step in s.
+            hold: How many steps each of them is in force.
 
         Returns:
-            The counters after each step in rad, shape (steps, 6).
+            The counters after each step in rad, shape (hold * n, 6).
         """
-        decay, weights, blend, cap = _coefficients(len(targets), dt)
-        aims = targets + speeds * (FEED_FORWARD / GAIN)
+        decay, weights, blend, cap = _coefficients(hold * len(targets), dt)
+        aims = np.repeat(targets + speeds * (FEED_FORWARD / GAIN), hold, axis=0)
         position = self.position
         path: Array
         # The counters stay between where they are and where they are sent: is any of it farther than one capped step?

@@ -24,6 +24,9 @@ from smolvla_gym.sim.scene import (
 MAX_TIMESTEP = 0.004
 """Upper bound of the physics time step in s: a control step is divided into as few equal ones as keep below it."""
 
+LINK_PERIOD = 0.01
+"""About how often the board is sent a setpoint, in s: as often as the real one, which holds each until the next."""
+
 DEPTH_UNIT = 1e-4
 """The D405's unit of depth in m."""
 
@@ -63,7 +66,8 @@ class World:
         model: The MuJoCo model.
         data: Its state.
         gripper: The gripper that is mounted.
-        steps: Physics steps of one control step.
+        ticks: Setpoints that the board is sent in one control step.
+        steps: Physics steps of one control step, a multiple of it.
     """
 
     def __init__(
@@ -91,7 +95,8 @@ class World:
             quality: Rendering quality of the observed pictures.
         """
         self.gripper, self.kind = gripper, kind
-        self.steps = int(np.ceil(1.0 / (control_hz * MAX_TIMESTEP) - 1e-9))
+        self.ticks = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
+        self.steps = self.ticks * int(np.ceil(1.0 / (control_hz * self.ticks * MAX_TIMESTEP) - 1e-9))
         self.timestep = 1.0 / (control_hz * self.steps)
         self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep)
         self.data = mujoco.MjData(self.model)
