@@ -12,7 +12,6 @@ from smolvla_gym.envs.options import check_choice, check_control_hz, check_image
 from smolvla_gym.envs.parol6_env import RENDER_MODES, PAROL6Env
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
 from smolvla_gym.envs.scene_view import MirrorView
-from smolvla_gym.envs.twin_backend import make_twin_backend
 from smolvla_gym.errors import OptionError
 from smolvla_gym.hardware.board_state import BoardSettings
 from smolvla_gym.hardware.clock import SystemClock
@@ -121,6 +120,9 @@ def make_real_env(
     if port == TWIN:
         if camera not in (None, TWIN):
             raise OptionError("camera", camera, "'twin' where the port is: a real camera does not see the virtual arm")
+        # Pseudo-terminals are for Linux and macOS; a real arm on Windows needs none.
+        from smolvla_gym.envs.twin_backend import make_twin_backend
+
         backend = make_twin_backend(
             task=chosen_task, gripper=chosen_gripper, settings=settings, references={n: REFERENCES[n] for n in names},
             image_size=size, depth=depth, control_hz=hz, speed_scale=speed_scale, workspace=workspace,

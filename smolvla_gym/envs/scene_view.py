@@ -9,7 +9,6 @@ from smolvla_gym.hardware.board_state import BoardState
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.window import Window
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.twin import Twin
 
 
 class SceneView(Protocol):
@@ -51,29 +50,3 @@ class MirrorView:
         """Closes the window and frees the OpenGL context."""
         self._window.close()
         self._world.close()
-
-
-class TwinView:
-    """The virtual arm with its objects, as they really are."""
-
-    def __init__(self, twin: Twin) -> None:
-        """Looks at a twin.
-
-        Args:
-            twin: The twin; it stays its owner's.
-        """
-        self._twin = twin
-        self._window = Window(twin.world.model, twin.overview.data)
-
-    def draw(self, state: BoardState) -> Image:
-        """Returns a picture, uint8, shape (480, 640, 3)."""
-        return self._twin.overview.look(None, None)[0]
-
-    def show(self, state: BoardState) -> None:
-        """Brings the window up to date."""
-        self._twin.overview.copy_state()
-        self._window.sync()
-
-    def close(self) -> None:
-        """Closes the window."""
-        self._window.close()

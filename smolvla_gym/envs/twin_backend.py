@@ -9,12 +9,11 @@ from typing import Any, override
 
 import numpy as np
 
-from smolvla_gym.envs.backend import Reading
+from smolvla_gym.envs.backend import Image, Reading
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
-from smolvla_gym.envs.scene_view import TwinView
 from smolvla_gym.errors import OptionError
 from smolvla_gym.hardware.board import Board
-from smolvla_gym.hardware.board_state import BoardSettings
+from smolvla_gym.hardware.board_state import BoardSettings, BoardState
 from smolvla_gym.hardware.clock import Clock, SystemClock
 from smolvla_gym.hardware.event_log import EventLog
 from smolvla_gym.hardware.framing import Framing, Intrinsics
@@ -25,11 +24,38 @@ from smolvla_gym.parol6 import Array, Gripper
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import Box, CollisionGuard
 from smolvla_gym.sim.rendering import Quality
+from smolvla_gym.sim.window import Window
 from smolvla_gym.tasks import Stage, Task
 from smolvla_gym.twin.lockstep import LockstepClock, LockstepPort
 from smolvla_gym.twin.twin import SERIALS, Twin
 
 _FRAME_TIMEOUT = 2.0  # s of real time for a picture to pass librealsense
+
+
+class TwinView:
+    """The virtual arm with its objects, as they really are."""
+
+    def __init__(self, twin: Twin) -> None:
+        """Looks at a twin.
+
+        Args:
+            twin: The twin; it stays its owner's.
+        """
+        self._twin = twin
+        self._window = Window(twin.world.model, twin.overview.data)
+
+    def draw(self, state: BoardState) -> Image:
+        """Returns a picture, uint8, shape (480, 640, 3)."""
+        return self._twin.overview.look(None, None)[0]
+
+    def show(self, state: BoardState) -> None:
+        """Brings the window up to date."""
+        self._twin.overview.copy_state()
+        self._window.sync()
+
+    def close(self) -> None:
+        """Closes the window."""
+        self._window.close()
 
 
 class TwinBackend(RealBackend):
