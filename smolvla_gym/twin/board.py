@@ -169,10 +169,11 @@ class VirtualBoard:
             self._pull()
         elif not self.plugged and not self.faults.unplugged:
             # The slave stays open here too: else reading the master fails whenever the client closes the port.
-            self._master, self._slave = os.openpty()
+            master, self._slave = os.openpty()
             tty.setraw(self._slave)
-            os.set_blocking(self._master, False)
+            os.set_blocking(master, False)
             self._link.symlink_to(os.ttyname(self._slave))
+            self._master = master  # plugged from here on
             self._plug_changed.notify_all()
 
     def _pull(self) -> None:
