@@ -14,8 +14,11 @@ GAIN = 50.0
 FEED_FORWARD = 0.5
 """Share of the commanded speed that the firmware adds: v = ((target - position) / 10 ms + commanded speed) / 2."""
 
-SPEED_CAP = 50000 / STEPS_PER_RAD
-"""The firmware's own speed cap in rad/s, shape (6,): 50,000 microsteps/s."""
+STEP_RATE_CAP = 50_000.0
+"""The firmware's own speed cap in microsteps/s."""
+
+SPEED_CAP = STEP_RATE_CAP / STEPS_PER_RAD
+"""The same in rad/s, shape (6,)."""
 
 
 @cache

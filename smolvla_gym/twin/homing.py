@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import NUM_JOINTS, Array
-from smolvla_gym.twin.motors import SPEED_CAP, Motors
+from smolvla_gym.sim.motion import STEP_RATE_CAP
+from smolvla_gym.twin.motors import Motors
 
 J5_MOVE: Final = 8900
 """Steps of J5 from its switch to its zero."""
@@ -84,7 +85,7 @@ class _Move:
 
     def __post_init__(self) -> None:
         self._way = abs(self.target - self.start)
-        self._ramp = min(float(np.sqrt(self._way / self.acceleration)), SPEED_CAP / self.acceleration)
+        self._ramp = min(float(np.sqrt(self._way / self.acceleration)), STEP_RATE_CAP / self.acceleration)
         peak = self.acceleration * self._ramp
         self.duration = self._ramp + (self._way / peak if peak else 0.0)
 

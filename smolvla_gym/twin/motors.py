@@ -6,15 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from smolvla_gym.parol6 import NUM_JOINTS, Array
-
-GAIN = 50.0
-"""Loop gain of a move in 1/s, which makes its time constant 20 ms."""
-
-FEED_FORWARD = 0.5
-"""Share of the commanded speed that a move adds."""
-
-SPEED_CAP = 50_000.0
-"""Highest speed of any motor in microsteps/s."""
+from smolvla_gym.sim.motion import FEED_FORWARD, GAIN, STEP_RATE_CAP
 
 
 class Motors:
@@ -42,7 +34,7 @@ class Motors:
 
     def set_speed(self, speed: ArrayLike) -> None:
         """Sets speeds in microsteps/s, shape (6,), without a step."""
-        self.speed = np.trunc(np.clip(np.asarray(speed, dtype=np.float64), -SPEED_CAP, SPEED_CAP))
+        self.speed = np.trunc(np.clip(np.asarray(speed, dtype=np.float64), -STEP_RATE_CAP, STEP_RATE_CAP))
 
     def set_counter(self, joint: int, value: float) -> None:
         """Gives a counter another value in microsteps; the motor stays where it is."""
@@ -65,8 +57,8 @@ class Motors:
         aim = np.asarray(target, dtype=np.float64) + np.asarray(speed, dtype=np.float64) * (FEED_FORWARD / GAIN)
         gap = aim - self.counters
         # First at the cap, as long as the gap asks for more than that, then exponentially.
-        capped = np.clip((np.abs(gap) - SPEED_CAP / GAIN) / SPEED_CAP, 0.0, dt)
-        gap -= np.sign(gap) * SPEED_CAP * capped
+        capped = np.clip((np.abs(gap) - STEP_RATE_CAP / GAIN) / STEP_RATE_CAP, 0.0, dt)
+        gap -= np.sign(gap) * STEP_RATE_CAP * capped
         gap *= np.exp(-GAIN * (dt - capped))
         self.counters = aim - gap
         self.set_speed(GAIN * gap)
