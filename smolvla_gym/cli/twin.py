@@ -1,0 +1,280 @@
+"""``smolvla-gym twin``: runs the virtual board alone, for whatever program is pointed at its port."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
+
+if TYPE_CHECKING:
+    from smolvla_gym.twin.faults import Faults
+    from smolvla_gym.twin.twin import Twin
+
+_AT_REST: Final = 0.01
+"""Speed in rad/s below which a joint counts as resting: half a degree a second."""
+
+_HELP: Final = """\
+commands on the standard input:
+  NAME on|off      a fault, such as `estop on`, `silence off`, `unplugged on`
+  NAME VALUE       a fault that is a number, such as `delay_s 0.05`
+  clear            mends everything
+  status           prints the state as a line of JSON
+  help             prints this
+  quit             ends the board, as Ctrl-C does
+"""
+
+_EXAMPLES: Final = """examples:
+  smolvla-gym twin                                  just switched on: it has to be homed
+  smolvla-gym twin --homed --status 1               a line of JSON each second
+  smolvla-gym twin --fault estop@5:2                the emergency stop is pressed after 5 s, for 2 s
+  smolvla-gym twin --fault delay_s=0.05             all answers come 50 ms late
+
+"""
+
+
+@dataclass(frozen=True, order=True)
+class FaultEvent:
+    """A switch that is turned at a time.
+
+    Attributes:
+        time: In s after the start.
+        name: Name of the fault.
+        value: Its value from then on.
+    """
+
+    time: float
+    name: str
+    value: bool | float | None
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    parser = commands.add_parser(
+        "twin",
+        help="Run the virtual board alone on a serial port.",
+        description="Runs the virtual board and arm in real time on a pseudo-terminal, whose path is the first line "
+        "on stdout. Any program for the PAROL6 can be pointed at it.",
+        epilog=_EXAMPLES + _HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
+    add("--homed", action="store_true", help="the board was homed before; otherwise it was just switched on")
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE][@AFTER[:DURATION]]",
+        help="what is to go wrong, from the beginning or AFTER some seconds, to the end or for DURATION seconds; "
+        f"repeatable. Names: {', '.join(_names())}",
+    )
+    add("--status", type=_seconds, metavar="SECONDS", help="print the state as a line of JSON on stdout so often")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the board until it is told to end."""
+    from smolvla_gym.parol6 import get_gripper
+
+    get_gripper(arguments.gripper)
+    events = sorted(event for text in arguments.fault for event in parse_fault(text))
+    try:
+        from smolvla_gym.twin.twin import Twin
+    except ImportError as error:  # Windows has no pseudo-terminals
+        raise SmolVLAGymError(f"The virtual board needs the pseudo-terminals of Linux or macOS ({error}).") from error
+
+    twin = Twin(gripper=arguments.gripper, homed=arguments.homed)
+    try:
+        _apply(events, 0.0, twin.faults)
+        twin.start()
+        print(twin.board.path, flush=True)
+        _say(
+            f"virtual board on {twin.board.path}, {'homed' if arguments.homed else 'not homed'}, {arguments.gripper}",
+            f'open it as any serial port, or: gym.make("PAROL6Real-v0", port="{twin.board.path}", cameras=())',
+            "type help for the faults that can be switched on; Ctrl-C ends it",
+        )
+        _Session(twin, events, arguments.status).serve()
+    finally:
+        twin.close()
+    return 0
+
+
+class _Session:
+    """What happens until the end: faults by the clock, commands, lines of state."""
+
+    def __init__(self, twin: Twin, events: list[FaultEvent], period: float | None) -> None:
+        self._twin, self._events, self._period = twin, events, period
+        self._start = time.monotonic()
+        # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
+        self._lines = queue.Queue[str]()
+
+    def serve(self) -> None:
+        """Returns after ``quit``."""
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        report = 0.0 if self._period is not None else math.inf
+        while True:
+            now = time.monotonic() - self._start
+            self._events = _apply(self._events, now, self._twin.faults)
+            if self._period is not None and now >= report:
+                self._report()
+                report += self._period * max(1, math.ceil((now - report) / self._period))
+            following = min(report, *(event.time for event in self._events[:1]), now + 3600.0)
+            try:
+                line = self._lines.get(timeout=max(following - now, 0.001))
+            except queue.Empty:
+                continue
+            if line == "quit":
+                return
+            self._obey(line)
+
+    def _obey(self, line: str) -> None:
+        words = line.split()
+        if line == "status":
+            self._report()
+        elif line == "help":
+            print(_HELP, end="", file=sys.stderr, flush=True)
+        elif line == "clear":
+            self._twin.faults.clear()
+        elif words:
+            try:
+                if len(words) != 2:
+                    raise UnknownNameError("command", line, ("NAME on", "NAME off", "clear", "status", "help", "quit"))
+                self._twin.faults.set(_known(words[0]), _value(words[1]))
+            except (OptionError, UnknownNameError) as error:
+                _say(str(error))
+
+    def _report(self) -> None:
+        print(json.dumps(describe(self._twin, time.monotonic() - self._start)), flush=True)
+
+    def _read(self) -> None:
+        """Takes commands; where the standard input ends the board runs on."""
+        if hasattr(signal, "pthread_sigmask"):
+            # In the background of a shell the terminal would stop the whole process when it is read.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTIN})
+        rest = b""
+        try:
+            # Python's own reader of the standard input holds a lock that hinders the end of the program.
+            while data := os.read(0, 4096):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._lines.put(" ".join(line.decode(errors="replace").lower().split()))
+        except OSError:
+            return
+
+
+def describe(twin: Twin, now: float) -> dict[str, Any]:
+    """Returns what is true of a virtual arm, as JSON.
+
+    Args:
+        twin: The arm.
+        now: What to give as its time in s.
+    """
+    import numpy as np
+
+    with twin.lock:
+        twin.advance()
+        speeds = [abs(float(twin.world.data.joint(f"joint_{i}").qvel[0])) for i in range(1, 7)]
+        return {
+            "time": round(now, 3),
+            "joints": [round(angle, 3) for angle in np.rad2deg(twin.joints).tolist()],
+            "counters": [round(count) for count in twin.board.firmware.counters.tolist()],
+            "command": int(twin.command),
+            "disabled": twin.disabled,
+            "homed": twin.homed,
+            "homing": twin.board.firmware.homing,
+            "moving": max(speeds) > _AT_REST,
+            "plugged": twin.board.plugged,
+            "faults": {n: v for n in _names() if (v := getattr(twin.faults, n)) not in (False, 0.0, None)},
+        }
+
+
+def parse_fault(text: str) -> list[FaultEvent]:
+    """Reads ``NAME[=VALUE][@AFTER[:DURATION]]``.
+
+    Returns:
+        The moment it begins, and the moment it ends if it does.
+
+    Raises:
+        UnknownNameError: There is no such fault.
+        OptionError: It cannot have this value or these times.
+    """
+    from smolvla_gym.twin.faults import Faults
+
+    what, at, when = text.partition("@")
+    name, equals, written = what.partition("=")
+    name = _known(name.strip())
+    value = _value(written) if equals else True
+    trial = Faults()
+    usual = getattr(trial, name)
+    trial.set(name, value)
+    after, colon, duration = when.partition(":")
+    times = [_time(text, part) for part, given in ((after, at), (duration, colon)) if given]
+    begin = times[0] if times else 0.0
+    events = [FaultEvent(begin, name, value)]
+    if colon:
+        events.append(FaultEvent(begin + times[1], name, usual))
+    return events
+
+
+def _names() -> list[str]:
+    """Returns the faults that a board without cameras can have."""
+    from smolvla_gym.twin.faults import NAMES
+
+    return [name for name in NAMES if not name.startswith("camera")]
+
+
+def _known(name: str) -> str:
+    if name not in _names():
+        raise UnknownNameError("fault", name, _names())
+    return name
+
+
+def _value(text: str) -> bool | float:
+    words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+    if text.strip().lower() in words:
+        return words[text.strip().lower()]
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError("fault", text, "on, off or a number") from None
+
+
+def _time(text: str, part: str) -> float:
+    try:
+        if 0.0 <= (seconds := float(part)) < math.inf:
+            return seconds
+    except ValueError:
+        pass
+    raise OptionError("--fault", text, "times are seconds, as in estop@5 or estop@5:2")
+
+
+def _apply(events: list[FaultEvent], now: float, faults: Faults) -> list[FaultEvent]:
+    """Turns the switches that are due; returns the events that are still to come."""
+    for event in events:
+        if event.time <= now:
+            faults.set(event.name, event.value)
+    return [event for event in events if event.time > now]
+
+
+def _seconds(text: str) -> float:
+    try:
+        if 0.01 <= (value := float(text)) < math.inf:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 on")
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"smolvla-gym: {line}", file=sys.stderr, flush=True)
