@@ -13,9 +13,9 @@ from typing import Any, Final
 import gymnasium as gym
 
 from smolvla_gym.errors import OptionError, RecordingError
-from smolvla_gym.evaluation.overlay import compose_frame
-from smolvla_gym.evaluation.recording import VideoRecorder
-from smolvla_gym.evaluation.scripted import Agent, Observation
+from smolvla_gym.evaluation.cadence import Cadence, Report, watch_link
+from smolvla_gym.evaluation.film import Film
+from smolvla_gym.evaluation.scripted import Agent
 
 SUMMARY_NAME: Final = "summary.json"
 
@@ -35,6 +35,7 @@ class EpisodeRecord:
         fault: Name of the fault that ended it.
         safety: How often each rule of the safety gate stepped in.
         video: Name of the video in the output folder.
+        cadence: How well the steps of a real arm kept their beat; None, and not in JSON, in the simulation.
     """
 
     seed: int
@@ -47,10 +48,14 @@ class EpisodeRecord:
     fault: str | None = None
     safety: dict[str, int] = field(default_factory=dict)
     video: str | None = None
+    cadence: Report | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what :file:`summary.json` holds of it."""
-        return {name.rstrip("_"): value for name, value in asdict(self).items()}
+        values = {name.rstrip("_"): value for name, value in asdict(self).items()}
+        if self.cadence is None:
+            del values["cadence"]
+        return values
 
 
 @dataclass
@@ -63,6 +68,9 @@ class RolloutSummary:
         control_hz: Control steps per second.
         episodes: In the order they ran; the last one is incomplete where ``interrupted``.
         interrupted: Whether an error or Ctrl-C cut the rollout short.
+        cadence: How well all steps of a real arm kept their beat.
+        link: What became of the exchanges with its board, in real time; None elsewhere. In JSON these two stand only
+            where there is something in them.
     """
 
     env_id: str
@@ -70,6 +78,8 @@ class RolloutSummary:
     control_hz: float
     episodes: list[EpisodeRecord] = field(default_factory=list)
     interrupted: bool = False
+    cadence: Cadence = field(default_factory=Cadence)
+    link: Report | None = None
 
     @property
     def success_rate(self) -> float | None:
@@ -79,12 +89,14 @@ class RolloutSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what :file:`summary.json` holds."""
+        real = {"cadence": self.cadence.report(), "link": self.link}
         return {
             "env_id": self.env_id,
             "policy": self.policy,
             "control_hz": self.control_hz,
             "success_rate": self.success_rate,
             "interrupted": self.interrupted,
+            **{name: report for name, report in real.items() if report},
             "episodes": [episode.to_dict() for episode in self.episodes],
         }
 
@@ -127,6 +139,9 @@ def rollout(
     ``rollout_000.mp4`` and so on. Whatever cuts the rollout short, Ctrl-C included, is raised again after the video
     was finished and the summary of the episodes so far, if there are any, was saved with ``"interrupted": true``.
 
+    The film shows ``env.render()`` with the wrist's view in a corner; in real time, where drawing would make steps
+    late, it is made of the observed pictures after the episode.
+
     Args:
         env: The env, ``render_mode="rgb_array"`` for videos. It stays open.
         agent: What drives it.
@@ -159,15 +174,18 @@ def rollout(
     fps = float(env.metadata["render_fps"])
     env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     summary = RolloutSummary(env_id, policy or type(agent).__name__, fps)
+    watch = watch_link(env)
     digits = max(3, len(str(episodes - 1)))
     try:
         for index in range(episodes):
             path = None
             if folder is not None and video:
                 path = folder / ("rollout.mp4" if episodes == 1 else f"rollout_{index:0{digits}d}.mp4")
-            _run_episode(env, agent, seed + index, fps, path, summary.episodes, progress)
+            _run_episode(env, agent, seed + index, path, summary, watch is not None, progress)
+            summary.link = watch.report() if watch is not None else None
     except BaseException as error:
         summary.interrupted = True
+        summary.link = watch.report() if watch is not None else None
         if folder is not None and summary.episodes:
             try:
                 summary.save(folder / SUMMARY_NAME)
@@ -183,56 +201,58 @@ def _run_episode(
     env: gym.Env[Any, Any],
     agent: Agent,
     seed: int,
-    fps: float,
     path: Path | None,
-    records: list[EpisodeRecord],
+    summary: RolloutSummary,
+    realtime: bool,
     progress: Callable[[EpisodeRecord], None] | None,
 ) -> None:
-    """Runs one episode; its record is in ``records`` from the first step on, whatever happens later."""
+    """Runs one episode; its record is in the summary from the first step on, whatever happens later."""
     observation, info = env.reset(seed=seed)
     record = EpisodeRecord(seed=seed, task=_task_name(env), instruction=str(info["instruction"]))
-    records.append(record)
-    recorder = VideoRecorder(path, fps) if path is not None else None
+    summary.episodes.append(record)
+    fps, cadence = summary.control_hz, Cadence()
+    film = Film(path, fps, realtime=realtime) if path is not None else None
     try:
-        with recorder or contextlib.nullcontext():
+        with film or contextlib.nullcontext():
             agent.reset(record.instruction, seed=seed)
-            if recorder is not None:
-                recorder.add(_picture(env, observation, record, fps))
+            if film is not None:
+                film.add(env, observation, _lines(record, fps))
             end = None
             while end is None:
                 observation, reward, terminated, truncated, info = env.step(agent.act(observation))
                 record.steps += 1
                 record.return_ += float(reward)
                 record.success = record.success or bool(info.get("is_success", False))
+                timing = info.get("timing") or {}
+                if "late" in timing and record.steps > 1:  # the first one sets the beat
+                    cadence.add(timing)
+                    summary.cadence.add(timing)
                 for event in info.get("safety", ()):
                     record.safety[event["rule"]] = record.safety.get(event["rule"], 0) + 1
                 if info.get("fault") is not None:
                     record.fault, end = str(info["fault"]), "fault"
                 elif terminated or truncated:
                     end = "terminated" if terminated else "truncated"
-                if recorder is not None:
-                    recorder.add(_picture(env, observation, record, fps))
+                if film is not None:
+                    film.add(env, observation, _lines(record, fps), record.success)
                 if end is None and progress is not None:
                     progress(record)
     except BaseException:
         record.end = "interrupted"
         raise
     finally:
+        record.cadence = cadence.report() or None
         # Named only if it stands there: a file that could not be finished is gone.
-        if path is not None and recorder is not None and recorder.saved:
+        if path is not None and film is not None and film.saved:
             record.video = path.name
     record.end = end
     if progress is not None:
         progress(record)
 
 
-def _picture(env: gym.Env[Any, Any], observation: Observation, record: EpisodeRecord, fps: float) -> Any:
-    """Draws the present state, shape (H, W, 3), uint8."""
-    scene: Any = env.render()
-    wrist = observation.get("pixels", {}).get("wrist")
+def _lines(record: EpisodeRecord, fps: float) -> tuple[str, str]:
     clock = f"step {record.steps:4d}    {record.steps / fps:6.2f} s"
-    state = f"    FAULT {record.fault}" if record.fault else ""
-    return compose_frame(scene, wrist, (record.instruction, clock + state), record.success)
+    return record.instruction, clock + (f"    FAULT {record.fault}" if record.fault else "")
 
 
 def _task_name(env: gym.Env[Any, Any]) -> str:
