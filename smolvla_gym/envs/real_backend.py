@@ -116,7 +116,10 @@ class RealBackend(Backend):
         self._await_pictures()
         self._deadline = None
         self._last_end = self._clock.now()
-        return self._reading(self._last_end)
+        reading = self._reading(self._last_end)
+        if reading.fault is not None:
+            raise FaultError(f"The episode cannot begin: the arm is held by the fault {reading.fault!r}.")
+        return reading
 
     def _begin(self, rng: np.random.Generator) -> None:
         """Prepares what is not the arm; on the real table that is up to its owner."""
@@ -185,12 +188,10 @@ class RealBackend(Backend):
         called = self._clock.now()
         with contextlib.suppress(FaultError):  # the reading tells of it
             self._link.aim(action)
-        # The first step, and one that is a whole period late, sets the beat; what was missed is not made up for.
-        if self._deadline is None or called > self._deadline + dt:
-            self._deadline = called + dt
-        else:
-            self._deadline += dt
-        late = self._clock.now() - self._deadline
+        due = called + dt if self._deadline is None else self._deadline + dt
+        late = self._clock.now() - due
+        # The first step, and one that is called when it should have ended, set the beat; nothing is made up for.
+        self._deadline = called + dt if called > due else due
         self._clock.sleep_until(self._deadline)
         now = self._clock.now()
         reading = self._reading(now)
