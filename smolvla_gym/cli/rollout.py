@@ -1,4 +1,4 @@
-"""``smolvla-gym rollout``: runs a policy in the simulation, films it and prints how it did."""
+"""``smolvla-gym rollout``: runs a policy in the simulation or on the arm, films it and prints how it did."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym.cli import real
 from smolvla_gym.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ _EXAMPLES: Final = """examples:
   smolvla-gym rollout --policy you/smolvla_parol6        a policy from the Hugging Face Hub
   smolvla-gym rollout --task push --max-steps 300        give up after 300 steps
   smolvla-gym rollout --no-video --json | jq .success_rate
+  smolvla-gym rollout --env real --port twin --camera twin
+                                                         the real arm's drivers on a virtual arm and virtual cameras
+  smolvla-gym rollout --env real --home --camera wrist=SERIAL --camera scene=SERIAL
+                                                         the real arm
 """
 
 
@@ -42,12 +47,13 @@ def add_parser(commands: Any) -> None:
     """Adds the command and its arguments."""
     parser = commands.add_parser(
         "rollout",
-        help="Run a policy in the simulation and film it.",
-        description="Runs a policy in the simulated arm, films it and prints how it did.",
+        help="Run a policy in the simulation or on the arm and film it.",
+        description="Runs a policy on the simulated or the real arm, films it and prints how it did.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--env", choices=("sim", "real"), default="sim", help="which arm (default: %(default)s)")
     add("--task", default="lift", help="what to do; `smolvla-gym tasks` lists them (default: %(default)s)")
     add(
         "--policy",
@@ -66,9 +72,8 @@ def add_parser(commands: Any) -> None:
     add(
         "--randomization",
         type=_at_least(0),
-        default=1,
         metavar="R",
-        help="how much layout and looks vary, from 0, not at all, to 2 (default: %(default)s)",
+        help="how much layout and looks vary, from 0, not at all, to 2 (default: 1)",
     )
     add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
     add("--control-hz", type=_positive, default=30, metavar="HZ", help="control rate (default: %(default)s)")
@@ -82,6 +87,7 @@ def add_parser(commands: Any) -> None:
     add("--out", type=Path, metavar="DIR", help=f"output folder (default: {_DEFAULT_OUT}/<date>_<time>)")
     add("--no-video", dest="video", action="store_false", help="do not film, which is faster")
     add("--json", action="store_true", help="print the summary as JSON on stdout and nothing else there")
+    real.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -89,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the rollout and prints its result."""
     # What is wrong with the arguments shows before the seconds that a policy takes to load.
     _check(arguments)
+    if arguments.env == "real":
+        real.find_devices(arguments)
     with _output_folder(arguments.out) as out:
         # Libraries that print have to stay out of the JSON.
         with contextlib.redirect_stdout(sys.stderr):
@@ -105,7 +113,8 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
     from smolvla_gym.evaluation.rollout import rollout
     from smolvla_gym.evaluation.scripted import ExpertAgent, RandomAgent
 
-    smolvla, options = None, {}
+    smolvla = None
+    options: dict[str, Any] = {}
     if arguments.policy not in _SCRIPTED:
         print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
         from smolvla_gym.agent import SmolVLAAgent
@@ -115,13 +124,18 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
         scale = max(1, math.ceil(_LEGIBLE / min(smolvla.image_size)))
         height, width = smolvla.image_size
         options = {"cameras": smolvla.cameras, "image_size": (scale * height, scale * width)}
-    with _make_env(arguments, **options) as env, _progress(arguments.episodes) as progress:
+    if arguments.env == "real":
+        options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
+    with contextlib.ExitStack() as stack:
+        env = stack.enter_context(_make_env(arguments, **options))
         agent: Agent
         if smolvla is not None:
             smolvla.check(env.observation_space, env.action_space)
             agent = smolvla
         else:
             agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+        if arguments.env == "real":
+            real.announce_homing(env, arguments)
         summary = rollout(
             env,
             agent,
@@ -130,22 +144,23 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             out=out,
             video=arguments.video,
             policy=arguments.policy,
-            progress=progress,
+            progress=stack.enter_context(_progress(arguments.episodes)),
         )
     return summary
 
 
 def _make_env(arguments: argparse.Namespace, **options: Any) -> gym.Env[Any, Any]:
-    """Makes the simulated arm; ``options`` are those that the agent asks for."""
+    """Makes the arm; ``options`` are those that the agent asks for and those of a real one."""
     import gymnasium as gym
 
     if arguments.max_steps is not None:
         options["max_episode_steps"] = arguments.max_steps
+    if arguments.env == "sim" or arguments.port == real.TWIN:
+        options["randomization"] = 1 if arguments.randomization is None else arguments.randomization
     return gym.make(
-        "PAROL6Sim-v0",
+        "PAROL6Real-v0" if arguments.env == "real" else "PAROL6Sim-v0",
         task=arguments.task,
         gripper=arguments.gripper,
-        randomization=arguments.randomization,
         control_hz=arguments.control_hz,
         render_mode="rgb_array" if arguments.video else None,
         **options,
@@ -166,12 +181,14 @@ def _check(arguments: argparse.Namespace) -> None:
 
     get_task(arguments.task)
     get_gripper(arguments.gripper)
-    check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
+    if arguments.randomization is not None:
+        check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
     check_control_hz(arguments.control_hz)
     policy = arguments.policy
     if policy not in ("bundled", *_SCRIPTED) and not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
         known = ("bundled", *_SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME")
         raise UnknownNameError("policy", policy, known)
+    real.check(arguments)
 
 
 @contextlib.contextmanager
@@ -241,6 +258,8 @@ def _print_table(summary: RolloutSummary, out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from smolvla_gym.evaluation.cadence import describe
+
     table = Table("seed", "instruction", "success", "steps", "return", box=box.SIMPLE_HEAD)
     for column in table.columns:
         column.justify = "left" if column.header == "instruction" else "right"
@@ -257,6 +276,8 @@ def _print_table(summary: RolloutSummary, out: Path) -> None:
     solved = sum(episode.success for episode in summary.episodes)
     console = Console(highlight=False)
     console.print(table)
+    if summary.link is not None:
+        print(describe(summary.cadence.report(), summary.link, summary.control_hz))
     # Plain print: a path must not be wrapped.
     print(f"Success rate: {summary.success_rate:.0%} ({solved} of {len(summary.episodes)}), policy {summary.policy}")
     print(f"Files: {out}{os.sep}")
