@@ -31,6 +31,9 @@ from smolvla_gym.twin.twin import SERIALS, Twin
 
 _FRAME_TIMEOUT = 2.0  # s of real time for a picture to pass librealsense
 
+_PAUSE = 1.0
+"""Simulated time in s that removing the cause of a fault takes: any stop is over by then."""
+
 
 class TwinView:
     """The virtual arm with its objects, as they really are."""
@@ -118,6 +121,9 @@ class TwinBackend(RealBackend):
     @override
     def clear_fault(self) -> None:
         if self._lockstep:
+            # No step lets time pass now, and the driver has to hear that the cause is gone.
+            self._clock.sleep_until(self._clock.now() + _PAUSE)
+            self.twin.board.service()
             for name in self._cameras:
                 self._frame(name)
         super().clear_fault()

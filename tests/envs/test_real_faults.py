@@ -1,0 +1,325 @@
+"""The fault matrix: whatever goes wrong, and whenever, the arm comes to rest, says why, and works again afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from smolvla_gym.errors import FaultError, NotHomedError, SmolVLAGymError
+from smolvla_gym.hardware.board_state import BoardSettings
+from smolvla_gym.parol6 import HOME
+from tests.envs.twin_rig import TARGET, Tap, drive, make_twin
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+
+AT_HOME = {"joints": HOME}
+REST = np.array([*HOME, 1.0], np.float32)
+UNHOMED = {"homed": False, "noise": 0.0}
+# A lost answer is waited for in real time, in lockstep too, where the env would do so for longer than the driver does.
+QUICK = {"reply_timeout": BoardSettings.reply_timeout}
+
+
+@dataclass
+class Case:
+    """A fault and what has to follow.
+
+    Attributes:
+        name: Of the switch; None: the agent hangs.
+        value: Where it is set to.
+        fault: What ``info["fault"]`` may say; empty: it is harmless, and nothing must stop.
+        stop: Longest time in s of the physics from the fault to the end of all motion.
+        lasts: Whether it is refused to clear it while the cause is there.
+    """
+
+    name: str | None
+    value: bool | float
+    fault: tuple[str, ...]
+    stop: float
+    lasts: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name or 'hang'}-{self.value}"
+
+
+# Seen at once and cut: a tick, and the firmware's position loop of 20 ms. Braked: within the limits of acceleration and
+# jerk, 0.41 s from this speed, and 0.1 s of silence or 0.25 s without a picture or an action before.
+CUT, BRAKED, BLIND = 0.10, 0.55, 0.72
+BROKEN = ("feedback_timeout", "following_error", "position_limit", "estop", "homing_lost", "not_obeying",
+          "gripper_failed")  # fmt: skip
+
+CASES = [
+    Case("silence", True, ("feedback_timeout",), BRAKED),
+    Case("partial", True, ("feedback_timeout",), BRAKED),
+    Case("wrong_length", True, ("feedback_timeout",), BRAKED),
+    Case("corrupt", True, BROKEN, BRAKED, lasts=False),
+    Case("drip", True, (), 0.0),
+    Case("delay_s", 0.05, (), 0.0),
+    Case("delay_s", 0.5, ("feedback_timeout",), BRAKED, lasts=False),
+    Case("unplugged", True, ("port_lost",), 0.14),  # the board goes to its last target and stays there
+    Case("estop", True, ("estop",), CUT),
+    Case("lost_homing", True, ("homing_lost",), CUT, lasts=False),
+    Case("camera_frozen", True, ("camera_stale",), BLIND),
+    Case(None, 3.2, ("command_timeout",), BLIND, lasts=False),
+]
+
+
+@pytest.fixture
+def make():
+    envs = []
+
+    def build(**options):
+        env = make_twin(board_options=QUICK, **options)
+        envs.append(env)
+        return env, Tap(env)
+
+    yield build
+    for env in envs:
+        env.close()
+
+
+def works(env: gym.Env, tap: Tap) -> None:
+    """Moves in an episode without a fault."""
+    env.reset(seed=1, options=AT_HOME)
+    assert drive(env, 0.3)["fault"] is None
+    assert tap.moving()
+
+
+def refused_until_cleared(env: gym.Env, case: Case) -> None:
+    """The env is at fault: it takes no step and no reset, and cannot be cleared while the cause is there."""
+    for call in (lambda: env.step(REST), lambda: env.reset()):
+        with pytest.raises(FaultError):
+            call()
+    if case.lasts:
+        with pytest.raises(SmolVLAGymError, match=r"still|not there"):
+            env.unwrapped.clear_fault()
+    env.unwrapped.backend.twin.faults.clear()
+    with pytest.raises(FaultError):
+        env.reset()
+    env.unwrapped.clear_fault()
+
+
+# -- in lockstep -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("moving", [True, False], ids=["moving", "resting"])
+def test_in_an_episode(make, case, moving):
+    cameras = ("wrist",) if case.name == "camera_frozen" else ()
+    env, tap = make(cameras=cameras, image_size=(32, 32))
+    env.reset(seed=0, options=AT_HOME)
+    action = TARGET if moving else REST
+    drive(env, 0.6, action)
+    assert tap.moving() is moving
+    begin, before = tap.now, tap.twin.joints
+    if case.name is None:
+        tap.wait(case.value)
+    else:
+        setattr(tap.twin.faults, case.name, case.value)
+    info = drive(env, 0.5, action)
+    if not case.fault:
+        assert info["fault"] is None
+        assert tap.moving() is moving
+        works(env, tap)
+        tap.check_limits()
+        return
+    assert info["fault"] in case.fault
+    tap.wait(1.0)
+    stop = tap.moved_until(begin)
+    assert stop <= case.stop if moving else stop == 0.0
+    assert moving or np.abs(tap.twin.joints - before).max() < 1e-3
+    assert tap.twin.disabled or case.name == "unplugged"
+    refused_until_cleared(env, case)
+    assert tap.twin.disabled
+    works(env, tap)
+    assert tap.check_limits() > 80
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("silence", True, ("feedback_timeout",), 0.15),
+        Case("partial", True, ("feedback_timeout",), 0.15),
+        Case("wrong_length", True, ("feedback_timeout",), 0.15),
+        # A homing hangs on few bytes of an answer: it goes on until one of these is hit, or to its end.
+        Case("corrupt", True, (*BROKEN, "homing_unverified"), 38.0, lasts=False),
+        Case("delay_s", 0.5, ("feedback_timeout",), 0.15, lasts=False),
+        Case("estop", True, ("estop",), CUT),
+    ],
+    ids=str,
+)
+def test_while_it_homes(make, case):
+    env, tap = make(twin_options=UNHOMED)
+    begin = tap.now + 12.0
+    tap.at(12.0, lambda: setattr(tap.twin.faults, case.name, case.value))
+    with pytest.raises(FaultError, match="|".join(case.fault)):
+        env.reset(seed=0)
+    assert tap.now > begin
+    tap.wait(1.0)
+    assert 0.0 < tap.moved_until(begin) <= case.stop
+    assert tap.twin.disabled
+    with pytest.raises(FaultError, match="|".join(case.fault)):
+        env.reset(seed=0)
+    if case.lasts:
+        with pytest.raises(FaultError, match="still"):
+            env.unwrapped.clear_fault()
+    tap.twin.faults.clear()
+    env.unwrapped.clear_fault()
+    assert not tap.check_limits()
+    if case.name != "estop":
+        return
+    # The firmware would skip the switches that it has found already.
+    with pytest.raises(FaultError, match="homing_unverified"):
+        env.reset(seed=0)
+    env.unwrapped.clear_fault()
+    tap.twin.board.firmware.reboot()
+    works(env, tap)
+
+
+@pytest.mark.parametrize("faults", [{"lost_homing": True}, {"drip": True, "delay_s": 0.05}], ids=str)
+def test_homing_goes_on_in_spite_of(make, faults):
+    env, tap = make(twin_options=UNHOMED)
+    for name, value in faults.items():
+        tap.at(5.0, partial(tap.twin.faults.set, name, value))
+    works(env, tap)
+    assert tap.check_limits() > 20
+
+
+def test_a_cable_pulled_while_it_homes(make):
+    """The firmware has no watchdog: its homing goes on by itself, and ends when it is told to after the cable is in."""
+    env, tap = make(twin_options=UNHOMED)
+    tap.at(5.0, lambda: tap.twin.faults.set("unplugged", True))
+    with pytest.raises(FaultError, match="port_lost"):
+        env.reset(seed=0)
+    tap.wait(1.0)
+    assert tap.moving()
+    with pytest.raises(FaultError, match="port_lost"):
+        env.reset(seed=0)
+    tap.twin.faults.unplugged = False
+    begin = tap.now
+    env.unwrapped.clear_fault()
+    tap.wait(0.5)
+    assert tap.moved_until(begin) < 1.0 + 0.2  # until the cable is in, and a moment
+    assert tap.twin.disabled
+
+
+@pytest.mark.parametrize("fault", ["silence", "partial", "wrong_length"])
+def test_a_few_broken_answers_are_harmless(make, fault):
+    env, tap = make()
+    env.reset(seed=0, options=AT_HOME)
+    drive(env, 0.3)
+    for _ in range(5):
+        setattr(tap.twin.faults, fault, True)
+        tap.at(0.025, tap.twin.faults.clear)
+        assert drive(env, 0.1)["fault"] is None
+    assert tap.moving()
+    tap.check_limits()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_wrong_byte_may_stop_the_arm_but_not_mislead_it(make, seed):
+    """There is no checksum: a byte that says the stop is pressed is believed, and none moves the arm."""
+    env, tap = make()
+    env.reset(seed=0, options=AT_HOME)
+    drive(env, 0.4)
+    tap.twin.board._random.seed(seed)
+    tap.twin.faults.corrupt = True
+    tap.at(0.01, tap.twin.faults.clear)
+    begin = tap.now
+    info = drive(env, 0.3)
+    assert info["fault"] in (None, *BROKEN)
+    if info["fault"] is not None:
+        tap.wait(1.0)
+        assert tap.moved_until(begin) <= BRAKED
+        env.unwrapped.clear_fault()
+    works(env, tap)
+    tap.check_limits()
+
+
+def test_a_camera_that_is_frozen_at_the_beginning(make):
+    env, tap = make(cameras=("wrist",), image_size=(32, 32))
+    env.reset(seed=0, options=AT_HOME)
+    tap.twin.faults.camera_frozen = True
+    with pytest.raises(FaultError, match="camera_stale"):
+        env.reset(seed=0)
+    with pytest.raises(FaultError, match="camera_stale"):
+        env.reset(seed=0)
+    tap.twin.faults.clear()
+    env.unwrapped.clear_fault()
+    works(env, tap)
+
+
+def test_an_arm_that_forgets_where_it_is_is_not_homed_unasked(make):
+    env, tap = make(home=False)
+    env.reset(seed=0, options=AT_HOME)
+    tap.twin.faults.lost_homing = True
+    assert drive(env, 0.1)["fault"] == "homing_lost"
+    env.unwrapped.clear_fault()
+    with pytest.raises(NotHomedError, match="home"):
+        env.reset(seed=0, options=AT_HOME)
+    env.reset(seed=0, options={**AT_HOME, "home": True})
+    assert drive(env, 0.1)["fault"] is None
+
+
+# -- in real time ------------------------------------------------------------------------------------------------------
+
+LOADED = 0.6
+"""What a busy machine may add to a stop, in s."""
+
+
+@pytest.fixture(scope="module")
+def live():
+    options = {"disable_after": 1.5}
+    env = make_twin(realtime=True, cameras=("wrist",), image_size=(32, 32), board_options=options)
+    yield env, Tap(env)
+    env.close()
+
+
+# A twin in the interpreter of the agent may answer late: its driver waits for half a second.
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("estop", True, ("estop",), CUT),
+        Case("silence", True, ("feedback_timeout",), 0.5 + BRAKED),
+        Case("unplugged", True, ("port_lost",), 0.14),
+        Case("camera_unplugged", True, ("camera_stale", "camera_lost"), BLIND),
+        Case("camera_fps", 2.0, ("camera_stale",), 0.5 + BLIND, lasts=False),
+        Case(None, 1.7, ("command_timeout",), BLIND, lasts=False),
+    ],
+    ids=str,
+)
+def test_in_real_time(live, case):
+    env, tap = live
+    env.reset(seed=0, options=AT_HOME)
+    drive(env, 0.6)
+    assert tap.moving()
+    begin = tap.now
+    if case.name is None:
+        tap.wait(case.value)
+    else:
+        setattr(tap.twin.faults, case.name, case.value)
+    info = drive(env, 2.0)
+    assert info["fault"] in case.fault
+    tap.wait(1.0)
+    assert 0.0 < tap.moved_until(begin) <= case.stop + LOADED
+    assert tap.twin.disabled or case.name == "unplugged"
+    for call in (lambda: env.step(REST), lambda: env.reset()):
+        with pytest.raises(FaultError):
+            call()
+    if case.lasts:
+        with pytest.raises(SmolVLAGymError, match=r"still|not there"):
+            env.unwrapped.clear_fault()
+    tap.twin.faults.clear()
+    for _ in range(40):  # a camera that was plugged in is found within a second
+        with contextlib.suppress(SmolVLAGymError):
+            env.unwrapped.clear_fault()
+            break
+        tap.wait(0.1)
+    assert tap.twin.disabled
+    works(env, tap)
+    assert tap.check_limits() > 60
