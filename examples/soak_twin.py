@@ -1,0 +1,146 @@
+"""Whether the real arm's loop keeps its beat for long, on the virtual twin in real time.
+
+    python examples/soak_twin.py --minutes 10 --policy bundled --out soak.json
+
+Everything runs on one machine: the driver in its process, and in another one the virtual board, the virtual cameras
+(which have to be drawn) and the agent. A real arm and real cameras leave more of the processor to the agent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+import smolvla_gym
+from smolvla_gym.evaluation.cadence import Cadence, describe, watch_link
+from smolvla_gym.evaluation.scripted import Agent, ExpertAgent, RandomAgent
+
+PROGRESS = 30.0
+"""Time between two lines of progress in s."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--control-hz", type=float, default=30.0)
+    parser.add_argument("--policy", choices=("expert", "random", "bundled"), default="expert")
+    parser.add_argument("--task", default="lift")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--homed", action="store_true", help="skip the half minute of homing")
+    parser.add_argument("--out", type=Path, help="where to write the result as JSON")
+    arguments = parser.parse_args()
+
+    smolvla = None
+    options: dict[str, Any] = {"cameras": ("wrist", "scene")}
+    if arguments.policy == "bundled":
+        smolvla = smolvla_gym.SmolVLAAgent.from_pretrained("bundled")
+        options = {"cameras": smolvla.cameras}
+    env = gym.make(
+        smolvla_gym.REAL_ID,
+        port="twin",
+        camera="twin",
+        task=arguments.task,
+        control_hz=arguments.control_hz,
+        log=None,
+        twin_options={"homed": arguments.homed},
+        **options,
+    )
+    agent: Agent
+    if smolvla is not None:
+        agent = smolvla
+    else:
+        agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+    try:
+        result = soak(env, agent, arguments.minutes * 60.0, arguments.control_hz, arguments.seed)
+    finally:
+        env.close()
+    print(describe(result["cadence"], result["link"], arguments.control_hz))
+    begin, end = result["begin"], result["end"]
+    print(f"Memory:  {begin['memory_mb']:.0f} MB at the beginning, {end['memory_mb']:.0f} MB at the end")
+    print(f"Threads: {begin['threads']} at the beginning, {end['threads']} at the end")
+    print(f"Episodes: {result['episodes']}, solved {result['solved']}, faults {result['faults'] or 'none'}")
+    if arguments.out is not None:
+        settings = {name: value for name, value in vars(arguments).items() if name != "out"}
+        arguments.out.write_text(json.dumps({**settings, **result}, indent=2) + "\n", encoding="utf-8")
+    return 1 if result["faults"] else 0
+
+
+def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float, seed: int) -> dict[str, Any]:
+    """Runs episodes until the steps have taken so long.
+
+    The beginning is the end of the first reset, when everything is loaded. Resets are no steps and count in the link's
+    statistics only.
+    """
+    cadence, faults = Cadence(), dict[str, int]()
+    episodes = solved = 0
+    stepped, told = 0.0, 0.0
+    watch, begin = None, dict[str, float]()
+    while stepped < seconds:
+        observation, info = env.reset(seed=seed + episodes)
+        agent.reset(info["instruction"], seed=seed + episodes)
+        episodes += 1
+        if watch is None:
+            watch, begin = watch_link(env), resources()
+        done, first = False, True
+        while not done and stepped < seconds:
+            observation, _, terminated, truncated, info = env.step(agent.act(observation))
+            if not first:  # the first step sets the beat
+                cadence.add(info["timing"])
+                stepped += info["timing"]["step"]
+            done, first = terminated or truncated, False
+            solved += bool(info["is_success"])
+            if stepped - told >= PROGRESS:
+                told = stepped
+                report = cadence.report()
+                print(
+                    f"{stepped:6.0f} s  {report['rate_hz']:.2f} Hz  {report['over_budget']} of {report['steps']} steps "
+                    f"over budget  worst {1e3 * report['worst_step_s']:.1f} ms  episodes {episodes}  solved {solved}  "
+                    f"memory {resources()['memory_mb']:.0f} MB",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            if info["fault"] is not None:
+                faults[info["fault"]] = faults.get(info["fault"], 0) + 1
+                time.sleep(1.0)  # for the arm to come to rest, and the cause to go
+                env.unwrapped.clear_fault()  # type: ignore[attr-defined]
+    assert watch is not None
+    return {
+        "seconds": round(stepped, 3),
+        "control_hz": control_hz,
+        "cadence": cadence.report(),
+        "link": watch.report(),
+        "begin": begin,
+        "end": resources(),
+        "episodes": episodes,
+        "solved": solved,
+        "faults": faults,
+    }
+
+
+def resources() -> dict[str, float]:
+    """Returns the memory of this process in MB (resident; the largest so far where the system tells no other)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        memory = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    try:
+        threads = len(os.listdir("/proc/self/task"))
+    except OSError:
+        threads = threading.active_count()
+    return {"memory_mb": round(memory, 1), "threads": threads}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
