@@ -93,8 +93,12 @@ def start():
 
     yield start
     for program in programs:
-        program.process.kill()
-        program.process.wait()
+        program.process.terminate()
+        try:
+            program.process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            program.process.kill()
+            program.process.wait()
         for stream in (program.process.stdin, program.process.stdout, program.process.stderr):
             stream.close()
 
