@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,20 @@ def check_choice(option: str, value: Any, allowed: Sequence[Any]) -> Any:
     if isinstance(value, bool) or value not in allowed:
         raise OptionError(option, value, "one of " + ", ".join(repr(a) for a in allowed))
     return value
+
+
+def check_keys(option: str, given: Any, known: Iterable[str]) -> dict[str, Any]:
+    """Returns options that are handed on to a part which knows them.
+
+    Raises:
+        OptionError: They are no mapping, or a name is none that the part knows.
+    """
+    known = tuple(known)
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not set(given) <= set(known):
+        raise OptionError(option, given, "a dictionary with some of the keys " + ", ".join(map(repr, known)))
+    return dict(given)
 
 
 def check_control_hz(value: Any) -> float:

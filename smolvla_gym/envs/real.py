@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.envs.options import check_choice, check_control_hz, check_image_size
+from smolvla_gym.envs.options import check_choice, check_control_hz, check_image_size, check_keys
 from smolvla_gym.envs.parol6_env import RENDER_MODES, PAROL6Env
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
 from smolvla_gym.envs.scene_view import MirrorView
@@ -29,6 +30,10 @@ from smolvla_gym.sim.world import World
 from smolvla_gym.tasks import REWARDS, get_task
 
 TWIN: Final = "twin"
+
+_BOARD_OPTIONS: Final = tuple(field.name for field in fields(BoardSettings) if field.name != "gripper")
+_CAMERA_OPTIONS: Final = ("resolution", "fps", "exposure", "gain", "white_balance")
+_TWIN_OPTIONS: Final = ("homed", "noise", "faults")
 
 REFERENCES: Final = {"wrist": D405_COLOUR, "scene": Intrinsics.from_fovy(SCENE_FOVY, 640, 480)}
 """The views of the simulation's cameras, which are cut out of the pictures of the real ones."""
@@ -101,7 +106,12 @@ def make_real_env(
     for name, value in (("depth", depth), ("realtime", realtime)):
         if not isinstance(value, bool):
             raise OptionError(name, value, "True or False")
-    check_choice("home", None if isinstance(home, bool) else home, (None,))
+    if home is not None and not isinstance(home, bool):
+        raise OptionError("home", home, "True, False or None")
+    if instruction is not None and (not isinstance(instruction, str) or not instruction.strip()):
+        raise OptionError("instruction", instruction, "a sentence or None")
+    if log is not None and not isinstance(log, str | os.PathLike):
+        raise OptionError("log", log, "the name of a file, 'auto' or None")
     check_choice("randomization", randomization, range(MAX_LEVEL + 1))
     check_choice("num_objects", num_objects, range(2, MAX_OBJECTS + 1))
     check_choice("reward", reward, REWARDS)
@@ -113,7 +123,10 @@ def make_real_env(
     # The twin shares the interpreter with whatever the caller computes, so its answers may be late; those of a twin in
     # lockstep take no simulated time, however long they are on their way.
     patience = {"feedback_timeout": 0.5} if realtime else {"reply_timeout": 0.05}
-    settings = BoardSettings(**{"gripper": gripper, **(patience if port == TWIN else {}), **dict(board_options or {})})
+    board = (patience if port == TWIN else {}) | check_keys("board_options", board_options, _BOARD_OPTIONS)
+    settings = BoardSettings(gripper=gripper, **board)
+    seeing = check_keys("camera_options", camera_options, _CAMERA_OPTIONS)
+    virtual = check_keys("twin_options", twin_options, _TWIN_OPTIONS)
     log_path = None if log is None else default_log_path() if log == "auto" else Path(log)
 
     backend: RealBackend
@@ -127,8 +140,8 @@ def make_real_env(
             task=chosen_task, gripper=chosen_gripper, settings=settings, references={n: REFERENCES[n] for n in names},
             image_size=size, depth=depth, control_hz=hz, speed_scale=speed_scale, workspace=workspace,
             home=home is not False, log=log_path, randomization=randomization, num_objects=num_objects, reward=reward,
-            realtime=realtime, quality=QUALITIES[render_quality], camera_options=dict(camera_options or {}),
-            twin_options=dict(twin_options or {}),
+            realtime=realtime, quality=QUALITIES[render_quality], camera_options=seeing,
+            twin_options=virtual,
         )  # fmt: skip
     else:
         if camera == TWIN:
@@ -139,7 +152,7 @@ def make_real_env(
             port, _serials(camera, names), size, depth, settings, hz,
             instruction=instruction or chosen_task.phrasings[0].format(color="red", base="blue"),
             speed_scale=speed_scale, workspace=workspace, home=bool(home), log=log_path,
-            camera_options=dict(camera_options or {}),
+            camera_options=seeing,
             view=MirrorView(_empty_world(task, gripper)),
         )  # fmt: skip
     return PAROL6Env(

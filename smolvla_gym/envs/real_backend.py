@@ -111,8 +111,9 @@ class RealBackend(Backend):
         self._wake(home=bool(options.get("home", False)))
         self._link.events()
         self._go(joints, opening)
-        self._instruction = instruction
+        self._instruction = self._default_instruction
         self._begin(rng)
+        self._instruction = options.get("instruction", self._instruction)
         self._await_pictures()
         self._deadline = None
         self._last_end = self._clock.now()
@@ -195,7 +196,8 @@ class RealBackend(Backend):
         self._clock.sleep_until(self._deadline)
         now = self._clock.now()
         reading = self._reading(now)
-        reading.timing = {"step": now - self._last_end, "agent": called - self._last_end, "late": max(late, 0.0)}
+        spent = {"step": now - self._last_end, "agent": called - self._last_end, "late": max(late, 0.0)}
+        reading.timing = {phase: round(seconds, 9) for phase, seconds in spent.items()}
         self._last_end = now
         return reading
 
@@ -214,8 +216,8 @@ class RealBackend(Backend):
             observation,
             safety=self._safety(),
             fault=self._fault(state, age),
-            state_age_s=now - state.time,
-            frame_age_s=age,
+            state_age_s=round(now - state.time, 9),
+            frame_age_s=round(age, 9),
         )
 
     def _frame(self, name: str) -> Frame:
@@ -224,7 +226,9 @@ class RealBackend(Backend):
         return latest
 
     def _safety(self) -> tuple[SafetyEvent, ...]:
-        return tuple(event for event in self._link.events() if "rule" in event)
+        # When it was is in the log: the same seed shall give the same info.
+        events = [event for event in self._link.events() if "rule" in event]
+        return tuple({key: value for key, value in event.items() if key != "time"} for event in events)
 
     def _fault(self, state: BoardState, age: float) -> str | None:
         if state.fault is not None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from smolvla_gym.envs.backend import Image, Reading
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
-from smolvla_gym.errors import OptionError
 from smolvla_gym.hardware.board import Board
 from smolvla_gym.hardware.board_state import BoardSettings, BoardState
 from smolvla_gym.hardware.clock import Clock, SystemClock
@@ -83,6 +82,12 @@ class TwinBackend(RealBackend):
 
     @override
     def _begin(self, rng: np.random.Generator) -> None:
+        if self._lockstep:
+            # Woken afresh, at the same moment between two exchanges with the board: only the seed makes a difference.
+            self._link.disable()
+            self._link.enable()
+            self._clock.sleep_until(round(self._clock.now() + 0.35, 1))
+            self._link.events()
         with self.twin.lock:
             self.twin.clear_table()
             self.stage.draw(rng)
@@ -179,13 +184,10 @@ def make_twin_backend(
     """
     lockstep = LockstepClock()
     clock: Clock = SystemClock() if realtime else lockstep
-    try:
-        twin = Twin(
-            gripper=gripper.name, kind=task.kind, goal=task.has_goal, cameras=tuple(references), depth=depth,
-            quality=quality, clock=clock, **twin_options,
-        )  # fmt: skip
-    except TypeError as error:
-        raise OptionError("twin_options", twin_options, f"the options of Twin ({error})") from error
+    twin = Twin(
+        gripper=gripper.name, kind=task.kind, goal=task.has_goal, cameras=tuple(references), depth=depth,
+        quality=quality, clock=clock, **twin_options,
+    )  # fmt: skip
     with ExitStack() as undo:
         undo.callback(twin.close)
         stage = Stage(

@@ -290,7 +290,7 @@ class Board:
         """
         done = 0.0
         for action, arrived in self._aims:
-            moment = min(arrived - now + TICK / 2, TICK)
+            moment = min(round(arrived - now, 9) + TICK / 2, TICK)
             if moment > done:
                 self._note(now, *self._gate.advance(moment - done))
                 done = moment

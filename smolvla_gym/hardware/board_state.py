@@ -128,7 +128,9 @@ class BoardSettings:
             raise OptionError("gripper", self.gripper, f"one of {', '.join(GRIPPERS)}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, float) and not 0.0 < value < math.inf:
+            if not isinstance(field.default, float):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
                 raise OptionError(field.name, value, "a finite number above 0")
 
 

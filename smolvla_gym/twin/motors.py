@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from smolvla_gym.parol6 import NUM_JOINTS, Array
 from smolvla_gym.sim.motion import FEED_FORWARD, GAIN, STEP_RATE_CAP
 
+_ARRIVED = 1e-6  # microsteps
+
 
 class Motors:
     """Step counters, and where the motors really stand.
@@ -60,5 +62,6 @@ class Motors:
         capped = np.clip((np.abs(gap) - STEP_RATE_CAP / GAIN) / STEP_RATE_CAP, 0.0, dt)
         gap -= np.sign(gap) * STEP_RATE_CAP * capped
         gap *= np.exp(-GAIN * (dt - capped))
+        gap[np.abs(gap) < _ARRIVED] = 0.0
         self.counters = aim - gap
         self.set_speed(GAIN * gap)

@@ -159,7 +159,7 @@ class Twin:
             while (self._steps + 1) * timestep <= now + 1e-9:
                 self._steps += 1
                 moment = self._steps * timestep
-                firmware.advance(moment - self._firmware_time)
+                firmware.advance(self._since(moment))
                 self._firmware_time = moment
                 firmware.gripper.advance(timestep, world.opening)
                 world.drive(rad_from_steps(firmware.motor)[None], firmware.gripper.target_opening)
@@ -167,8 +167,12 @@ class Twin:
                 self._lose_steps()
             # The firmware's loop runs on between two steps of the physics.
             if now > self._firmware_time:
-                firmware.advance(now - self._firmware_time)
+                firmware.advance(self._since(now))
                 self._firmware_time = now
+
+    def _since(self, moment: float) -> float:
+        """Returns for how long in s the firmware has to run until a moment, the same however late it is in the day."""
+        return round(moment - self._firmware_time, 9)
 
     def _lose_steps(self) -> None:
         bend = self.world.measured_joints * STEPS_PER_RAD - self._firmware.motor
@@ -178,7 +182,7 @@ class Twin:
     def clear_table(self) -> None:
         """Parks all objects and puts the jaws at rest; the arm stays as it is."""
         with self.lock:
-            self.world.reset(rad_from_steps(self._firmware.motor), self.world.opening)
+            self.world.reset(rad_from_steps(self._firmware.motor), self._firmware.gripper.target_opening)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
