@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from smolvla_gym.hardware.protocol import HEADER
+from smolvla_gym.hardware.protocol import COMMAND_LENGTH, HEADER
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 
@@ -38,7 +38,7 @@ class VirtualBoard:
         self,
         firmware: Firmware,
         faults: Faults,
-        advance: Callable[[], None],
+        advance: Callable[[float], None],
         *,
         lock: threading.RLock | None = None,
         now: Callable[[], float] = time.monotonic,
@@ -48,14 +48,15 @@ class VirtualBoard:
         Args:
             firmware: The program on the board.
             faults: What is to go wrong.
-            advance: Brings the firmware, and the world around it, up to the present.
+            advance: Brings the firmware, and the world around it, up to a moment in s of the clock ``now``.
             lock: A lock to use; a new one by default.
-            now: The clock in s by which answers come late.
+            now: The clock in s.
         """
         self.firmware, self.faults = firmware, faults
         self.lock = threading.RLock() if lock is None else lock
         self._plug_changed = threading.Condition(self.lock)
         self._advance, self._now = advance, now
+        self._served = now()
         self._random = random.Random(faults.seed)
         self._outbox: deque[tuple[float, bytes]] = deque()
         self._master = self._slave = -1
@@ -100,15 +101,28 @@ class VirtualBoard:
             select.select([master], [], [], timeout)
         with self.lock:
             data = self._read()
-            self._advance()
             self.firmware.estop_pressed = self.faults.estop
             if self.faults.lost_homing:
                 self.firmware.lose_homing()
                 self.faults.lost_homing = False
-            for answer in self.firmware.receive(data):
-                self._post(answer)
+            self._take(data)
             self._send_what_is_due()
         return bool(data)
+
+    def _take(self, data: bytes) -> None:
+        """Hands bytes to the firmware at the times at which they came.
+
+        Where this thread had to wait, several packets are there at once. The real board has no such waits, and packets
+        that came one after the other, taken at once, would jerk the arm.
+        """
+        before, now = self._served, self._now()
+        pieces = [data[i : i + COMMAND_LENGTH] for i in range(0, len(data), COMMAND_LENGTH)]
+        for i, piece in enumerate(pieces):
+            self._advance(before + (now - before) * (i + 1) / len(pieces))
+            for answer in self.firmware.receive(piece):
+                self._post(answer)
+        self._advance(now)
+        self._served = now
 
     def start(self) -> None:
         """Serves the port in a thread of its own, in real time."""

@@ -30,7 +30,7 @@ class Eye:
         camera: str,
         quality: Quality,
         size: tuple[int, int],
-        advance: Callable[[], None] | None = None,
+        update: Callable[[], object] | None = None,
     ) -> None:
         """Remembers what to look at.
 
@@ -40,10 +40,10 @@ class Eye:
             camera: Name of the camera in it.
             quality: Rendering quality.
             size: Height and width of the pictures in px.
-            advance: Brings the world up to the present.
+            update: Brings the world up to the present.
         """
         self._world, self._lock, self._camera, self._size = world, lock, camera, size
-        self._advance = advance
+        self._update = update
         self.data = mujoco.MjData(world.model)
         self._renderer = OffscreenRenderer(world.model, quality, size)
 
@@ -68,8 +68,8 @@ class Eye:
     def copy_state(self) -> None:
         """Brings the copy up to date."""
         with self._lock:
-            if self._advance is not None:
-                self._advance()
+            if self._update is not None:
+                self._update()
             mujoco.mj_copyData(self.data, self._world.model, self._world.data)
 
     def close(self) -> None:

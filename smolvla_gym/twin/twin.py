@@ -10,7 +10,7 @@ import numpy as np
 
 from smolvla_gym.hardware.clock import Clock, SystemClock
 from smolvla_gym.hardware.framing import Intrinsics
-from smolvla_gym.parol6 import HOME, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
+from smolvla_gym.parol6 import HOME, NUM_JOINTS, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
@@ -30,6 +30,9 @@ SERIALS: Final = {"wrist": "405000000001", "scene": "435000000002"}
 
 # Two full steps, in microsteps: a rotor that is forced farther falls into the next stable place, four full steps on.
 _STEP_LOSS, _STEP_PERIOD = 64, 128
+
+# At speed our joints trail their motors by as much, without harm; only one that stalls for so long in s is forced.
+_STALL_TIME = 0.015
 
 # The mechanical ends of J4 and J5 lie beyond their soft limits, where homing finds their switches; J6 turns endlessly.
 _ENDS: Final = {"joint_4": (-110.0, 146.0), "joint_5": (-128.0, 95.0)}
@@ -97,6 +100,7 @@ class Twin:
         self._started = self._clock.now()
         self._steps = 0
         self._firmware_time = 0.0
+        self._stalling: Array = np.zeros(NUM_JOINTS)
         self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
         self.cameras: dict[str, VirtualRealSense] = {}
         self._eyes: list[Eye] = []
@@ -114,7 +118,7 @@ class Twin:
     def _add_camera(self, name: str, depth: bool, quality: Quality, noise: float) -> None:
         model: CameraModel = D405 if name == "wrist" else d435(_SCENE_CAMERA)
         colour = model.colour[0]
-        eye = Eye(self.world, self.lock, name, quality, (colour.height, colour.width), advance=self.advance)
+        eye = Eye(self.world, self.lock, name, quality, (colour.height, colour.width), self.board.service)
         self._eyes.append(eye)
         self.cameras[name] = VirtualRealSense(
             lambda: eye.look(colour, model.depth[0] if depth else None),
@@ -151,16 +155,16 @@ class Twin:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    def advance(self) -> None:
-        """Lets time pass until now."""
+    def advance(self, moment: float | None = None) -> None:
+        """Lets time pass until a moment in s of the twin's clock, or until now."""
         with self.lock:
-            now = self._clock.now() - self._started
+            now = (self._clock.now() if moment is None else moment) - self._started
             timestep, world, firmware = self.world.timestep, self.world, self._firmware
             while (self._steps + 1) * timestep <= now + 1e-9:
                 self._steps += 1
-                moment = self._steps * timestep
-                firmware.advance(self._since(moment))
-                self._firmware_time = moment
+                due = self._steps * timestep
+                firmware.advance(self._since(due))
+                self._firmware_time = due
                 firmware.gripper.advance(timestep, world.opening)
                 world.drive(rad_from_steps(firmware.motor)[None], firmware.gripper.target_opening)
                 firmware.feel(world.measured_joints)
@@ -175,8 +179,10 @@ class Twin:
         return round(moment - self._firmware_time, 9)
 
     def _lose_steps(self) -> None:
+        stalled = self.world.stalled
+        self._stalling = np.where(stalled, self._stalling + self.world.timestep, 0.0)
         bend = self.world.measured_joints * STEPS_PER_RAD - self._firmware.motor
-        for joint in np.flatnonzero(self.world.stalled & (np.abs(bend) > _STEP_LOSS)).tolist():
+        for joint in np.flatnonzero((self._stalling > _STALL_TIME) & (np.abs(bend) > _STEP_LOSS)).tolist():
             self._firmware.slip(joint, float(np.copysign(_STEP_PERIOD, bend[joint])))
 
     def clear_table(self) -> None:

@@ -52,8 +52,8 @@ class Rig:
         self.board.close()
         self.virtual.close()
 
-    def _advance(self) -> None:
-        dt, self._world = self.now - self._world, self.now
+    def _advance(self, moment: float) -> None:
+        dt, self._world = moment - self._world, moment
         self.firmware.advance(dt)
         self.firmware.gripper.advance(dt, self.firmware.gripper.target_opening)
 

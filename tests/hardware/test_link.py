@@ -43,10 +43,9 @@ class Arm:
         self.virtual = VirtualBoard(firmware, self.faults, self._advance)
         self.virtual.start()
 
-    def _advance(self) -> None:
-        now = time.monotonic()
-        self.firmware.advance(now - self._world)
-        self._world = now
+    def _advance(self, moment: float) -> None:
+        self.firmware.advance(moment - self._world)
+        self._world = moment
 
     def counters(self) -> np.ndarray:
         with self.virtual.lock:

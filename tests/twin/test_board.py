@@ -25,11 +25,10 @@ def board():
     firmware = Firmware(STANDBY * STEPS_PER_RAD)
     then = time.monotonic()
 
-    def advance():
+    def advance(moment):
         nonlocal then
-        now = time.monotonic()
-        firmware.advance(now - then)
-        then = now
+        firmware.advance(moment - then)
+        then = moment
 
     with VirtualBoard(firmware, Faults(), advance) as board:
         board.start()
@@ -71,7 +70,7 @@ def test_the_port_can_be_opened_again_and_only_once_at_a_time(board, client):
 
 def test_without_its_thread_it_can_be_served_in_simulated_time():
     now, firmware = [0.0], Firmware(np.zeros(6))
-    board = VirtualBoard(firmware, Faults(delay_s=0.02), lambda: firmware.advance(0.01), now=lambda: now[0])
+    board = VirtualBoard(firmware, Faults(delay_s=0.02), lambda moment: firmware.advance(0.01), now=lambda: now[0])
     with board, serial.Serial(board.path, 3_000_000, timeout=0) as client:
         assert not board.service()
         client.write(IDLE)
@@ -103,7 +102,7 @@ def test_partial(board, client):
 
 def test_drip():
     now, firmware = [0.0], Firmware(np.zeros(6))
-    board = VirtualBoard(firmware, Faults(drip=True), lambda: None, now=lambda: now[0])
+    board = VirtualBoard(firmware, Faults(drip=True), lambda moment: None, now=lambda: now[0])
     with board, serial.Serial(board.path, 3_000_000, timeout=TIMEOUT) as client:
         client.write(IDLE)
         pieces = []
@@ -215,7 +214,7 @@ def test_the_cable_can_be_pulled_by_the_fault(board, client):
 @pytest.mark.parametrize("started", [True, False])
 def test_closing_leaves_nothing_behind(started):
     firmware = Firmware(np.zeros(6))
-    board = VirtualBoard(firmware, Faults(), lambda: None)
+    board = VirtualBoard(firmware, Faults(), lambda moment: None)
     if started:
         board.start()
     folder = Path(board.path).parent
@@ -228,7 +227,7 @@ def test_closing_leaves_nothing_behind(started):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_world_that_breaks_does_not_block_the_cable():
-    def advance():
+    def advance(moment):
         raise RuntimeError("the world broke")
 
     with VirtualBoard(Firmware(np.zeros(6)), Faults(), advance) as board:
@@ -259,3 +258,16 @@ def test_faults_refuse_what_they_cannot_be(name, value):
 def test_an_unknown_fault_is_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match="estop"):
         Faults().set("e_stop", True)
+
+
+def test_packets_that_had_to_wait_are_taken_one_after_the_other():
+    firmware, now, moments = Firmware(np.zeros(6)), [0.0], []
+    board = VirtualBoard(firmware, Faults(), moments.append, now=lambda: now[0])
+    with board, serial.Serial(board.path, timeout=1) as port:
+        for step in range(4):
+            port.write(CommandFrame(Command.IDLE, position=(step, 0, 0, 0, 0, 0)).pack())
+        now[0] = 0.04
+        time.sleep(0.05)  # until they are through the pseudo-terminal
+        board.service()
+        assert len(port.read(4 * 60)) == 4 * 60
+    assert moments == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.04])
