@@ -136,8 +136,10 @@ def test_in_an_episode(make, case, moving):
     assert tap.twin.disabled or case.name == "unplugged"
     refused_until_cleared(env, case)
     assert tap.twin.disabled
-    works(env, tap)
     assert tap.check_limits() > 80
+    if moving or case.name != "lost_homing":  # to home takes a while: once will do
+        works(env, tap)
+        tap.check_limits()
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,9 @@ def test_in_an_episode(make, case, moving):
 )
 def test_while_it_homes(make, case):
     env, tap = make(twin_options=UNHOMED)
-    begin = tap.now + 12.0
-    tap.at(12.0, lambda: setattr(tap.twin.faults, case.name, case.value))
+    delay = 12.0 if case.name == "estop" else 5.0  # some switches are found then, or none
+    begin = tap.now + delay
+    tap.at(delay, lambda: setattr(tap.twin.faults, case.name, case.value))
     with pytest.raises(FaultError, match="|".join(case.fault)):
         env.reset(seed=0)
     assert tap.now > begin
@@ -181,10 +184,9 @@ def test_while_it_homes(make, case):
     works(env, tap)
 
 
-@pytest.mark.parametrize("faults", [{"lost_homing": True}, {"drip": True, "delay_s": 0.05}], ids=str)
-def test_homing_goes_on_in_spite_of(make, faults):
+def test_homing_goes_on_in_spite_of_what_is_harmless(make):
     env, tap = make(twin_options=UNHOMED)
-    for name, value in faults.items():
+    for name, value in {"lost_homing": True, "drip": True, "delay_s": 0.05}.items():
         tap.at(5.0, partial(tap.twin.faults.set, name, value))
     works(env, tap)
     assert tap.check_limits() > 20
@@ -208,12 +210,11 @@ def test_a_cable_pulled_while_it_homes(make):
     assert tap.twin.disabled
 
 
-@pytest.mark.parametrize("fault", ["silence", "partial", "wrong_length"])
-def test_a_few_broken_answers_are_harmless(make, fault):
+def test_a_few_broken_answers_are_harmless(make):
     env, tap = make()
     env.reset(seed=0, options=AT_HOME)
     drive(env, 0.3)
-    for _ in range(5):
+    for fault in ("silence", "partial", "wrong_length", "silence", "partial"):
         setattr(tap.twin.faults, fault, True)
         tap.at(0.025, tap.twin.faults.clear)
         assert drive(env, 0.1)["fault"] is None
@@ -221,7 +222,7 @@ def test_a_few_broken_answers_are_harmless(make, fault):
     tap.check_limits()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_one_wrong_byte_may_stop_the_arm_but_not_mislead_it(make, seed):
     """There is no checksum: a byte that says the stop is pressed is believed, and none moves the arm."""
     env, tap = make()
@@ -262,8 +263,6 @@ def test_an_arm_that_forgets_where_it_is_is_not_homed_unasked(make):
     env.unwrapped.clear_fault()
     with pytest.raises(NotHomedError, match="home"):
         env.reset(seed=0, options=AT_HOME)
-    env.reset(seed=0, options={**AT_HOME, "home": True})
-    assert drive(env, 0.1)["fault"] is None
 
 
 # -- in real time ------------------------------------------------------------------------------------------------------
