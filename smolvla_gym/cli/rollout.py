@@ -65,7 +65,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--seed",
         type=_at_least(0),
-        default=1,
+        default=2,
         metavar="S",
         help="seed of the first episode; the following ones count up (default: %(default)s)",
     )
