@@ -105,7 +105,7 @@ def test_defaults(made, capsys, tmp_path):
     (folder,) = (tmp_path / "outputs" / "rollout").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
     assert files(folder) == ["summary.json"]
-    assert [episode["seed"] for episode in load(folder)["episodes"]] == [1]
+    assert [episode["seed"] for episode in load(folder)["episodes"]] == [2]
     assert load(folder)["success_rate"] == 1.0
     assert str(folder.relative_to(tmp_path)) in capsys.readouterr().out
 
