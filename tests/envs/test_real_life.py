@@ -159,6 +159,7 @@ def make(arm):
         env.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_one_port_has_one_owner_who_can_close_twice_and_fork(make, arm):
     env = make()
     env.reset(options={"joints": HOME})
