@@ -38,6 +38,12 @@ _SETTLE_TICKS: Final = 10
 _CONSTANT: Final = (StateFrame().check, 0x03, 0x07)
 """The check byte and the low bits of the homed joints and of the lines, in every reply."""
 
+_STALL: Final = 3 * TICK
+"""How late a tick may be in s before the setpoint's motion no longer fits the arm, whose time constant is 0.02."""
+
+_SURE: Final = 3
+"""Equal replies in a row that make the pose known: there is no checksum, and the arm takes its setpoints from there."""
+
 _MOVING_MODES: Final = (Mode.READY, Mode.STOPPING)
 
 
@@ -77,6 +83,8 @@ class Board:
         self._settled = 0
         self._last_line = LastLine()
         self._ticks = self._replies = 0
+        self._last_tick = math.inf
+        self._repeats = 0  # replies in a row with the same joint angles
 
     # -- what the owner asks for -----------------------------------------------------------------------------------
 
@@ -241,9 +249,12 @@ class Board:
     def tick(self, now: float) -> None:
         """Sends one frame, takes the reply and reacts; to be called every ``TICK`` s."""
         self._ticks += 1
+        behind, self._last_tick = now - self._last_tick - TICK, now
         if self._port is None:
             return
         try:
+            if behind > _STALL and self._mode in _MOVING_MODES:
+                self._resume(behind, now)
             self._watch(now)
             # What came too late for the last tick must not be taken for the reply to this one.
             late = self._read(0.0)
@@ -254,6 +265,15 @@ class Board:
                 self._write(Command.DISABLE)
         except DeviceError as error:
             self._lose(str(error), now)
+
+    def _resume(self, behind: float, now: float) -> None:
+        """Goes on after this driver itself stood still: the board has come to rest at the last setpoint meanwhile."""
+        self._last_line.rest()
+        self._gate.reset(self._last_line.position, self._gate.opening)
+        self._aims = [(action, now) for action, _ in self._aims[-1:]]
+        if behind > self._settings.hold_after:
+            detail = f"The driver stood still for {behind:.2g} s: the computer was suspended or overloaded."
+            self._latch(Fault.FEEDBACK_TIMEOUT, detail, now, brake=True)
 
     def _watch(self, now: float) -> None:
         """Brakes where no actions come."""
@@ -339,7 +359,9 @@ class Board:
             if not reply.lines & Line.ESTOP_RELEASED:
                 self._latch(Fault.ESTOP, "The emergency stop is pressed.", now)
         if replies:
-            reply = self._reply = replies[-1]
+            before, reply = self._reply, replies[-1]
+            self._repeats = self._repeats + 1 if before is not None and before.position == reply.position else 0
+            self._reply = reply
             self._reply_time = came
             self._replies += 1
             self._disobeyed = 0 if reply.command == self._sent else self._disobeyed + 1
@@ -367,7 +389,12 @@ class Board:
             self._check_homing(reply, now)
         elif self._mode in (Mode.ENABLING, *_MOVING_MODES) and not homed:
             self._latch(Fault.HOMING_LOST, "The board lost its joint angles: it restarted. Home it again.", now)
-        elif self._mode is Mode.ENABLING and reply.command == Command.ENABLE and self._gripper.ready:
+        elif (
+            self._mode is Mode.ENABLING
+            and reply.command == Command.ENABLE
+            and self._repeats >= _SURE
+            and self._gripper.ready
+        ):
             self._last_line.reset(rad_from_steps(reply.position))
             self._gate.reset(self._last_line.start, self._gripper.opening)
             self._last_aim, self._held = None, False
@@ -393,6 +420,8 @@ class Board:
         if self._homing.done:
             missing = ", ".join(self._homing.unsearched)
             if missing:
+                # The board's claim to be homed would outlive this driver; a homing that is ended at once clears it.
+                self._write(Command.HOME)
                 detail = f"The board did not search the switches of {missing}. Switch its power off and on, home again."
                 self._latch(Fault.HOMING_UNVERIFIED, detail, now)
             else:
@@ -406,7 +435,8 @@ class Board:
 
     def _latch(self, fault: str, detail: str, now: float, brake: bool = False) -> None:
         """Latches a fault and disables: at once, or after braking within the limits."""
-        if self._fault is None or (self._fault != fault and fault in (Fault.ESTOP, Fault.PORT_LOST)):
+        graver = fault in (Fault.ESTOP, Fault.PORT_LOST) or self._fault == Fault.COMMAND_TIMEOUT
+        if self._fault is None or (self._fault != fault and graver):
             self._fault, self._detail = str(fault), detail
             self._note(now, {"rule": "fault", "fault": str(fault), "detail": detail})
         if brake and self._mode is Mode.READY:

@@ -30,6 +30,10 @@ class LastLine:
         self.start = self.position = joints
         self._velocity: Array = np.zeros_like(joints)
 
+    def rest(self) -> None:
+        """Takes note that the board has come to rest at the last setpoint."""
+        self._velocity = np.zeros_like(self.position)
+
     def take(self, position: Array, velocity: Array, dt: float) -> str | None:
         """Takes the next setpoint if it keeps all limits.
 

@@ -45,33 +45,34 @@ class CollisionGuard:
         self._stroke = mounted.stroke
         self._tcp = self._model.site(GRIPPER_PREFIX + "tcp").id
 
-    def depth(self, joints: Sequence[float], opening: float) -> tuple[float, str]:
-        """Tells how deep a pose is in what it must not touch.
+    def touched(self, joints: Sequence[float], opening: float) -> dict[str, float]:
+        """Tells what a pose is in that it must not touch.
 
         Args:
             joints: Six joint angles in rad.
             opening: Opening of the gripper, 0..1.
 
         Returns:
-            The depth in m, 0 where nothing is touched, and what touches what.
+            How deep in m, by what touches what; empty where nothing does.
         """
         model, data = self._model, self._data
         data.qpos[self._arm] = joints
         data.qpos[self._jaws] = opening * self._stroke
         mujoco.mj_kinematics(model, data)
         mujoco.mj_collision(model, data)
-        deepest, what = 0.0, ""
+        found: dict[str, float] = {}
         if data.ncon:
-            distances = data.contact.dist
-            first = int(np.argmin(distances))
-            if distances[first] < -_ROUNDING:
-                deepest = -float(distances[first])
-                what = " and ".join(self._name(geom) for geom in data.contact.geom[first])
-        for value, low, high in zip(data.site_xpos[self._tcp].tolist(), self._low, self._high, strict=True):
+            for distance, pair in zip(data.contact.dist.tolist(), data.contact.geom.tolist(), strict=True):
+                if distance < -_ROUNDING:
+                    what = " and ".join(self._name(geom) for geom in pair)
+                    found[what] = max(found.get(what, 0.0), -distance)
+        for axis, value, low, high in zip(
+            "xyz", data.site_xpos[self._tcp].tolist(), self._low, self._high, strict=True
+        ):
             outside = max(low - value, value - high)
-            if outside > max(deepest, _ROUNDING):
-                deepest, what = outside, "the tool and the border of the workspace"
-        return deepest, what
+            if outside > _ROUNDING:
+                found[f"the tool and the border of the workspace in {axis}"] = outside
+        return found
 
     def _name(self, geom: int) -> str:
         body = int(self._model.geom_bodyid[geom])

@@ -39,15 +39,15 @@ _Floats = list[float]
 class Guard(Protocol):
     """Knows which poses must not be commanded."""
 
-    def depth(self, joints: Sequence[float], opening: float) -> tuple[float, str]:
-        """Tells how deep a pose is in what it must not touch.
+    def touched(self, joints: Sequence[float], opening: float) -> dict[str, float]:
+        """Tells what a pose is in that it must not touch.
 
         Args:
             joints: Six joint angles in rad.
             opening: Opening of the gripper, 0..1.
 
         Returns:
-            The depth in m, 0 where nothing is touched, and what touches what.
+            How deep in m, by what touches what; empty where nothing does.
         """
 
 
@@ -144,8 +144,7 @@ class SafetyGate:
         self._plan: Trajectory | None = None
         self._target: _Floats | None = None
         self._time = 0.0
-        self._lower = [min(a, b) for a, b in zip(self._position, _LOWER, strict=False)]
-        self._upper = [max(a, b) for a, b in zip(self._position, _UPPER, strict=False)]
+        self._set_bounds()
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
@@ -212,14 +211,22 @@ class SafetyGate:
         if self.at_rest or self._plan is None:
             return np.tile(self._position, (steps, 1)), np.zeros((steps, NUM_JOINTS)), events
         middles = [self._plan.at_time(self._time + (i + 0.5) * dt / steps) for i in range(steps)]
+        positions = np.clip([middle[0] for middle in middles], self._lower, self._upper)
         self._time += dt
         self._take(self._plan.at_time(self._time))
-        positions = np.array([middle[0] for middle in middles])
-        return np.clip(positions, self._lower, self._upper), np.array([middle[1] for middle in middles]), events
+        return positions, np.array([middle[1] for middle in middles]), events
+
+    def _set_bounds(self) -> None:
+        """Sets the bounds in rad that setpoints keep: the joint limits, or where the arm is if that is farther out."""
+        self._lower = [min(a, b) for a, b in zip(self._position, _LOWER, strict=False)]
+        self._upper = [max(a, b) for a, b in zip(self._position, _UPPER, strict=False)]
+        self._outside = self._lower != list(_LOWER[:NUM_JOINTS]) or self._upper != list(_UPPER[:NUM_JOINTS])
 
     def _take(self, state: tuple[_Floats, _Floats, _Floats]) -> None:
         position, self._velocity, self._acceleration = state
         self._position = [min(max(p, a), b) for p, a, b in zip(position, self._lower, self._upper, strict=True)]
+        if self._outside:  # What an arm has come back it does not go out again.
+            self._set_bounds()
 
     def _replan(self, target: _Floats, ago: float) -> None:
         """Goes for joint angles in rad from the state of ``ago`` s before; see :meth:`aim`."""
@@ -282,11 +289,15 @@ class SafetyGate:
         position, velocity, acceleration = self._plan.at_time(self._time + dt)
         self._brake(position, velocity, acceleration, self._stop)
         for pose in (position, self._stop.at_time(self._stop.duration)[0]):
-            depth, what = self._guard.depth(pose, self._opening)
+            touched = self._guard.touched(pose, self._opening)
+            if not touched:
+                continue
             # An arm that touches something already may come out of it, and not go deeper.
-            if depth > 0.0 and depth > self._guard.depth(self._position, self._opening)[0]:
-                self.hold()
-                return ({"rule": "collision", "joint": None, "requested": what, "allowed": "no contact"},)
+            here = self._guard.touched(self._position, self._opening)
+            for what, depth in touched.items():
+                if depth > here.get(what, 0.0):
+                    self.hold()
+                    return ({"rule": "collision", "joint": None, "requested": what, "allowed": "no contact"},)
         return ()
 
     def _brake(self, position: _Floats, velocity: _Floats, acceleration: _Floats, stop: Trajectory) -> None:

@@ -400,7 +400,8 @@ def test_homing_and_homing_again_after_an_interruption(make_rig):
     assert "power" in rig.state.detail
     rig.board.clear(rig.now)
     rig.run(0.05)
-    assert all(rig.state.homed_joints)
+    # A driver that comes after this one must not believe it either.
+    assert not any(rig.state.homed_joints)
     assert not rig.state.homed
     with pytest.raises(NotHomedError):
         rig.board.enable(rig.now)
@@ -508,3 +509,33 @@ def test_settings_are_checked():
     for wrong in ({"gripper": "claw"}, {"hold_after": -1.0}, {"feedback_timeout": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             BoardSettings(**wrong)
+
+
+@pytest.mark.parametrize("stall", [0.05, 0.1, 0.2, 1.0, 10.0])
+def test_a_driver_that_stood_still_begins_anew_from_rest(rig, stall):
+    rig.ready().move(0.4)
+    sent = len(rig.frames)
+    rig.now += stall
+    rig.virtual.service()
+    if stall < 0.25:
+        rig.aim(HOME)
+    rig.run(1.0)
+    moves = [frame.position for _, frame in rig.frames[sent - 1 :] if frame.command == Command.MOVE]
+    speed = np.diff(moves, axis=0) / TICK
+    # From rest: at first no faster than a tick of full acceleration.
+    assert np.all(np.abs(speed[0]) <= MAX_ACCELERATION * STEPS_PER_RAD * TICK)
+    assert (rig.state.fault == "feedback_timeout") is (stall > 0.25)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_wrong_answer_is_not_taken_for_the_pose(rig, seed):
+    rig.virtual._random.seed(seed)
+    rig.start()
+    rig.board.enable(rig.now)
+    for tick in range(40):
+        rig.faults.corrupt = tick % 2 == 0
+        rig.tick()
+        if rig.state.mode is Mode.READY:
+            np.testing.assert_allclose(rig.board._last_line.start, rad_from_steps(rig.firmware.counters), atol=1e-6)
+            return
+    assert rig.state.mode in (Mode.ENABLING, Mode.DISABLED)

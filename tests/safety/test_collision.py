@@ -29,27 +29,36 @@ def test_the_poses_of_every_day_touch_nothing(gripper):
     guard = CollisionGuard(gripper)
     for pose in (HOME, STANDBY, start_pose(GRIPPERS[gripper])):
         for opening in (0.0, 1.0):
-            assert guard.depth(pose.tolist(), opening) == (0.0, "")
+            assert guard.touched(pose.tolist(), opening) == {}
 
 
 def test_what_touches_is_named_with_its_depth():
     tips = 0.009  # the fingers reach 9 mm beyond the tool centre point
-    assert GUARD.depth(down(tips + 0.001).tolist(), 1.0) == (0.0, "")
-    depth, what = GUARD.depth(down(tips - 0.005).tolist(), 1.0)
-    assert depth == pytest.approx(0.005, abs=1e-4)
-    assert "the table" in what
-    assert "jaw" in what
-    depth, what = GUARD.depth(np.deg2rad([-20, -120, 110, 60, -70, 230]).tolist(), 1.0)
-    assert depth > 0.01
-    assert what == "the link1 and the gripper"
+    assert GUARD.touched(down(tips + 0.001).tolist(), 1.0) == {}
+    assert GUARD.touched(down(tips - 0.005).tolist(), 1.0) == {
+        "the table and the jaw_left": pytest.approx(0.005, abs=1e-4),
+        "the table and the jaw_right": pytest.approx(0.005, abs=1e-4),
+    }
+    touched = GUARD.touched(np.deg2rad([-20, -120, 110, 60, -70, 230]).tolist(), 1.0)
+    assert touched["the link1 and the gripper"] > 0.01
 
 
 def test_the_tool_stays_in_the_workspace():
     guard = CollisionGuard("ssg48", workspace=((0.1, -0.2, 0.0), (0.2, 0.2, 0.3)))
-    depth, what = guard.depth(down(0.1, x=0.23).tolist(), 1.0)
-    assert depth == pytest.approx(0.03, abs=1e-6)
-    assert "workspace" in what
-    assert guard.depth(down(0.1, x=0.15).tolist(), 1.0) == (0.0, "")
+    assert guard.touched(down(0.1, x=0.23).tolist(), 1.0) == {
+        "the tool and the border of the workspace in x": pytest.approx(0.03, abs=1e-6)
+    }
+    assert guard.touched(down(0.1, x=0.15).tolist(), 1.0) == {}
+
+
+def test_outside_the_workspace_the_table_is_guarded_too():
+    gate = SafetyGate(1 / 30, guard=CollisionGuard("ssg48", workspace=((0.25, -0.2, 0.0), (0.45, 0.2, 0.5))))
+    gate.reset(HOME)
+    for _ in range(150):
+        gate.aim(np.append(np.deg2rad([50, -20, 140, 0, 0, 180]), 1.0))
+        for joints in gate.travel(1 / 30, 3)[0]:
+            touched = GUARD.touched(joints.tolist(), 1.0)
+            assert max(touched.values(), default=0.0) < 5e-3, touched
 
 
 @pytest.mark.parametrize(
@@ -72,9 +81,9 @@ def test_no_sequence_of_targets_gets_the_gate_to_command_a_contact(seed):
         for _ in range(int(rng.integers(1, 40))):
             gate.aim(target)
             for joints in gate.travel(1 / 30, 5)[0]:
-                depth, what = GUARD.depth(joints.tolist(), gate.opening)
+                touched = GUARD.touched(joints.tolist(), gate.opening)
                 # Between two checks the arm may graze what it stops in front of.
-                assert depth < 5e-3, what
+                assert max(touched.values(), default=0.0) < 5e-3, touched
         x, y, z = forward_kinematics(gate.position, SSG48)[:3, 3]
         low, high = np.array(WORKSPACE)
         assert np.all((low - 1e-6 <= (x, y, z)) & ((x, y, z) <= high + 1e-6))
