@@ -1,0 +1,62 @@
+"""The process that owns the port hangs: it is told, nothing waits long for it, and it does not act on old requests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from smolvla_gym.errors import FaultError
+from smolvla_gym.hardware.board_state import Mode
+from tests.hardware.test_link import TARGET, arm, drive, make_link  # noqa: F401 - the first and the last are fixtures
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+
+
+@pytest.fixture
+def link(make_link, arm):  # noqa: F811
+    link = make_link()
+    link.enable()
+    drive(link, arm)
+    yield link
+    if not link._child.ended:
+        os.kill(link.pid, signal.SIGCONT)
+
+
+def test_a_process_that_hangs_is_a_fault_and_old_aims_are_not_obeyed(link, arm):  # noqa: F811
+    os.kill(link.pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    while link.state().fault is None:
+        with pytest.raises(FaultError, match=r"did not answer for 0\.2 s|link_lost"):
+            link.aim(TARGET)
+        assert time.monotonic() - begin < 1.0
+    assert link.state().fault == "link_lost"
+    assert "does not answer" in link.state().detail
+    begin = time.monotonic()
+    with pytest.raises(FaultError, match="link_lost"):
+        link.aim(TARGET)
+    assert time.monotonic() - begin < 0.1
+    before = arm.counters()
+    os.kill(link.pid, signal.SIGCONT)
+    arm.until(lambda: link.state().fault is None, 1.0)
+    time.sleep(0.3)
+    # The rest of the way along which it brakes, where an aim would go on for seconds.
+    assert np.abs(arm.counters() - before).max() < 300.0
+    assert not arm.moving()
+
+
+def test_clearing_starts_another_process(link, arm):  # noqa: F811
+    hung = link.pid
+    os.kill(hung, signal.SIGSTOP)
+    arm.until(lambda: link.state().fault == "link_lost", 1.0)
+    link.clear()
+    assert link.pid != hung
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
+    assert link.state().mode is Mode.DISABLED
+    link.enable()
+    drive(link, arm)
