@@ -84,7 +84,7 @@ class BoardLink(ABC):
             ActionError: It is no such array of finite numbers.
             FaultError: The arm is not enabled.
         """
-        self._request("aim", action=check_action(action).tolist())
+        self._request("aim", action=check_action(action).tolist(), sent=self._clock.now())
 
     def finish(self) -> None:
         """Ends an episode: the arm brakes, holds and expects no actions."""
@@ -331,13 +331,15 @@ class BoardProcess(BoardLink):
         return self._child.pid
 
     def clear(self) -> None:
-        """Acknowledges a fault whose cause is gone; a process that was lost is started anew.
+        """Acknowledges a fault whose cause is gone; a process that was lost or hangs is started anew.
 
         Raises:
             FaultError: The cause is still there.
             DeviceError: The port was lost and cannot be opened.
         """
-        if self._child.ended and not self._closed:
+        self._refuse_unless_mine()
+        if self._child.ended or self._child.hung:
+            self._child.kill()
             self._start()
         else:
             super().clear()
@@ -362,8 +364,11 @@ class BoardProcess(BoardLink):
             raise
 
     def _request(self, do: str, **arguments: Any) -> None:
+        self._refuse_unless_mine()
+        self._child.request(do, **arguments)
+
+    def _refuse_unless_mine(self) -> None:
         if self._closed:
             raise DeviceError("The link to the board is closed.")
         if os.getpid() != self._owner:
             raise DeviceError("The link to the board belongs to the process that made it, not to this fork.")
-        self._child.request(do, **arguments)

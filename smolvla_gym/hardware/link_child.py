@@ -10,13 +10,14 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.errors import FaultError
+from smolvla_gym.errors import DeviceError, FaultError
 from smolvla_gym.hardware.board_state import UNKNOWN, BoardState, Fault, Mode
 from smolvla_gym.hardware.link_messages import error_from_json
 
@@ -25,6 +26,18 @@ _START: Final = 60.0
 
 _ANSWER: Final = 2.0
 """How long an answer may take in s; it is there within a tick."""
+
+_AIM_ANSWER: Final = 0.2
+"""The same for an aim: a control loop must not stand still for longer, and it sends another one soon."""
+
+_HUNG: Final = 0.5
+"""Age in s of the newest state above which the process hangs; it tells one every tick."""
+
+_CATCH_UP: Final = 0.02
+"""Time in s for our reader to take what lies in the pipe, where it was this process that stood still."""
+
+_STOPPERS: Final = ("disable", "hold")
+"""What a process that hangs is asked for nevertheless: it may wake up."""
 
 _EVENTS: Final = 10_000
 
@@ -65,7 +78,7 @@ class Child:
         self._ids = itertools.count(1)
         # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
         self._answers: dict[int, queue.Queue[dict[str, Any] | None]] = {0: queue.Queue()}
-        self._state = UNKNOWN
+        self._state, self._came = UNKNOWN, time.monotonic()
         self._events = deque[dict[str, Any]](maxlen=_EVENTS)
         self.loop: dict[str, float] = {}
         self.ended = False
@@ -82,7 +95,22 @@ class Child:
         if self.ended:
             detail = "The process that owns the port has ended; the arm holds its last target."
             return replace(self._state, mode=Mode.LOST, fault=str(Fault.LINK_LOST), detail=detail)
+        if self.hung:
+            detail = "The process that owns the port does not answer; the arm holds its last target."
+            return replace(self._state, fault=str(Fault.LINK_LOST), detail=detail)
         return self._state
+
+    @property
+    def hung(self) -> bool:
+        """Whether it has the port and has told nothing for too long."""
+        if not self._silent:
+            return False
+        time.sleep(_CATCH_UP)
+        return self._silent
+
+    @property
+    def _silent(self) -> bool:
+        return self._state.mode is not Mode.LOST and time.monotonic() - self._came > _HUNG
 
     def drain_events(self) -> list[dict[str, Any]]:
         """Returns what happened since the last call, oldest first."""
@@ -107,14 +135,16 @@ class Child:
             FaultError: It has ended or does not answer.
             SmolVLAGymError: What the board's driver raised.
         """
+        # What is sent to a process that hangs fills the pipe, and then blocks.
+        lost = do not in _STOPPERS and self.hung
         with self._lock:
             number = next(self._ids)
             self._answers[number] = queue.Queue()
-            if self.ended:
+            if self.ended or lost:
                 self._answers[number].put(None)
             else:
                 self._send({"do": do, "id": number, **arguments})
-        self._await(number, _ANSWER)
+        self._await(number, _AIM_ANSWER if do == "aim" else _ANSWER)
 
     def hang_up(self) -> None:
         """Lets it know that nobody will ask any more: it stops the arm and ends."""
@@ -133,6 +163,20 @@ class Child:
             # It hangs in a system call; without it the arm converges to its last target and stays there.
             self._process.kill()
             self._process.wait()
+
+    def kill(self) -> None:
+        """Ends it at once, so that another can have the port.
+
+        Raises:
+            DeviceError: It hangs in a system call that does not end.
+        """
+        self._process.kill()
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+        try:
+            self._process.wait(_ANSWER)
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"The process {self.pid} that owns the port hangs and cannot be ended.") from None
 
     def _await(self, number: int, timeout: float) -> None:
         try:
@@ -158,6 +202,7 @@ class Child:
                 message = json.loads(line)
                 if "state" in message:
                     self._state, self.loop = BoardState.from_json(message["state"]), message["loop"]
+                    self._came = time.monotonic()
                 elif "event" in message:
                     self._events.append(message["event"])
                 elif (waiting := self._answers.get(message["id"])) is not None:

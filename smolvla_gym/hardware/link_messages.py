@@ -14,6 +14,22 @@ _ERRORS: Final[dict[str, type[SmolVLAGymError]]] = {
 }
 
 
+def refuse_stale(do: str, arguments: dict[str, Any], now: float, limit: float) -> None:
+    """Refuses an aim that waited too long: whoever sent it has seen no answer and must not be obeyed by surprise.
+
+    Args:
+        do: What was asked for.
+        arguments: Those of the request; an aim says when it was ``sent``, in s.
+        now: The moment at which it would be obeyed in s, on the clock of who sent it.
+        limit: How old it may be in s.
+
+    Raises:
+        FaultError: It is older.
+    """
+    if do == "aim" and now - arguments["sent"] > limit:
+        raise FaultError(f"The action is {now - arguments['sent']:.2g} s old; it was not obeyed.")
+
+
 def perform(board: Board, do: str, arguments: dict[str, Any], now: float) -> None:
     """Has the driver do what was asked for at the moment ``now`` in s.
 

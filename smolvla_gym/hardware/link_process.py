@@ -24,7 +24,7 @@ from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.hardware.board import Board
 from smolvla_gym.hardware.board_state import TICK, BoardSettings, Mode
 from smolvla_gym.hardware.event_log import EventLog
-from smolvla_gym.hardware.link_messages import error_to_json, perform
+from smolvla_gym.hardware.link_messages import error_to_json, perform, refuse_stale
 from smolvla_gym.hardware.port import SerialPort
 from smolvla_gym.hardware.protocol import Command
 from smolvla_gym.safety import SafetyGate
@@ -166,6 +166,8 @@ class _Loop:
 
     def _perform(self, message: Message, arrived: float) -> None:
         try:
+            # Not its arrival: while all of this process stands still nothing arrives.
+            refuse_stale(message["do"], message, time.monotonic(), self._settings.hold_after)
             perform(self._board, message["do"], message, arrived)
             error = None
         except SmolVLAGymError as raised:
