@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import weakref
@@ -101,9 +102,8 @@ class BoardLink(ABC):
             FaultError: A fault is latched or came up.
             NotHomedError: The arm has to be homed first.
         """
-        self._request("enable")
         timeout = self.settings.gripper_timeout + self.settings.obey_timeout
-        self._wait("Enabling the arm", timeout, lambda state: state.mode is Mode.READY)
+        self._carry_out("enable", "Enabling the arm", timeout, lambda state: state.mode is Mode.READY)
 
     def disable(self) -> None:
         """Brakes and disables the arm."""
@@ -121,14 +121,13 @@ class BoardLink(ABC):
         """
         if not _is_down(self.state()):
             self.disable()
-        self._request("home")
-        self._wait("Homing", self.settings.homing_timeout, lambda state: state.mode is Mode.DISABLED, progress)
+        timeout = self.settings.homing_timeout
+        self._carry_out("home", "Homing", timeout, lambda state: state.mode is Mode.DISABLED, progress)
 
     def calibrate_gripper(self) -> None:
         """Has an electric gripper find its ends: it opens and closes fully. An air gripper has nothing to find."""
-        self._request("calibrate")
         timeout = self.settings.gripper_timeout
-        self._wait("Calibrating the gripper", timeout, lambda state: state.gripper_ready)
+        self._carry_out("calibrate", "Calibrating the gripper", timeout, lambda state: state.gripper_ready)
 
     def clear(self) -> None:
         """Acknowledges a fault whose cause is gone; the arm stays disabled.
@@ -139,6 +138,29 @@ class BoardLink(ABC):
         """
         self._request("clear")
         self._await_reply()
+
+    def _carry_out(
+        self,
+        do: str,
+        doing: str,
+        timeout: float,
+        done: Callable[[BoardState], bool],
+        progress: Callable[[BoardState], None] | None = None,
+    ) -> None:
+        """Asks for something that takes its time, waits until it is done, and disables the arm where it is not.
+
+        Raises:
+            FaultError: A fault came up.
+            DeviceError: It took too long.
+        """
+        try:
+            self._request(do)
+            self._wait(doing, timeout, done, progress)
+        except BaseException:
+            # Ctrl-C too: nobody waits for the end any more, and the board would go on by itself.
+            with contextlib.suppress(SmolVLAGymError):
+                self._request("disable")
+            raise
 
     def _await_reply(self) -> None:
         """Waits for the board to answer on a port that was just opened.

@@ -93,10 +93,10 @@ class Child:
     def state(self) -> BoardState:
         """Returns the newest state of the board."""
         if self.ended:
-            detail = "The process that owns the port has ended; the arm holds its last target."
+            detail = f"The process that owns the port has ended; {self._left_alone}."
             return replace(self._state, mode=Mode.LOST, fault=str(Fault.LINK_LOST), detail=detail)
         if self.hung:
-            detail = "The process that owns the port does not answer; the arm holds its last target."
+            detail = f"The process that owns the port does not answer; {self._left_alone}."
             return replace(self._state, fault=str(Fault.LINK_LOST), detail=detail)
         return self._state
 
@@ -107,6 +107,17 @@ class Child:
             return False
         time.sleep(_CATCH_UP)
         return self._silent
+
+    @property
+    def _left_alone(self) -> str:
+        """What the board does now: it repeats its last command."""
+        match self._state.mode:
+            case Mode.HOMING:
+                return "the board goes on homing by itself until it is switched off or the fault is cleared"
+            case Mode.READY | Mode.STOPPING:
+                return "the arm goes to its last target and holds it"
+            case _:
+                return "the arm was not moving"
 
     @property
     def _silent(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from smolvla_gym.errors import FaultError
 from smolvla_gym.hardware.board_state import Mode
-from tests.hardware.test_link import TARGET, arm, drive, make_link  # noqa: F401 - the first and the last are fixtures
+from tests.hardware.test_link import TARGET, arm, drive, inline, make_link  # noqa: F401 - three of them are fixtures
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
@@ -65,3 +65,34 @@ def test_clearing_starts_another_process(link, arm):  # noqa: F811
     assert link.state().mode is Mode.DISABLED
     link.enable()
     drive(link, arm)
+
+
+@pytest.mark.parametrize("call", ["home", "enable", "calibrate_gripper"])
+def test_ctrl_c_while_waiting_disables(inline, monkeypatch, call):  # noqa: F811
+    link, clock, rig = inline
+    if call != "home":
+        link.home()
+    if call == "calibrate_gripper":
+        link.enable()
+        monkeypatch.setattr(type(rig.board._gripper), "ready", False)
+
+    def interrupt(moment):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clock, "sleep_until", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(link, call)()
+    assert link.state().mode in (Mode.DISABLED, Mode.STOPPING)
+
+
+def test_what_the_arm_does_without_its_process_is_told(make_link, arm):  # noqa: F811
+    link = make_link()
+    with arm.virtual.lock:
+        arm.firmware.lose_homing()
+
+    def kill(state):
+        if state.mode is Mode.HOMING and not link._child.ended:
+            os.kill(link.pid, signal.SIGKILL)
+
+    with pytest.raises(FaultError, match="goes on homing by itself"):
+        link.home(kill)
