@@ -42,11 +42,14 @@ _STOPPERS: Final = ("disable", "hold")
 _EVENTS: Final = 10_000
 
 # Whatever this interpreter can import the other can, and a file in the current folder cannot get in between.
+# What libraries print must not get among the lines, not even while they are imported.
 _PROGRAM: Final = """\
-import sys
+import os, sys
+outbox = os.dup(1)
+os.dup2(2, 1)
 sys.path.append(sys.argv[1])
 from smolvla_gym.hardware.link_process import main
-sys.exit(main())
+sys.exit(main(outbox))
 """
 
 
@@ -208,20 +211,33 @@ class Child:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with self._process.stdout as stream:
-            for line in _lines(stream.fileno()):
-                message = json.loads(line)
-                if "state" in message:
-                    self._state, self.loop = BoardState.from_json(message["state"]), message["loop"]
-                    self._came = time.monotonic()
-                elif "event" in message:
-                    self._events.append(message["event"])
-                elif (waiting := self._answers.get(message["id"])) is not None:
-                    waiting.put(message)
-        with self._lock:
-            self.ended = True
-            for waiting in list(self._answers.values()):
-                waiting.put(None)
+        try:
+            with self._process.stdout as stream:
+                for line in _lines(stream.fileno()):
+                    self._take(_message(line))
+        finally:
+            with self._lock:
+                self.ended = True
+                for waiting in list(self._answers.values()):
+                    waiting.put(None)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "state" in message:
+            self._state, self.loop = BoardState.from_json(message["state"]), message["loop"]
+            self._came = time.monotonic()
+        elif "event" in message:
+            self._events.append(message["event"])
+        elif (waiting := self._answers.get(message.get("id", -1))) is not None:
+            waiting.put(message)
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """Returns what a line says, nothing where a hook of the interpreter printed it before the program began."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:

@@ -12,7 +12,6 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -226,12 +225,18 @@ def _gate(config: Message) -> SafetyGate:
     return SafetyGate(config["period"], speed_scale=config["speed_scale"], guard=guard)
 
 
-def main() -> int:
-    """Runs the process; returns its exit status."""
+def main(output: int) -> int:
+    """Runs the process.
+
+    Args:
+        output: Descriptor of the pipe to the client.
+
+    Returns:
+        The exit status.
+    """
     # Ctrl-C is for the program that thinks; this one notices when that ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    outbox = _Outbox(os.dup(1))
-    os.dup2(2, 1)  # What libraries print must not get among the lines.
+    outbox = _Outbox(output)
     inbox = _Inbox(0)
     config, _ = inbox.get()
     if config is None:
@@ -248,7 +253,3 @@ def main() -> int:
     status = loop.run()
     outbox.close()
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -96,3 +96,22 @@ def test_what_the_arm_does_without_its_process_is_told(make_link, arm):  # noqa:
 
     with pytest.raises(FaultError, match="goes on homing by itself"):
         link.home(kill)
+
+
+def test_what_is_printed_while_the_process_starts_does_no_harm(make_link, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "sitecustomize.py").write_text("print('hello'); print('5')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("smolvla_gym.hardware.link_child._START", 10.0)
+    assert make_link().state().mode is Mode.DISABLED
+
+
+def test_a_reader_that_fails_counts_as_the_end(make_link, monkeypatch):  # noqa: F811
+    link = make_link()
+
+    def fail(message):
+        raise RuntimeError
+
+    monkeypatch.setattr("threading.excepthook", lambda arguments: None)
+    monkeypatch.setattr("smolvla_gym.hardware.link_child.BoardState.from_json", fail)
+    time.sleep(0.1)
+    assert link.state().fault == "link_lost"
