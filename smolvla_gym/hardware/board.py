@@ -435,6 +435,7 @@ class Board:
 
     def _latch(self, fault: str, detail: str, now: float, brake: bool = False) -> None:
         """Latches a fault and disables: at once, or after braking within the limits."""
+        self._gripper.sleep(now)
         graver = fault in (Fault.ESTOP, Fault.PORT_LOST) or self._fault == Fault.COMMAND_TIMEOUT
         if self._fault is None or (self._fault != fault and graver):
             self._fault, self._detail = str(fault), detail
@@ -457,6 +458,8 @@ class Board:
 
     def _enter(self, mode: Mode, now: float) -> None:
         if mode is not self._mode:
+            if self._mode is Mode.ENABLING and mode is not Mode.READY:
+                self._gripper.sleep(now)
             self._mode = mode
             self._note(now, {"event": "mode", "mode": str(mode)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from enum import Enum, auto
 from typing import Final, override
@@ -28,6 +29,12 @@ _SPEED_BYTES = (0.00009, 0.184)
 _SETTLED = 0.3
 """How long in s a calibrated gripper has to stand still to have come to the end of its search."""
 
+_BEGIN = 0.5
+"""How long in s a calibration may take to begin before it is asked for again: the request can get lost on the bus."""
+
+_TRIES = 3
+"""How often it is asked for at most: each time, one that began unseen begins anew."""
+
 _ANSWER = 1.0
 """How long in s a gripper may take to answer; it is asked a hundred times."""
 
@@ -45,6 +52,9 @@ class GripperDriver(ABC):
     def calibrate(self, now: float) -> None:
         """Has the gripper find its ends, from the moment ``now`` in s."""
 
+    def sleep(self, now: float) -> None:  # noqa: B027 - an air gripper has nothing to stop
+        """Gives up waking and calibrating, and what failed; one that works keeps hold of what it has."""
+
     def observe(self, reply: StateFrame, now: float) -> None:
         """Takes note of a reply that came at the moment ``now`` in s."""
         self._reply = reply
@@ -55,7 +65,7 @@ class GripperDriver(ABC):
         return True
 
     def problem(self, now: float) -> str | None:
-        """Returns what keeps it from becoming ready, in words, where it should have done so by ``now`` in s."""
+        """Returns in words what keeps it from being ready, where it should be by ``now`` in s."""
         return None
 
     @property
@@ -125,27 +135,42 @@ class ElectricGripper(GripperDriver):
         self._moved = 0.0  # when the jaws last moved
         self._status = GripperStatus()
         self._command = GripperCommand()
-        self._asked = False  # whether the present calibration was sent
+        self._asked = -math.inf  # when the present calibration was last asked for
+        self._begun = False  # whether it was seen to begin
+        self._tries = 0  # how often it was asked for
+        self._cleared = False  # whether the drive was told since it was woken to forget its errors
+        self._now = 0.0  # of the last reply
 
     @override
     def wake(self, now: float) -> None:
         self._enter(_Phase.WAKING, now)
+        self._cleared = False
         self._command = self._to(self._status.position, GripperFlag.ACTIVATE)
 
     @override
     def calibrate(self, now: float) -> None:
         self._enter(_Phase.CALIBRATING, now)
-        self._moved, self._asked = now, False
+        self._moved, self._asked, self._begun = now, -math.inf, False
+        self._tries, self._now = 0, now
         self._command = self._to(self._command.position, GripperFlag.ACTIVATE)
 
     @override
+    def sleep(self, now: float) -> None:
+        if not self.ready or self.problem(now) is not None:
+            self._enter(_Phase.ASLEEP, now)
+            self._command = GripperCommand()
+
+    @override
     def observe(self, reply: StateFrame, now: float) -> None:
+        self._now = now
         if reply.gripper.position != self._status.position:
             self._moved = now
+            self._begun = True
         self._status = reply.gripper
         # Before it hears of a gripper the board reports these very bytes, which look calibrated. An active one cannot.
         heard = (self._status.position, self._status.current, self._status.status) != _UNHEARD
-        if self._phase is _Phase.WAKING and heard:
+        # Errors stay until the drive is told to forget them, which takes a moment.
+        if self._phase is _Phase.WAKING and heard and (not self._failing or now - self._since > _BEGIN):
             if self._status.calibrated:
                 self._enter(_Phase.READY, now)
             else:
@@ -165,6 +190,15 @@ class ElectricGripper(GripperDriver):
             return "The electric gripper does not answer on the CAN bus: is it powered, and its CAN id 0?"
         if self._phase is _Phase.CALIBRATING and waited > self._timeout:
             return f"The electric gripper was not calibrated within {self._timeout:g} s: do its jaws move freely?"
+        if self._phase is _Phase.READY:
+            status = self._status
+            lacks = {
+                "is no longer calibrated: did it lose its power?": not status.calibrated,
+                "is too hot.": status.temperature_error,
+                "missed commands and stopped.": status.timeout_error,
+                "is held by its own emergency stop.": status.estop_error,
+            }
+            return next((f"The electric gripper {lack}" for lack, shown in lacks.items() if shown), None)
         return None
 
     @property
@@ -179,13 +213,26 @@ class ElectricGripper(GripperDriver):
 
     @override
     def part(self, opening: float | None) -> tuple[GripperCommand, int]:
-        if self._phase is _Phase.CALIBRATING and not self._asked:
-            self._asked = True
+        if (
+            self._phase is _Phase.CALIBRATING
+            and not self._begun
+            and self._tries < _TRIES
+            and (self._now - self._asked >= _BEGIN)
+        ):
+            self._asked = self._now
+            self._tries += 1
             return self._to(self._command.position, GripperFlag.ACTIVATE, GripperMode.CALIBRATE), 0
+        if self._phase is _Phase.WAKING and self._failing and not self._cleared:
+            self._cleared = True
+            return self._to(self._command.position, GripperFlag.ACTIVATE, GripperMode.CLEAR_ERROR), 0
         if opening is not None and self.ready:
             position = round((1.0 - min(max(opening, 0.0), 1.0)) * _CLOSED)
             self._command = self._to(position, GripperFlag.ACTIVATE | GripperFlag.GO_TO)
         return self._command, 0
+
+    @property
+    def _failing(self) -> bool:
+        return self._status.temperature_error or self._status.timeout_error or self._status.estop_error
 
     def _enter(self, phase: _Phase, now: float) -> None:
         self._phase, self._since = phase, now
