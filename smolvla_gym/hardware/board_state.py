@@ -78,10 +78,10 @@ class Fault(StrEnum):
     """The board answers, but does not echo the command it is sent."""
 
     GRIPPER_FAILED = "gripper_failed"
-    """The electric gripper does not answer or could not be calibrated."""
+    """The electric gripper does not answer, could not be calibrated, or reports an error."""
 
     LINK_LOST = "link_lost"
-    """The process that owns the port ended."""
+    """The process that owns the port ended or does not answer."""
 
 
 @dataclass(frozen=True)
