@@ -55,6 +55,7 @@ def main() -> int:
     )
     agent: Agent
     if smolvla is not None:
+        smolvla.attach(env)
         agent = smolvla
     else:
         agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)

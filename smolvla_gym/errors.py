@@ -101,5 +101,17 @@ class PolicyMismatchError(SmolVLAGymError, ValueError):
     """A checkpoint that loads but cannot drive this arm. Refused before anything moves."""
 
 
+class InferenceError(SmolVLAGymError, RuntimeError):
+    """A policy failed while it computed a chunk. The arm holds."""
+
+
+class InferenceTimeoutError(SmolVLAGymError, TimeoutError):
+    """A policy hangs, or takes longer for a chunk than it was allowed to. The arm holds."""
+
+
+class PolicyConnectionError(SmolVLAGymError, ConnectionError):
+    """A policy that runs elsewhere cannot be reached at the moment."""
+
+
 class RecordingError(SmolVLAGymError, OSError):
     """A video or summary could not be written. Nothing half-written is left under its final name."""

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from smolvla_gym.agent.policy import PolicyCard
 from smolvla_gym.agent.spec import ACTION, STATE, CheckpointSpec, PipelineStep, find_step
 from smolvla_gym.errors import PolicyMismatchError
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
@@ -18,6 +19,9 @@ _FINE_TUNE: Final = (
     "Fine-tune it on data recorded with this arm (7 components: six joint angles in rad, gripper opening 0..1), "
     "for example with lerobot-train --policy.path=<checkpoint>."
 )
+
+_MAX_STRETCH: Final = 1.02
+"""Aspect ratios that differ by more than this are refused: the policy has never seen stretched pictures."""
 
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "IDENTITY": (),
@@ -119,33 +123,26 @@ def _check_units(spec: CheckpointSpec, step: PipelineStep) -> None:
         )
 
 
-def match_cameras(
-    spec: CheckpointSpec, offered: Iterable[str], camera_map: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Finds the env's camera for each of the policy's.
+def match_cameras(card: PolicyCard, offered: Iterable[str]) -> None:
+    """Refuses an env that lacks a camera which the policy looks through.
 
     Args:
-        spec: The policy.
+        card: The policy.
         offered: Names under the env's ``"pixels"``.
-        camera_map: Env camera by policy camera. What it leaves out keeps its name.
-
-    Returns:
-        Env camera by policy camera, in the policy's order.
 
     Raises:
         PolicyMismatchError: The env lacks a camera, with what would help.
     """
     offered = tuple(offered)
-    matched = planned_cameras(spec, camera_map)
-    lacking = {ours: theirs for ours, theirs in matched.items() if theirs not in offered}
+    lacking = {ours: theirs for ours, theirs in card.camera_map.items() if theirs not in offered}
     if not lacking:
-        return matched
-    needed = tuple(dict.fromkeys(matched.values()))
+        return
     raise PolicyMismatchError(
-        f"The policy in {spec.directory} needs the cameras {', '.join(map(repr, matched))}; the env has "
+        f"The policy {card.name!r} needs the cameras {', '.join(map(repr, card.camera_map))}; the env has "
         f"{', '.join(map(repr, offered)) or 'none'}. Missing: {', '.join(map(repr, lacking.values()))}. "
-        f"Make the env with gym.make(..., cameras={needed!r}) if it knows these cameras, or name the env's camera for "
-        f"each of the policy's with camera_map={dict.fromkeys(lacking, offered[0] if offered else 'wrist')!r}."
+        f"Make the env with gym.make(..., cameras={card.env_cameras!r}) if it knows these cameras, or name the env's "
+        f"camera for each of the policy's with "
+        f"camera_map={dict.fromkeys(lacking, offered[0] if offered else 'wrist')!r}."
     )
 
 
@@ -165,3 +162,31 @@ def planned_cameras(spec: CheckpointSpec, camera_map: Mapping[str, str] | None =
         )
     renamed = spec.renamed_cameras
     return {name: given.get(name, renamed.get(name, name)) for name in spec.cameras}
+
+
+def check_fit(card: PolicyCard, pictures: Mapping[str, tuple[int, ...]], state: tuple[int, ...] | None) -> None:
+    """Refuses an env whose observations are not what a policy needs.
+
+    Args:
+        card: The policy.
+        pictures: Shape of the picture of each camera that the env has.
+        state: Shape of its ``agent_pos``; None where it has none.
+
+    Raises:
+        PolicyMismatchError: What does not fit, and the option that would mend it.
+    """
+    if state != (WIDTH,):
+        raise PolicyMismatchError(
+            f"The env's 'agent_pos' has shape {state}, and the policy needs ({WIDTH},): six joint angles in rad "
+            "and the gripper opening. Take observation wrappers off the env."
+        )
+    match_cameras(card, pictures)
+    for ours, theirs in card.camera_map.items():
+        shape, (height, width) = pictures[theirs], card.cameras[ours]
+        stretch = shape[0] * width / (shape[1] * height) if len(shape) == 3 and shape[2] == 3 else 0.0
+        if not 1 / _MAX_STRETCH <= stretch <= _MAX_STRETCH:
+            raise PolicyMismatchError(
+                f"The env's camera {theirs!r} gives pictures of shape {shape}, and the policy wants (height, "
+                f"width, 3) in the proportions of {height} x {width}. "
+                f"Make the env with gym.make(..., image_size=({height}, {width}))."
+            )

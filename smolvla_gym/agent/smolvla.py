@@ -1,26 +1,23 @@
-"""The agent: a SmolVLA checkpoint that turns observations of the env into actions, chunk by chunk."""
+"""The agent: a SmolVLA policy that turns observations of the env into actions, chunk by chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint import LoadedCheckpoint, load_checkpoint
-from smolvla_gym.agent.chunks import ActionQueue
-from smolvla_gym.agent.compatibility import WIDTH, match_cameras, planned_cameras
-from smolvla_gym.agent.images import resize_area
-from smolvla_gym.errors import ActionError, OptionError, PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.agent.compatibility import WIDTH, check_fit
+from smolvla_gym.agent.engine import ChunkEngine, EngineOptions
+from smolvla_gym.agent.pipelines import Lockstep, Pipeline, RealTime, check_latency
+from smolvla_gym.agent.policy import Array, ChunkPolicy, Observation
+from smolvla_gym.agent.statistics import AgentStatistics
+from smolvla_gym.errors import OptionError, PolicyMismatchError, SmolVLAGymError
 
-Observation = Mapping[str, Any]
-Array = NDArray[np.float32]
-
-_MAX_STRETCH = 1.02
-"""Aspect ratios that differ by more than this are refused: the policy has never seen stretched pictures."""
+_WARM_UP_TIMEOUT: Final = 120.0
+"""How long the first chunk may take in s: it loads kernels, and may compile them."""
 
 
 class AgentNotResetError(SmolVLAGymError, RuntimeError):
@@ -31,44 +28,53 @@ class AgentNotResetError(SmolVLAGymError, RuntimeError):
         super().__init__("The agent has no instruction yet. Call agent.reset(info['instruction']) after env.reset().")
 
 
-class SmolVLAAgent:
-    """Drives the arm with LeRobot's SmolVLA. It knows the Gymnasium API of the env and nothing else of it.
+class AgentNotAttachedError(SmolVLAGymError, RuntimeError):
+    """The agent has to know the clock of its env."""
 
-    A chunk of actions is computed when the last one is used up; in between an observation is not even looked at.
+    def __init__(self, why: str) -> None:
+        """Builds the message; ``why``: the option that needs the clock."""
+        super().__init__(
+            f"An agent with {why} has to know the env's clock: how long a step is, and whether its time is real. "
+            "Call agent.attach(env) once after gym.make()."
+        )
+
+
+class SmolVLAAgent:
+    """Drives the arm with a SmolVLA policy. It knows the Gymnasium API of the env and nothing else of it.
+
+    In the simulation, which runs in lockstep, a chunk is there at once or after the ``latency_ms`` of simulated time
+    that it is given. In real time a thread computes chunks and takes as long as it takes.
     """
 
     def __init__(
         self,
-        checkpoint: LoadedCheckpoint,
+        policy: ChunkPolicy,
         *,
+        mode: str = "sync",
         n_action_steps: int | None = None,
-        num_steps: int | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        queue_threshold: int | None = None,
+        aggregate: str | None = None,
+        latency_ms: float | Sequence[float] | None = None,
+        timeout_s: float = 10.0,
         seed: int | None = None,
-        name: str | None = None,
     ) -> None:
-        """Wraps a loaded checkpoint; see :meth:`from_pretrained` for the options."""
-        import torch
-
-        self._torch = torch
-        self._checkpoint = checkpoint
-        spec = checkpoint.spec
-        self._n_action_steps = spec.n_action_steps if n_action_steps is None else n_action_steps
-        if not 1 <= self._n_action_steps <= spec.chunk_size:
-            raise OptionError("n_action_steps", n_action_steps, f"1 to {spec.chunk_size}, the length of a chunk")
-        if num_steps is not None:
-            if num_steps < 1:
-                raise OptionError("num_steps", num_steps, "at least 1")
-            checkpoint.policy.config.num_steps = num_steps
-        self._camera_map = dict(camera_map or {})
-        self._cameras = planned_cameras(spec, self._camera_map)
-        self._name = name or spec.directory.name
-        self._queue = ActionQueue()
+        """Gives a policy a queue of action chunks; see :meth:`from_pretrained` for the options."""
+        self._policy = policy
+        self._options = EngineOptions.choose(
+            policy.card,
+            mode=mode,
+            n_action_steps=n_action_steps,
+            queue_threshold=queue_threshold,
+            aggregate=aggregate,
+            timeout_s=timeout_s,
+        )
+        self._latencies = None if latency_ms is None else check_latency(latency_ms)
         self._instruction: str | None = None
         self._checked = False
-        # On the CPU, so that a seed means the same noise on every device.
-        self._generator = torch.Generator()
-        self._seed(seed)
+        self._rng = np.random.default_rng(seed)
+        self._clock: tuple[float, bool] | None = None
+        self._pipeline: Pipeline = Lockstep(policy, 1.0)
+        self._engine = ChunkEngine(policy.card, self._pipeline, self._options)
 
     @classmethod
     def from_pretrained(
@@ -77,12 +83,11 @@ class SmolVLAAgent:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        n_action_steps: int | None = None,
         num_steps: int | None = None,
         camera_map: Mapping[str, str] | None = None,
-        seed: int | None = None,
         vlm: str | Path | None = None,
         revision: str | None = None,
+        **options: Any,
     ) -> Self:
         """Loads a checkpoint and refuses one that cannot drive this arm.
 
@@ -90,12 +95,24 @@ class SmolVLAAgent:
             path_or_repo: A folder, a repository on the Hugging Face hub, or ``"bundled"``.
             device: ``"auto"`` (cuda, else mps, else cpu) or a device of torch.
             dtype: ``"auto"`` keeps the weights as they were saved, ``"float32"`` widens them.
-            n_action_steps: Actions of each chunk to execute; ``None`` takes the checkpoint's number.
             num_steps: Flow steps a chunk; ``None`` takes the checkpoint's number.
             camera_map: Env camera by policy camera, for those whose names differ.
-            seed: Seed of the noise that chunks start from. Episodes go on in one sequence unless ``reset`` is seeded.
             vlm: Folder or repository of the VLM's configuration, for a checkpoint that does not carry it.
             revision: Branch, tag or commit of a repository.
+            **options: Those below, also of :meth:`connect` and of the class itself.
+            mode: ``"sync"``: the next chunk is computed when the queue is empty, and the arm holds meanwhile.
+                ``"async"``: it is computed while the queue plays. ``"rtc"``: the same, and each chunk is made to
+                continue the one before (real-time chunking).
+            n_action_steps: Actions of each chunk that may be executed; ``None``: in sync the checkpoint's number,
+                otherwise all of them.
+            queue_threshold: Number of actions left at which the next chunk is asked for; ``None``: half of
+                ``n_action_steps``. In sync it is 0.
+            aggregate: How async makes one of two chunks' actions for the same moment: ``"weighted_average"`` (the
+                default), ``"average"``, ``"conservative"``, ``"latest_only"`` or ``"crossfade"``.
+            latency_ms: How long a chunk takes, or a sequence of such numbers to be taken in turn: in the simulation
+                exactly, in real time at least.
+            timeout_s: How long a chunk may take in real time before it is an error.
+            seed: Seed of the noise that chunks start from. Episodes go on in one sequence unless ``reset`` is seeded.
 
         Raises:
             CheckpointError: It is absent, cannot be downloaded, or is broken.
@@ -103,50 +120,91 @@ class SmolVLAAgent:
             OptionError: An option has a value that is not allowed.
             MissingExtraError: torch, transformers or lerobot is not installed.
         """
+        from smolvla_gym.agent.checkpoint import load_checkpoint
+        from smolvla_gym.agent.local_policy import LocalPolicy
+
         checkpoint = load_checkpoint(path_or_repo, device=device, dtype=dtype, vlm=vlm, revision=revision)
-        return cls(
-            checkpoint,
-            n_action_steps=n_action_steps,
-            num_steps=num_steps,
-            camera_map=camera_map,
-            seed=seed,
-            name=str(path_or_repo),
-        )
+        policy = LocalPolicy(checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo))
+        return cls(policy, **options)
 
     @property
     def name(self) -> str:
-        """What the checkpoint was called when it was loaded."""
-        return self._name
+        """What the policy was called when it was loaded."""
+        return self._policy.card.name
 
     @property
     def device(self) -> str:
-        """The device in torch's spelling, such as ``"cuda"``."""
-        return self._checkpoint.device
+        """Where it computes, in torch's spelling, such as ``"cuda"``."""
+        return self._policy.card.device
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """The env's cameras that the agent looks through, each once: what to give to ``gym.make(cameras=...)``."""
-        return tuple(dict.fromkeys(self._cameras.values()))
+        return self._policy.card.env_cameras
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels of the pictures of the policy's first camera."""
-        return next(iter(self._checkpoint.spec.cameras.values()))
+        return next(iter(self._policy.card.cameras.values()))
 
     @property
     def chunk_size(self) -> int:
         """Actions a chunk."""
-        return self._checkpoint.spec.chunk_size
+        return self._policy.card.chunk_size
 
     @property
     def n_action_steps(self) -> int:
-        """How many actions of a chunk are executed."""
-        return self._n_action_steps
+        """How many actions of a chunk may be executed."""
+        return self._options.n_action_steps
 
     @property
     def num_steps(self) -> int:
         """Flow steps a chunk."""
-        return int(self._checkpoint.policy.config.num_steps)
+        return self._policy.card.num_steps
+
+    @property
+    def mode(self) -> str:
+        """``"sync"``, ``"async"`` or ``"rtc"``."""
+        return self._options.mode
+
+    @property
+    def queue_length(self) -> int:
+        """Number of actions that are planned."""
+        return len(self._engine)
+
+    @property
+    def statistics(self) -> AgentStatistics:
+        """What became of the chunks of the present episode."""
+        return self._engine.statistics
+
+    def attach(self, env: gym.Env[Any, Any]) -> None:
+        """Takes the env's clock, and refuses an env that does not fit, before anything moves.
+
+        In real time it also computes one chunk for nothing, since the first one takes longest.
+
+        Args:
+            env: Its spaces are looked at, and ``metadata``: ``"render_fps"`` is its control rate, and ``"realtime"``
+                tells whether its steps take real time.
+
+        Raises:
+            PolicyMismatchError: What does not fit, and the option that would mend it.
+            InferenceError: The policy failed.
+            InferenceTimeoutError: It gave no chunk.
+        """
+        self.check(env.observation_space, env.action_space)
+        clock = float(env.metadata["render_fps"]), bool(env.metadata.get("realtime", False))
+        if clock == self._clock:
+            return
+        self._pipeline.close()
+        self._clock = control_hz, realtime = clock
+        latencies = self._latencies or (0.0,)
+        if realtime:
+            self._pipeline = RealTime(self._policy, latencies)
+            self._warm_up(env.observation_space)
+        else:
+            self._pipeline = Lockstep(self._policy, control_hz, latencies)
+        self._engine = ChunkEngine(self._policy.card, self._pipeline, self._options)
+        self._instruction = None
 
     def check(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Refuses an env that does not fit, before anything moves.
@@ -167,7 +225,7 @@ class SmolVLAAgent:
         pixels = parts.get("pixels")
         pictures = {key: box.shape or () for key, box in pixels.items()} if isinstance(pixels, gym.spaces.Dict) else {}
         state = parts.get("agent_pos")
-        self._check(pictures, state.shape if state is not None else None)
+        check_fit(self._policy.card, pictures, state.shape if state is not None else None)
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Begins an episode: forgets the plan and takes an instruction.
@@ -178,20 +236,24 @@ class SmolVLAAgent:
 
         Raises:
             OptionError: The instruction is not a text, or empty.
+            AgentNotAttachedError: The agent's options mean nothing without the env's clock.
         """
         if not isinstance(instruction, str) or not instruction.strip():
             raise OptionError("instruction", instruction, "a text that says what to do")
-        self._instruction = instruction
-        self._queue.clear()
-        self._checked = False
+        if self._clock is None and (self._options.mode != "sync" or self._latencies is not None):
+            raise AgentNotAttachedError("latency_ms" if self._options.mode == "sync" else f"mode={self.mode!r}")
         if seed is not None:
-            self._seed(seed)
+            self._rng = np.random.default_rng(seed)
+        self._instruction = instruction
+        self._checked = False
+        self._engine.reset(instruction, self._rng)
 
     def act(self, observation: Observation) -> Array:
-        """Returns the next action.
+        """Returns the next action: of the queue, or where that is empty the one that holds the arm.
 
         Args:
-            observation: The env's: ``{"pixels": {camera: uint8 (H, W, 3)}, "agent_pos": float32 (7,)}``.
+            observation: The env's: ``{"pixels": {camera: uint8 (H, W, 3)}, "agent_pos": float32 (7,)}``. It is looked
+                at when a chunk is asked for, and must not be changed later.
 
         Returns:
             Six joint targets in rad and the gripper opening, shape (7,), finite.
@@ -200,71 +262,33 @@ class SmolVLAAgent:
             AgentNotResetError: There is no instruction yet.
             PolicyMismatchError: The observation lacks what the policy needs.
             ActionError: The policy gave a number that is not finite.
+            InferenceError: The policy failed.
+            InferenceTimeoutError: It gave no chunk for ``timeout_s``.
         """
         if self._instruction is None:
             raise AgentNotResetError
-        action = self._queue.pop()
-        if action is None:
-            self._queue.push(self._plan(observation, self._instruction)[: self._n_action_steps])
-            action = self._queue.pop()
-        assert action is not None  # n_action_steps is at least 1.
-        return action
-
-    def _seed(self, seed: int | None) -> None:
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
-
-    def _check(self, pictures: Mapping[str, tuple[int, ...]], state: tuple[int, ...] | None) -> None:
-        """Compares what the env offers with what the policy needs."""
-        spec = self._checkpoint.spec
-        if state != (WIDTH,):
-            raise PolicyMismatchError(
-                f"The env's 'agent_pos' has shape {state}, and the policy needs ({WIDTH},): six joint angles in rad "
-                "and the gripper opening. Take observation wrappers off the env."
-            )
-        for ours, theirs in match_cameras(spec, pictures, self._camera_map).items():
-            shape, (height, width) = pictures[theirs], spec.cameras[ours]
-            stretch = shape[0] * width / (shape[1] * height) if len(shape) == 3 and shape[2] == 3 else 0.0
-            if not 1 / _MAX_STRETCH <= stretch <= _MAX_STRETCH:
-                raise PolicyMismatchError(
-                    f"The env's camera {theirs!r} gives pictures of shape {shape}, and the policy wants (height, "
-                    f"width, 3) in the proportions of {height} x {width}. "
-                    f"Make the env with gym.make(..., image_size=({height}, {width}))."
-                )
-
-    def _plan(self, observation: Observation, instruction: str) -> Array:
-        """Computes a chunk in the arm's units, shape (chunk_size, 7)."""
         if not self._checked:
             pictures = {key: np.shape(value) for key, value in observation.get("pixels", {}).items()}
             state = observation.get("agent_pos")
-            self._check(pictures, np.shape(state) if state is not None else None)
+            check_fit(self._policy.card, pictures, np.shape(state) if state is not None else None)
             self._checked = True
-        checkpoint = self._checkpoint
-        batch = checkpoint.preprocessor(self._frame(observation, instruction))
-        config = checkpoint.policy.config
-        shape = (1, config.chunk_size, config.max_action_dim)
-        noise = self._torch.randn(shape, generator=self._generator).to(checkpoint.device)
-        # no_grad, not inference_mode: guided denoising (RTC) needs tensors that can still require gradients.
-        with self._torch.no_grad():
-            chunk = checkpoint.policy.predict_action_chunk(batch, noise=noise)
-            actions: Array = checkpoint.postprocessor(chunk)[0].float().cpu().numpy()
-        if not np.isfinite(actions).all():
-            raise ActionError(
-                f"The policy {self._name!r} gave actions that are not finite. Nothing was sent to the arm. "
-                "Its weights or its observation hold such numbers: take another copy of the checkpoint."
-            )
-        return actions
+        return self._engine.step(observation)
 
-    def _frame(self, observation: Observation, instruction: str) -> dict[str, Any]:
-        """Puts an observation into LeRobot's names: pictures as float 0..1 with the channels first."""
-        torch, device = self._torch, self._checkpoint.device
-        frame: dict[str, Any] = {"task": instruction}
-        frame["observation.state"] = torch.tensor(np.asarray(observation["agent_pos"], dtype=np.float32))
-        for ours, theirs in self._cameras.items():
-            picture = resize_area(np.asarray(observation["pixels"][theirs]), self._checkpoint.spec.cameras[ours])
-            # Bytes are moved and widened on the device: a quarter of the traffic.
-            pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)
-            frame[f"observation.images.{ours}"] = pixels.float() / 255.0
-        return frame
+    def close(self) -> None:
+        """Ends what runs beside the program; doing it twice does no harm."""
+        self._pipeline.close()
+        self._policy.close()
+
+    def _warm_up(self, observation_space: gym.Space[Any]) -> None:
+        """Has a chunk computed from an empty observation, by the thread that will compute the others."""
+        assert isinstance(observation_space, gym.spaces.Dict)
+        card = self._policy.card
+        pixels = observation_space["pixels"]
+        assert isinstance(pixels, gym.spaces.Dict)
+        observation = {
+            "agent_pos": np.zeros(WIDTH, np.float32),
+            "pixels": {name: np.zeros(pixels[name].shape or (), np.uint8) for name in card.env_cameras},
+        }
+        engine = ChunkEngine(card, self._pipeline, EngineOptions.choose(card, timeout_s=_WARM_UP_TIMEOUT))
+        engine.reset("warm up", np.random.default_rng(0))
+        engine.step(observation)

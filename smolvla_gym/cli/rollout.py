@@ -130,7 +130,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
         env = stack.enter_context(_make_env(arguments, **options))
         agent: Agent
         if smolvla is not None:
-            smolvla.check(env.observation_space, env.action_space)
+            smolvla.attach(env)
             agent = smolvla
         else:
             agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)

@@ -42,7 +42,13 @@ class Reading:
 
 
 class Backend(ABC):
-    """A body. The environment knows spaces and episodes; a backend knows how to move safely and how to look."""
+    """A body. The environment knows spaces and episodes; a backend knows how to move safely and how to look.
+
+    Attributes:
+        realtime: Whether its steps take real time.
+    """
+
+    realtime = False
 
     @abstractmethod
     def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:

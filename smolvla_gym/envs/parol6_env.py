@@ -41,7 +41,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
     """
 
     # Gymnasium declares it an instance variable; every instance gets its own render_fps.
-    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 30}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 30, "realtime": False}  # noqa: RUF012
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         """
         self._backend, self._recipe = backend, recipe
         self.task, self.gripper, self.control_hz, self.render_mode = task, gripper, control_hz, render_mode
-        self.metadata = {**type(self).metadata, "render_fps": control_hz}
+        self.metadata = {**type(self).metadata, "render_fps": control_hz, "realtime": backend.realtime}
         self._dt = 1.0 / control_hz
         self._fault: str | None = None
         self._closed = False

@@ -51,6 +51,8 @@ class Eyes:
 class RealBackend(Backend):
     """A body in real time: a step ends one control period after the one before, whatever happened in between."""
 
+    realtime = True
+
     def __init__(
         self,
         link: BoardLink,

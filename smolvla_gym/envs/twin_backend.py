@@ -79,6 +79,7 @@ class TwinBackend(RealBackend):
         """
         super().__init__(**options, view=TwinView(twin))
         self.twin, self.stage, self._lockstep = twin, stage, lockstep
+        self.realtime = not lockstep
 
     @override
     def _begin(self, rng: np.random.Generator) -> None:

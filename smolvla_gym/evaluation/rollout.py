@@ -15,7 +15,7 @@ import gymnasium as gym
 from smolvla_gym.errors import OptionError, RecordingError
 from smolvla_gym.evaluation.cadence import Cadence, Report, watch_link
 from smolvla_gym.evaluation.film import Film
-from smolvla_gym.evaluation.scripted import Agent
+from smolvla_gym.evaluation.scripted import Agent, attach
 
 SUMMARY_NAME: Final = "summary.json"
 
@@ -36,6 +36,7 @@ class EpisodeRecord:
         safety: How often each rule of the safety gate stepped in.
         video: Name of the video in the output folder.
         cadence: How well the steps of a real arm kept their beat; None, and not in JSON, in the simulation.
+        agent: What became of the agent's chunks; None, and not in JSON, for an agent without any.
     """
 
     seed: int
@@ -49,12 +50,14 @@ class EpisodeRecord:
     safety: dict[str, int] = field(default_factory=dict)
     video: str | None = None
     cadence: Report | None = None
+    agent: Report | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what :file:`summary.json` holds of it."""
         values = {name.rstrip("_"): value for name, value in asdict(self).items()}
-        if self.cadence is None:
-            del values["cadence"]
+        for name in ("cadence", "agent"):
+            if values[name] is None:
+                del values[name]
         return values
 
 
@@ -174,6 +177,7 @@ def rollout(
     fps = float(env.metadata["render_fps"])
     env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     summary = RolloutSummary(env_id, policy or type(agent).__name__, fps)
+    attach(agent, env)
     watch = watch_link(env)
     digits = max(3, len(str(episodes - 1)))
     try:
@@ -242,6 +246,8 @@ def _run_episode(
         raise
     finally:
         record.cadence = cadence.report() or None
+        statistics = getattr(agent, "statistics", None)
+        record.agent = statistics.report() if statistics is not None else None
         # Named only if it stands there: a file that could not be finished is gone.
         if path is not None and film is not None and film.saved:
             record.video = path.name

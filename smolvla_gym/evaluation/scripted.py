@@ -31,6 +31,13 @@ class Agent(Protocol):
         ...
 
 
+def attach(agent: Agent, env: gym.Env[Any, Any]) -> None:
+    """Tells an agent that wants to know, such as ``SmolVLAAgent``, which env it is going to act in."""
+    take = getattr(agent, "attach", None)
+    if take is not None:
+        take(env)
+
+
 class RandomAgent:
     """Uniform actions: the floor that a policy has to beat."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from smolvla_gym.agent.checkpoint import load_checkpoint, resolve_device
-from smolvla_gym.agent.compatibility import check_checkpoint, match_cameras
+from smolvla_gym.agent.compatibility import check_checkpoint, planned_cameras
 from smolvla_gym.agent.spec import read_spec
 from smolvla_gym.errors import CheckpointError, OptionError, PolicyMismatchError
 
@@ -273,29 +273,24 @@ def test_unknown_dtypes_are_refused(tiny):
 # Cameras.
 
 
-def test_cameras_of_the_same_name_match(loaded):
-    assert match_cameras(loaded.spec, ("scene", "wrist")) == {"wrist": "wrist", "scene": "scene"}
-
-
-def test_a_missing_camera_is_refused_with_the_way_out(loaded):
-    with pytest.raises(PolicyMismatchError, match=r"gym\.make\(\.\.\., cameras=\('wrist', 'scene'\)\)"):
-        match_cameras(loaded.spec, ("wrist",))
+def test_cameras_keep_their_names(loaded):
+    assert planned_cameras(loaded.spec) == {"wrist": "wrist", "scene": "scene"}
 
 
 def test_a_camera_map_is_followed(loaded):
-    assert match_cameras(loaded.spec, ("wrist", "top"), {"scene": "top"}) == {"wrist": "wrist", "scene": "top"}
+    assert planned_cameras(loaded.spec, {"scene": "top"}) == {"wrist": "wrist", "scene": "top"}
 
 
 def test_a_camera_map_with_unknown_names_is_refused(loaded):
     with pytest.raises(PolicyMismatchError, match="camera_map names 'camera1'"):
-        match_cameras(loaded.spec, ("wrist", "scene"), {"camera1": "wrist"})
+        planned_cameras(loaded.spec, {"camera1": "wrist"})
 
 
 def test_the_renames_of_the_training_are_followed(copy, edit):
     pipeline = json.loads((copy / "policy_preprocessor.json").read_text())
     pipeline["steps"][0]["config"]["rename_map"] = {"observation.images.top": "observation.images.scene"}
     edit(copy / "policy_preprocessor.json", **pipeline)
-    assert match_cameras(read_spec(copy), ("wrist", "top")) == {"wrist": "wrist", "scene": "top"}
+    assert planned_cameras(read_spec(copy)) == {"wrist": "wrist", "scene": "top"}
     assert np.isfinite(predict(load_checkpoint(copy, device="cpu"))).all()
 
 

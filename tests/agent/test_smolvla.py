@@ -9,6 +9,7 @@ from smolvla_gym.errors import ActionError, OptionError, PolicyMismatchError
 
 pytest.importorskip("lerobot")
 
+from smolvla_gym.agent.local_policy import LocalPolicy
 from smolvla_gym.agent.smolvla import AgentNotResetError, SmolVLAAgent
 
 SENTENCE = "Pick up the red cube."
@@ -30,11 +31,8 @@ class Calls:
 
 @pytest.fixture
 def make(loaded):
-    def agent(**options):
-        steps = loaded.policy.config.num_steps
-        made = SmolVLAAgent(loaded, **options)
-        loaded.policy.config.num_steps = options.get("num_steps") or steps
-        return made
+    def agent(num_steps=None, camera_map=None, **options):
+        return SmolVLAAgent(LocalPolicy(loaded, num_steps=num_steps, camera_map=camera_map), **options)
 
     steps = loaded.policy.config.num_steps
     yield agent
@@ -226,7 +224,7 @@ def test_weights_that_are_not_finite_reach_no_arm(tiny, observation):
 
     agent = SmolVLAAgent.from_pretrained(tiny, device="cpu")
     with torch.no_grad():
-        agent._checkpoint.policy.model.action_out_proj.weight[0, 0] = float("nan")
+        agent._policy.checkpoint.policy.model.action_out_proj.weight[0, 0] = float("nan")
     agent.reset(SENTENCE)
     with pytest.raises(ActionError, match="not finite"):
         agent.act(observation)

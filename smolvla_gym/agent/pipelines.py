@@ -1,0 +1,158 @@
+"""Where chunks are computed, and from which control step on they can be used: in simulated or in real time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import queue
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Final, override
+
+from smolvla_gym.agent.policy import Chunk, ChunkPolicy, ChunkRequest
+from smolvla_gym.errors import OptionError
+
+_ROUNDING: Final = 1e-9
+
+
+def check_latency(latency_ms: Any) -> tuple[float, ...]:
+    """Returns latencies in s.
+
+    Args:
+        latency_ms: A latency in ms, or a sequence of them.
+
+    Raises:
+        OptionError: It is none of both, empty, negative or not finite.
+    """
+    allowed = "a number of ms from 0 on, or a sequence of such numbers"
+    try:
+        values = tuple(float(v) for v in (latency_ms if isinstance(latency_ms, Sequence) else [latency_ms]))
+    except (TypeError, ValueError):
+        raise OptionError("latency_ms", latency_ms, allowed) from None
+    if isinstance(latency_ms, str | bool) or not values or not all(0.0 <= v < math.inf for v in values):
+        raise OptionError("latency_ms", latency_ms, allowed)
+    return tuple(v / 1e3 for v in values)
+
+
+class Pipeline(ABC):
+    """Takes one request at a time."""
+
+    blocks: bool
+    """Whether waiting for a chunk makes it come; in lockstep only steps do."""
+
+    @abstractmethod
+    def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
+        """Has a chunk computed.
+
+        Args:
+            request: What is asked for.
+            step: The control step of its observation.
+        """
+
+    @abstractmethod
+    def usable(self, future: Future[Chunk], step: int) -> bool:
+        """Tells whether a result (or an error) may be looked at in a control step."""
+
+    def close(self) -> None:  # noqa: B027 - in lockstep nothing runs
+        """Ends what runs; doing it twice does no harm."""
+
+
+class Lockstep(Pipeline):
+    """Simulated time: a chunk that is asked for in step t can be used from step t + ceil(latency * control_hz) on.
+
+    It is computed at once, so that the same seeds give the same episode on any machine.
+    """
+
+    blocks = False
+
+    def __init__(self, policy: ChunkPolicy, control_hz: float, latencies: Sequence[float] = (0.0,)) -> None:
+        """Prepares it.
+
+        Args:
+            policy: Computes the chunks.
+            control_hz: Control steps a second.
+            latencies: In s; the requests take them in turn, over and over. So a recording can be played back.
+        """
+        self._policy = policy
+        self._delays = itertools.cycle([math.ceil(latency * control_hz - _ROUNDING) for latency in latencies])
+        self._due = 0
+
+    @override
+    def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
+        self._due = step + next(self._delays)
+        future = Future[Chunk]()
+        _fulfil(future, lambda: self._policy.infer(request))
+        return future
+
+    @override
+    def usable(self, future: Future[Chunk], step: int) -> bool:
+        return step >= self._due
+
+
+class RealTime(Pipeline):
+    """Real time: a thread computes, and a chunk can be used once it is there."""
+
+    blocks = True
+
+    def __init__(self, policy: ChunkPolicy, latencies: Sequence[float] = (0.0,)) -> None:
+        """Starts the thread.
+
+        Args:
+            policy: Computes the chunks.
+            latencies: In s; what the requests take at least, in turn and over and over.
+        """
+        self._jobs = queue.SimpleQueue[_Job | None]()
+        self._latencies = itertools.cycle(latencies)
+        # A daemon, and not joined: a policy that hangs must not keep the program from its end.
+        threading.Thread(target=_work, args=(policy, self._jobs), name="inference", daemon=True).start()
+        weakref.finalize(self, self._jobs.put, None)
+
+    @override
+    def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
+        future = Future[Chunk]()
+        self._jobs.put((future, request, next(self._latencies)))
+        return future
+
+    @override
+    def usable(self, future: Future[Chunk], step: int) -> bool:
+        return future.done()
+
+    @override
+    def close(self) -> None:
+        self._jobs.put(None)
+
+
+_Job = tuple["Future[Chunk]", ChunkRequest, float]
+
+
+def _work(policy: ChunkPolicy, jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        future, request, latency = job
+        if not future.set_running_or_notify_cancel():
+            continue
+        due = time.monotonic() + latency
+
+        def compute(request: ChunkRequest = request, due: float = due) -> Chunk:
+            chunk = policy.infer(request)
+            time.sleep(max(0.0, due - time.monotonic()))
+            return chunk
+
+        _fulfil(future, compute)
+        del job, future, request  # an idle thread keeps no pictures
+
+
+def _fulfil(future: Future[Chunk], compute: Callable[[], Chunk]) -> None:
+    try:
+        chunk = compute()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
+            raise
+        with contextlib.suppress(Exception):
+            future.set_exception(error)
+    else:
+        future.set_result(chunk)
