@@ -57,12 +57,13 @@ class SimBackend(Backend):
         joints, opening = start_of(options, self.world.gripper)
         self.stage.draw(rng)
         self.world.reset(joints, opening)
-        delay = self.stage.arrange(rng)
+        variation = self.stage.arrange(rng)
+        self.world.misplace_zero(variation.zero_error)
         self._gate.reset(joints, opening)
         self._motion.reset(joints)
         # A delayed setpoint is one that the arm gets a control step later.
         still = np.tile(joints, (self.world.ticks, 1))
-        self._pending = deque((still, np.zeros_like(still), opening) for _ in range(delay))
+        self._pending = deque((still, np.zeros_like(still), opening) for _ in range(variation.delay))
         return self._reading()
 
     @override

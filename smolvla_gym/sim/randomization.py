@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import mujoco
 import numpy as np
 
-from smolvla_gym.parol6 import Array
+from smolvla_gym.parol6 import NUM_JOINTS, Array
 from smolvla_gym.sim.scene import COLORS, MAX_OBJECTS, object_name
 
 MAX_LEVEL = 2
 
 _MAX_DELAY = 1  # control steps
+
+_MAX_ZERO_ERROR = np.deg2rad(0.4)
+"""What homing misses the joints' true zero by at most: a little more than on the virtual twin, 0.3 deg."""
+
+
+@dataclass(frozen=True)
+class ArmVariation:
+    """What differs in an episode's arm.
+
+    Attributes:
+        delay: How many control steps commands are delayed.
+        zero_error: True minus reported joint angles in rad, shape (6,).
+    """
+
+    delay: int = 0
+    zero_error: Array = field(default_factory=lambda: np.zeros(NUM_JOINTS))
 
 
 class Randomizer:
@@ -28,7 +46,7 @@ class Randomizer:
             )
         }  # fmt: skip
 
-    def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> int:
+    def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> ArmVariation:
         """Sets the model for an episode.
 
         Args:
@@ -37,7 +55,7 @@ class Randomizer:
             level: 0 and 1 give every colour its nominal shade and change nothing else; 2 varies everything.
 
         Returns:
-            How many control steps commands are delayed.
+            What differs in the arm; that is up to its body.
         """
         model = self._model
         for name, value in self._fields.items():
@@ -51,11 +69,12 @@ class Randomizer:
         for i in range(len(colors), MAX_OBJECTS):
             model.geom(object_name(i)).rgba[3] = 0.0  # parked, and not for show
         if level < 2:
-            return 0
+            return ArmVariation()
         self._surroundings(rng)
         self._cameras(rng)
         model.geom_friction[:, 0] *= rng.uniform(0.8, 1.25)
-        return int(rng.integers(_MAX_DELAY + 1))
+        delay = int(rng.integers(_MAX_DELAY + 1))
+        return ArmVariation(delay, rng.uniform(-_MAX_ZERO_ERROR, _MAX_ZERO_ERROR, NUM_JOINTS))
 
     def _surroundings(self, rng: np.random.Generator) -> None:
         model = self._model

@@ -68,6 +68,7 @@ class World:
         gripper: The gripper that is mounted.
         ticks: Setpoints that the board is sent in one control step.
         steps: Physics steps of one control step, a multiple of it.
+        zero_error: True minus reported joint angles in rad, shape (6,): what homing missed, and what no arm knows.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class World:
         self._overview: OffscreenRenderer | None = None
 
         self._motors: Array = np.zeros(NUM_JOINTS)
+        self.zero_error: Array = np.zeros(NUM_JOINTS)
         self._jaw_target = 0.0
         jaws = [GRIPPER_PREFIX + n for n in ("jaw_left", "jaw_right")]
         self._arm_qpos = np.array([self.model.joint(f"joint_{i + 1}").qposadr[0] for i in range(NUM_JOINTS)])
@@ -189,12 +191,20 @@ class World:
         The objects are parked; place them with :meth:`place_object` and end with :meth:`settle`.
         """
         mujoco.mj_resetData(self.model, self.data)
+        self.zero_error = np.zeros(NUM_JOINTS)
         self._motors = np.array(joints, dtype=np.float64)
         self._jaw_target = self._jaw_command(opening)
         self.data.qpos[self._arm_qpos] = joints
         self.data.qpos[self._jaw_qpos] = self._jaw_target
         self.data.ctrl[self._arm_ctrl] = joints
         self.data.ctrl[self._jaw_ctrl] = self._jaw_target
+
+    def misplace_zero(self, error: Array) -> None:
+        """Moves the arm by what its board does not know, in rad, shape (6,), until the next reset."""
+        self.zero_error = np.array(error)
+        self.data.qpos[self._arm_qpos] += error
+        self.data.ctrl[self._arm_ctrl] += error
+        self.settle()
 
     def place_object(self, index: int, position: Array, yaw: float) -> None:
         """Puts an object at a position in m, shape (3,), turned about the vertical by a yaw in rad."""
@@ -225,8 +235,8 @@ class World:
         """Lets time pass while the motors turn.
 
         Args:
-            motors: Joint angles in rad that the steppers turn to in each physics step, shape (steps, 6); the joints
-                follow as far as their torque allows.
+            motors: Joint angles in rad that the steppers turn to in each physics step as the board counts them, shape
+                (steps, 6); the joints follow as far as their torque allows.
             opening: Where the gripper is sent, 0..1.
         """
         steps = len(motors)
@@ -236,7 +246,7 @@ class World:
         jaws = self._jaw_target + np.clip(travel, -reach, reach)
         self._jaw_target = float(jaws[-1])
         controls = np.empty((steps, self.model.nu))
-        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = motors, jaws[:, None]
+        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = motors + self.zero_error, jaws[:, None]
         model, data = self.model, self.data
         for control in controls:
             data.ctrl = control

@@ -56,12 +56,15 @@ def move(world: World, position: Array, yaw: float, opening: float) -> Array:
 
 
 def _reach(position: Array, yaw: float, world: World) -> Array:
-    """Solves for a position, or for the nearest one above the table that the arm can reach."""
+    """Solves for a position, or for the nearest one above the table that the arm can reach.
+
+    It knows the arm's error: what is sent there gets there.
+    """
     target = np.array(position)
     for _ in range(60):
         joints = solve(target, yaw, world.gripper, near_j6=world.joints[5])
         if joints is not None:
-            return joints
+            return joints - world.zero_error
         # Too far out or too high: come in towards a point that is reachable with every gripper.
         target += 0.05 * (np.array([0.27, 0.0, 0.08]) - target)
     return world.joints

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.randomization import Randomizer
+from smolvla_gym.sim.randomization import ArmVariation, Randomizer
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
 
@@ -57,17 +57,17 @@ class Stage:
         """Draws the scene of a new episode; nothing moves yet."""
         self._layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
 
-    def arrange(self, rng: np.random.Generator) -> int:
+    def arrange(self, rng: np.random.Generator) -> ArmVariation:
         """Puts the drawn scene into the world, around the arm as it stands.
 
         Returns:
-            How many control steps commands are delayed in this episode.
+            What differs in this episode's arm; that is up to its body.
         """
-        delay = self._randomizer.apply(rng, self.layout.colors, self._randomization)
+        variation = self._randomizer.apply(rng, self.layout.colors, self._randomization)
         self.task.arrange(self.world, self.layout)
         self.world.settle()
         self._held = 0
-        return delay
+        return variation
 
     def judge(self) -> tuple[float, bool]:
         """Judges a control step.

@@ -46,7 +46,7 @@ class DemonstrationOptions:
         first_seed: Seed of the first one; the others follow.
         cameras: Which cameras.
         image_size: Edge of the pictures in px.
-        randomization: Level of the env's randomisation.
+        randomization: Levels of the env's randomisation, one of which is drawn for each episode.
         hard_weight: How many times as often a frame is drawn in which another object is about as near as the
             named one; without it a policy learns to half ignore the instruction.
         policy: A checkpoint that takes over now and then, or None.
@@ -58,7 +58,7 @@ class DemonstrationOptions:
     first_seed: int = 1_000_000
     cameras: tuple[str, ...] = ("wrist", "scene")
     image_size: int = 64
-    randomization: int = 1
+    randomization: tuple[int, ...] = (1, 2)
     hard_weight: float = 8.0
     policy: Path | None = None
     workers: int = 2
@@ -107,7 +107,7 @@ def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
 def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
     agent = _load(options.policy) if options.policy is not None else None
     parts: list[_Part] = []
-    envs: dict[tuple[int, int], gym.Env[Any, Any]] = {}
+    envs: dict[tuple[int, int, int], gym.Env[Any, Any]] = {}
     for seed in seeds:
         rng = np.random.default_rng([seed, 1])
         # Most pictures are drawn large and averaged down, as in a rollout; some are drawn small, or sampled, so that
@@ -115,12 +115,13 @@ def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
         rendered = int(rng.choice(_RENDERED, p=(0.3, 0.5, 0.2)))
         sampled = rng.random() < 0.2
         objects = 2 if rng.random() < 0.75 else 3
-        if (rendered, objects) not in envs:
-            envs[rendered, objects] = gym.make(
+        level = int(rng.choice(options.randomization))
+        if (rendered, objects, level) not in envs:
+            envs[rendered, objects, level] = gym.make(
                 SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
-                randomization=options.randomization, num_objects=objects,
+                randomization=level, num_objects=objects,
             )  # fmt: skip
-        parts += _Episode(envs[rendered, objects], options, seed, rng, sampled, agent).run()
+        parts += _Episode(envs[rendered, objects, level], options, seed, rng, sampled, agent).run()
     for env in envs.values():
         env.close()
     return parts

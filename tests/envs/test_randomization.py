@@ -62,6 +62,33 @@ def test_level_2_changes_colours_lights_cameras_friction_and_delay(make):
     assert 0 < spread.max() < 0.05
 
 
+def test_level_2_misplaces_the_joints_zero(make):
+    errors = []
+    for level in (1, 2):
+        env = make(cameras=(), randomization=level)
+        for seed in range(6):
+            observation, _ = env.reset(seed=seed)
+            world = env.unwrapped.backend.world
+            errors.append(world.measured_joints - observation["agent_pos"][:6])
+            for _ in range(30):
+                observation, *_ = env.step(observation["agent_pos"])
+            after = world.measured_joints - observation["agent_pos"][:6]
+            np.testing.assert_allclose(after, errors[-1], atol=np.deg2rad(0.12))  # it sags a little
+    assert np.abs(errors[:6]).max() < np.deg2rad(0.01)
+    assert np.deg2rad(0.2) < np.abs(errors[6:]).max() < np.deg2rad(0.41)
+
+
+def test_the_expert_knows_of_it(make):
+    env = make(cameras=(), task="lift", randomization=2)
+    for seed in range(3):
+        env.reset(seed=seed)
+        done = False
+        while not done:
+            *_, terminated, truncated, info = env.step(env.unwrapped.expert_action())
+            done = terminated or truncated
+        assert info["is_success"]
+
+
 def test_pictures_change_with_the_level_and_come_back(make):
     env = make(task="reach", image_size=(64, 64), randomization=2)
     shown = [env.reset(seed=seed)[0]["pixels"]["wrist"] for seed in (1, 2, 1)]
