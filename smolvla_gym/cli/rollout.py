@@ -8,15 +8,14 @@ import itertools
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.cli import real
-from smolvla_gym.errors import UnknownNameError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from smolvla_gym.evaluation.rollout import EpisodeRecord, RolloutSummary
     from smolvla_gym.evaluation.scripted import Agent
 
-_SCRIPTED: Final = ("expert", "random")
-_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DEFAULT_OUT: Final = Path("outputs", "rollout")
 _LEGIBLE: Final = 256
 """Smallest edge in px of the pictures that are filmed."""
@@ -36,6 +33,7 @@ _EXAMPLES: Final = """examples:
   smolvla-gym rollout --policy you/smolvla_parol6        a policy from the Hugging Face Hub
   smolvla-gym rollout --task push --max-steps 300        give up after 300 steps
   smolvla-gym rollout --no-video --json | jq .success_rate
+  smolvla-gym rollout --mode async --latency-ms 466      as if a chunk took 466 ms
   smolvla-gym rollout --env real --port twin --camera twin
                                                          the real arm's drivers on a virtual arm and virtual cameras
   smolvla-gym rollout --env real --home --camera wrist=SERIAL --camera scene=SERIAL
@@ -83,10 +81,10 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="give an episode up after N steps (default: the env's own limit)",
     )
-    add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
     add("--out", type=Path, metavar="DIR", help=f"output folder (default: {_DEFAULT_OUT}/<date>_<time>)")
     add("--no-video", dest="video", action="store_false", help="do not film, which is faster")
     add("--json", action="store_true", help="print the summary as JSON on stdout and nothing else there")
+    agent_options.add_arguments(parser)
     real.add_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -115,11 +113,8 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
 
     smolvla = None
     options: dict[str, Any] = {}
-    if arguments.policy not in _SCRIPTED:
-        print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
-        from smolvla_gym.agent import SmolVLAAgent
-
-        smolvla = SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device)
+    if arguments.policy not in agent_options.SCRIPTED:
+        smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
         # Whole multiples of the policy's pictures, so that people can make out what it sees; the agent shrinks them.
         scale = max(1, math.ceil(_LEGIBLE / min(smolvla.image_size)))
         height, width = smolvla.image_size
@@ -184,10 +179,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.randomization is not None:
         check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
     check_control_hz(arguments.control_hz)
-    policy = arguments.policy
-    if policy not in ("bundled", *_SCRIPTED) and not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
-        known = ("bundled", *_SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME")
-        raise UnknownNameError("policy", policy, known)
+    agent_options.check(arguments)
     real.check(arguments)
 
 

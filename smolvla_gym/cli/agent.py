@@ -1,0 +1,102 @@
+"""The agent on the command line: which policy, and how its chunks are put together."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from smolvla_gym.errors import OptionError, UnknownNameError
+
+if TYPE_CHECKING:
+    from smolvla_gym.agent import SmolVLAAgent
+
+SCRIPTED: Final = ("expert", "random")
+"""Policies that are no checkpoints."""
+
+_MODES: Final = ("sync", "async", "rtc")
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a SmolVLA agent."""
+    add = parser.add_argument_group("SmolVLA agent").add_argument
+    add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
+    add(
+        "--mode",
+        choices=_MODES,
+        help="sync: infer when the queue is empty; async: while it plays; rtc: async, each chunk continuing the one "
+        "before (default: sync in simulated time, async in real time)",
+    )
+    add(
+        "--latency-ms",
+        type=float,
+        metavar="MS",
+        help="how long a chunk takes: exactly in simulated time, at least in real time (default: 0)",
+    )
+    add("--n-action-steps", type=int, metavar="N", help="actions of a chunk to execute (default: the policy's; or all)")
+    add(
+        "--queue-threshold",
+        type=int,
+        metavar="N",
+        help="actions left when the next chunk is asked for (default: half of those to execute)",
+    )
+    add("--aggregate", metavar="NAME", help="how async makes one of two chunks (default: weighted_average)")
+
+
+def check_policy(policy: str) -> None:
+    """Refuses policies that cannot exist.
+
+    Raises:
+        UnknownNameError: There is no policy of this name.
+    """
+    if policy not in ("bundled", *SCRIPTED) and not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
+        known = ("bundled", *SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME")
+        raise UnknownNameError("policy", policy, known)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuses options that have no meaning, before the seconds that a policy takes to load.
+
+    Raises:
+        OptionError: One has a value that is not allowed.
+        UnknownNameError: There is no policy or aggregate of this name.
+    """
+    check_policy(arguments.policy)
+    given = {
+        "--mode": arguments.mode,
+        "--latency-ms": arguments.latency_ms,
+        "--n-action-steps": arguments.n_action_steps,
+        "--queue-threshold": arguments.queue_threshold,
+        "--aggregate": arguments.aggregate,
+    }
+    if arguments.policy in SCRIPTED:
+        for name, value in given.items():
+            if value is not None:
+                raise OptionError(name, value, "only with a SmolVLA policy")
+    if arguments.aggregate is not None:
+        from smolvla_gym.agent.aggregation import get_aggregate
+
+        get_aggregate(arguments.aggregate)
+
+
+def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
+    """Loads the policy.
+
+    Args:
+        arguments: With the options of :func:`add_arguments` and ``policy``.
+        realtime: Whether the env's steps take real time.
+    """
+    print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
+    from smolvla_gym.agent import SmolVLAAgent
+
+    options: dict[str, Any] = {
+        "mode": arguments.mode or ("async" if realtime else "sync"),
+        "latency_ms": arguments.latency_ms,
+        "n_action_steps": arguments.n_action_steps,
+        "queue_threshold": arguments.queue_threshold,
+        "aggregate": arguments.aggregate,
+    }
+    return SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device, **options)
