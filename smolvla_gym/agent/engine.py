@@ -117,6 +117,9 @@ class ChunkEngine:
             rng: Source of the noise that chunks are made of.
         """
         self._instruction, self._rng = instruction, rng
+        self._pipeline.begin()
+        if not self._pipeline.blocks:  # simulated delays are known again after the first chunk
+            self._delays.clear()
         self._queue = ActionQueue()
         self._pending: Future[Chunk] | None = None
         self._asked_step = self._asked_at = 0

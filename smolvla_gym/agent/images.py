@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.errors import MissingExtraError
+
+LEGIBLE: Final = 256
+"""Smallest edge in px of pictures that people can make something out in."""
+
+
+def legible_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the height and width in px that an env's pictures should have for a policy that wants ``size``.
+
+    Whole multiples: people can see what the policy sees, and the agent shrinks them without a loss.
+    """
+    scale = max(1, math.ceil(LEGIBLE / min(size)))
+    return scale * size[0], scale * size[1]
 
 
 def resize_area(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

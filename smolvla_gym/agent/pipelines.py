@@ -45,6 +45,9 @@ class Pipeline(ABC):
     blocks: bool
     """Whether waiting for a chunk makes it come; in lockstep only steps do."""
 
+    def begin(self) -> None:  # noqa: B027 - real time goes on
+        """Begins an episode."""
+
     @abstractmethod
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
         """Has a chunk computed.
@@ -76,11 +79,17 @@ class Lockstep(Pipeline):
         Args:
             policy: Computes the chunks.
             control_hz: Control steps a second.
-            latencies: In s; the requests take them in turn, over and over. So a recording can be played back.
+            latencies: In s; the requests of an episode take them in turn, over and over. So a recording can be played
+                back.
         """
         self._policy = policy
-        self._delays = itertools.cycle([math.ceil(latency * control_hz - _ROUNDING) for latency in latencies])
-        self._due = 0
+        self._steps = [math.ceil(latency * control_hz - _ROUNDING) for latency in latencies]
+        self.begin()
+
+    @override
+    def begin(self) -> None:
+        # An episode depends on its seeds alone, not on the episodes before it.
+        self._delays, self._due = itertools.cycle(self._steps), 0
 
     @override
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:

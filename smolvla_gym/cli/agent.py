@@ -20,13 +20,18 @@ _MODES: Final = ("sync", "async", "rtc")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a SmolVLA agent."""
+def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Adds the options of a SmolVLA agent; ``several``: more than one mode and latency may be given."""
+    modes: dict[str, Any] = {"default": None}
+    latencies: dict[str, Any] = {"default": None}
+    if several:
+        modes, latencies = {"nargs": "+", "default": ["sync"]}, {"nargs": "+", "default": [0.0]}
     add = parser.add_argument_group("SmolVLA agent").add_argument
     add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
     add(
         "--mode",
         choices=_MODES,
+        **modes,
         help="sync: infer when the queue is empty; async: while it plays; rtc: async, each chunk continuing the one "
         "before (default: sync in simulated time, async in real time)",
     )
@@ -34,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--latency-ms",
         type=float,
         metavar="MS",
+        **latencies,
         help="how long a chunk takes: exactly in simulated time, at least in real time (default: 0)",
     )
     add("--n-action-steps", type=int, metavar="N", help="actions of a chunk to execute (default: the policy's; or all)")
@@ -72,6 +78,10 @@ def check(arguments: argparse.Namespace) -> None:
         "--queue-threshold": arguments.queue_threshold,
         "--aggregate": arguments.aggregate,
     }
+    if arguments.latency_ms is not None:
+        from smolvla_gym.agent.pipelines import check_latency
+
+        check_latency(arguments.latency_ms)
     if arguments.policy in SCRIPTED:
         for name, value in given.items():
             if value is not None:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
-import math
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.cli import real
+from smolvla_gym.cli.arguments import at_least, output_folder, positive
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
     from smolvla_gym.evaluation.rollout import EpisodeRecord, RolloutSummary
     from smolvla_gym.evaluation.scripted import Agent
-
-_DEFAULT_OUT: Final = Path("outputs", "rollout")
-_LEGIBLE: Final = 256
-"""Smallest edge in px of the pictures that are filmed."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym rollout                                    the bundled policy lifts a cube once
@@ -59,29 +53,29 @@ def add_parser(commands: Any) -> None:
         help="bundled, expert (scripted), random, a checkpoint folder, or a Hub repository OWNER/NAME "
         "(default: %(default)s)",
     )
-    add("--episodes", type=_at_least(1), default=1, metavar="N", help="how many episodes (default: %(default)s)")
+    add("--episodes", type=at_least(1), default=1, metavar="N", help="how many episodes (default: %(default)s)")
     add(
         "--seed",
-        type=_at_least(0),
+        type=at_least(0),
         default=2,
         metavar="S",
         help="seed of the first episode; the following ones count up (default: %(default)s)",
     )
     add(
         "--randomization",
-        type=_at_least(0),
+        type=at_least(0),
         metavar="R",
         help="how much layout and looks vary, from 0, not at all, to 2 (default: 1)",
     )
     add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
-    add("--control-hz", type=_positive, default=30, metavar="HZ", help="control rate (default: %(default)s)")
+    add("--control-hz", type=positive, default=30, metavar="HZ", help="control rate (default: %(default)s)")
     add(
         "--max-steps",
-        type=_at_least(1),
+        type=at_least(1),
         metavar="N",
         help="give an episode up after N steps (default: the env's own limit)",
     )
-    add("--out", type=Path, metavar="DIR", help=f"output folder (default: {_DEFAULT_OUT}/<date>_<time>)")
+    add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/rollout/<date>_<time>)")
     add("--no-video", dest="video", action="store_false", help="do not film, which is faster")
     add("--json", action="store_true", help="print the summary as JSON on stdout and nothing else there")
     agent_options.add_arguments(parser)
@@ -95,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.env == "real":
         real.find_devices(arguments)
-    with _output_folder(arguments.out) as out:
+    with output_folder(arguments.out, "rollout") as out:
         # Libraries that print have to stay out of the JSON.
         with contextlib.redirect_stdout(sys.stderr):
             summary = _roll_out(arguments, out)
@@ -115,10 +109,9 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
     options: dict[str, Any] = {}
     if arguments.policy not in agent_options.SCRIPTED:
         smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
-        # Whole multiples of the policy's pictures, so that people can make out what it sees; the agent shrinks them.
-        scale = max(1, math.ceil(_LEGIBLE / min(smolvla.image_size)))
-        height, width = smolvla.image_size
-        options = {"cameras": smolvla.cameras, "image_size": (scale * height, scale * width)}
+        from smolvla_gym.agent.images import legible_size
+
+        options = {"cameras": smolvla.cameras, "image_size": legible_size(smolvla.image_size)}
     if arguments.env == "real":
         options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
     with contextlib.ExitStack() as stack:
@@ -184,39 +177,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _output_folder(chosen: Path | None) -> Iterator[Path]:
-    """Makes the output folder; an exception carries the note where the files are, and leaves no empty folder."""
-    is_new = chosen is None or not chosen.exists()
-    out = chosen or _new_folder()
-    out.mkdir(parents=True, exist_ok=True)
-    before = _contents(out)
-    try:
-        yield out
-    except BaseException as error:
-        after = _contents(out)
-        if after - before:
-            error.add_note(f"what was recorded until then is in {out}")
-        elif is_new and not after:
-            out.rmdir()
-        raise
-
-
-def _contents(folder: Path) -> set[tuple[Path, int]]:
-    return {(path, path.lstat().st_mtime_ns) for path in folder.iterdir()}
-
-
-def _new_folder() -> Path:
-    """Makes a folder named after the time, of its own for each of several rollouts that start together."""
-    name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for number in itertools.count(1):
-        out = _DEFAULT_OUT / (name if number == 1 else f"{name}_{number}")
-        with contextlib.suppress(FileExistsError):
-            out.mkdir(parents=True)
-            break
-    return out
-
-
-@contextlib.contextmanager
 def _progress(episodes: int) -> Iterator[Callable[[EpisodeRecord], None]]:
     """Shows a progress line on stderr where that is a terminal; yields what to call after each step."""
     from rich.console import Console
@@ -273,22 +233,3 @@ def _print_table(summary: RolloutSummary, out: Path) -> None:
     # Plain print: a path must not be wrapped.
     print(f"Success rate: {summary.success_rate:.0%} ({solved} of {len(summary.episodes)}), policy {summary.policy}")
     print(f"Files: {out}{os.sep}")
-
-
-def _at_least(lowest: int) -> Callable[[str], int]:
-    """Returns a parser of integers that are not below ``lowest``."""
-
-    def parse(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            if (value := int(text)) >= lowest:
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} on")
-
-    return parse
-
-
-def _positive(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < float("inf"):
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -217,7 +218,7 @@ class OffscreenRenderer:
                 context.free()
             gl.free()
 
-    def __del__(self) -> None:
-        # While the interpreter shuts down, modules that free() needs may be gone already.
-        if not sys.is_finalizing():
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # While the interpreter shuts down, modules that free() needs may be gone already, and sys itself.
+        if not finalizing():
             self.close()

@@ -1,0 +1,68 @@
+"""What several commands have in common: how arguments are read, and the folder that results go to."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Returns a parser of integers that are not below ``lowest``."""
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if (value := int(text)) >= lowest:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} on")
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """Parses a finite number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+
+
+@contextlib.contextmanager
+def output_folder(chosen: Path | None, command: str) -> Iterator[Path]:
+    """Makes the output folder; an exception carries the note where the files are, and leaves no empty folder.
+
+    Args:
+        chosen: The folder; None: one named after the time in ``outputs/<command>``.
+        command: The command that writes there.
+    """
+    is_new = chosen is None or not chosen.exists()
+    out = chosen or _new_folder(command)
+    out.mkdir(parents=True, exist_ok=True)
+    before = _contents(out)
+    try:
+        yield out
+    except BaseException as error:
+        after = _contents(out)
+        if after - before:
+            error.add_note(f"what was recorded until then is in {out}")
+        elif is_new and not after:
+            out.rmdir()
+        raise
+
+
+def _contents(folder: Path) -> set[tuple[Path, int]]:
+    return {(path, path.lstat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def _new_folder(command: str) -> Path:
+    """Makes a folder named after the time, of its own for each of several that start together."""
+    name = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        out = Path("outputs", command) / (name if number == 1 else f"{name}_{number}")
+        with contextlib.suppress(FileExistsError):
+            out.mkdir(parents=True)
+            break
+    return out

@@ -1,0 +1,180 @@
+"""``smolvla-gym eval``: how often a policy succeeds in the simulation, under several conditions with the same seeds."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from smolvla_gym.cli import agent as agent_options
+from smolvla_gym.cli.arguments import at_least, output_folder
+from smolvla_gym.errors import OptionError
+
+if TYPE_CHECKING:
+    from smolvla_gym.evaluation.evaluate import Condition, Outcome
+
+_EXAMPLES: Final = """examples:
+  smolvla-gym eval                                          the bundled policy, 100 seeds
+  smolvla-gym eval --latency-ms 0 200 466 --mode sync async rtc
+                                                            nine conditions, the same seeds in each
+  smolvla-gym eval --policy DIR --task lift --episodes 20 --json | jq '.conditions[].success_rate'
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    parser = commands.add_parser(
+        "eval",
+        help="Measure how often a policy succeeds, for several modes and latencies.",
+        description="Runs a policy in the simulation with the same seeds under each combination of --mode and "
+        "--latency-ms, and writes eval.json, eval.md and eval.png.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--task", default="lift", help="what to do; `smolvla-gym tasks` lists them (default: %(default)s)")
+    add(
+        "--policy",
+        default="bundled",
+        help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: %(default)s)",
+    )
+    add("--episodes", type=at_least(1), default=100, metavar="N", help="seeds a condition (default: %(default)s)")
+    add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: %(default)s)")
+    add("--workers", type=at_least(1), metavar="W", help="processes (default: one a core)")
+    add("--randomization", type=at_least(0), default=1, metavar="R", help="level 0 to 2 (default: %(default)s)")
+    add("--num-objects", type=at_least(2), default=2, metavar="N", help="objects on the table (default: %(default)s)")
+    add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/eval/<date>_<time>)")
+    add("--json", action="store_true", help="print the result as JSON on stdout and nothing else there")
+    agent_options.add_arguments(parser, several=True)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs all episodes and prints the table."""
+    _check(arguments)
+    from smolvla_gym.evaluation import comparison
+    from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, evaluate, summarise
+
+    options = EvaluationOptions(
+        policy=arguments.policy,
+        device=arguments.device,
+        env={
+            "task": arguments.task,
+            "randomization": arguments.randomization,
+            "num_objects": arguments.num_objects,
+            "reward": "sparse",
+        },
+        agent={
+            name: value
+            for name in ("n_action_steps", "queue_threshold", "aggregate")
+            if (value := getattr(arguments, name)) is not None
+        },
+    )
+    conditions = [Condition(mode, latency) for mode in arguments.mode for latency in arguments.latency_ms]
+    seeds = range(arguments.seed, arguments.seed + arguments.episodes)
+    workers = arguments.workers or os.cpu_count() or 1
+    with output_folder(arguments.out, "eval") as out:
+        began = time.monotonic()
+        with _progress(len(conditions) * len(seeds)) as progress, contextlib.redirect_stdout(sys.stderr):
+            results = evaluate(options, conditions, seeds, workers=workers, progress=progress)
+        rows = [summarise(condition, episodes, 30.0) for condition, episodes in results.items()]
+        result = {
+            "policy": arguments.policy,
+            "task": arguments.task,
+            "randomization": arguments.randomization,
+            "seeds": [seeds.start, seeds.stop - 1],
+            "agent": options.agent,
+            "seconds": round(time.monotonic() - began, 1),
+            "conditions": rows,
+            "failed_seeds": [
+                {"mode": c.mode, "latency_ms": c.latency_ms, "seeds": [e.seed for e in episodes if not e.success]}
+                for c, episodes in results.items()
+            ],
+        }
+        (out / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (out / "eval.md").write_text(comparison.markdown(rows), encoding="utf-8")
+        title = f"{arguments.policy}, {arguments.task}, {len(seeds)} seeds a point"
+        comparison.plot(rows, out / "eval.png", title)
+        if arguments.json:
+            print(json.dumps(result))
+        else:
+            _print_table(rows, out)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from smolvla_gym.envs.options import check_choice
+    from smolvla_gym.sim.randomization import MAX_LEVEL
+    from smolvla_gym.sim.scene import MAX_OBJECTS
+    from smolvla_gym.tasks import get_task
+
+    if arguments.policy in agent_options.SCRIPTED:
+        raise OptionError(
+            "--policy", arguments.policy, "a SmolVLA policy; `smolvla-gym rollout` runs the scripted ones"
+        )
+    get_task(arguments.task)
+    check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
+    check_choice("--num-objects", arguments.num_objects, range(2, MAX_OBJECTS + 1))
+    agent_options.check(arguments)
+
+
+@contextlib.contextmanager
+def _progress(episodes: int) -> Iterator[Callable[[Condition, Outcome], None]]:
+    """Shows a progress bar on stderr, or where that is no terminal a line now and then."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("episode"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        line = bar.add_task("", total=episodes)
+        done = solved = 0
+
+        def update(condition: Condition, outcome: Outcome) -> None:
+            nonlocal done, solved
+            done, solved = done + 1, solved + outcome.success
+            bar.update(line, advance=1, description=f"{condition.mode} {condition.latency_ms:g} ms  solved {solved}")
+            if not console.is_terminal and done % 25 == 0:
+                console.print(f"{done} of {episodes} episodes, solved {solved}")
+
+        yield update
+
+
+def _print_table(rows: list[dict[str, Any]], out: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from smolvla_gym.evaluation.comparison import COLUMNS, LEGEND, cells
+
+    table = Table(*COLUMNS, box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*cells(row))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(LEGEND, style="dim")
+    # Plain print: a path must not be wrapped.
+    print(f"Files: {out}{os.sep}")

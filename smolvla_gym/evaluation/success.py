@@ -1,0 +1,27 @@
+"""How sure a success rate is."""
+
+from __future__ import annotations
+
+import math
+
+_Z = 1.959964
+"""Standard deviations of the normal distribution that hold 95 %."""
+
+
+def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a success rate by Wilson's score.
+
+    Args:
+        successes: Episodes that succeeded.
+        episodes: All episodes, at least one.
+
+    Example:
+        >>> low, high = wilson_interval(93, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.863, 0.966)
+    """
+    rate, square = successes / episodes, _Z**2 / episodes
+    middle = (rate + square / 2) / (1 + square)
+    half = _Z / (1 + square) * math.sqrt(rate * (1 - rate) / episodes + square / (4 * episodes))
+    # Exactly 0 and 1 where rounding would miss them.
+    return (max(0.0, middle - half) if successes else 0.0), (min(1.0, middle + half) if successes < episodes else 1.0)

@@ -1,0 +1,51 @@
+"""Conditions with the same seeds, whatever the number of processes."""
+
+import pytest
+
+pytest.importorskip("lerobot")
+
+from smolvla_gym.evaluation.comparison import COLUMNS, cells, markdown, plot
+from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, evaluate, summarise
+
+CONDITIONS = [Condition("sync", 0.0), Condition("rtc", 200.0)]
+OPTIONS = EvaluationOptions(device="cpu", env={"task": "lift", "reward": "sparse", "max_episode_steps": 40})
+
+
+@pytest.fixture(scope="module")
+def alone():
+    seen = []
+    results = evaluate(OPTIONS, CONDITIONS, range(3, 10), progress=lambda *episode: seen.append(episode))
+    assert len(seen) == 14
+    return results
+
+
+def test_every_condition_gets_every_seed(alone):
+    assert list(alone) == CONDITIONS
+    for outcomes in alone.values():
+        assert [outcome.seed for outcome in outcomes] == list(range(3, 10))
+        assert all(outcome.steps == 40 for outcome in outcomes)
+    same = [[outcome.instruction for outcome in outcomes] for outcomes in alone.values()]
+    assert same[0] == same[1]
+    assert {outcome.statistics.waited_steps for outcome in alone[CONDITIONS[1]]} == {6}
+
+
+def test_the_number_of_processes_does_not_matter(alone):
+    """Not even that of the episodes before: other seeds, in another order, with other neighbours."""
+    results = evaluate(OPTIONS, CONDITIONS[::-1], [9, 4, 3, 7, 8, 5], workers=2)
+    for condition in CONDITIONS:
+        assert [outcome.seed for outcome in results[condition]] == [9, 4, 3, 7, 8, 5]
+        before = {outcome.seed: outcome for outcome in alone[condition]}
+        assert all(outcome == before[outcome.seed] for outcome in results[condition])
+
+
+def test_the_table_and_the_plot(alone, tmp_path):
+    rows = [summarise(condition, outcomes, 30.0) for condition, outcomes in alone.items()]
+    assert [(row["mode"], row["latency_ms"], row["episodes"]) for row in rows] == [("sync", 0, 7), ("rtc", 200, 7)]
+    assert (rows[0]["successes"], rows[0]["time_to_success_s"]) == (0, None)  # 40 steps are too few
+    assert rows[1]["waited_steps"] == 6.0
+    assert rows[1]["border_jump_p99_rad"] <= rows[1]["border_jump_max_rad"]
+    assert all(len(cells(row)) == len(COLUMNS) for row in rows)
+    lines = markdown(rows).splitlines()
+    assert lines[2].startswith("| sync | 0 | 0/7 |")
+    plot(rows, tmp_path / "plot.png", "a title")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
