@@ -1,6 +1,7 @@
 """Whether the real arm's loop keeps its beat for long, on the virtual twin in real time.
 
-    python examples/soak_twin.py --minutes 10 --policy bundled --out soak.json
+    python examples/soak_twin.py --minutes 10
+    python examples/soak_twin.py --minutes 10 --policy bundled --mode async --latency-ms 466 --out soak.json
 
 Everything runs on one machine: the driver in its process, and in another one the virtual board, the virtual cameras
 (which have to be drawn) and the agent. A real arm and real cameras leave more of the processor to the agent.
@@ -32,6 +33,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--control-hz", type=float, default=30.0)
     parser.add_argument("--policy", choices=("expert", "random", "bundled"), default="expert")
+    parser.add_argument("--mode", choices=("sync", "async", "rtc"), default="async", help="of the bundled policy")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="how long a chunk takes at least")
     parser.add_argument("--task", default="lift")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--homed", action="store_true", help="skip the half minute of homing")
@@ -41,7 +44,9 @@ def main() -> int:
     smolvla = None
     options: dict[str, Any] = {"cameras": ("wrist", "scene")}
     if arguments.policy == "bundled":
-        smolvla = smolvla_gym.SmolVLAAgent.from_pretrained("bundled")
+        smolvla = smolvla_gym.SmolVLAAgent.from_pretrained(
+            "bundled", mode=arguments.mode, latency_ms=arguments.latency_ms
+        )
         options = {"cameras": smolvla.cameras}
     env = gym.make(
         smolvla_gym.REAL_ID,
@@ -68,6 +73,8 @@ def main() -> int:
     print(f"Memory:  {begin['memory_mb']:.0f} MB at the beginning, {end['memory_mb']:.0f} MB at the end")
     print(f"Threads: {begin['threads']} at the beginning, {end['threads']} at the end")
     print(f"Episodes: {result['episodes']}, solved {result['solved']}, faults {result['faults'] or 'none'}")
+    if result["chunks"]:
+        print("Chunks:   " + ", ".join(f"{name} {count}" for name, count in result["chunks"].items()))
     if arguments.out is not None:
         settings = {name: value for name, value in vars(arguments).items() if name != "out"}
         arguments.out.write_text(json.dumps({**settings, **result}, indent=2) + "\n", encoding="utf-8")
@@ -80,7 +87,7 @@ def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float
     The beginning is the end of the first reset, when everything is loaded. Resets are no steps and count in the link's
     statistics only.
     """
-    cadence, faults = Cadence(), dict[str, int]()
+    cadence, faults, chunks = Cadence(), dict[str, int](), dict[str, int]()
     episodes = solved = 0
     stepped, told = 0.0, 0.0
     watch, begin = None, dict[str, float]()
@@ -112,6 +119,7 @@ def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float
                 faults[info["fault"]] = faults.get(info["fault"], 0) + 1
                 time.sleep(1.0)  # for the arm to come to rest, and the cause to go
                 env.unwrapped.clear_fault()  # type: ignore[attr-defined]
+        add_counts(chunks, agent)
     assert watch is not None
     return {
         "seconds": round(stepped, 3),
@@ -123,7 +131,15 @@ def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float
         "episodes": episodes,
         "solved": solved,
         "faults": faults,
+        "chunks": chunks,
     }
+
+
+def add_counts(total: dict[str, int], agent: Agent) -> None:
+    """Adds what became of the chunks of the agent's episode so far, where it has any."""
+    statistics = getattr(agent, "statistics", None)
+    for name in ("chunks", "waited_steps", "stalled_steps", "overdue_actions") if statistics is not None else ():
+        total[name] = total.get(name, 0) + getattr(statistics, name)
 
 
 def resources() -> dict[str, float]:
