@@ -154,6 +154,7 @@ class ChunkEngine:
     def _next(self, observation: Observation) -> Array:
         action = self._queue.pop()
         before = self._last
+        self.statistics.holding = action is None
         if action is None:
             if self.statistics.chunks:
                 self.statistics.stalled_steps += 1

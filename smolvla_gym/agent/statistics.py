@@ -17,6 +17,7 @@ class AgentStatistics:
 
     Attributes:
         steps: Actions that were asked for.
+        holding: Whether the last one holds the arm, because the queue was empty.
         waited_steps: Steps in which the arm held because the first chunk had not come yet.
         stalled_steps: Later steps in which it held because the queue had run out.
         chunks: Chunks that came.
@@ -29,6 +30,7 @@ class AgentStatistics:
     """
 
     steps: int = 0
+    holding: bool = False
     waited_steps: int = 0
     stalled_steps: int = 0
     chunks: int = 0

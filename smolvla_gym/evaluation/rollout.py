@@ -220,7 +220,7 @@ def _run_episode(
         with film or contextlib.nullcontext():
             agent.reset(record.instruction, seed=seed)
             if film is not None:
-                film.add(env, observation, _lines(record, fps))
+                film.add(env, observation, _lines(record, fps, agent))
             end = None
             while end is None:
                 observation, reward, terminated, truncated, info = env.step(agent.act(observation))
@@ -238,7 +238,7 @@ def _run_episode(
                 elif terminated or truncated:
                     end = "terminated" if terminated else "truncated"
                 if film is not None:
-                    film.add(env, observation, _lines(record, fps), record.success)
+                    film.add(env, observation, _lines(record, fps, agent), record.success)
                 if end is None and progress is not None:
                     progress(record)
     except BaseException:
@@ -256,9 +256,11 @@ def _run_episode(
         progress(record)
 
 
-def _lines(record: EpisodeRecord, fps: float) -> tuple[str, str]:
+def _lines(record: EpisodeRecord, fps: float, agent: Agent) -> tuple[str, str]:
     clock = f"step {record.steps:4d}    {record.steps / fps:6.2f} s"
-    return record.instruction, clock + (f"    FAULT {record.fault}" if record.fault else "")
+    holding = getattr(getattr(agent, "statistics", None), "holding", False)
+    said = f"FAULT {record.fault}" if record.fault else "holds: no chunk yet" if holding else ""
+    return record.instruction, f"{clock}    {said}".rstrip()
 
 
 def _task_name(env: gym.Env[Any, Any]) -> str:
