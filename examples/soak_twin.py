@@ -45,7 +45,7 @@ def main() -> int:
     options: dict[str, Any] = {"cameras": ("wrist", "scene")}
     if arguments.policy == "bundled":
         smolvla = smolvla_gym.SmolVLAAgent.from_pretrained(
-            "bundled", mode=arguments.mode, latency_ms=arguments.latency_ms
+            "bundled", process=True, mode=arguments.mode, latency_ms=arguments.latency_ms
         )
         options = {"cameras": smolvla.cameras}
     env = gym.make(

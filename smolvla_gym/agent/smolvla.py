@@ -14,7 +14,7 @@ from smolvla_gym.agent.engine import ChunkEngine, EngineOptions
 from smolvla_gym.agent.pipelines import Lockstep, Pipeline, RealTime, check_latency
 from smolvla_gym.agent.policy import Array, ChunkPolicy, Observation
 from smolvla_gym.agent.statistics import AgentStatistics
-from smolvla_gym.errors import OptionError, PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.errors import MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError
 
 _WARM_UP_TIMEOUT: Final = 120.0
 """How long the first chunk may take in s: it loads kernels, and may compile them."""
@@ -87,6 +87,7 @@ class SmolVLAAgent:
         camera_map: Mapping[str, str] | None = None,
         vlm: str | Path | None = None,
         revision: str | None = None,
+        process: bool = False,
         **options: Any,
     ) -> Self:
         """Loads a checkpoint and refuses one that cannot drive this arm.
@@ -99,6 +100,7 @@ class SmolVLAAgent:
             camera_map: Env camera by policy camera, for those whose names differ.
             vlm: Folder or repository of the VLM's configuration, for a checkpoint that does not carry it.
             revision: Branch, tag or commit of a repository.
+            process: Computes in a process of its own, so that the control loop of a real arm is not held up.
             **options: Those below, also of :meth:`connect` and of the class itself.
             mode: ``"sync"``: the next chunk is computed when the queue is empty, and the arm holds meanwhile.
                 ``"async"``: it is computed while the queue plays. ``"rtc"``: the same, and each chunk is made to
@@ -120,12 +122,70 @@ class SmolVLAAgent:
             OptionError: An option has a value that is not allowed.
             MissingExtraError: torch, transformers or lerobot is not installed.
         """
+        policy: ChunkPolicy
+        if process:
+            try:
+                from smolvla_gym.agent.policy_process import PolicyProcess
+            except ImportError as err:
+                raise MissingExtraError("A policy in a process of its own", "smolvla", err) from err
+            policy = PolicyProcess(
+                path_or_repo,
+                device=device,
+                dtype=dtype,
+                num_steps=num_steps,
+                camera_map=camera_map,
+                vlm=vlm,
+                revision=revision,
+                timeout_s=options.get("timeout_s", 10.0),
+            )
+            return cls._take(policy, options)
         from smolvla_gym.agent.checkpoint import load_checkpoint
         from smolvla_gym.agent.local_policy import LocalPolicy
 
         checkpoint = load_checkpoint(path_or_repo, device=device, dtype=dtype, vlm=vlm, revision=revision)
         policy = LocalPolicy(checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo))
         return cls(policy, **options)
+
+    @classmethod
+    def connect(
+        cls,
+        address: str,
+        *,
+        token: str | None = None,
+        camera_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Takes a policy that runs elsewhere, as ``smolvla-gym serve`` does it. Neither torch nor lerobot is needed.
+
+        Args:
+            address: ``"host:port"`` or ``"ws://host:port"``.
+            token: What the server wants to be told; ``None``: that of the environment variable
+                ``SMOLVLA_GYM_TOKEN``, if it is set.
+            camera_map: Env camera by policy camera, for those whose names differ.
+            **options: Those of :meth:`from_pretrained`, from ``mode`` on.
+
+        Raises:
+            OptionError: An option has a value that is not allowed.
+            PolicyConnectionError: There is no server, or it cannot be reached.
+            PolicyServerError: It is of another kind or version, or wants another token.
+            PolicyMismatchError: Its policy is for another arm, or does not have the cameras of ``camera_map``.
+            MissingExtraError: websockets or msgpack is not installed.
+        """
+        try:
+            from smolvla_gym.agent.remote.client import RemotePolicy
+        except ImportError as err:
+            raise MissingExtraError("A policy that runs elsewhere", "remote", err) from err
+        policy = RemotePolicy(address, token=token, camera_map=camera_map, timeout_s=options.get("timeout_s", 10.0))
+        return cls._take(policy, options)
+
+    @classmethod
+    def _take(cls, policy: ChunkPolicy, options: Mapping[str, Any]) -> Self:
+        """Makes an agent of a policy that has to be closed."""
+        try:
+            return cls(policy, **options)
+        except BaseException:
+            policy.close()
+            raise
 
     @property
     def name(self) -> str:

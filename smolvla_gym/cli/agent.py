@@ -109,4 +109,4 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
         "queue_threshold": arguments.queue_threshold,
         "aggregate": arguments.aggregate,
     }
-    return SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device, **options)
+    return SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device, process=realtime, **options)

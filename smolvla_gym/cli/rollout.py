@@ -107,14 +107,15 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
 
     smolvla = None
     options: dict[str, Any] = {}
-    if arguments.policy not in agent_options.SCRIPTED:
-        smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
-        from smolvla_gym.agent.images import legible_size
-
-        options = {"cameras": smolvla.cameras, "image_size": legible_size(smolvla.image_size)}
-    if arguments.env == "real":
-        options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
     with contextlib.ExitStack() as stack:
+        if arguments.policy not in agent_options.SCRIPTED:
+            smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
+            stack.callback(smolvla.close)
+            from smolvla_gym.agent.images import legible_size
+
+            options = {"cameras": smolvla.cameras, "image_size": legible_size(smolvla.image_size)}
+        if arguments.env == "real":
+            options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
         env = stack.enter_context(_make_env(arguments, **options))
         agent: Agent
         if smolvla is not None:
@@ -124,7 +125,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
         if arguments.env == "real":
             real.announce_homing(env, arguments)
-        summary = rollout(
+        return rollout(
             env,
             agent,
             episodes=arguments.episodes,
@@ -134,7 +135,6 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             policy=arguments.policy,
             progress=stack.enter_context(_progress(arguments.episodes)),
         )
-    return summary
 
 
 def _make_env(arguments: argparse.Namespace, **options: Any) -> gym.Env[Any, Any]:
