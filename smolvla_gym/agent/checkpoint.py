@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.compatibility import check_checkpoint
-from smolvla_gym.agent.spec import PREPROCESSOR, VLM_FOLDER, WEIGHTS, CheckpointSpec, read_spec
+from smolvla_gym.agent.compatibility import WIDTH, check_checkpoint
+from smolvla_gym.agent.precision import DTYPES, cast_policy, check_mask
+from smolvla_gym.agent.spec import PREPROCESSOR, STATE, VLM_FOLDER, WEIGHTS, CheckpointSpec, read_spec
 from smolvla_gym.assets import asset_path
 from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
 
@@ -19,7 +20,7 @@ BUNDLED: Final = "bundled"
 """The name that stands for the checkpoint shipped with this package."""
 
 _REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_DTYPES: Final = ("auto", "float32")
+_COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _SMALL_FILES: Final = ["*.json", "policy_*.safetensors", f"{VLM_FOLDER}/*"]
 
 
@@ -88,6 +89,7 @@ def load_checkpoint(
     dtype: str = "auto",
     vlm: str | Path | None = None,
     revision: str | None = None,
+    compile_mode: str | None = None,
 ) -> LoadedCheckpoint:
     """Loads a checkpoint after checking that it can drive this arm.
 
@@ -98,9 +100,13 @@ def load_checkpoint(
         path_or_repo: A folder, a repository on the Hugging Face hub such as ``"you/your_policy"``, or ``"bundled"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         dtype: ``"auto"`` keeps each weight as it was saved (LeRobot saves a mixture of bfloat16 and float32; a file
-            wholly in half precision is widened), ``"float32"`` widens all of them.
+            wholly in half precision is widened), ``"float32"`` widens all of them. ``"bfloat16"`` and ``"float16"``
+            take all but the small projections of state and actions, which stay float32: half the memory, and on a GPU
+            less time.
         vlm: Folder or repository of the VLM's configuration and tokenizer, for a checkpoint without its own.
         revision: Branch, tag or commit of a repository.
+        compile_mode: A mode of ``torch.compile``, such as ``"default"``; the first chunks then take minutes. ``None``
+            does not compile, whatever the checkpoint says.
 
     Raises:
         CheckpointError: It is absent, cannot be downloaded, or is broken.
@@ -108,8 +114,7 @@ def load_checkpoint(
         OptionError: An option has a value that is not allowed.
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
-    if dtype not in _DTYPES:
-        raise OptionError("dtype", dtype, f"one of {', '.join(_DTYPES)}")
+    check_options(dtype, compile_mode)
     local = _find_local(path_or_repo)
     # Of a repository, everything but the weights comes first: what cannot drive this arm is refused cheaply.
     directory = local or _download(str(path_or_repo), revision, _SMALL_FILES)
@@ -118,10 +123,51 @@ def load_checkpoint(
     device = resolve_device(device)
     if local is None:
         _download(str(path_or_repo), revision, [WEIGHTS])
-    dtypes = _read_weights_header(directory / WEIGHTS)
+    saved = _read_weights_header(directory / WEIGHTS)
     vlm_name = _vlm_name(spec, vlm)
-    policy = _load_policy(spec, vlm_name, device, dtypes)
-    _cast(policy, dtypes, dtype)
+    policy = _load_policy(spec, vlm_name, saved, compile_mode)
+    return _assemble(spec, policy, saved, vlm_name, device, dtype)
+
+
+def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedCheckpoint:
+    """Makes a checkpoint of a policy that is in memory, through the same checks as one that is loaded.
+
+    Args:
+        policy: A ``SmolVLAPolicy`` on the CPU; it is moved and cast in place.
+        directory: What a checkpoint's folder holds, without the weights. It is not needed afterwards.
+        device: As for :func:`load_checkpoint`.
+        dtype: As for :func:`load_checkpoint`.
+
+    Raises:
+        PolicyMismatchError: It cannot drive this arm.
+        OptionError: An option has a value that is not allowed.
+    """
+    check_options(dtype)
+    spec = read_spec(directory)
+    check_checkpoint(spec)
+    policy.eval()
+    return _assemble(spec, policy, {}, _vlm_name(spec, None), resolve_device(device), dtype)
+
+
+def check_options(dtype: str, compile_mode: str | None = None) -> None:
+    """Refuses values that no checkpoint can be loaded with.
+
+    Raises:
+        OptionError: ``dtype`` or ``compile_mode`` is unknown.
+    """
+    if dtype not in DTYPES:
+        raise OptionError("dtype", dtype, f"one of {', '.join(DTYPES)}")
+    if compile_mode is not None and compile_mode not in _COMPILE_MODES:
+        raise OptionError("compile_mode", compile_mode, f"one of {', '.join(_COMPILE_MODES)}")
+
+
+def _assemble(
+    spec: CheckpointSpec, policy: Any, saved: dict[str, str], vlm_name: str, device: str, dtype: str
+) -> LoadedCheckpoint:
+    # Before the move: the device never holds more than what was asked for.
+    cast_policy(policy, saved, dtype)
+    policy.to(device)
+    policy.config.device = device
     preprocessor, postprocessor = _load_processors(spec, policy, vlm_name, device)
     return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device)
 
@@ -198,7 +244,7 @@ def _vlm_name(spec: CheckpointSpec, vlm: str | Path | None) -> str:
     )
 
 
-def _load_policy(spec: CheckpointSpec, vlm_name: str, device: str, dtypes: dict[str, str]) -> Any:
+def _load_policy(spec: CheckpointSpec, vlm_name: str, saved: dict[str, str], compile_mode: str | None) -> Any:
     try:
         from lerobot.configs.policies import PreTrainedConfig
         from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
@@ -207,11 +253,12 @@ def _load_policy(spec: CheckpointSpec, vlm_name: str, device: str, dtypes: dict[
     try:
         # LeRobot prints while it builds; standard output belongs to the caller.
         with contextlib.redirect_stdout(sys.stderr):
-            config = PreTrainedConfig.from_pretrained(spec.directory, cli_overrides=[f"--device={device}"])
+            config = PreTrainedConfig.from_pretrained(spec.directory, cli_overrides=["--device=cpu"])
             config.vlm_model_name = vlm_name
             # True would fetch 2 GB of VLM weights, only to replace them by those of the checkpoint.
             config.load_vlm_weights = False
-            config.compile_model = False
+            config.compile_model = compile_mode is not None
+            config.compile_mode = compile_mode or config.compile_mode
             policy = SmolVLAPolicy.from_pretrained(spec.directory, config=config)
     except ImportError as err:
         raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
@@ -222,7 +269,7 @@ def _load_policy(spec: CheckpointSpec, vlm_name: str, device: str, dtypes: dict[
             f"({type(err).__name__}: {_first_lines(err)}). Take another copy of the checkpoint, or give the folder of "
             "its VLM with vlm=<folder>."
         ) from err
-    _check_keys(spec, policy, dtypes)
+    _check_keys(spec, policy, saved)
     return policy
 
 
@@ -231,15 +278,15 @@ def _first_lines(err: Exception, limit: int = 300) -> str:
     return text if len(text) <= limit else text[:limit] + " ..."
 
 
-def _check_keys(spec: CheckpointSpec, policy: Any, dtypes: dict[str, str]) -> None:
+def _check_keys(spec: CheckpointSpec, policy: Any, saved: dict[str, str]) -> None:
     """Refuses weights that LeRobot left at random because the file lacks them (it loads with ``strict=False``)."""
     state = policy.state_dict()
-    loaded = {tensor.data_ptr() for key, tensor in state.items() if key in dtypes}
+    loaded = {tensor.data_ptr() for key, tensor in state.items() if key in saved}
     missing = [
         key
         for key, tensor in state.items()
         # Tied weights are saved once. The language head is never used by SmolVLA.
-        if key not in dtypes and tensor.data_ptr() not in loaded and "lm_head" not in key
+        if key not in saved and tensor.data_ptr() not in loaded and "lm_head" not in key
     ]
     if missing:
         raise CheckpointError(
@@ -249,22 +296,8 @@ def _check_keys(spec: CheckpointSpec, policy: Any, dtypes: dict[str, str]) -> No
         )
 
 
-def _cast(policy: Any, dtypes: dict[str, str], dtype: str) -> None:
-    """Gives each weight the type it was saved with; without the VLM's own weights LeRobot makes all of them float32."""
-    import torch
-
-    # LeRobot keeps the projections in float32 whatever the rest is. A file that holds them in half precision was
-    # rounded to save space, and SmolVLA cannot run so: its noise is float32.
-    rounded = dtypes.get("model.action_out_proj.weight") != "F32"
-    if dtype == "float32" or rounded:
-        policy.to(torch.float32)
-        return
-    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-    for key, parameter in policy.named_parameters():
-        parameter.data = parameter.data.to(names.get(dtypes.get(key, "F32"), torch.float32))
-
-
 def _load_processors(spec: CheckpointSpec, policy: Any, vlm_name: str, device: str) -> tuple[Any, Any]:
+    import torch
     from lerobot.policies.factory import make_pre_post_processors
 
     known = {step.name for step in spec.preprocessor}
@@ -282,11 +315,14 @@ def _load_processors(spec: CheckpointSpec, policy: Any, vlm_name: str, device: s
         )
     try:
         # Without the path LeRobot quietly makes processors without statistics.
-        return make_pre_post_processors(  # type: ignore[no-any-return]
+        preprocessor, postprocessor = make_pre_post_processors(
             policy.config, str(spec.directory), preprocessor_overrides=overrides
         )
+        batch = preprocessor({"task": "try", STATE: torch.zeros(WIDTH)})
     except Exception as err:
         raise CheckpointError(
             f"LeRobot could not load the processors of {spec.directory} with the tokenizer of {vlm_name!r} "
             f"({type(err).__name__}: {_first_lines(err)}). Take another copy of the checkpoint."
         ) from err
+    check_mask(batch)
+    return preprocessor, postprocessor

@@ -95,7 +95,8 @@ class SmolVLAAgent:
         Args:
             path_or_repo: A folder, a repository on the Hugging Face hub, or ``"bundled"``.
             device: ``"auto"`` (cuda, else mps, else cpu) or a device of torch.
-            dtype: ``"auto"`` keeps the weights as they were saved, ``"float32"`` widens them.
+            dtype: ``"auto"`` keeps the weights as they were saved, ``"float32"`` widens them, ``"bfloat16"`` and
+                ``"float16"`` round them, all but the small projections of state and actions.
             num_steps: Flow steps a chunk; ``None`` takes the checkpoint's number.
             camera_map: Env camera by policy camera, for those whose names differ.
             vlm: Folder or repository of the VLM's configuration, for a checkpoint that does not carry it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ import gymnasium as gym
 from smolvla_gym.errors import OptionError, RecordingError
 from smolvla_gym.evaluation.cadence import Cadence, Report, watch_link
 from smolvla_gym.evaluation.film import Film
+from smolvla_gym.evaluation.json_file import save_json
 from smolvla_gym.evaluation.scripted import Agent, attach
 
 SUMMARY_NAME: Final = "summary.json"
@@ -109,20 +109,7 @@ class RolloutSummary:
         Raises:
             RecordingError: It could not be written; what stood there before still does.
         """
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, indent=2, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise RecordingError(f"The summary {path} could not be written: {error.strerror or error}.") from error
+        save_json(path, self.to_dict(), "summary")
 
 
 def rollout(

@@ -21,15 +21,29 @@ def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocess
         postprocessor: Its postprocessing pipeline.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    policy.save_pretrained(directory)
+    save_small_files(directory, policy.config, preprocessor, postprocessor)
+
+
+def save_small_files(directory: Path, config: Any, preprocessor: Any, postprocessor: Any) -> None:
+    """Saves what :func:`save_checkpoint` does, without the weights.
+
+    Args:
+        directory: Where to.
+        config: The policy's configuration.
+        preprocessor: Its preprocessing pipeline.
+        postprocessor: Its postprocessing pipeline.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
     vlm = directory / VLM_FOLDER
-    source = Path(policy.config.vlm_model_name)
+    source = Path(config.vlm_model_name)
     if source.resolve() != vlm.resolve():
         shutil.copytree(source, vlm, dirs_exist_ok=True)
-    policy.save_pretrained(directory)
+    config.save_pretrained(directory)
     preprocessor.save_pretrained(directory)
     postprocessor.save_pretrained(directory)
-    for weights in directory.glob("*.safetensors"):
-        weights.chmod(0o644)  # safetensors makes them readable for their owner only, and so would the wheel.
+    for tensors in directory.glob("*.safetensors"):
+        tensors.chmod(0o644)  # safetensors makes them readable for their owner only, and so would the wheel.
     _make_portable(directory)
 
 

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from smolvla_gym.errors import MissingExtraError, OptionError
+from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.saving import VLM_FOLDER, save_checkpoint
+from smolvla_gym.training.geometry import Geometry, make_policy
+from smolvla_gym.training.saving import save_checkpoint
 from smolvla_gym.training.stats import Stats
+from smolvla_gym.training.vlm import VLMGeometry
 
 DEFAULT_SENTENCES: Final = ("Pick up the red cube.", "Pick up the blue cube.", "Pick up the green cube.")
 """What the tokenizer is made for when nothing else is said. Other text still works, with more tokens a word."""
 
-_SPECIAL_TOKENS: Final = {
-    "unk_token": "<unk>",
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "pad_token": "<pad>",
-}
-# SmolVLM's processor and SmolVLA itself look these up as attributes of the tokenizer.
-_IMAGE_TOKENS: Final = {
-    "fake_image_token": "<fake_token_around_image>",
-    "image_token": "<image>",
-    "global_image_token": "<global-img>",
-    "end_of_utterance_token": "<end_of_utterance>",
-    "video_token": "<video>",
-}
 _PATCH: Final = 8
 _SCALE_FACTOR: Final = 2
 _TEXT_LAYERS: Final = 4
@@ -79,116 +65,40 @@ def build_tiny_checkpoint(
         raise OptionError("vocabulary", vocabulary, "at least 300: 256 bytes and the special tokens")
     if not cameras:
         raise OptionError("cameras", cameras, "at least one name")
-    try:
-        import torch
-        from lerobot.configs.types import FeatureType, PolicyFeature
-        from lerobot.policies.factory import make_pre_post_processors
-        from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
-        from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-    except ImportError as err:
-        raise MissingExtraError("Building a SmolVLA checkpoint", "smolvla", err) from err
-
     directory = Path(directory)
-    _save_vlm(directory / VLM_FOLDER, sentences, vocabulary, image_size)
-    picture = PolicyFeature(type=FeatureType.VISUAL, shape=(3, image_size, image_size))
-    config = SmolVLAConfig(
-        input_features={
-            "observation.state": PolicyFeature(type=FeatureType.STATE, shape=(state_dim,)),
-            **{f"observation.images.{name}": picture for name in cameras},
-        },
-        output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(action_dim,))},
+    geometry = Geometry(
+        vlm=VLMGeometry(
+            width=128,
+            ffn=256,
+            layers=_TEXT_LAYERS,
+            heads=4,
+            kv_heads=2,
+            head_dim=32,
+            positions=512,
+            embeddings=None,
+            vision_width=128,
+            vision_ffn=256,
+            vision_layers=3,
+            vision_heads=4,
+            image_size=image_size,
+            patch=_PATCH,
+            scale_factor=_SCALE_FACTOR,
+            activation="relu",  # Cheaper than GELU on a CPU, and as good here.
+        ),
+        layers=_TEXT_LAYERS,
+        image_size=image_size,
         chunk_size=chunk_size,
         n_action_steps=n_action_steps,
         num_steps=num_steps,
         # No padding to 32: the padded components carry no loss, so their flow would wander off at inference.
-        max_state_dim=state_dim,
-        max_action_dim=action_dim,
-        resize_imgs_with_padding=(image_size, image_size),
-        vlm_model_name=str(directory / VLM_FOLDER),
-        load_vlm_weights=False,
-        num_vlm_layers=_TEXT_LAYERS,
-        freeze_vision_encoder=False,
-        train_expert_only=False,
-        device="cpu",
-        push_to_hub=False,
+        padded_width=None,
+        padded_text=False,
+        frozen=False,
+        action_dim=action_dim,
+        state_dim=state_dim,
     )
-    # LeRobot prints while it builds; standard output belongs to the caller.
-    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
-        torch.manual_seed(seed)
-        policy = SmolVLAPolicy(config)
-    tensors = {key: {name: torch.as_tensor(value) for name, value in of.items()} for key, of in stats.items()}
-    preprocessor, postprocessor = make_pre_post_processors(config, dataset_stats=tensors)
+    policy, preprocessor, postprocessor = make_policy(
+        directory, geometry, cameras=cameras, stats=stats, sentences=sentences, vocabulary=vocabulary, seed=seed
+    )
     save_checkpoint(directory, policy, preprocessor, postprocessor)
     return directory
-
-
-def _save_vlm(directory: Path, sentences: Sequence[str], vocabulary: int, image_size: int) -> None:
-    """Writes the configuration, tokenizer and processor of the vision-language model."""
-    from transformers import SmolVLMConfig, SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor
-
-    tokenizer = _train_tokenizer(sentences, vocabulary)
-    text = {
-        "model_type": "llama",
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": _TEXT_LAYERS,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 512,
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    vision = {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "image_size": image_size,
-        "patch_size": _PATCH,
-        "hidden_act": "relu",  # Cheaper than GELU on a CPU, and as good here.
-    }
-    config = SmolVLMConfig(
-        text_config=text,
-        vision_config=vision,
-        scale_factor=_SCALE_FACTOR,
-        image_token_id=tokenizer.image_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        # SmolVLA freezes the head by its name and does not find it when it is tied.
-        tie_word_embeddings=False,
-    )
-    size = {"longest_edge": image_size}
-    processor = SmolVLMProcessor(
-        SmolVLMImageProcessor(size=size, max_image_size=size, do_image_splitting=False),
-        tokenizer,
-        SmolVLMVideoProcessor(size=size, max_image_size=size),
-        image_seq_len=(image_size // _PATCH // _SCALE_FACTOR) ** 2,
-    )
-    config.save_pretrained(directory)
-    processor.save_pretrained(directory)
-
-
-def _train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Any:
-    """Trains a byte-level BPE: any text can be spelt, the given sentences in few tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[*_SPECIAL_TOKENS.values(), *_IMAGE_TOKENS.values()],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((sentence + "\n" for sentence in sentences), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=128,
-        padding_side="right",
-        extra_special_tokens=dict(_IMAGE_TOKENS),
-        **_SPECIAL_TOKENS,
-    )

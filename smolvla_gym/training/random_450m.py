@@ -1,0 +1,103 @@
+"""A SmolVLA of the usual size that nobody trained: made in memory, without the hub, to measure speed and memory."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from smolvla_gym.agent.checkpoint import LoadedCheckpoint, adopt_policy, check_options
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+from smolvla_gym.training.geometry import Geometry, make_policy
+from smolvla_gym.training.saving import save_small_files
+from smolvla_gym.training.stats import Stats, compute_stats
+from smolvla_gym.training.vlm import VLMGeometry
+
+RANDOM_450M: Final = "random-450m"
+"""What it is called."""
+
+MAX_CAMERAS: Final = 8
+"""Cameras that it can be made with."""
+
+SMOLVLA_450M: Final = Geometry(
+    vlm=VLMGeometry(
+        width=960,
+        ffn=2560,
+        layers=32,
+        heads=15,
+        kv_heads=5,
+        head_dim=64,
+        positions=8192,
+        embeddings=49280,
+        vision_width=768,
+        vision_ffn=3072,
+        vision_layers=12,
+        vision_heads=12,
+        image_size=512,
+        patch=16,
+        scale_factor=4,
+        activation="gelu_pytorch_tanh",
+    ),
+    layers=16,
+    image_size=256,
+    chunk_size=50,
+    n_action_steps=50,
+    num_steps=10,
+    padded_width=32,
+    padded_text=True,
+    frozen=True,
+)
+"""Those of ``lerobot/smolvla_base``, which stands on SmolVLM2-500M, with actions 7 wide."""
+
+_SENTENCES: Final = ("pick up the red cube",)
+
+
+def build_random_450m(
+    cameras: int = 1, *, device: str = "auto", dtype: str = "auto", compile_mode: str | None = None, seed: int = 0
+) -> LoadedCheckpoint:
+    """Makes the policy in memory; it takes 3 GB while it is being made and some 15 s.
+
+    It goes through the checks of a checkpoint that is loaded. Its actions mean nothing.
+
+    Args:
+        cameras: How many cameras it looks through, from 1 on: ``"wrist"``, ``"scene"``, ``"camera3"`` and so on.
+        device: As for :func:`smolvla_gym.agent.checkpoint.load_checkpoint`.
+        dtype: As there; ``"auto"`` is float32.
+        compile_mode: As there.
+        seed: Seed of the weights.
+
+    Raises:
+        OptionError: An option has a value that is not allowed.
+        MissingExtraError: torch, transformers or lerobot is not installed.
+    """
+    check_options(dtype, compile_mode)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder, RANDOM_450M)
+        policy, preprocessor, postprocessor = make_policy(
+            directory,
+            SMOLVLA_450M,
+            cameras=camera_names(cameras),
+            stats=_stats(),
+            sentences=_SENTENCES,
+            vocabulary=384,
+            seed=seed,
+            compile_mode=compile_mode,
+        )
+        save_small_files(directory, policy.config, preprocessor, postprocessor)
+        return adopt_policy(policy, directory, device=device, dtype=dtype)
+
+
+def camera_names(count: int) -> tuple[str, ...]:
+    """Returns the names of its cameras."""
+    names = itertools.chain(("wrist", "scene"), (f"camera{number}" for number in itertools.count(3)))
+    return tuple(itertools.islice(names, count))
+
+
+def _stats() -> Stats:
+    """Returns statistics of actions all over the arm's range."""
+    lower, upper = np.append(JOINT_LOWER, 0.0), np.append(JOINT_UPPER, 1.0)
+    actions = np.linspace(lower, upper, 101, dtype=np.float32)
+    return compute_stats(actions, actions)

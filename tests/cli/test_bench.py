@@ -1,0 +1,123 @@
+"""``smolvla-gym bench`` as a user calls it."""
+
+import json
+import shutil
+
+import pytest
+
+pytest.importorskip("lerobot")
+
+from smolvla_gym.agent.checkpoint import bundled_checkpoint
+from smolvla_gym.cli.main import main
+
+QUICK = ["bench", "--quick", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # Two threads on busy cores spend their time waiting for each other.
+
+
+def test_two_types_are_compared_in_json(capsys, tmp_path):
+    out = tmp_path / "deep" / "result.json"
+    command = [*QUICK, "--dtype", "bfloat16", "--dtype", "float16", "--num-steps", "2", "--json", "--out", str(out)]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result == json.loads(out.read_text())
+    # float32 is measured too, to be compared with.
+    names = [f"bundled, {dtype}, 2 steps" for dtype in ("float32", "bfloat16", "float16")]
+    assert [row["name"] for row in result["variants"]] == names
+    for row in result["variants"]:
+        assert row["shape"] == [32, 7]
+        assert row["num_steps"] == 2
+        assert 3 <= row["chunks"] <= 10
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
+        assert 0 < row["pop_ms"]["p50"] <= row["pop_ms"]["p99"]
+        assert (row["not_finite"], row["repeatable"], row["leaks"], row["mask_dtype"]) == (0, True, False, "torch.bool")
+        assert {check["name"] for check in row["checks"]} >= {"latency", "rate", "finite", "repeatable", "leak"}
+        assert row["passed"] == all(check["passed"] for check in row["checks"])
+    bfloat16, float16 = result["differences"]
+    assert [bfloat16["name"], float16["name"]] == names[1:]
+    assert 0 < float16["joints_max"] < bfloat16["joints_max"] < 0.1
+    assert 0 < float16["tool_mean"] < bfloat16["tool_mean"] < 20
+    assert bfloat16["cosine_min"] < float16["cosine_min"] <= 1
+    assert result["targets"] == {"latency_ms": 150.0, "chunks_per_s": 7.0, "memory_gb": 8.0}
+    assert set(result["definitions"]) >= {"smoothness", "warm-up", "memory"}
+    assert result["machine"]["cores"] >= 1
+    for stage in ("import", "load", "warm-up", "chunks", "samples"):
+        assert f"smolvla-gym: 2 of 3: bundled, bfloat16, 2 steps: {stage}" in printed.err
+
+
+def test_the_table_the_verdict_and_a_variant_that_fails(capsys, tmp_path):
+    folder = shutil.copytree(bundled_checkpoint(), tmp_path / "six")
+    config = json.loads((folder / "config.json").read_text())
+    config["output_features"]["action"]["shape"] = [6]
+    (folder / "config.json").write_text(json.dumps(config))
+    command = [*QUICK, "--policy", "bundled", "--policy", str(folder), "--inputs", "sim", "--target-ms", "1e9"]
+    assert main([*command, "--target-rate", "1e9"]) == 1
+    printed = capsys.readouterr().out
+    for word in ("bundled, auto", "smoothness", "(32, 7)", "PASS < 1e+09 ms", "FAIL > 1e+09/s", "FAIL: rate"):
+        assert word in printed
+    for word in ("torch.bool", "7 wide", "smoothness: mean absolute difference", "warm-up: the chunks before"):
+        assert word in printed
+    assert f"{folder}, auto: could not be measured: The policy in {folder} has actions of 6 components" in printed
+    assert "--policy random-450m" in printed
+
+
+def test_only_strict_makes_a_miss_an_error(monkeypatch, capsys):
+    """With the figures of one measurement: measuring again would only take time."""
+    from smolvla_gym.evaluation import variants
+
+    kept = {}
+    measure = variants.run_variant
+
+    def once(variant, *rest):
+        if variant not in kept:
+            kept[variant] = measure(variant, *rest)
+        return kept[variant]
+
+    monkeypatch.setattr(variants, "run_variant", once)
+    lax = ["--target-ms", "1e9", "--target-rate", "1e-9", "--target-gb", "1e9"]
+    assert main([*QUICK, *lax, "--strict"]) == 0
+    assert main([*QUICK, "--target-ms", "1e-6"]) == 0
+    assert main([*QUICK, "--target-ms", "1e-6", "--strict"]) == 1
+    assert main([*QUICK, *lax, "--target-gb", "1e-6", "--strict"]) == 1
+    assert len(kept) == 1
+    assert "FAIL < 1e-06 GB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--policy", "expert"], "--policy='expert'"),
+        (["--policy", "no such folder"], "There is no policy"),
+        (["--cameras", "3"], "--cameras=[3] is not allowed: only with --policy random-450m"),
+        (["--policy", "random-450m", "--cameras", "0"], "'0' is not a whole number from 1 on"),
+        (["--policy", "random-450m", "--cameras", "9"], "cameras=9"),
+        (["--dtype", "int8"], "invalid choice"),
+        (["--compile", "fastest"], "compile_mode='fastest'"),
+        (["--num-steps", "0"], "'0' is not a whole number"),
+        (["--chunks", "2"], "'2' is not a whole number from 3 on"),
+        (["--target-ms", "0"], "'0' is not a positive number"),
+        (["--inputs", "film"], "invalid choice"),
+        (["--out", "."], "--out='.' is not allowed"),
+        (["--device", "tpu9", "--compare-dtype"], "device='tpu9'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_measured(arguments, message, capsys):
+    assert main(["bench", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "import" not in printed.err
+
+
+def test_a_device_that_is_not_there_is_a_wrong_argument(capsys):
+    assert main(["bench", "--device", "cuda:99"]) == 2
+    assert "device='cuda:99'" in capsys.readouterr().err
+
+
+def test_help_says_what_compiling_takes(capsys):
+    assert main(["bench", "--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "On a CPU that takes a C++ compiler and minutes" in printed
