@@ -24,6 +24,7 @@ from smolvla_gym.parol6 import Array, Gripper
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import Box, CollisionGuard
 from smolvla_gym.sim.rendering import Quality
+from smolvla_gym.sim.scene import DEPTH_RANGES
 from smolvla_gym.sim.window import Window
 from smolvla_gym.tasks import Stage, Task
 from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepClock, LockstepPort
@@ -203,7 +204,7 @@ def make_twin_backend(
             )
             camera.start()
             undo.callback(camera.close)
-            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, image_size))
+            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, image_size, DEPTH_RANGES[name]))
         period = 1.0 / control_hz
         link: BoardLink
         if realtime:
