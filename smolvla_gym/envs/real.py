@@ -25,7 +25,7 @@ from smolvla_gym.parol6 import get_gripper
 from smolvla_gym.safety.collision import WORKSPACE, Box, check_workspace
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES
-from smolvla_gym.sim.scene import MAX_OBJECTS, SCENE_FOVY, check_cameras
+from smolvla_gym.sim.scene import DEPTH_RANGES, MAX_OBJECTS, SCENE_FOVY, check_cameras
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks import REWARDS, get_task
 
@@ -192,7 +192,7 @@ def _make_real_backend(
             seeing = RealSenseCamera(serial, depth=depth, **camera_options)
             seeing.start()
             undo.callback(seeing.close)
-            eyes[name] = Eyes(seeing, Framing(seeing.intrinsics, REFERENCES[name], size))
+            eyes[name] = Eyes(seeing, Framing(seeing.intrinsics, REFERENCES[name], size, DEPTH_RANGES[name]))
         link = BoardProcess(
             url, settings, period=1.0 / control_hz, speed_scale=speed_scale, workspace=workspace, log=log
         )

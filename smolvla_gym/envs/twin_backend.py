@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, override
 
@@ -23,9 +24,10 @@ from smolvla_gym.parol6 import Array, Gripper
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import Box, CollisionGuard
 from smolvla_gym.sim.rendering import Quality
+from smolvla_gym.sim.scene import DEPTH_RANGES
 from smolvla_gym.sim.window import Window
 from smolvla_gym.tasks import Stage, Task
-from smolvla_gym.twin.lockstep import LockstepClock, LockstepPort
+from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepClock, LockstepPort
 from smolvla_gym.twin.twin import SERIALS, Twin
 
 _FRAME_TIMEOUT = 2.0  # s of real time for a picture to pass librealsense
@@ -203,7 +205,7 @@ def make_twin_backend(
             )
             camera.start()
             undo.callback(camera.close)
-            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, image_size))
+            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, image_size, DEPTH_RANGES[name]))
         period = 1.0 / control_hz
         link: BoardLink
         if realtime:
@@ -223,7 +225,8 @@ def make_twin_backend(
 def _inline(
     twin: Twin, gate: SafetyGate, settings: BoardSettings, clock: LockstepClock, log: Path | None
 ) -> InlineBoard:
-    board = Board(lambda: LockstepPort(SerialPort(twin.board.path), twin.board), gate, settings)
+    port = partial(SerialPort, twin.board.path, write_timeout=WRITE_TIMEOUT)
+    board = Board(lambda: LockstepPort(port(), twin.board), gate, settings)
     link = InlineBoard(board, settings, clock, EventLog(log) if log is not None else None)
 
     def run_until(moment: float) -> None:

@@ -15,12 +15,23 @@ from typing import Any, Final
 import numpy as np
 
 from smolvla_gym.errors import DeviceError, FaultError, NotHomedError
+from smolvla_gym.hardware.backlog import Backlog, SentFrame
 from smolvla_gym.hardware.board_state import TICK, UNKNOWN, BoardSettings, BoardState, Fault, Mode
 from smolvla_gym.hardware.gripper import make_gripper_driver
 from smolvla_gym.hardware.homing import HOMED_BITS, Homing
 from smolvla_gym.hardware.last_line import LastLine
 from smolvla_gym.hardware.port import Port
-from smolvla_gym.hardware.protocol import ZEROS, Command, CommandFrame, Line, StateFrame, StateParser, Steps
+from smolvla_gym.hardware.protocol import (
+    ZEROS,
+    Command,
+    CommandFrame,
+    GripperMode,
+    Line,
+    StateFrame,
+    StateParser,
+    Steps,
+    markless,
+)
 from smolvla_gym.parol6 import (
     JOINT_NAMES,
     STEPS_PER_RAD,
@@ -71,8 +82,10 @@ class Board:
         self._detail = ""
         self._events = list[Event]()
         self._reply: StateFrame | None = None
-        self._reply_time = -math.inf
-        self._opened = -math.inf
+        self._backlog = Backlog()
+        self._answered: SentFrame | None = None  # the frame that the newest reply answers
+        self._came = -math.inf  # when that reply came
+        self._opened = self._awake = -math.inf  # since when the port is open, and since when this driver is punctual
         self._sent = Command.DISABLE
         self._disobeyed = 0  # replies in a row with the echo of another command
         self._doubtful = False  # the homed bits are set, but the search was not seen
@@ -97,7 +110,8 @@ class Board:
         self.close()
         self._port = self._open_port()
         self._parser = StateParser()
-        self._reply, self._reply_time, self._opened = None, -math.inf, now
+        self._backlog, self._answered, self._reply = Backlog(), None, None
+        self._came, self._opened, self._awake = -math.inf, now, now
         self._disobeyed = 0
         # A program before may have left a jog in force; disabling ends it.
         self._enter(Mode.DISABLED, now)
@@ -194,8 +208,8 @@ class Board:
             raise FaultError(f"The arm is still braking after the fault {self._fault!r}.")
         elif self._reply is not None and not self._reply.lines & Line.ESTOP_RELEASED:
             raise FaultError("The emergency stop is still pressed; release it first.")
-        elif now - max(self._reply_time, self._opened) > self._settings.feedback_timeout:
-            raise FaultError("The board still does not answer.")
+        elif (problem := self._overdue(now)) is not None:
+            raise FaultError(f"The cause is still there: {problem}")
         elif self._disobeyed:
             raise FaultError("The board still does not echo the command it is sent.")
         if self._fault is not None:
@@ -206,7 +220,7 @@ class Board:
         """Disables at once, without the gate and whatever the state: the last resort of the owner. Never raises."""
         self._mode = Mode.DISABLED if self._port is not None else Mode.LOST
         try:
-            self._write(Command.DISABLE)
+            self._write(Command.DISABLE, self._last_tick)
         except DeviceError:
             self.close()
 
@@ -253,16 +267,17 @@ class Board:
         if self._port is None:
             return
         try:
-            if behind > _STALL and self._mode in _MOVING_MODES:
-                self._resume(behind, now)
+            if behind > _STALL:
+                self._awake = now
+                if self._mode in _MOVING_MODES:
+                    self._resume(behind, now)
             self._watch(now)
-            # What came too late for the last tick must not be taken for the reply to this one.
+            # What came too late for the last tick answers a frame before the one of this tick.
             late = self._read(0.0)
             self._send(now)
-            replies = self._receive()
-            self._judge([*late, *replies], now if replies else now - TICK, now)
+            self._judge([*late, *self._receive()], now)
             if self._mode is Mode.DISABLED and self._sent != Command.DISABLE:
-                self._write(Command.DISABLE)
+                self._write(Command.DISABLE, now)
         except DeviceError as error:
             self._lose(str(error), now)
 
@@ -294,13 +309,13 @@ class Board:
             if self._settled > _SETTLE_TICKS or now - self._stop_began > self._settings.stop_timeout:
                 self._enter(Mode.DISABLED, now)
         if self._mode in _MOVING_MODES and self._advance(now):
-            self._write(Command.MOVE, self._last_line.position, self._gate.velocity, self._gate.opening)
+            self._write(Command.MOVE, now, self._last_line.position, self._gate.velocity, self._gate.opening)
         elif self._mode is Mode.ENABLING:
-            self._write(Command.ENABLE)
+            self._write(Command.ENABLE, now)
         elif self._mode is Mode.HOMING:
-            self._write(self._homing.command())
+            self._write(self._homing.command(), now)
         else:
-            self._write(Command.DISABLE)
+            self._write(Command.DISABLE, now)
 
     def _advance(self, now: float) -> bool:
         """Moves the setpoint by one tick; returns whether it may be sent.
@@ -324,17 +339,27 @@ class Board:
         return broken is None
 
     def _write(
-        self, command: Command, joints: Array | None = None, velocity: Array | None = None, opening: float | None = None
+        self,
+        command: Command,
+        now: float,
+        joints: Array | None = None,
+        velocity: Array | None = None,
+        opening: float | None = None,
     ) -> None:
         if self._port is None:
             return
         gripper, lines = self._gripper.part(opening)
         # Other commands ignore the position. Were one taken for a move, the arm should stay: there is no checksum.
         here = self._reply.position if self._reply is not None else ZEROS
-        position = here if joints is None else _steps(steps_from_rad(joints).tolist())
+        position = _steps(here if joints is None else steps_from_rad(joints).tolist())
         speed = ZEROS if velocity is None else _steps(np.rint(velocity * STEPS_PER_RAD).astype(int).tolist())
-        self._port.write(CommandFrame(command, position, speed, lines=lines, gripper=gripper).pack())
+        frame = CommandFrame(command, position, speed, lines=lines, gripper=gripper)
+        # A gripper must not be told twice to calibrate.
+        copies = 2 if self._backlog.doubtful and gripper.mode == GripperMode.OPERATE else 1
+        self._port.write(frame.pack() * copies)
         self._sent = command
+        for _ in range(copies):
+            self._backlog.send(command, now)
 
     def _receive(self) -> list[StateFrame]:
         # The rest of a reply that comes later than this is found at the beginning of the next tick.
@@ -349,11 +374,14 @@ class Board:
         if self._port is None:
             return []
         frames = self._parser.feed(self._port.read(timeout))
-        return [frame for frame in frames if (frame.check, frame.homed & 0x03, frame.lines & 0x07) == _CONSTANT]
+        replies = [frame for frame in frames if (frame.check, frame.homed & 0x03, frame.lines & 0x07) == _CONSTANT]
+        for reply in replies:
+            self._answered = self._backlog.answer(reply)
+        return replies
 
     # -- reactions -------------------------------------------------------------------------------------------------
 
-    def _judge(self, replies: list[StateFrame], came: float, now: float) -> None:
+    def _judge(self, replies: list[StateFrame], now: float) -> None:
         """Takes note of the replies of a tick and reacts to what they show."""
         for reply in replies:
             if not reply.lines & Line.ESTOP_RELEASED:
@@ -362,18 +390,32 @@ class Board:
             before, reply = self._reply, replies[-1]
             self._repeats = self._repeats + 1 if before is not None and before.position == reply.position else 0
             self._reply = reply
-            self._reply_time = came
+            self._came = now
             self._replies += 1
-            self._disobeyed = 0 if reply.command == self._sent else self._disobeyed + 1
+            obeyed = self._answered is not None and reply.command == self._answered.command
+            self._disobeyed = 0 if obeyed else self._disobeyed + 1
             self._gripper.observe(reply, now)
             self._check_reply(reply, now)
-        elif self._reply is None:
-            if now - self._opened > self._settings.connect_timeout:
-                raise DeviceError(f"Nothing answers on {self._port and self._port.url}: is it a PAROL6, and powered?")
-        elif self._mode is not Mode.DISABLED and now - self._reply_time > self._settings.feedback_timeout:
-            # A disabled arm needs no stopping, and enabling it needs answers.
-            age = f"The board has not answered for {self._settings.feedback_timeout:g} s: is it powered?"
-            self._latch(Fault.FEEDBACK_TIMEOUT, age, now, brake=True)
+        elif self._reply is None and now - self._opened > self._settings.connect_timeout:
+            raise DeviceError(f"Nothing answers on {self._port and self._port.url}: is it a PAROL6, and powered?")
+        # A disabled arm needs no stopping, and enabling it needs answers.
+        if self._reply is not None and self._mode is not Mode.DISABLED and (problem := self._overdue(now)) is not None:
+            self._latch(Fault.FEEDBACK_TIMEOUT, problem, now, brake=True)
+
+    @property
+    def _reply_time(self) -> float:
+        """When the frame was sent that the newest reply answers, in s: what it tells cannot be older."""
+        return -math.inf if self._answered is None else self._answered.moment
+
+    def _overdue(self, now: float) -> str | None:
+        """Returns in words why too little is known of the arm, where that is so."""
+        limit = self._settings.feedback_timeout
+        age = now - max(self._reply_time, self._awake)
+        if age <= limit:
+            return None
+        if now - self._came > limit:
+            return f"The board has not answered for {limit:g} s: is it powered?"
+        return f"The board's answers come {age:.2g} s late, more than {limit:g} s: is the computer or USB overloaded?"
 
     def _check_reply(self, reply: StateFrame, now: float) -> None:
         homed = reply.homed & HOMED_BITS == HOMED_BITS
@@ -421,7 +463,7 @@ class Board:
             missing = ", ".join(self._homing.unsearched)
             if missing:
                 # The board's claim to be homed would outlive this driver; a homing that is ended at once clears it.
-                self._write(Command.HOME)
+                self._write(Command.HOME, now)
                 detail = f"The board did not search the switches of {missing}. Switch its power off and on, home again."
                 self._latch(Fault.HOMING_UNVERIFIED, detail, now)
             else:
@@ -477,5 +519,5 @@ class Board:
 
 
 def _steps(values: Iterable[int]) -> Steps:
-    j1, j2, j3, j4, j5, j6 = values
+    j1, j2, j3, j4, j5, j6 = map(markless, values)
     return j1, j2, j3, j4, j5, j6

@@ -57,7 +57,7 @@ class Fault(StrEnum):
     """A joint is outside its limits."""
 
     FEEDBACK_TIMEOUT = "feedback_timeout"
-    """The board does not answer."""
+    """The board does not answer, or its answers come too late."""
 
     PORT_LOST = "port_lost"
     """The port failed: it was unplugged, or the board lost its power."""
@@ -94,8 +94,9 @@ class BoardSettings:
         reply_timeout: How long a tick waits for the reply in s. The round trip takes about 0.4 ms; what is later is
             read in the next tick. A virtual board in lockstep can be given more.
         connect_timeout: How long a newly opened port may stay silent in s.
-        feedback_timeout: Age of the last reply in s at which the arm is stopped: ten ticks, far above what a busy
-            computer loses, and less than 0.1 rad of travel for the base joint.
+        feedback_timeout: Age of what is known of the arm in s at which it is stopped, as no reply comes or those that
+            come are late; so old may an emergency stop be when it is seen. Ten ticks are far above what a busy computer
+            loses, and less than 0.1 rad of travel for the base joint.
         hold_after: Time without an action in s after which the arm brakes: several steps of any control rate above
             10 Hz, and short against what a person can react to.
         disable_after: Time without an action in s after which the arm is disabled: whoever steers it has hung.
@@ -139,8 +140,8 @@ class BoardState:
     """What is known of the arm.
 
     Attributes:
-        time: Moment of the last valid reply in s on the driver's clock (``time.monotonic()`` on the real arm);
-            -inf before the first.
+        time: Moment in s on the driver's clock (``time.monotonic()`` on the real arm) at which the frame was sent that
+            the newest reply answers, so that nothing here is older; -inf before the first reply.
         joints: Joint angles that the board reported in rad, shape (6,).
         velocity: Speeds that it runs the joints at in rad/s, shape (6,).
         opening: Opening of the gripper, 0 closed to 1 open; an air gripper's is what it was told.

@@ -51,6 +51,9 @@ D405_COLOUR = Intrinsics(640, 480, 431.17, 429.98, 317.47, 237.27)
 """The wrist camera of the simulation: the colour stream of a D405."""
 
 
+_DEPTH_UNIT = 1e-4  # m
+
+
 class Framing:
     """Cuts the view of a reference camera out of the pictures of another one.
 
@@ -63,14 +66,22 @@ class Framing:
             reads 0, so that the rest stays where it belongs.
     """
 
-    def __init__(self, intrinsics: Intrinsics, reference: Intrinsics, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        intrinsics: Intrinsics,
+        reference: Intrinsics,
+        image_size: tuple[int, int],
+        depth_range: tuple[float, float] = (0.0, math.inf),
+    ) -> None:
         """Computes the window.
 
         Args:
             intrinsics: The camera whose pictures come.
             reference: The camera whose view is wanted: the largest centred part of its picture of the wanted shape.
             image_size: Height and width of the result in px.
+            depth_range: What the reference measures in m; what is nearer or farther reads 0, though the camera sees it.
         """
+        self._near, self._far = (round(min(edge, 65535 * _DEPTH_UNIT) / _DEPTH_UNIT) for edge in depth_range)
         self._height, self._width = image_size
         aspect = self._width / self._height
         crop_width = min(float(reference.width), aspect * reference.height)
@@ -105,11 +116,12 @@ class Framing:
         return np.array(image)
 
     def depth(self, depth: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """Returns the view of a depth picture, shape (H, W), in the wanted size, shape (H', W', 1)."""
+        """Returns the view of a depth picture in 0.1 mm, shape (H, W), in the wanted size, shape (H', W', 1)."""
         # Between a near and a far thing there is nothing: distances are picked, never averaged.
         view = depth[self._rows[:, None], self._columns]
         view[self._row_outside] = 0
         view[:, self._column_outside] = 0
+        view[(view < self._near) | (view > self._far)] = 0
         return view[..., None]
 
 

@@ -114,12 +114,13 @@ class SerialPort:
         url: What was opened.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, write_timeout: float = WRITE_TIMEOUT) -> None:
         """Opens the port.
 
         Args:
             url: A device such as ``/dev/ttyACM0`` or ``COM5``, a pseudo-terminal, or a pyserial URL such as
                 ``socket://127.0.0.1:5000``.
+            write_timeout: Time in s within which the other end has to take what is written.
 
         Raises:
             DeviceError: It is not there, in use, not permitted or no serial port.
@@ -129,7 +130,7 @@ class SerialPort:
         serial = _pyserial()
         try:
             self._serial = serial.serial_for_url(
-                url, baudrate=BAUD_RATE, exclusive=True, timeout=0, write_timeout=WRITE_TIMEOUT
+                url, baudrate=BAUD_RATE, exclusive=True, timeout=0, write_timeout=write_timeout
             )
         except _FAILURES as error:
             raise DeviceError(_why_not_open(url, error)) from error
@@ -145,7 +146,7 @@ class SerialPort:
         """Sends bytes in one write.
 
         Raises:
-            DeviceError: The device is lost, or takes no data for ``WRITE_TIMEOUT``.
+            DeviceError: The device is lost, or takes no data in time.
         """
         with self._failures():
             self._serial.write(data)
@@ -190,7 +191,8 @@ class SerialPort:
             yield
         except _pyserial().SerialTimeoutException as error:
             raise DeviceError(
-                f"The device on {self.url!r} has taken no data for {WRITE_TIMEOUT} s: it hangs, or is no PAROL6."
+                f"The device on {self.url!r} has taken no data for {self._serial.write_timeout} s: it hangs, or is no "
+                "PAROL6."
             ) from error
         except _FAILURES as error:
             raise DeviceError(

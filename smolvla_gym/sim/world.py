@@ -13,6 +13,7 @@ from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
     CAMERA_RESOLUTION,
+    DEPTH_RANGES,
     GRIPPER_PREFIX,
     OVERVIEW,
     PARKING,
@@ -29,9 +30,6 @@ LINK_PERIOD = 0.01
 
 DEPTH_UNIT = 1e-4
 """The D405's unit of depth in m."""
-
-DEPTH_RANGE = (0.07, 0.50)
-"""The D405's range in m; what is nearer or farther reads 0."""
 
 _VIDEO_SIZE = (480, 640)
 
@@ -268,7 +266,7 @@ class World:
             pixels, distance = self._eyes.render(self.data, name, self._image_size, depth=self._depth)
             observed.pixels[name] = pixels
             if distance is not None:
-                near, far = DEPTH_RANGE
+                near, far = DEPTH_RANGES[name]
                 distance = np.where((distance >= near) & (distance <= far), distance, 0.0)
                 observed.depth[name] = np.rint(distance / DEPTH_UNIT).astype(np.uint16)[..., None]
         return observed

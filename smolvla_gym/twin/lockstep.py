@@ -9,6 +9,9 @@ from smolvla_gym.twin.board import VirtualBoard
 
 _ANSWER = 0.05  # s of real time in which the bytes are through the pseudo-terminal
 
+WRITE_TIMEOUT = 10.0
+"""Real time in s that a write may take: a computer that is busy elsewhere is no device that hangs."""
+
 
 class LockstepClock:
     """Simulated time. Waiting for a moment is what makes everything else happen until then."""

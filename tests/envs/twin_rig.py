@@ -86,7 +86,7 @@ class Tap:
     def strokes(self) -> list[np.ndarray]:
         """What was sent as one motion each: positions and speeds in rad and rad/s, shape (n, 2, 6)."""
         runs: list[list[CommandFrame]] = [[]]
-        for _, frame in list(self.frames):
+        for _, frame in dict.fromkeys(self.frames):  # a copy that comes at the same moment moves nothing
             if frame.command == Command.MOVE:
                 runs[-1].append(frame)
             elif runs[-1]:

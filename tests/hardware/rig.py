@@ -9,13 +9,14 @@ import numpy as np
 from smolvla_gym.hardware.board import Board
 from smolvla_gym.hardware.board_state import TICK, BoardSettings, BoardState, Mode
 from smolvla_gym.hardware.port import SerialPort
-from smolvla_gym.hardware.protocol import CommandFrame
+from smolvla_gym.hardware.protocol import COMMAND_LENGTH, CommandFrame
 from smolvla_gym.parol6 import HOME, STEPS_PER_RAD, rad_from_steps, steps_from_rad
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.twin.board import VirtualBoard
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import SSG48, NoGripper, make_gripper
+from smolvla_gym.twin.lockstep import WRITE_TIMEOUT
 
 POSE = np.array([0.0, -1.5, 3.1, 0.1, -0.2, 3.0])
 
@@ -120,11 +121,12 @@ class _Port:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._port = SerialPort(rig.virtual.path)
+        self._port = SerialPort(rig.virtual.path, write_timeout=WRITE_TIMEOUT)
         self.url = self._port.url
 
     def write(self, data: bytes) -> None:
-        self._rig.frames.append((self._rig.now, CommandFrame.unpack(data)))
+        for begin in range(0, len(data), COMMAND_LENGTH):
+            self._rig.frames.append((self._rig.now, CommandFrame.unpack(data[begin : begin + COMMAND_LENGTH])))
         self._port.write(data)
         self._rig.virtual.service()
 

@@ -99,6 +99,14 @@ def test_what_is_not_seen_is_filled_without_moving_the_rest():
     assert depth[120, 160] == 1234
 
 
+def test_what_the_reference_would_not_measure_reads_0():
+    depth = np.zeros((480, 640), np.uint16)
+    depth[240, 300:306] = seen = [1, 699, 700, 5000, 5001, 65535]
+    cut = Framing(D405_COLOUR, D405_COLOUR, (480, 640), (0.07, 0.5)).depth(depth)
+    assert cut[240, 300:306, 0].tolist() == [0, 0, 700, 5000, 0, 0]
+    assert Framing(D405_COLOUR, D405_COLOUR, (480, 640)).depth(depth)[240, 300:306, 0].tolist() == seen
+
+
 def test_the_wider_picture_of_a_d405_gives_the_view_of_the_narrow_one():
     # Its 640x480 colour pictures are the middle of its 848x480 ones.
     wide = Intrinsics(848, 480, 431.17, 429.98, 421.47, 237.27)
