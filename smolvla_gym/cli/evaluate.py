@@ -168,9 +168,9 @@ def _print_table(rows: list[dict[str, Any]], out: Path) -> None:
 
     from smolvla_gym.evaluation.comparison import COLUMNS, LEGEND, cells
 
-    table = Table(*COLUMNS, box=box.SIMPLE_HEAD)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, name in enumerate(COLUMNS):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*cells(row))
     console = Console(highlight=False)
