@@ -1,0 +1,1 @@
+"""A policy on one machine, the arm on another: a server, and a policy that asks it."""
