@@ -113,5 +113,9 @@ class PolicyConnectionError(SmolVLAGymError, ConnectionError):
     """A policy that runs elsewhere cannot be reached at the moment."""
 
 
+class PolicyServerError(SmolVLAGymError, ConnectionError):
+    """A policy server of another kind or version, or one that lets this client not in. Asking again does not help."""
+
+
 class RecordingError(SmolVLAGymError, OSError):
     """A video or summary could not be written. Nothing half-written is left under its final name."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from smolvla_gym.agent.policy import ChunkPolicy as ChunkPolicy
     from smolvla_gym.agent.policy import ChunkRequest as ChunkRequest
     from smolvla_gym.agent.policy import PolicyCard as PolicyCard
+    from smolvla_gym.agent.remote.client import RemotePolicy as RemotePolicy
+    from smolvla_gym.agent.remote.server import PolicyServer as PolicyServer
     from smolvla_gym.agent.smolvla import SmolVLAAgent as SmolVLAAgent
 
 _HOMES = {
@@ -25,6 +27,8 @@ _HOMES = {
     "ChunkRequest": "smolvla_gym.agent.policy",
     "LocalPolicy": "smolvla_gym.agent.local_policy",
     "PolicyCard": "smolvla_gym.agent.policy",
+    "PolicyServer": "smolvla_gym.agent.remote.server",
+    "RemotePolicy": "smolvla_gym.agent.remote.client",
     "SmolVLAAgent": "smolvla_gym.agent.smolvla",
     "bundled_checkpoint": "smolvla_gym.agent.checkpoint",
     "load_checkpoint": "smolvla_gym.agent.checkpoint",
@@ -39,6 +43,8 @@ __all__ = [
     "ChunkRequest",
     "LocalPolicy",
     "PolicyCard",
+    "PolicyServer",
+    "RemotePolicy",
     "SmolVLAAgent",
     "bundled_checkpoint",
     "load_checkpoint",

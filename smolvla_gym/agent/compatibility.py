@@ -152,16 +152,29 @@ def planned_cameras(spec: CheckpointSpec, camera_map: Mapping[str, str] | None =
     Raises:
         PolicyMismatchError: ``camera_map`` names a camera that the policy does not have.
     """
-    given = dict(camera_map or {})
-    unknown = [name for name in given if name not in spec.cameras]
+    renamed = spec.renamed_cameras
+    return map_cameras(spec.directory, {name: renamed.get(name, name) for name in spec.cameras}, camera_map)
+
+
+def map_cameras(policy: object, usual: Mapping[str, str], camera_map: Mapping[str, str] | None) -> dict[str, str]:
+    """Returns the env camera for each of a policy's.
+
+    Args:
+        policy: What it is called.
+        usual: Its cameras, and the env's that it looks through unless it is told otherwise.
+        camera_map: What it is told.
+
+    Raises:
+        PolicyMismatchError: ``camera_map`` names a camera that the policy does not have.
+    """
+    unknown = [name for name in camera_map or {} if name not in usual]
     if unknown:
         raise PolicyMismatchError(
-            f"camera_map names {', '.join(map(repr, unknown))}, and the policy in {spec.directory} has the cameras "
-            f"{', '.join(map(repr, spec.cameras))}. It maps the policy's names to the env's: "
-            f"camera_map={{{next(iter(spec.cameras))!r}: 'wrist'}}."
+            f"camera_map names {', '.join(map(repr, unknown))}, and the policy {str(policy)!r} has the cameras "
+            f"{', '.join(map(repr, usual))}. It maps the policy's names to the env's: "
+            f"camera_map={{{next(iter(usual))!r}: 'wrist'}}."
         )
-    renamed = spec.renamed_cameras
-    return {name: given.get(name, renamed.get(name, name)) for name in spec.cameras}
+    return {**usual, **(camera_map or {})}
 
 
 def check_fit(card: PolicyCard, pictures: Mapping[str, tuple[int, ...]], state: tuple[int, ...] | None) -> None:

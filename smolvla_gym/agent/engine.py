@@ -121,6 +121,7 @@ class ChunkEngine:
         self._pending: Future[Chunk] | None = None
         self._asked_step = self._asked_at = 0
         self._asked_time: float | None = None  # of the first request that was not answered yet
+        self._lost: PolicyConnectionError | None = None  # why the latest of them has to be made again
         self._last: Array | None = None
         self._fresh = False  # the next action is the first one of a chunk
         self.statistics = AgentStatistics()
@@ -143,7 +144,7 @@ class ChunkEngine:
                     self._wait()
                 self._take()
         except BaseException:
-            self._pending, self._asked_time = None, None
+            self._pending, self._asked_time, self._lost = None, None, None
             self._queue.clear()
             raise
         return self._next(observation)
@@ -198,10 +199,11 @@ class ChunkEngine:
         error = pending.exception()
         if isinstance(error, PolicyConnectionError) and self._left() > 0.0:
             self.statistics.retries += 1
+            self._lost = error
             return
         if error is not None:
             raise _explain(error)
-        self._asked_time = None
+        self._asked_time, self._lost = None, None
         chunk = pending.result()
         steps = self._options.n_action_steps
         border = len(self._queue) > 0 or self.statistics.chunks > 0
@@ -220,7 +222,9 @@ class ChunkEngine:
         assert self._asked_time is not None
         return self._asked_time + self._options.timeout_s - time.monotonic()
 
-    def _too_late(self) -> InferenceTimeoutError:
+    def _too_late(self) -> InferenceTimeoutError | PolicyConnectionError:
+        if self._lost is not None:
+            return PolicyConnectionError(f"{self._lost} For {self._options.timeout_s:g} s there was no chunk.")
         return InferenceTimeoutError(
             f"The policy {self._card.name!r} gave no chunk within {self._options.timeout_s:g} s. The arm holds. Is its "
             "device busy or hung? A policy that is that slow needs a larger timeout_s."

@@ -14,7 +14,7 @@ from smolvla_gym.agent.engine import ChunkEngine, EngineOptions
 from smolvla_gym.agent.pipelines import Lockstep, Pipeline, RealTime, check_latency
 from smolvla_gym.agent.policy import Array, ChunkPolicy, Observation
 from smolvla_gym.agent.statistics import AgentStatistics
-from smolvla_gym.errors import OptionError, PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.errors import MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError
 
 _WARM_UP_TIMEOUT: Final = 120.0
 """How long the first chunk may take in s: it loads kernels, and may compile them."""
@@ -126,6 +126,42 @@ class SmolVLAAgent:
         checkpoint = load_checkpoint(path_or_repo, device=device, dtype=dtype, vlm=vlm, revision=revision)
         policy = LocalPolicy(checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo))
         return cls(policy, **options)
+
+    @classmethod
+    def connect(
+        cls,
+        address: str,
+        *,
+        token: str | None = None,
+        camera_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Takes a policy that runs elsewhere, as ``smolvla-gym serve`` does it. Neither torch nor lerobot is needed.
+
+        Args:
+            address: ``"host:port"`` or ``"ws://host:port"``.
+            token: What the server wants to be told; ``None``: that of the environment variable
+                ``SMOLVLA_GYM_TOKEN``, if it is set.
+            camera_map: Env camera by policy camera, for those whose names differ.
+            **options: Those of :meth:`from_pretrained`, from ``mode`` on.
+
+        Raises:
+            OptionError: An option has a value that is not allowed.
+            PolicyConnectionError: There is no server, or it cannot be reached.
+            PolicyServerError: It is of another kind or version, or wants another token.
+            PolicyMismatchError: Its policy is for another arm, or does not have the cameras of ``camera_map``.
+            MissingExtraError: websockets or msgpack is not installed.
+        """
+        try:
+            from smolvla_gym.agent.remote.client import RemotePolicy
+        except ImportError as err:
+            raise MissingExtraError("A policy that runs elsewhere", "remote", err) from err
+        policy = RemotePolicy(address, token=token, camera_map=camera_map, timeout_s=options.get("timeout_s", 10.0))
+        try:
+            return cls(policy, **options)
+        except BaseException:
+            policy.close()
+            raise
 
     @property
     def name(self) -> str:

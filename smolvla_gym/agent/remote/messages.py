@@ -1,0 +1,211 @@
+"""What a policy server and its clients say to each other: a description, then requests and answers.
+
+The server speaks first. Errors are texts, everything else is a map; the names are openpi's where it has any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from smolvla_gym.agent.compatibility import WIDTH, check_fit
+from smolvla_gym.agent.policy import Array, Chunk, ChunkRequest, PolicyCard
+from smolvla_gym.agent.remote.wire import MAX_MESSAGE_BYTES, WireError, decode, encode
+from smolvla_gym.errors import PolicyMismatchError
+from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
+
+PROTOCOL: Final = "smolvla-gym"
+VERSION: Final = 1
+"""Goes up with each change that makes an older client or server misunderstand a newer one."""
+
+ACTION_UNITS: Final = (*("rad",) * NUM_JOINTS, "0..1")
+"""Units of the seven components of an action; the gripper's opening has none."""
+
+_SAME_RELEASE: Final = "Install the same release of smolvla-gym on both sides."
+_MAX_SIZE: Final = 4096
+
+
+def write_description(card: PolicyCard) -> bytes:
+    """Returns the first message of a server: what it serves.
+
+    Args:
+        card: The policy's.
+    """
+    policy = {**vars(card), "cameras": dict(card.cameras), "camera_map": dict(card.camera_map)}
+    names = {"action_names": ACTION_NAMES, "action_units": ACTION_UNITS}
+    return encode({"protocol": PROTOCOL, "version": VERSION, "policy": policy, **names})
+
+
+def read_description(data: bytes | str) -> PolicyCard:
+    """Returns the card of the policy that a server serves.
+
+    Raises:
+        WireError: It is no server of ours, or one of another version.
+        PolicyMismatchError: Its policy is for another arm.
+    """
+    message = decode(data)
+    if message.get("protocol") != PROTOCOL:
+        raise WireError("it does not introduce itself as one of `smolvla-gym serve`")
+    if message.get("version") != VERSION:
+        raise WireError(
+            f"it speaks version {message.get('version')!r} of the protocol, and this client {VERSION}. {_SAME_RELEASE}"
+        )
+    names, units = message.get("action_names"), message.get("action_units")
+    if names != list(ACTION_NAMES) or units != list(ACTION_UNITS):
+        raise PolicyMismatchError(
+            f"The server's policy gives the actions {names} in {units}, and this arm takes {list(ACTION_NAMES)} in "
+            f"{list(ACTION_UNITS)}. Serve a policy that was trained for this arm."
+        )
+    try:
+        return _read_card(message["policy"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WireError(
+            f"it does not describe its policy ({type(error).__name__}: {error}). {_SAME_RELEASE}"
+        ) from error
+
+
+def write_request(request: ChunkRequest, card: PolicyCard) -> bytes:
+    """Returns a request for a chunk.
+
+    Args:
+        request: The request.
+        card: The policy's. Only what it looks at is sent, under its own names.
+
+    Raises:
+        PolicyMismatchError: The observation is too large for a message.
+        WireError: It holds what cannot be sent.
+    """
+    pixels = request.observation["pixels"]
+    message: dict[str, Any] = {
+        "version": VERSION,
+        "prompt": request.instruction,
+        "state": np.asarray(request.observation["agent_pos"], dtype=np.float32),
+        "images": {ours: np.asarray(pixels[theirs]) for ours, theirs in card.camera_map.items()},
+        "noise": request.noise,
+    }
+    if request.leftover is not None:
+        message |= {"leftover": request.leftover, "delay": request.delay}
+    data = encode(message)
+    if len(data) > MAX_MESSAGE_BYTES:
+        height, width = next(iter(card.cameras.values()))
+        raise PolicyMismatchError(
+            f"The pictures of this env make a request of {len(data)} bytes, and a policy server takes "
+            f"{MAX_MESSAGE_BYTES}. Make the env with gym.make(..., image_size=({height}, {width}))."
+        )
+    return data
+
+
+def read_request(data: bytes | str, card: PolicyCard, draw_noise: Callable[[], Array]) -> ChunkRequest:
+    """Returns the request for a chunk that a message holds.
+
+    Args:
+        data: The message.
+        card: The policy's.
+        draw_noise: Makes noise of the policy's shape, for a client that sends none, as openpi's.
+
+    Raises:
+        WireError: The message is no request.
+        PolicyMismatchError: The observation is not what the policy needs.
+    """
+    message = decode(data)
+    version = message.get("version", VERSION)
+    if version != VERSION:
+        raise WireError(
+            f"the client speaks version {version!r} of the protocol, and this server {VERSION}. {_SAME_RELEASE}"
+        )
+    prompt = message.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise WireError("'prompt' has to be a text that says what to do")
+    images = message.get("images")
+    pixels: dict[str, Any] = {}
+    for ours, theirs in card.camera_map.items():
+        picture = images.get(ours) if isinstance(images, dict) else None
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+            raise WireError(f"'images' has to be a map with a picture, an array of uint8, for each of {_names(card)}")
+        pixels[theirs] = picture
+    state = _read_floats(message, "state")
+    check_fit(card, {name: picture.shape for name, picture in pixels.items()}, state.shape)
+    noise = _read_floats(message, "noise") if message.get("noise") is not None else draw_noise()
+    if noise.shape != (card.chunk_size, card.noise_width):
+        raise WireError(f"'noise' has the shape {noise.shape}, not {(card.chunk_size, card.noise_width)}")
+    leftover, delay = None, message.get("delay", 0)
+    if message.get("leftover") is not None:
+        leftover = _read_floats(message, "leftover")
+        if leftover.ndim != 2 or leftover.shape[1] != WIDTH or len(leftover) > card.chunk_size:
+            raise WireError(f"'leftover' has the shape {leftover.shape}, not (up to {card.chunk_size}, {WIDTH})")
+    longest = 0 if leftover is None else len(leftover)
+    if type(delay) is not int or not 0 <= delay <= longest:
+        raise WireError(f"'delay' is {delay!r}, not a whole number from 0 to {longest}, the length of 'leftover'")
+    return ChunkRequest({"pixels": pixels, "agent_pos": state}, prompt, noise, leftover, delay)
+
+
+def write_answer(chunk: Chunk, timing: Mapping[str, float]) -> bytes:
+    """Returns the answer to a request.
+
+    Args:
+        chunk: The chunk.
+        timing: How long what took, in ms.
+    """
+    return encode({"actions": chunk.actions, "latent": chunk.latent, "server_timing": dict(timing)})
+
+
+def read_answer(data: bytes, card: PolicyCard) -> tuple[Chunk, dict[str, float]]:
+    """Returns the chunk and the server's timing in ms that a message holds.
+
+    Raises:
+        WireError: The message is no answer.
+    """
+    message = decode(data)
+    actions, latent = _read_floats(message, "actions"), _read_floats(message, "latent")
+    if actions.shape != (card.chunk_size, WIDTH) or latent.shape != actions.shape:
+        raise WireError(f"the chunk has the shape {actions.shape} {latent.shape}, not {(card.chunk_size, WIDTH)}")
+    timing = message.get("server_timing")
+    if not isinstance(timing, dict) or not all(isinstance(value, float) for value in timing.values()):
+        raise WireError("'server_timing' has to be a map of times in ms")
+    return Chunk(actions, latent), timing
+
+
+def _read_floats(message: Mapping[str, Any], key: str) -> Array:
+    value = message.get(key)
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        raise WireError(f"{key!r} has to be an array of floats")
+    return value.astype(np.float32, copy=False)
+
+
+def _read_card(fields: Mapping[str, Any]) -> PolicyCard:
+    cameras = {
+        _text(name): (_whole(height, _MAX_SIZE), _whole(width, _MAX_SIZE))
+        for name, (height, width) in fields["cameras"].items()
+    }
+    camera_map = {_text(ours): _text(theirs) for ours, theirs in fields["camera_map"].items()}
+    if not cameras or cameras.keys() != camera_map.keys():
+        raise ValueError(f"cameras {list(cameras)} with a map of {list(camera_map)}")
+    chunk_size = _whole(fields["chunk_size"], _MAX_SIZE)
+    return PolicyCard(
+        name=_text(fields["name"]),
+        cameras=cameras,
+        camera_map=camera_map,
+        chunk_size=chunk_size,
+        n_action_steps=_whole(fields["n_action_steps"], chunk_size),
+        num_steps=_whole(fields["num_steps"], _MAX_SIZE),
+        noise_width=_whole(fields["noise_width"], _MAX_SIZE),
+        device=_text(fields["device"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _whole(value: Any, high: int) -> int:
+    if type(value) is not int or not 1 <= value <= high:
+        raise ValueError(f"{value!r} is no whole number from 1 to {high}")
+    return value
+
+
+def _names(card: PolicyCard) -> str:
+    return ", ".join(map(repr, card.cameras))
