@@ -98,8 +98,8 @@ def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:
         cameras = {name: list(size) for name, size in card.cameras.items()}
         print(json.dumps({"address": address, "policy": card.name, "device": card.device, "cameras": cameras}))
     else:
-        cameras = ", ".join(f"{name} {height}x{width}" for name, (height, width) in card.cameras.items())
-        print(f"{address} serves the policy {card.name} on {card.device}; cameras: {cameras}")
+        sizes = ", ".join(f"{name} {height}x{width}" for name, (height, width) in card.cameras.items())
+        print(f"{address} serves the policy {card.name} on {card.device}; cameras: {sizes}")
         print("smolvla-gym: Ctrl-C ends it", file=sys.stderr)
     sys.stdout.flush()
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,11 @@ def test_it_serves_and_ends_cleanly(observation, tmp_path, number):
                 agent.reset("pick up the red cube", seed=1)
             for _ in range(3):
                 assert remote.act(observation).tobytes() == local.act(observation).tobytes()
-            process.send_signal(number)  # it ends although a client is there
+            # It ends although a client asks all the time.
+            threading.Timer(1.0, process.send_signal, [number]).start()
+            while not remote.statistics.retries:
+                remote.reset("pick up the red cube")
+                remote.act(observation)
             out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 128 + number
     assert out == ""

@@ -41,8 +41,8 @@ _CLOSE_TIMEOUT: Final = 1.0
 """How long in s the end waits for a client to say goodbye."""
 
 _CHUNK_TIMEOUT: Final = 3.0
-"""How long in s the end waits for the chunk that is being computed. An interpreter that ends while a thread is in torch,
-or while it drops the policy, aborts the process."""
+"""How long in s the end waits for the chunk that is being computed. A process whose interpreter ends while a thread is
+in torch aborts."""
 
 _MAX_ERROR: Final = 2000
 """Characters of an error that a client is told."""

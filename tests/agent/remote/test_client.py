@@ -50,6 +50,27 @@ print(agent.statistics.chunks, {{"torch", "lerobot", "transformers", "cv2", "muj
     assert done.stdout == "1 set()\n", done.stderr
 
 
+@pytest.mark.parametrize("module", ["msgpack", "websockets"])
+def test_without_its_packages_it_says_which_extra_has_them(module):
+    code = f"""
+import sys
+
+sys.modules[{module!r}] = None
+from smolvla_gym import SmolVLAAgent
+from smolvla_gym.cli.main import main
+
+try:
+    SmolVLAAgent.connect("127.0.0.1:1")
+except ImportError as error:
+    print(error)
+sys.exit(main(["serve"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 1
+    for printed in (done.stdout, done.stderr):
+        assert "pip install 'smolvla-gym[remote]'" in printed
+
+
 def test_the_agent_takes_its_options_and_checks_the_env(server):
     with contextlib.closing(SmolVLAAgent.connect(server.address, n_action_steps=3)) as agent:
         assert (agent.name, agent.device, agent.n_action_steps) == ("wave", "cpu", 3)

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from smolvla_gym.agent import PolicyServer, RemotePolicy
 from smolvla_gym.agent.policy import PolicyCard
+from smolvla_gym.agent.remote import server as server_module
 from smolvla_gym.agent.remote.wire import MAX_MESSAGE_BYTES, decode, encode
 from smolvla_gym.errors import (
     ActionError,
@@ -243,10 +244,21 @@ def test_the_request_of_a_client_that_left_is_not_computed(wave, server):
         assert wave.count == before + 2
 
 
-def test_the_end_waits_for_no_policy(wave):
+def test_the_end_waits_for_no_policy_that_hangs(wave, monkeypatch):
+    monkeypatch.setattr(server_module, "_CHUNK_TIMEOUT", 0.1)
     with serving(wave) as server, contextlib.closing(RemotePolicy(server.address)) as remote:
         wave.free.clear()
         threading.Timer(0.2, server.close).start()
         with pytest.raises(PolicyConnectionError, match="was lost"):
             remote.infer(make_request())
     wave.free.set()
+
+
+def test_otherwise_it_waits_for_the_chunk_that_is_being_computed(wave):
+    wave.delay_s = 0.5
+    before = set(threading.enumerate())
+    with serving(wave) as server, contextlib.closing(RemotePolicy(server.address)) as remote:
+        threading.Timer(0.1, server.close).start()
+        with pytest.raises(PolicyConnectionError, match="was lost"):
+            remote.infer(make_request())
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "inference"]
