@@ -30,6 +30,7 @@ from smolvla_gym.hardware.protocol import (
     StateFrame,
     StateParser,
     Steps,
+    markless,
 )
 from smolvla_gym.parol6 import (
     JOINT_NAMES,
@@ -350,7 +351,7 @@ class Board:
         gripper, lines = self._gripper.part(opening)
         # Other commands ignore the position. Were one taken for a move, the arm should stay: there is no checksum.
         here = self._reply.position if self._reply is not None else ZEROS
-        position = here if joints is None else _steps(steps_from_rad(joints).tolist())
+        position = _steps(here if joints is None else steps_from_rad(joints).tolist())
         speed = ZEROS if velocity is None else _steps(np.rint(velocity * STEPS_PER_RAD).astype(int).tolist())
         frame = CommandFrame(command, position, speed, lines=lines, gripper=gripper)
         # A gripper must not be told twice to calibrate.
@@ -518,5 +519,5 @@ class Board:
 
 
 def _steps(values: Iterable[int]) -> Steps:
-    j1, j2, j3, j4, j5, j6 = values
+    j1, j2, j3, j4, j5, j6 = map(markless, values)
     return j1, j2, j3, j4, j5, j6

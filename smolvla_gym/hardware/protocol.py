@@ -347,6 +347,16 @@ class CommandParser(FrameParser[CommandFrame]):
         super().__init__(CommandFrame.unpack, COMMAND_LENGTH)
 
 
+def markless(count: int) -> int:
+    """Returns a count, or the one below it where its last byte would be FF.
+
+    A board that has lost its place, as a frame was cut off, takes any three FF for the beginning of the next one. A -1
+    will do, and where a 0 follows, which it takes for the length, it is deaf until its power is switched off. Counts of
+    which none ends with FF have no three in a row, and a microstep more or less is nothing.
+    """
+    return count - (count & 0xFF == 0xFF)
+
+
 def wrap24(value: int) -> int:
     """Wraps a count into signed 24 bits, as the firmware's report does."""
     return (value + 0x800000 & 0xFFFFFF) - 0x800000
