@@ -96,17 +96,17 @@ class Tap:
     def check_limits(self) -> int:
         """Makes sure that nothing outside the limits was commanded; returns how many setpoints were."""
         assert {frame.command for _, frame in self.frames} <= _ALLOWED
-        step = 1 / STEPS_PER_RAD  # positions and speeds are rounded to whole steps
+        step = 1 / STEPS_PER_RAD  # positions and speeds are whole steps, and none that would end with FF
         strokes = self.strokes()
         for stroke in strokes:
             position, speed = stroke[:, 0], stroke[:, 1]
             assert (position >= JOINT_LOWER - step).all()
             assert (position <= JOINT_UPPER + step).all()
-            assert (np.abs(speed) <= 1.001 * MAX_SPEED + step).all()
+            assert (np.abs(speed) <= 1.001 * MAX_SPEED + 2 * step).all()
             # It begins at rest.
             position = np.concatenate([position[:1], position[:1], position])
-            assert (np.abs(np.diff(position, axis=0)) <= 1.001 * MAX_SPEED * TICK + step).all()
-            assert (np.abs(np.diff(position, 2, axis=0)) <= 1.05 * MAX_ACCELERATION * TICK**2 + 2 * step).all()
+            assert (np.abs(np.diff(position, axis=0)) <= 1.001 * MAX_SPEED * TICK + 2 * step).all()
+            assert (np.abs(np.diff(position, 2, axis=0)) <= 1.05 * MAX_ACCELERATION * TICK**2 + 4 * step).all()
         return sum(map(len, strokes))
 
 

@@ -102,8 +102,8 @@ def test_setpoints_are_the_gates_half_a_tick_ahead(rig):
         rig.tick()
         sent.append(rig.frames[-1][1])
         gate.advance(TICK if k else TICK / 2 + 0.002)
-        np.testing.assert_allclose(sent[-1].position, gate.position * STEPS_PER_RAD, atol=0.51)
-        np.testing.assert_allclose(sent[-1].speed, gate.velocity * STEPS_PER_RAD, atol=0.51)
+        np.testing.assert_allclose(sent[-1].position, gate.position * STEPS_PER_RAD, atol=1.51)
+        np.testing.assert_allclose(sent[-1].speed, gate.velocity * STEPS_PER_RAD, atol=1.51)
 
 
 def test_the_arm_arrives(rig):
@@ -158,13 +158,13 @@ def test_nothing_outside_the_limits_is_ever_sent(make_rig, seed):
     moves = [frame for _, frame in rig.frames if frame.command == Command.MOVE]
     assert len(moves) >= 2000
     position = np.array([moves[0].position] * 2 + [frame.position for frame in moves]) / STEPS_PER_RAD
-    step = 1 / STEPS_PER_RAD  # positions are rounded to whole steps
+    step = 1 / STEPS_PER_RAD  # positions are rounded to whole steps, and those that would end with FF to the one below
     assert (position >= JOINT_LOWER - step / 2 - 1e-9).all()
     assert (position <= JOINT_UPPER + step / 2 + 1e-9).all()
-    assert (np.abs(np.diff(position, axis=0)) <= 1.001 * MAX_SPEED * TICK + step).all()
-    assert (np.abs(np.diff(position, 2, axis=0)) <= 1.05 * MAX_ACCELERATION * TICK**2 + 2 * step).all()
+    assert (np.abs(np.diff(position, axis=0)) <= 1.001 * MAX_SPEED * TICK + 2 * step).all()
+    assert (np.abs(np.diff(position, 2, axis=0)) <= 1.05 * MAX_ACCELERATION * TICK**2 + 4 * step).all()
     speed = np.array([frame.speed for frame in moves]) / STEPS_PER_RAD
-    assert (np.abs(speed) <= 1.001 * MAX_SPEED + step).all()
+    assert (np.abs(speed) <= 1.001 * MAX_SPEED + 2 * step).all()
     assert np.abs(np.diff(position, axis=0)).max() > 0.5 * (MAX_SPEED * TICK).min()  # it did move
 
 
