@@ -105,8 +105,8 @@ def load_checkpoint(
             less time.
         vlm: Folder or repository of the VLM's configuration and tokenizer, for a checkpoint without its own.
         revision: Branch, tag or commit of a repository.
-        compile_mode: A mode of ``torch.compile``, such as ``"default"``; the first chunks then take minutes. ``None``
-            does not compile, whatever the checkpoint says.
+        compile_mode: A mode of ``torch.compile``, such as ``"default"``; the first chunk then takes minutes, and
+            LeRobot allows TF32 in the whole program. ``None`` does not compile, whatever the checkpoint says.
 
     Raises:
         CheckpointError: It is absent, cannot be downloaded, or is broken.

@@ -144,8 +144,9 @@ def run_variant(
         progress: Called in this process, while the other one works.
 
     Raises:
-        SmolVLAGymError: What loading and measuring raised there; its notes have what was printed last.
-        InferenceError: The process was killed, for example for want of memory.
+        SmolVLAGymError: What loading raised there.
+        InferenceError: Measuring failed, or the process was killed, for example for want of memory; the notes have
+            what it printed last.
     """
     # A fork of a process that has used torch's threads or a GPU is broken.
     context = multiprocessing.get_context("spawn")
@@ -173,7 +174,7 @@ def run_variant(
             )
             _add_lines(killed, log)
             raise killed from None
-        except SmolVLAGymError as error:
+        except InferenceError as error:
             _add_lines(error, log)
             raise
         finally:
@@ -183,7 +184,8 @@ def run_variant(
 
 
 def _add_lines(error: Exception, log: Path) -> None:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    lines = [line for line in text.splitlines() if line.strip()]
     for line in lines[-_LAST_LINES:]:
         error.add_note(line)
 
@@ -213,7 +215,7 @@ def _work(connection: Connection, variant: Variant, options: BenchmarkOptions, l
 
 
 def _explain(error: Exception, variant: Variant) -> SmolVLAGymError:
-    text = " ".join(str(error).split())[:300]
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]
     if variant.compile_mode is not None:
         return InferenceError(
             f"{variant.policy!r} could not be run with torch.compile, mode {variant.compile_mode!r} "

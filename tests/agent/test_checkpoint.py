@@ -270,6 +270,26 @@ def test_unknown_dtypes_are_refused(tiny):
         load_checkpoint(tiny, dtype="int8")
 
 
+@pytest.mark.parametrize("mode", ["fastest", "", True])
+def test_unknown_modes_of_compiling_are_refused(tiny, mode):
+    with pytest.raises(OptionError, match=r"compile_mode=.*max-autotune"):
+        load_checkpoint(tiny, compile_mode=mode)
+
+
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+def test_only_who_asks_gets_it_compiled(copy, edit, mode):
+    import torch
+
+    edit(copy / "config.json", compile_model=True)  # As one that was trained with it says.
+    precision = torch.get_float32_matmul_precision()
+    try:
+        policy = load_checkpoint(copy, device="cpu", compile_mode=mode).policy
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert policy.config.compile_model == (mode is not None)
+    assert hasattr(policy.model.sample_actions, "_torchdynamo_orig_callable") == (mode is not None)
+
+
 # Cameras.
 
 

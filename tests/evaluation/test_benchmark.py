@@ -332,6 +332,13 @@ def test_a_process_that_is_killed_is_explained():
         run_variant(Variant("bundled", device="cpu"), FEW, kill)
 
 
+def test_what_compiling_lacks_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "/nonexistent")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with pytest.raises(InferenceError, match=r"with torch\.compile, mode 'default' .*C\+\+ compiler.*Leave it out"):
+        run_variant(Variant("bundled", device="cpu", num_steps=1, compile_mode="default"), FEW)
+
+
 def test_whoever_is_interrupted_leaves_no_process():
     def interrupt(doing, done, total):
         raise KeyboardInterrupt
