@@ -65,6 +65,7 @@ class Firmware:
         self._gripper_sent = GripperCommand()
         self._gripper_status = GripperStatus()
         self._motors = Motors(motor)
+        self._slipped: Array = np.zeros(NUM_JOINTS)
         self._bend: Array = np.zeros(NUM_JOINTS)
         self._homing = Homing(self._motors, J5_MOVE_SSG48 if isinstance(self.gripper, SSG48) else J5_MOVE)
         self.outputs = Line(0)
@@ -107,6 +108,12 @@ class Firmware:
     def slip(self, joint: int, steps: float) -> None:
         """Forces a motor out of step: it turns by so many microsteps that the counter does not see."""
         self._motors.offset[joint] += steps
+        self._slipped[joint] += steps
+
+    def recover(self) -> None:
+        """Turns the motors back by what they slipped since the joints were homed, as another homing would."""
+        self._motors.offset -= self._slipped
+        self._slipped[:] = 0.0
 
     def feel(self, joints: Array) -> None:
         """Tells the limit switches where the joints truly are now, in rad, shape (6,).
@@ -119,6 +126,7 @@ class Firmware:
     def set_homed(self) -> None:
         """Homes the arm at once and without moving it: the counters become what they should be here."""
         self._motors.counters, self._motors.offset = self.motor, np.zeros(NUM_JOINTS)
+        self._slipped[:] = 0.0
         self._homing.homed[:] = True
 
     def lose_homing(self) -> None:
@@ -160,6 +168,7 @@ class Firmware:
             motors.set_speed(command.speed)
 
     def _home(self, dt: float) -> None:
+        self._slipped[:] = 0.0  # whatever it was, the switches tell where the joints are
         left = self._homing.advance(dt, self._bend)
         if not self._homing.running and self.command == Command.HOME:
             self._homing.start()

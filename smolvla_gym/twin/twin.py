@@ -186,8 +186,12 @@ class Twin:
             self._firmware.slip(joint, float(np.copysign(_STEP_PERIOD, bend[joint])))
 
     def clear_table(self) -> None:
-        """Parks all objects and puts the jaws at rest; the arm stays as it is."""
+        """Parks all objects and puts the jaws at rest; the arm stays as it is, but for steps that its motors lost.
+
+        An episode must not depend on the ones before, and a homing between any two of them takes half a minute.
+        """
         with self.lock:
+            self._firmware.recover()
             self.world.reset(rad_from_steps(self._firmware.motor), self._firmware.gripper.target_opening)
 
     # -- life --------------------------------------------------------------------------------------------------------

@@ -233,6 +233,13 @@ def test_an_episode_does_not_depend_on_the_one_before(make):
     assert first == again
 
 
+def test_steps_that_were_lost_are_found_again_between_two_episodes(make):
+    env = make(**SMALL)
+    first = episode(env, 5)
+    env.unwrapped.backend.twin.board.firmware.slip(3, 128.0)
+    assert episode(env, 5) == first
+
+
 # -- reset -------------------------------------------------------------------------------------------------------------
 
 

@@ -208,6 +208,11 @@ def test_slipped_steps_move_the_motor_and_not_the_counter(firmware):
     firmware.slip(2, -123.0)
     np.testing.assert_allclose(firmware.motor - HOME_STEPS, [0, 0, -123, 0, 0, 0])
     np.testing.assert_array_equal(firmware.counters, 0)
+    firmware.slip(4, 128.0)
+    firmware.recover()
+    np.testing.assert_allclose(firmware.motor, HOME_STEPS)
+    firmware.recover()
+    np.testing.assert_allclose(firmware.motor, HOME_STEPS)
 
 
 def test_without_power_everything_is_forgotten_but_the_pose():
