@@ -120,10 +120,9 @@ def make_real_env(
     if isinstance(speed_scale, bool) or not isinstance(speed_scale, int | float) or not 0.0 < speed_scale <= 1.0:
         raise OptionError("speed_scale", speed_scale, "a number above 0 and up to 1")
     workspace = check_workspace(workspace)
-    # The twin shares the interpreter with whatever the caller computes, so its answers may be late; those of a twin in
-    # lockstep take no simulated time, however long they are on their way.
-    patience = {"feedback_timeout": 0.5} if realtime else {"reply_timeout": 0.05}
-    board = (patience if port == TWIN else {}) | check_keys("board_options", board_options, _BOARD_OPTIONS)
+    # The twin shares the interpreter with whatever the caller computes, so its answers may be late.
+    patience = {"feedback_timeout": 0.5} if port == TWIN and realtime else {}
+    board = patience | check_keys("board_options", board_options, _BOARD_OPTIONS)
     settings = BoardSettings(gripper=gripper, **board)
     seeing = check_keys("camera_options", camera_options, _CAMERA_OPTIONS)
     virtual = check_keys("twin_options", twin_options, _TWIN_OPTIONS)

@@ -92,7 +92,7 @@ class BoardSettings:
         gripper: The gripper that is mounted, a name in ``GRIPPERS``.
         invert_output: For an air gripper whose two tubes are swapped: OUT1 closes it.
         reply_timeout: How long a tick waits for the reply in s. The round trip takes about 0.4 ms; what is later is
-            read in the next tick. A virtual board in lockstep can be given more.
+            read in the next tick.
         connect_timeout: How long a newly opened port may stay silent in s.
         feedback_timeout: Age of what is known of the arm in s at which it is stopped, as no reply comes or those that
             come are late; so old may an emergency stop be when it is seen. Ten ticks are far above what a busy computer

@@ -33,6 +33,7 @@ class VirtualBoard:
         firmware: The program on the board.
         faults: What is to go wrong.
         lock: Held while time passes and bytes are handled; whoever else looks at the firmware has to hold it.
+        sent: Bytes that it has sent so far.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class VirtualBoard:
             lock: A lock to use; a new one by default.
             now: The clock in s.
         """
-        self.firmware, self.faults = firmware, faults
+        self.firmware, self.faults, self.sent = firmware, faults, 0
         self.lock = threading.RLock() if lock is None else lock
         self._plug_changed = threading.Condition(self.lock)
         self._advance, self._now = advance, now
@@ -234,4 +235,4 @@ class VirtualBoard:
         while self.plugged and self._outbox and self._outbox[0][0] <= self._now():
             data = self._outbox.popleft()[1]
             with contextlib.suppress(BlockingIOError):  # Nobody reads: what does not fit is lost, as on USB.
-                os.write(self._master, data)
+                self.sent += os.write(self._master, data)

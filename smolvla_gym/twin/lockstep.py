@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from smolvla_gym.hardware.port import Port
 from smolvla_gym.twin.board import VirtualBoard
 
-_ANSWER = 0.05  # s of real time in which the bytes are through the pseudo-terminal
+_THROUGH = 1.0  # s of real time in which bytes are through the pseudo-terminal, on a busy computer too
+_LOOK = 0.02  # s of it between two looks
 
 WRITE_TIMEOUT = 10.0
 """Real time in s that a write may take: a computer that is busy elsewhere is no device that hangs."""
@@ -47,16 +49,23 @@ class LockstepPort:
             board: What is at the other end.
         """
         self._port, self._board = port, board
+        self._received = board.sent
         self.url = port.url
 
     def write(self, data: bytes) -> None:
         """Writes, and has the board answer."""
         self._port.write(data)
-        self._board.service(_ANSWER)
+        deadline = time.monotonic() + _THROUGH
+        while not self._board.service(_LOOK) and self._board.plugged and time.monotonic() < deadline:
+            pass
 
     def read(self, timeout: float) -> bytes:
-        """Returns what is there; see ``Port``."""
-        return self._port.read(timeout)
+        """Returns all that the board has sent by now: while this thread waits for more, nothing can come."""
+        data = self._port.read(0.0)
+        while self._received + len(data) < self._board.sent and (more := self._port.read(_THROUGH)):
+            data += more
+        self._received = self._board.sent
+        return data
 
     def close(self) -> None:
         """Closes the port."""

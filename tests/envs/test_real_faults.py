@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from smolvla_gym.errors import FaultError, NotHomedError, SmolVLAGymError
-from smolvla_gym.hardware.board_state import BoardSettings
 from smolvla_gym.parol6 import HOME
 from tests.envs.twin_rig import TARGET, Tap, drive, make_twin
 
@@ -21,8 +20,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-
 AT_HOME = {"joints": HOME}
 REST = np.array([*HOME, 1.0], np.float32)
 UNHOMED = {"homed": False, "noise": 0.0}
-# A lost answer is waited for in real time, in lockstep too, where the env would do so for longer than the driver does.
-QUICK = {"reply_timeout": BoardSettings.reply_timeout}
 
 
 @dataclass
@@ -60,7 +57,7 @@ CASES = [
     Case("corrupt", True, BROKEN, BRAKED, lasts=False),
     Case("drip", True, (), 0.0),
     Case("delay_s", 0.05, (), 0.0),
-    Case("delay_s", 0.5, ("feedback_timeout",), BRAKED, lasts=False),
+    Case("delay_s", 0.5, ("feedback_timeout",), BRAKED),
     Case("unplugged", True, ("port_lost",), 0.14),  # the board goes to its last target and stays there
     Case("estop", True, ("estop",), CUT),
     Case("lost_homing", True, ("homing_lost",), CUT, lasts=False),
@@ -74,7 +71,7 @@ def make():
     envs = []
 
     def build(**options):
-        env = make_twin(board_options=QUICK, **options)
+        env = make_twin(**options)
         envs.append(env)
         return env, Tap(env)
 
@@ -150,7 +147,7 @@ def test_in_an_episode(make, case, moving):
         Case("wrong_length", True, ("feedback_timeout",), 0.15),
         # A homing hangs on few bytes of an answer: it goes on until one of these is hit, or to its end.
         Case("corrupt", True, (*BROKEN, "homing_unverified"), 38.0, lasts=False),
-        Case("delay_s", 0.5, ("feedback_timeout",), 0.15, lasts=False),
+        Case("delay_s", 0.5, ("feedback_timeout",), 0.15),
         Case("estop", True, ("estop",), CUT),
     ],
     ids=str,
@@ -208,6 +205,26 @@ def test_a_cable_pulled_while_it_homes(make):
     tap.wait(0.5)
     assert tap.moved_until(begin) < 1.0 + 0.2  # until the cable is in, and a moment
     assert tap.twin.disabled
+
+
+def test_answers_that_come_too_late_are_named_until_they_do_not(make):
+    env, tap = make()
+    env.reset(seed=0, options=AT_HOME)
+    tap.twin.faults.delay_s = 0.5
+    assert drive(env, 0.5)["fault"] == "feedback_timeout"
+    with pytest.raises(FaultError, match=r"still there.*0\.5\d* s late"):
+        env.unwrapped.clear_fault()
+    tap.twin.faults.clear()
+    env.unwrapped.clear_fault()
+    works(env, tap)
+
+
+def test_who_allows_late_answers_can_work_with_them(make):
+    env, tap = make(board_options={"feedback_timeout": 0.8, "max_following_error": 3.0})
+    tap.twin.faults.delay_s = 0.5
+    works(env, tap)
+    _, _, _, _, info = env.step(TARGET)
+    assert 0.5 <= info["state_age_s"] <= 0.54
 
 
 def test_a_few_broken_answers_are_harmless(make):

@@ -16,7 +16,7 @@ from smolvla_gym.twin.board import VirtualBoard
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import SSG48, NoGripper, make_gripper
-from smolvla_gym.twin.lockstep import WRITE_TIMEOUT
+from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepPort
 
 POSE = np.array([0.0, -1.5, 3.1, 0.1, -0.2, 3.0])
 
@@ -121,14 +121,13 @@ class _Port:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._port = SerialPort(rig.virtual.path, write_timeout=WRITE_TIMEOUT)
+        self._port = LockstepPort(SerialPort(rig.virtual.path, write_timeout=WRITE_TIMEOUT), rig.virtual)
         self.url = self._port.url
 
     def write(self, data: bytes) -> None:
         for begin in range(0, len(data), COMMAND_LENGTH):
             self._rig.frames.append((self._rig.now, CommandFrame.unpack(data[begin : begin + COMMAND_LENGTH])))
         self._port.write(data)
-        self._rig.virtual.service()
 
     def read(self, timeout: float) -> bytes:
         self._rig.virtual.service()

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from smolvla_gym.errors import OptionError, UnknownNameError
+from smolvla_gym.hardware.port import SerialPort
 from smolvla_gym.hardware.protocol import STATE_LENGTH, Command, CommandFrame, StateFrame
 from smolvla_gym.parol6 import STANDBY, STEPS_PER_RAD
 from smolvla_gym.twin.board import VirtualBoard
 from smolvla_gym.twin.faults import NAMES, Faults
 from smolvla_gym.twin.firmware import Firmware
+from smolvla_gym.twin.lockstep import LockstepPort
 
 serial = pytest.importorskip("serial")
 
@@ -80,6 +82,23 @@ def test_without_its_thread_it_can_be_served_in_simulated_time():
         assert not board.service()
         client.timeout = TIMEOUT
         assert StateFrame.unpack(client.read(STATE_LENGTH)).timing == round(0.02 * 703_125)
+
+
+class BusyPort(SerialPort):
+    """A port on a computer that takes a moment to hand the bytes on."""
+
+    def read(self, timeout: float) -> bytes:
+        return super().read(timeout) if timeout > 0.0 else b""
+
+
+def test_in_lockstep_every_answer_is_read_when_it_was_sent():
+    with VirtualBoard(Firmware(np.zeros(6)), Faults(), lambda moment: None, now=lambda: 0.0) as board:
+        port = LockstepPort(BusyPort(board.path), board)
+        for _ in range(100):
+            port.write(IDLE * 2)
+            assert len(port.read(0.0)) == 2 * STATE_LENGTH
+            assert port.read(0.0) == b""
+        port.close()
 
 
 # -- faults --------------------------------------------------------------------------------------------------------
