@@ -96,7 +96,7 @@ class PolicyServer:
             PolicyServerError: The system gives no more connections.
             SmolVLAGymError: The policy failed at its first chunk.
         """
-        card = policy.card
+        card, address = policy.card, self.address
         _check_servable(card)
         worker = _Worker(policy)
         try:
@@ -118,7 +118,12 @@ class PolicyServer:
             def accept() -> None:
                 server.serve_forever()
                 with contextlib.suppress(InvalidStateError):
-                    self._ended.set_exception(PolicyServerError("The system gives no more connections."))
+                    self._ended.set_exception(
+                        PolicyServerError(
+                            f"The system gives the server at {address} no more connections: too many are open. Find "
+                            "the client that opens them, and start the server again."
+                        )
+                    )
 
             # In a thread of its own: a signal that came between two instructions of serve_forever would hang shutdown.
             threading.Thread(target=accept, name="policy server", daemon=True).start()
