@@ -19,6 +19,9 @@ from smolvla_gym.errors import OptionError
 
 _ROUNDING: Final = 1e-9
 
+_LAST_CHUNK: Final = 3.0
+"""How long in s the end waits for the chunk that is being computed."""
+
 
 def check_latency(latency_ms: Any) -> tuple[float, ...]:
     """Returns latencies in s.
@@ -117,9 +120,10 @@ class RealTime(Pipeline):
         """
         self._jobs = queue.SimpleQueue[_Job | None]()
         self._latencies = itertools.cycle(latencies)
-        # A daemon, and not joined: a policy that hangs must not keep the program from its end.
-        threading.Thread(target=_work, args=(policy, self._jobs), name="inference", daemon=True).start()
-        weakref.finalize(self, self._jobs.put, None)
+        # A daemon: a policy that hangs must not keep the program from its end.
+        thread = threading.Thread(target=_work, args=(policy, self._jobs), name="inference", daemon=True)
+        thread.start()
+        self._end = weakref.finalize(self, _finish, self._jobs, thread)
 
     @override
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
@@ -133,10 +137,17 @@ class RealTime(Pipeline):
 
     @override
     def close(self) -> None:
-        self._jobs.put(None)
+        self._end()
 
 
 _Job = tuple["Future[Chunk]", ChunkRequest, float]
+
+
+def _finish(jobs: queue.SimpleQueue[_Job | None], thread: threading.Thread) -> None:
+    jobs.put(None)
+    # An interpreter that ends while a thread is in torch aborts the process.
+    if thread is not threading.current_thread():
+        thread.join(_LAST_CHUNK)
 
 
 def _work(policy: ChunkPolicy, jobs: queue.SimpleQueue[_Job | None]) -> None:
