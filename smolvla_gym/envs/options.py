@@ -4,16 +4,86 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array, Gripper
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array, Gripper, get_gripper
+from smolvla_gym.sim.randomization import MAX_LEVEL
+from smolvla_gym.sim.rendering import QUALITIES, Quality
+from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
 from smolvla_gym.sim.world import start_pose
+from smolvla_gym.tasks import REWARDS, Task, get_task
 
 CONTROL_HZ = (5.0, 100.0)
 IMAGE_EDGE = (16, 1280)
+RENDER_MODES = ("rgb_array", "human")
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """The options that both ids have, checked.
+
+    Attributes:
+        task: What is to be done.
+        gripper: The gripper that is mounted.
+        cameras: Names of the observed cameras.
+        image_size: Height and width of their pictures in px.
+        depth: Whether they measure depth.
+        control_hz: Control steps a second.
+        randomization: 0 to 2.
+        num_objects: How many objects lie on the table.
+        reward: ``"dense"`` or ``"sparse"``.
+        render_mode: None, ``"rgb_array"`` or ``"human"``.
+        quality: Rendering quality of the observed pictures.
+    """
+
+    task: Task
+    gripper: Gripper
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    depth: bool
+    control_hz: float
+    randomization: int
+    num_objects: int
+    reward: str
+    render_mode: str | None
+    quality: Quality
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> EnvOptions:
+        """Checks what ``gym.make`` was given, by name; what only one of the ids has is left alone.
+
+        Raises:
+            UnknownNameError: No task, camera or gripper has this name.
+            OptionError: Another option has a value that is not allowed.
+        """
+        return cls(
+            task=get_task(given["task"]),
+            gripper=get_gripper(given["gripper"]),
+            cameras=check_cameras(given["cameras"]),
+            image_size=check_image_size(given["image_size"]),
+            control_hz=check_control_hz(given["control_hz"]),
+            depth=check_switch("depth", given["depth"]),
+            randomization=check_choice("randomization", given["randomization"], range(MAX_LEVEL + 1)),
+            num_objects=check_choice("num_objects", given["num_objects"], range(2, MAX_OBJECTS + 1)),
+            reward=check_choice("reward", given["reward"], REWARDS),
+            render_mode=check_choice("render_mode", given["render_mode"], (None, *RENDER_MODES)),
+            quality=QUALITIES[check_choice("render_quality", given["render_quality"], tuple(QUALITIES))],
+        )
+
+
+def check_switch(option: str, value: Any) -> bool:
+    """Returns a value that is True or False.
+
+    Raises:
+        OptionError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(option, value, "True or False")
+    return value
 
 
 def check_choice(option: str, value: Any, allowed: Sequence[Any]) -> Any:

@@ -12,13 +12,12 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from smolvla_gym.envs.backend import Backend, Image, Reading
+from smolvla_gym.envs.options import RENDER_MODES, EnvOptions
 from smolvla_gym.errors import FaultError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Gripper
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]
-
-RENDER_MODES = ("rgb_array", "human")
 
 
 class PAROL6Env(gym.Env[Observation, Action]):
@@ -46,33 +45,21 @@ class PAROL6Env(gym.Env[Observation, Action]):
     def __init__(
         self,
         backend: Backend,
-        *,
-        task: str,
-        gripper: Gripper,
-        cameras: tuple[str, ...],
-        image_size: tuple[int, int],
-        depth: bool,
-        control_hz: float,
-        render_mode: str | None,
+        options: EnvOptions,
         recipe: tuple[Callable[..., PAROL6Env], dict[str, Any]],
     ) -> None:
         """Puts an environment around a body.
 
         Args:
             backend: The body.
-            task: Name of the task.
-            gripper: The gripper that is mounted.
-            cameras: Names of the observed cameras.
-            image_size: Height and width of their pictures in px.
-            depth: Whether they measure depth.
-            control_hz: Steps a second.
-            render_mode: None, ``"rgb_array"`` or ``"human"``.
-            recipe: The factory that made this and its options; a pickle carries these and no open device.
+            options: What the env was made with.
+            recipe: The factory that made this and what it was given; a pickle carries these and no open device.
         """
         self._backend, self._recipe = backend, recipe
-        self.task, self.gripper, self.control_hz, self.render_mode = task, gripper, control_hz, render_mode
-        self.metadata = {**type(self).metadata, "render_fps": control_hz, "realtime": backend.realtime}
-        self._dt = 1.0 / control_hz
+        self.task, self.gripper = options.task.name, options.gripper
+        self.control_hz, self.render_mode = options.control_hz, options.render_mode
+        self.metadata = {**type(self).metadata, "render_fps": options.control_hz, "realtime": backend.realtime}
+        self._dt = 1.0 / options.control_hz
         self._fault: str | None = None
         self._closed = False
         self._ready = False
@@ -84,10 +71,10 @@ class PAROL6Env(gym.Env[Observation, Action]):
         parts: dict[str, spaces.Space[Any]] = {
             "agent_pos": spaces.Box(np.append(-turn, 0.0).astype(np.float32), np.append(turn, 1.0).astype(np.float32))
         }
-        height, width = image_size
+        (height, width), cameras = options.image_size, options.cameras
         if cameras:
             parts["pixels"] = spaces.Dict({c: spaces.Box(0, 255, (height, width, 3), np.uint8) for c in cameras})
-        if cameras and depth:
+        if cameras and options.depth:
             parts["depth"] = spaces.Dict({c: spaces.Box(0, 65535, (height, width, 1), np.uint16) for c in cameras})
         self.observation_space = spaces.Dict(parts)
 

@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.envs.options import check_choice, check_control_hz, check_image_size, check_keys
-from smolvla_gym.envs.parol6_env import RENDER_MODES, PAROL6Env
+from smolvla_gym.envs.options import EnvOptions, check_keys, check_switch
+from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
 from smolvla_gym.envs.scene_view import MirrorView
 from smolvla_gym.errors import OptionError
@@ -21,13 +21,10 @@ from smolvla_gym.hardware.framing import D405_COLOUR, Framing, Intrinsics
 from smolvla_gym.hardware.link import BoardProcess
 from smolvla_gym.hardware.port import find_port
 from smolvla_gym.hardware.realsense import RealSenseCamera
-from smolvla_gym.parol6 import get_gripper
 from smolvla_gym.safety.collision import WORKSPACE, Box, check_workspace
-from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES
-from smolvla_gym.sim.scene import DEPTH_RANGES, MAX_OBJECTS, SCENE_FOVY, check_cameras
+from smolvla_gym.sim.scene import DEPTH_RANGES, SCENE_FOVY
 from smolvla_gym.sim.world import World
-from smolvla_gym.tasks import REWARDS, get_task
 
 TWIN: Final = "twin"
 
@@ -100,23 +97,15 @@ def make_real_env(
         DeviceError: The arm or a camera cannot be found or does not answer.
         MissingExtraError: The packages of the extra ``real`` are not installed.
     """
-    options = dict(locals())
-    chosen_task, chosen_gripper, names = get_task(task), get_gripper(gripper), check_cameras(cameras)
-    size, hz = check_image_size(image_size), check_control_hz(control_hz)
-    for name, value in (("depth", depth), ("realtime", realtime)):
-        if not isinstance(value, bool):
-            raise OptionError(name, value, "True or False")
+    given = dict(locals())
+    options = EnvOptions.check(given)
+    check_switch("realtime", realtime)
     if home is not None and not isinstance(home, bool):
         raise OptionError("home", home, "True, False or None")
     if instruction is not None and (not isinstance(instruction, str) or not instruction.strip()):
         raise OptionError("instruction", instruction, "a sentence or None")
     if log is not None and not isinstance(log, str | os.PathLike):
         raise OptionError("log", log, "the name of a file, 'auto' or None")
-    check_choice("randomization", randomization, range(MAX_LEVEL + 1))
-    check_choice("num_objects", num_objects, range(2, MAX_OBJECTS + 1))
-    check_choice("reward", reward, REWARDS)
-    check_choice("render_mode", render_mode, (None, *RENDER_MODES))
-    check_choice("render_quality", render_quality, tuple(QUALITIES))
     if isinstance(speed_scale, bool) or not isinstance(speed_scale, int | float) or not 0.0 < speed_scale <= 1.0:
         raise OptionError("speed_scale", speed_scale, "a number above 0 and up to 1")
     workspace = check_workspace(workspace)
@@ -136,10 +125,8 @@ def make_real_env(
         from smolvla_gym.envs.twin_backend import make_twin_backend
 
         backend = make_twin_backend(
-            task=chosen_task, gripper=chosen_gripper, settings=settings, references={n: REFERENCES[n] for n in names},
-            image_size=size, depth=depth, control_hz=hz, speed_scale=speed_scale, workspace=workspace,
-            home=home is not False, log=log_path, randomization=randomization, num_objects=num_objects, reward=reward,
-            realtime=realtime, quality=QUALITIES[render_quality], camera_options=seeing,
+            options, settings, {name: REFERENCES[name] for name in options.cameras}, speed_scale=speed_scale,
+            workspace=workspace, home=home is not False, log=log_path, realtime=realtime, camera_options=seeing,
             twin_options=virtual,
         )  # fmt: skip
     else:
@@ -148,32 +135,19 @@ def make_real_env(
         if not realtime:
             raise OptionError("realtime", realtime, "True: only port='twin' runs in lockstep")
         backend = _make_real_backend(
-            port, _serials(camera, names), size, depth, settings, hz,
-            instruction=instruction or chosen_task.phrasings[0].format(color="red", base="blue"),
-            speed_scale=speed_scale, workspace=workspace, home=bool(home), log=log_path,
-            camera_options=seeing,
-            view=MirrorView(_empty_world(task, gripper)),
+            port, _serials(camera, options.cameras), options, settings,
+            instruction=instruction or options.task.phrasings[0].format(color="red", base="blue"),
+            speed_scale=speed_scale, workspace=workspace, home=bool(home), log=log_path, camera_options=seeing,
+            view=MirrorView(_empty_world(options)),
         )  # fmt: skip
-    return PAROL6Env(
-        backend,
-        task=task,
-        gripper=chosen_gripper,
-        cameras=names,
-        image_size=size,
-        depth=depth,
-        control_hz=hz,
-        render_mode=render_mode,
-        recipe=(make_real_env, options),
-    )
+    return PAROL6Env(backend, options, (make_real_env, given))
 
 
 def _make_real_backend(
     port: str | None,
     serials: Mapping[str, str | None],
-    size: tuple[int, int],
-    depth: bool,
+    options: EnvOptions,
     settings: BoardSettings,
-    control_hz: float,
     *,
     instruction: str,
     speed_scale: float,
@@ -188,17 +162,17 @@ def _make_real_backend(
         undo.callback(view.close)
         eyes = {}
         for name, serial in serials.items():
-            seeing = RealSenseCamera(serial, depth=depth, **camera_options)
+            seeing = RealSenseCamera(serial, depth=options.depth, **camera_options)
             seeing.start()
             undo.callback(seeing.close)
-            eyes[name] = Eyes(seeing, Framing(seeing.intrinsics, REFERENCES[name], size, DEPTH_RANGES[name]))
-        link = BoardProcess(
-            url, settings, period=1.0 / control_hz, speed_scale=speed_scale, workspace=workspace, log=log
-        )
+            framing = Framing(seeing.intrinsics, REFERENCES[name], options.image_size, DEPTH_RANGES[name])
+            eyes[name] = Eyes(seeing, framing)
+        period = 1.0 / options.control_hz
+        link = BoardProcess(url, settings, period=period, speed_scale=speed_scale, workspace=workspace, log=log)
         undo.pop_all()
     return RealBackend(
-        link, eyes, SystemClock(), gripper=get_gripper(settings.gripper), depth=depth, instruction=instruction,
-        home=home, period=1.0 / control_hz, view=view,
+        link, eyes, SystemClock(), gripper=options.gripper, depth=options.depth, instruction=instruction, home=home,
+        period=period, view=view,
     )  # fmt: skip
 
 
@@ -213,9 +187,8 @@ def _serials(camera: str | Mapping[str, str] | None, names: tuple[str, ...]) -> 
     return dict.fromkeys(names, camera)
 
 
-def _empty_world(task: str, gripper: str) -> World:
-    chosen = get_task(task)
+def _empty_world(options: EnvOptions) -> World:
     return World(
-        get_gripper(gripper), chosen.kind, goal=False, control_hz=30.0, cameras=(), image_size=(480, 640), depth=False,
+        options.gripper, options.task.kind, goal=False, control_hz=30.0, cameras=(), image_size=(480, 640), depth=False,
         quality=QUALITIES["fast"],
     )  # fmt: skip

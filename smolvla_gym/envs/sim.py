@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smolvla_gym.envs.options import check_choice, check_control_hz, check_image_size
-from smolvla_gym.envs.parol6_env import RENDER_MODES, PAROL6Env
+from smolvla_gym.envs.options import EnvOptions
+from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.sim_backend import SimBackend
-from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import get_gripper
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import CollisionGuard
-from smolvla_gym.sim.randomization import MAX_LEVEL
-from smolvla_gym.sim.rendering import QUALITIES
-from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
 from smolvla_gym.sim.world import World
-from smolvla_gym.tasks import REWARDS, Stage, get_task
+from smolvla_gym.tasks import Stage
 
 
 def make_sim_env(
@@ -52,40 +47,26 @@ def make_sim_env(
         UnknownNameError: No task, camera or gripper has this name.
         OptionError: Another option has a value that is not allowed.
     """
-    options = dict(locals())
-    chosen_task, chosen_gripper, names = get_task(task), get_gripper(gripper), check_cameras(cameras)
-    size, hz = check_image_size(image_size), check_control_hz(control_hz)
-    if not isinstance(depth, bool):
-        raise OptionError("depth", depth, "True or False")
-    check_choice("randomization", randomization, range(MAX_LEVEL + 1))
-    check_choice("num_objects", num_objects, range(2, MAX_OBJECTS + 1))
-    check_choice("reward", reward, REWARDS)
-    check_choice("render_mode", render_mode, (None, *RENDER_MODES))
-    check_choice("render_quality", render_quality, tuple(QUALITIES))
-
+    given = dict(locals())
+    options = EnvOptions.check(given)
     world = World(
-        chosen_gripper,
-        chosen_task.kind,
-        goal=chosen_task.has_goal,
-        control_hz=hz,
-        cameras=names,
-        image_size=size,
-        depth=depth,
-        quality=QUALITIES[render_quality],
+        options.gripper,
+        options.task.kind,
+        goal=options.task.has_goal,
+        control_hz=options.control_hz,
+        cameras=options.cameras,
+        image_size=options.image_size,
+        depth=options.depth,
+        quality=options.quality,
     )
     stage = Stage(
-        world, chosen_task, control_hz=hz, randomization=randomization, num_objects=num_objects, reward=reward
+        world,
+        options.task,
+        control_hz=options.control_hz,
+        randomization=options.randomization,
+        num_objects=options.num_objects,
+        reward=options.reward,
     )
-    gate = SafetyGate(1.0 / hz, guard=CollisionGuard(gripper))
-    backend = SimBackend(stage, gate, control_hz=hz)
-    return PAROL6Env(
-        backend,
-        task=task,
-        gripper=chosen_gripper,
-        cameras=names,
-        image_size=size,
-        depth=depth,
-        control_hz=hz,
-        render_mode=render_mode,
-        recipe=(make_sim_env, options),
-    )
+    gate = SafetyGate(1.0 / options.control_hz, guard=CollisionGuard(gripper))
+    backend = SimBackend(stage, gate, control_hz=options.control_hz)
+    return PAROL6Env(backend, options, (make_sim_env, given))

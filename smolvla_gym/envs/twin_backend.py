@@ -11,6 +11,7 @@ from typing import Any, override
 import numpy as np
 
 from smolvla_gym.envs.backend import Image, Reading
+from smolvla_gym.envs.options import EnvOptions
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
 from smolvla_gym.hardware.board import Board
 from smolvla_gym.hardware.board_state import BoardSettings, BoardState
@@ -20,13 +21,12 @@ from smolvla_gym.hardware.framing import Framing, Intrinsics
 from smolvla_gym.hardware.link import BoardLink, BoardProcess, InlineBoard
 from smolvla_gym.hardware.port import SerialPort
 from smolvla_gym.hardware.realsense import Frame, RealSenseCamera
-from smolvla_gym.parol6 import Array, Gripper
+from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import Box, CollisionGuard
-from smolvla_gym.sim.rendering import Quality
 from smolvla_gym.sim.scene import DEPTH_RANGES
 from smolvla_gym.sim.window import Window
-from smolvla_gym.tasks import Stage, Task
+from smolvla_gym.tasks import Stage
 from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepClock, LockstepPort
 from smolvla_gym.twin.twin import SERIALS, Twin
 
@@ -143,59 +143,45 @@ class TwinBackend(RealBackend):
 
 
 def make_twin_backend(
-    *,
-    task: Task,
-    gripper: Gripper,
+    options: EnvOptions,
     settings: BoardSettings,
     references: Mapping[str, Intrinsics],
-    image_size: tuple[int, int],
-    depth: bool,
-    control_hz: float,
+    *,
     speed_scale: float,
     workspace: Box,
     home: bool,
     log: Path | None,
-    randomization: int,
-    num_objects: int,
-    reward: str,
     realtime: bool,
-    quality: Quality,
     camera_options: dict[str, Any],
     twin_options: dict[str, Any],
 ) -> TwinBackend:
     """Puts a twin together with the drivers of the real arm.
 
     Args:
-        task: What is to be done.
-        gripper: The gripper that is mounted.
+        options: What the env is made with.
         settings: How the driver judges the board.
         references: The view of each camera by name.
-        image_size: Height and width of the pictures in px.
-        depth: Whether the cameras measure depth.
-        control_hz: Control steps a second.
         speed_scale: Share of the speed limits that may be used.
         workspace: Box in m that the tool centre point stays in.
         home: Whether ``reset`` homes.
         log: File that keeps the events, or None.
-        randomization: 0 to 2.
-        num_objects: How many objects lie on the table.
-        reward: ``"dense"`` or ``"sparse"``.
         realtime: Whether it runs by the computer's clock or in lockstep.
-        quality: Rendering quality of what the cameras see.
         camera_options: Of ``RealSenseCamera``.
         twin_options: Of ``Twin``.
     """
     lockstep = LockstepClock()
     clock: Clock = SystemClock() if realtime else lockstep
+    task, gripper, depth, period = options.task, options.gripper, options.depth, 1.0 / options.control_hz
     twin = Twin(
-        gripper=gripper.name, kind=task.kind, goal=task.has_goal, cameras=tuple(references), depth=depth,
-        quality=quality, clock=clock, **twin_options,
+        gripper=gripper.name, kind=task.kind, goal=task.has_goal, cameras=options.cameras, depth=depth,
+        quality=options.quality, clock=clock, **twin_options,
     )  # fmt: skip
     with ExitStack() as undo:
         undo.callback(twin.close)
         stage = Stage(
-            twin.world, task, control_hz=control_hz, randomization=randomization, num_objects=num_objects, reward=reward
-        )
+            twin.world, task, control_hz=options.control_hz, randomization=options.randomization,
+            num_objects=options.num_objects, reward=options.reward,
+        )  # fmt: skip
         if realtime:
             twin.start()
         eyes = {}
@@ -205,8 +191,7 @@ def make_twin_backend(
             )
             camera.start()
             undo.callback(camera.close)
-            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, image_size, DEPTH_RANGES[name]))
-        period = 1.0 / control_hz
+            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, options.image_size, DEPTH_RANGES[name]))
         link: BoardLink
         if realtime:
             link = BoardProcess(

@@ -7,18 +7,16 @@ import itertools
 import os
 import random
 import select
-import shutil
-import tempfile
 import threading
 import time
 import tty
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from smolvla_gym.hardware.protocol import COMMAND_LENGTH, HEADER
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
+from smolvla_gym.twin.folder import PortFolder
 
 _PERIOD = 0.005
 """How often the thread brings the world up to the present when nobody writes, in s."""
@@ -65,8 +63,8 @@ class VirtualBoard:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._running = False
-        self._folder = Path(tempfile.mkdtemp(prefix="parol6-"))
-        self._link = self._folder / "ttyPAROL6"
+        self._folder = PortFolder()
+        self._link = self._folder.link
         with self.lock:
             self._follow_the_plug()
 
@@ -157,7 +155,7 @@ class VirtualBoard:
         self.stop()
         with self.lock:
             self._pull()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
 
     def __enter__(self) -> VirtualBoard:
         return self

@@ -267,12 +267,14 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize("name", [smolvla_gym.SIM_ID, smolvla_gym.REAL_ID])
 @pytest.mark.parametrize(
     ("options", "kind", "message"), BAD, ids=lambda value: str(value) if isinstance(value, dict) else ""
 )
-def test_a_bad_option_is_refused_with_what_would_do(options, kind, message):
+def test_a_bad_option_is_refused_with_what_would_do(name, options, kind, message):
+    """Also by the real arm, and before anything is looked for."""
     with pytest.raises(kind, match=message) as error:
-        gym.make(smolvla_gym.SIM_ID, **options)
+        gym.make(name, **options)
     assert isinstance(error.value, ValueError)
     assert type(pickle.loads(pickle.dumps(error.value))) is type(error.value)
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
