@@ -168,9 +168,11 @@ def test_faults_by_the_clock_and_status_lines(start):
     first = twin.status()
     assert first["time"] < 0.3
     assert first["faults"] == {"delay_s": 0.05}
-    assert (first["homed"], first["homing"], first["moving"], first["plugged"]) == (False, False, False, True)
+    assert (first["homed"], first["homing"], first["plugged"]) == (False, False, True)
     assert first["counters"] == [0] * 6, "as after every power-up"
     assert first["joints"] == pytest.approx([25, -105, 185, 10, 20, 210], abs=0.5), "where the arm really is"
+    # Its links settle under their own weight at first.
+    assert twin.until(lambda status: not status["moving"])["time"] < 0.9
     pressed = twin.until(lambda status: "estop" in status["faults"])
     assert 0.5 <= pressed["time"] < 0.9
     released = twin.until(lambda status: "estop" not in status["faults"])
