@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 _RANDOM: Final = "random-450m"
 _DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 _REFERENCE: Final = "float32"
-_BUSY: Final = 0.25
-"""Load for each core from which on other programs disturb."""
-
 _LINES: Final = 4
 """Progress lines of each stage where standard error is no terminal."""
 
@@ -40,8 +37,11 @@ _EXAMPLES: Final = f"""examples:
   smolvla-gym bench --policy you/smolvla_parol6 --compile --json | jq '.variants[0].latency_ms'
 
 Each variant runs in a process of its own. --compile goes through LeRobot's own switch (compile_model): all flow steps
-become one graph. On a CPU that takes a C++ compiler and minutes, on 2 cores 4 minutes for the bundled policy, the first
+become one graph. On a CPU that takes a C++ compiler and minutes, on 2 cores 2 minutes for the bundled policy, the first
 time; then a chunk takes about half as long. The mode max-autotune takes longer and gains nothing on a CPU.
+
+bfloat16 and float16 are there for GPUs. They run on every CPU, but one without instructions for them (AVX512-BF16, AMX)
+is several times slower than with float32.
 """
 
 
@@ -117,16 +117,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.quick:
         options = options.quick()
     targets = Targets(arguments.target_ms, arguments.target_rate, arguments.target_gb)
-    machine = describe_machine()
-    load, cores = machine["load_average"], machine["cores"]
-    if load is not None and load > _BUSY * cores:
-        _say(f"other programs are running (load {load:g}, {cores} cores): times will be longer than they need be")
 
     reports, errors = _measure(variants, options)
     if not reports:
         raise next(iter(errors.values()))
     checks = {variant: check_report(report, targets) for variant, report in reports.items()}
     differences = _differences(reports)
+    machine = describe_machine()
     result = {
         "machine": machine,
         "options": asdict(options),
@@ -314,8 +311,7 @@ def _print(
         for note in getattr(error, "__notes__", ()):
             print(f"  {note}")
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    load = f"load {machine['load_average']} before"
-    console.print(f"{machine['cpu']}, {machine['cores']} cores, {load}, {machine['system']}, {versions}", style="dim")
+    console.print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {versions}", style="dim")
     for name, meaning in DEFINITIONS.items():
         console.print(f"{name}: {meaning}", style="dim")
 

@@ -13,6 +13,9 @@ from smolvla_gym.parol6 import ACTION_NAMES
 
 _NONE: Final = "-"
 
+_DISTURBED: Final = 0.25
+"""Cores kept busy by other programs from which on the times are not to be trusted."""
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -114,6 +117,7 @@ def _column(report: Report, targets: Targets) -> dict[str, str]:
         "peak memory, device": peaks["device"],
         "same seed": judged("repeatable", "same bits" if figures.repeatable else "other bits"),
         "growth": judged("leak", growth),
+        "other programs": _others(figures.other_cores),
         "verdict": "PASS" if not failed else f"FAIL: {', '.join(failed)}",
     }
 
@@ -155,6 +159,13 @@ def difference_cells(name: str, difference: Difference) -> tuple[str, ...]:
         f"{difference.gripper_max:.2g}",
         f"{difference.cosine_min:.7f}",
     )
+
+
+def _others(cores: float | None) -> str:
+    if cores is None:
+        return _NONE
+    disturbed = ": the times are too long, measure again" if cores > _DISTURBED else ""
+    return f"{cores:.2f} cores{disturbed}"
 
 
 def _ms(value: float) -> str:

@@ -14,7 +14,7 @@ _PACKAGES: Final = ("smolvla-gym", "torch", "lerobot", "transformers")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Returns processor, number of cores that may be used, system, versions, and the load before the measurement."""
+    """Returns processor, number of cores that may be used, system and versions."""
     text = _CPUINFO.read_text(errors="replace") if _CPUINFO.is_file() else ""
     named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     # Affinity is what a container or taskset leaves of the cores.
@@ -24,8 +24,6 @@ def describe_machine() -> dict[str, Any]:
         "cores": cores,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        # Of the last minute; other programs' work makes times longer.
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 

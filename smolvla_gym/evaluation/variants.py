@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from smolvla_gym.agent.local_policy import LocalPolicy
 
 _LAST_LINES: Final = 5
+_TO_END: Final = 10.0
+"""How long the process may take to end by itself, in s."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,13 @@ def run_variant(
         try:
             while True:
                 kind, value = ours.recv()
-                if kind == "report":
-                    return value  # type: ignore[no-any-return]
+                if kind == "progress":
+                    progress(*value)
+                    continue
+                process.join(_TO_END)  # killed, it would leave what torch.compile shares between processes
                 if kind == "error":
                     raise value
-                progress(*value)
+                return value  # type: ignore[no-any-return]
         except EOFError:
             process.join()
             killed = InferenceError(

@@ -4,8 +4,11 @@ import dataclasses
 import json
 import mmap
 import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from smolvla_gym.agent.policy import Chunk, ChunkPolicy
 from smolvla_gym.errors import InferenceError, OptionError, PolicyMismatchError, UnknownNameError
 from smolvla_gym.evaluation.acceptance import Targets, check_report, findings, rows
 from smolvla_gym.evaluation.benchmark import BenchmarkOptions, run_benchmark, smoothness, time_chunks, time_pops
+from smolvla_gym.evaluation.contention import OtherPrograms
 from smolvla_gym.evaluation.difference import compare_chunks, compare_policies
 from smolvla_gym.evaluation.inputs import noise_requests, sim_requests
 from smolvla_gym.evaluation.memory import read_memory
@@ -121,7 +125,7 @@ def test_a_policy_that_gives_something_else_each_time_is_noticed(policy):
 
 
 @linux_only
-@pytest.mark.parametrize(("kept_mb", "leaks"), [(0.0, False), (1.0, True)])
+@pytest.mark.parametrize(("kept_mb", "leaks"), [(0.0, False), (4.0, True)])
 def test_a_policy_that_keeps_its_memory_is_noticed(policy, kept_mb, leaks):
     kept = []
 
@@ -135,7 +139,7 @@ def test_a_policy_that_keeps_its_memory_is_noticed(policy, kept_mb, leaks):
     greedy = Wrapped(Cheap(policy.card), keep)
     result = run_benchmark(greedy, dataclasses.replace(FEW, chunks=40))
     assert result.leaks == leaks
-    assert result.host_growth == pytest.approx(32e6 * kept_mb, abs=2e6)
+    assert result.host_growth == pytest.approx(32e6 * kept_mb, abs=4e6)
 
 
 @linux_only
@@ -149,6 +153,27 @@ def test_the_peak_stays_when_memory_is_given_back():
     assert after.host < held.host - 390e6
     assert after.host_peak == pytest.approx(held.host, abs=1e6)  # the kernel counts in batches
     assert (after.device, after.device_peak) == (None, None)
+
+
+@linux_only
+def test_work_of_other_programs_is_told_from_ones_own():
+    """Two programs: the one is this."""
+    code = "print(flush=True)\nwhile True: pass"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()  # it has begun
+        watch, own, start = OtherPrograms(), time.process_time(), time.monotonic()
+        while time.process_time() - own < 0.5:
+            pass
+        with_it, elapsed = watch.cores(), time.monotonic() - start
+    finally:
+        other.kill()
+        other.communicate()
+    stat = os.sysconf("SC_CLK_TCK")
+    cores = os.cpu_count()
+    assert 0 < with_it <= cores + 0.1
+    # What this program did is not counted: whatever the machine did beside it fits on the cores that were left.
+    assert with_it * elapsed <= cores * elapsed - 0.5 + 4 * cores / stat
 
 
 def test_a_budget_ends_the_measurement(policy, requests):
