@@ -195,9 +195,9 @@ class VirtualBoard:
     def _pull(self) -> None:
         if self.plugged:
             self._link.unlink(missing_ok=True)
-            os.close(self._master)
-            os.close(self._slave)
-            self._master = self._slave = -1
+            ends, self._master, self._slave = (self._master, self._slave), -1, -1
+            for end in ends:  # from here on a client may see it
+                os.close(end)
             self._outbox.clear()
             self._plug_changed.notify_all()
 

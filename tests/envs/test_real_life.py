@@ -107,6 +107,7 @@ def comes_to_rest(twin: Twin, limit: float = LIMIT) -> float:
     begin = time.monotonic()
     while not twin.disabled or speed(twin) > STILL:
         assert time.monotonic() < begin + limit
+        time.sleep(0.01)  # one that asks without end leaves the twin's threads no time to come to rest
     took = time.monotonic() - begin
     time.sleep(0.2)
     assert twin.disabled
