@@ -68,7 +68,8 @@ class EngineOptions:
             card: The policy.
             mode: See above.
             n_action_steps: None: in sync the policy's own number, otherwise all.
-            queue_threshold: None: in sync 0, otherwise half of ``n_action_steps``.
+            queue_threshold: None: in sync 0, otherwise half of ``n_action_steps``, or what is left of them when the
+                policy's own number has been executed, if that is sooner: after so many it wants to look again.
             aggregate: Name of a function; None: ``"weighted_average"`` in async. The other modes have none.
             timeout_s: See above.
 
@@ -81,7 +82,8 @@ class EngineOptions:
         size, sync = card.chunk_size, mode == "sync"
         steps = (card.n_action_steps if sync else size) if n_action_steps is None else n_action_steps
         _check_whole("n_action_steps", steps, 1, size, f"{size} being the length of a chunk")
-        threshold = (0 if sync else steps // 2) if queue_threshold is None else queue_threshold
+        early = max(steps // 2, steps - card.n_action_steps)
+        threshold = (0 if sync else early) if queue_threshold is None else queue_threshold
         if sync and threshold != 0:
             raise OptionError("queue_threshold", queue_threshold, "0 or None with mode='sync'")
         _check_whole("queue_threshold", threshold, 0, steps - 1, f"n_action_steps being {steps}")

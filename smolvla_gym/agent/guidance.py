@@ -54,7 +54,7 @@ class PrefixGuidance:
     recorded.
     """
 
-    def __init__(self, max_weight: float, schedule: str = "linear") -> None:
+    def __init__(self, max_weight: float, schedule: str = "exp") -> None:
         """Chooses how strong the guidance is.
 
         Args:

@@ -108,8 +108,8 @@ class SmolVLAAgent:
                 continue the one before (real-time chunking).
             n_action_steps: Actions of each chunk that may be executed; ``None``: in sync the checkpoint's number,
                 otherwise all of them.
-            queue_threshold: Number of actions left at which the next chunk is asked for; ``None``: half of
-                ``n_action_steps``. In sync it is 0.
+            queue_threshold: Number of actions left at which the next chunk is asked for. ``None``: in sync 0,
+                otherwise half of ``n_action_steps``, or more where the policy's own number is smaller.
             aggregate: How async makes one of two chunks' actions for the same moment: ``"weighted_average"`` (the
                 default), ``"average"``, ``"conservative"``, ``"latest_only"`` or ``"crossfade"``.
             latency_ms: How long a chunk takes, or a sequence of such numbers to be taken in turn: in the simulation

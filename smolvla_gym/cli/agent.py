@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         "--queue-threshold",
         type=int,
         metavar="N",
-        help="actions left when the next chunk is asked for (default: half of those to execute)",
+        help="actions left when the next chunk is asked for (default: half of those to execute, or more where the "
+        "policy's own number is smaller)",
     )
     add("--aggregate", metavar="NAME", help="how async makes one of two chunks (default: weighted_average)")
 

@@ -111,6 +111,8 @@ def evaluate(
         with multiprocessing.get_context("spawn").Pool(workers, _prepare_worker) as pool:
             for outcomes in pool.imap_unordered(_run_job, jobs):
                 take(outcomes)
+            pool.close()
+            pool.join()  # told to terminate, they would be cut off while they free what they draw with
     for episodes in results.values():
         episodes.sort(key=lambda outcome: seeds.index(outcome.seed))
     return results

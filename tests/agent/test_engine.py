@@ -22,6 +22,8 @@ from smolvla_gym.errors import (
     UnknownNameError,
 )
 
+pytestmark = pytest.mark.realtime
+
 CHUNK = 20
 
 

@@ -58,6 +58,7 @@ def ask(*arguments):
     return done, time.monotonic() - began
 
 
+@pytest.mark.realtime
 @pytest.mark.usefixtures("bare")
 def test_without_hardware_it_says_so_within_two_seconds():
     # The best of three: other programs may keep the processor busy.
@@ -207,6 +208,7 @@ def test_in_lockstep(capsys, tmp_path):
     assert (frames[0].width, frames[0].height) == (640, 480), "drawn by the env, as in the simulation"
 
 
+@pytest.mark.realtime
 def test_in_real_time_it_reports_its_cadence(capsys, tmp_path, monkeypatch):
     make = gymnasium.make  # An arm that was homed before, to save half a minute.
     options = {"twin_options": {"homed": True}, "log": None}

@@ -20,7 +20,10 @@ from smolvla_gym.hardware.protocol import Command, CommandFrame, StateFrame, Sta
 from smolvla_gym.parol6 import HOME, steps_from_rad
 
 serial = pytest.importorskip("serial")
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+pytestmark = [
+    pytest.mark.realtime,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 30.0

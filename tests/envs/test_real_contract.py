@@ -195,6 +195,7 @@ def test_noise_is_all_that_noise_adds(make):
         a, b = quiet.step(action)[0], noisy.step(action)[0]
 
 
+@pytest.mark.realtime
 def test_joints_go_the_same_way_in_real_time(pair):
     sim, twin = pair(realtime=True)
     (a, _), (b, _) = sim.reset(seed=0), twin.reset(seed=0)

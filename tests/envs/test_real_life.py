@@ -23,7 +23,10 @@ from smolvla_gym.parol6 import HOME
 from smolvla_gym.twin.twin import Twin
 from tests.envs.twin_rig import STILL, TARGET, Tap, drive, make_twin
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+pytestmark = [
+    pytest.mark.realtime,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
+]
 
 LIMIT = 2.0
 """How long the board may take to be disabled and the arm to rest, in s, on a busy machine too."""

@@ -5,7 +5,6 @@ import json
 import mmap
 import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,10 +14,10 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint import bundled_checkpoint, load_checkpoint
+from smolvla_gym.agent.checkpoint import load_checkpoint
 from smolvla_gym.agent.local_policy import LocalPolicy
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy
-from smolvla_gym.errors import InferenceError, OptionError, PolicyMismatchError, UnknownNameError
+from smolvla_gym.errors import InferenceError, OptionError, UnknownNameError
 from smolvla_gym.evaluation.acceptance import Targets, check_report, findings, rows
 from smolvla_gym.evaluation.benchmark import BenchmarkOptions, run_benchmark, smoothness, time_chunks, time_pops
 from smolvla_gym.evaluation.contention import OtherPrograms
@@ -278,11 +277,16 @@ def test_two_policies_are_compared_on_the_same_requests(policy, requests):
 
 # Variants, each in a process of its own.
 
+BLOCK = 800_000_000
+"""Memory in bytes that this process holds while the other one measures."""
+
 
 @pytest.fixture(scope="module")
 def report():
     calls = []
+    block = np.ones(BLOCK // 8)
     result = run_variant(Variant("bundled", dtype="bfloat16", device="cpu"), FEW, lambda *call: calls.append(call))
+    assert block.all()
     assert [doing for doing, _, _ in calls][:2] == ["import", "load"]
     assert ("chunks", 4, 4) in calls
     assert not multiprocessing.active_children()
@@ -305,10 +309,8 @@ def test_a_variant_comes_back_as_a_report(report, policy):
 
 @linux_only
 def test_its_peak_is_its_own(report):
-    block = np.ones(100_000_000)
-    again = run_variant(report.variant, FEW)
-    assert len(block) == 100_000_000
-    assert again.benchmark.host_peak == pytest.approx(report.benchmark.host_peak, rel=0.1)
+    """Not that of the process that asked, which held a block meanwhile."""
+    assert report.weights < report.benchmark.host_peak < read_memory("cpu").host_peak - BLOCK / 2
 
 
 def test_the_verdict_is_about_the_targets(report):
@@ -346,16 +348,6 @@ def test_what_stopped_people_before_is_told(report):
     assert "7 wide" in actions
     assert "smolvla_base" in actions
     assert "the first of 32" in findings(dataclasses.replace(report, padded_width=32))[2]
-
-
-def test_errors_of_the_other_process_arrive_as_they_are(tmp_path):
-    folder = shutil.copytree(bundled_checkpoint(), tmp_path / "six")
-    config = json.loads((folder / "config.json").read_text())
-    config["output_features"]["action"]["shape"] = [6]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(PolicyMismatchError, match="smolvla_base has 6") as caught:
-        run_variant(Variant(str(folder), device="cpu"), FEW)
-    assert any(RANDOM_450M in note for note in caught.value.__notes__)
 
 
 def test_a_process_that_is_killed_is_explained():

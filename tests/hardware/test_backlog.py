@@ -12,6 +12,8 @@ from smolvla_gym.hardware.protocol import Command, StateFrame
 from smolvla_gym.parol6 import rad_from_steps
 from tests.hardware.rig import POSE, Rig
 
+pytestmark = pytest.mark.realtime
+
 LIMIT = 0.1
 """The age of feedback in s at which the arm is stopped."""
 

@@ -14,7 +14,10 @@ from smolvla_gym.errors import FaultError
 from smolvla_gym.hardware.board_state import Mode
 from tests.hardware.test_link import TARGET, arm, drive, inline, make_link  # noqa: F401 - three of them are fixtures
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+pytestmark = [
+    pytest.mark.realtime,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
+]
 
 
 @pytest.fixture

@@ -27,7 +27,10 @@ from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import AirGripper
 from tests.hardware.rig import POSE, Rig, homed_firmware
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+pytestmark = [
+    pytest.mark.realtime,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
+]
 
 SETTINGS = BoardSettings(gripper="pneumatic")
 STOP = 1.1

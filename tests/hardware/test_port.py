@@ -12,6 +12,8 @@ from smolvla_gym.errors import DeviceError
 from smolvla_gym.hardware.port import WRITE_TIMEOUT, Port, SerialPort, _choose, find_port
 from smolvla_gym.hardware.protocol import COMMAND_LENGTH, Command, CommandFrame, CommandParser
 
+pytestmark = pytest.mark.realtime
+
 list_ports = pytest.importorskip("serial.tools.list_ports")
 linux = pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
 

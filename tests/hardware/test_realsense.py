@@ -17,6 +17,8 @@ from smolvla_gym.hardware.realsense import RealSenseCamera
 from smolvla_gym.twin.camera import VirtualRealSense
 from smolvla_gym.twin.camera_model import D405, d435
 
+pytestmark = pytest.mark.realtime
+
 PATTERN = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
 SCENE = d435(Intrinsics.from_fovy(38.0, 640, 480))
 

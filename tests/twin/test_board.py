@@ -16,6 +16,8 @@ from smolvla_gym.twin.faults import NAMES, Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.lockstep import LockstepPort
 
+pytestmark = pytest.mark.realtime
+
 serial = pytest.importorskip("serial")
 
 TIMEOUT = 0.5

@@ -11,6 +11,8 @@ from smolvla_gym.hardware.realsense import RealSenseCamera
 from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense
 from smolvla_gym.twin.camera_model import D405
 
+pytestmark = pytest.mark.realtime
+
 GREY = np.full((480, 640, 3), 128, np.uint8)
 
 

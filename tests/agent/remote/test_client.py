@@ -30,6 +30,8 @@ from smolvla_gym.errors import (
 from tests.agent.remote.connections import TIMEOUT, impostor, serving
 from tests.agent.remote.policies import HEIGHT, WIDTH, Wave, assert_same, make_request
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -17,6 +17,8 @@ from smolvla_gym.errors import PolicyConnectionError, PolicyServerError
 from tests.agent.remote.connections import TIMEOUT
 from tests.agent.remote.policies import HEIGHT, WIDTH, Wave, assert_same, make_request
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -24,6 +24,8 @@ from smolvla_gym.errors import (
 from tests.agent.remote.connections import TIMEOUT, serving, talking, until
 from tests.agent.remote.policies import HEIGHT, WIDTH, assert_same, make_request, request_map
 
+pytestmark = pytest.mark.realtime
+
 # Whom it lets in.
 
 
