@@ -119,3 +119,7 @@ class PolicyServerError(SmolVLAGymError, ConnectionError):
 
 class RecordingError(SmolVLAGymError, OSError):
     """A video or summary could not be written. Nothing half-written is left under its final name."""
+
+
+class DatasetError(SmolVLAGymError, ValueError):
+    """A dataset of another arm, rate, camera or unit, a broken one, or frames that do not belong into one."""

@@ -19,17 +19,15 @@ COLUMNS: Final = (
     "time, s",
     "waited",
     "stalled",
-    "border p99",
-    "max",
-    "inner p99",
-    "max",
+    "border",
+    "inner",
 )
 """Short enough for a terminal; ``LEGEND`` says what they mean."""
 
 LEGEND: Final = (
     "ms: latency of a chunk. 95 %: interval of the success rate. time: median of the episodes that succeeded. "
     "waited, stalled: steps an episode in which the arm held, before the first chunk and later. border, inner: change "
-    "of a joint from one command to the next in rad, where a new chunk begins and elsewhere."
+    "of a joint from one command to the next in rad, where a new chunk begins and elsewhere: 99th percentile/largest."
 )
 
 
@@ -43,10 +41,10 @@ def cells(row: Row) -> tuple[str, ...]:
         _number(row["time_to_success_s"], ".1f"),
         f"{row['waited_steps']:.1f}",
         f"{row['stalled_steps']:.1f}",
-        _number(row["border_jump_p99_rad"], ".3f"),
-        _number(row["border_jump_max_rad"], ".3f"),
-        _number(row["inner_jump_p99_rad"], ".3f"),
-        _number(row["inner_jump_max_rad"], ".3f"),
+        *(
+            "/".join(_number(row[f"{place}_jump_{figure}_rad"], ".3f") for figure in ("p99", "max"))
+            for place in ("border", "inner")
+        ),
     )
 
 
@@ -100,7 +98,7 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("latency of a chunk, ms")
         axes.set_ylabel(unit)
-        axes.set_ylim(bottom=0.0)
+        axes.set_ylim(0.0, 1.05 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
     figure.axes[0].legend()
     figure.savefig(path, dpi=110)

@@ -1,0 +1,78 @@
+"""``smolvla-gym record`` as a user calls it."""
+
+import json
+
+import pytest
+
+pytest.importorskip("datasets")
+
+from smolvla_gym.cli.main import main
+from smolvla_gym.data.dataset import Dataset
+
+SMALL = ["record", "--task", "reach", "--image-size", "32", "--cameras", "wrist"]
+
+
+def seeds(root):
+    return [episode["seed"] for episode in json.loads((root / "meta" / "parol6.json").read_text())["episodes"]]
+
+
+def test_it_records_and_goes_on(tmp_path, capfd):
+    root = tmp_path / "data"
+    command = [*SMALL, "--root", str(root)]
+    assert main([*command, "--episodes", "2"]) == 0
+    printed = capfd.readouterr()
+    assert printed.out == (f"Recorded 2 episodes; left out, because they failed: 0\nDataset: {root}/, 2 episodes\n")
+    assert printed.err == ""  # neither libx264 nor LeRobot's libraries have a word
+    assert main([*command, "--episodes", "3", "--noise", "0.01"]) == 0
+    assert "Recorded 1 episodes (2 were there)" in capfd.readouterr().out
+    assert seeds(root) == [1_000_000, 1_000_001, 1_000_002]
+    assert main([*command, "--episodes", "3"]) == 2
+    assert "--episodes=3 is not allowed: more than the 3 that" in capfd.readouterr().err
+    assert main([*command, "--episodes", "4", "--control-hz", "15"]) == 1
+    assert "cannot be continued: fps is 30, here 15" in capfd.readouterr().err
+
+    again = tmp_path / "again"
+    replay = ["--source", "replay", "--replay", str(root), "--episodes", "9"]
+    assert main([*SMALL, "--root", str(again), *replay]) == 0
+    # Pushed by noise the third one took another way than its clean actions do.
+    assert seeds(again)[:2] == [1_000_000, 1_000_001]
+
+
+def test_ctrl_c_keeps_what_is_complete(tmp_path, capsys, monkeypatch):
+    add = Dataset.add
+
+    def once(self, episode):
+        add(self, episode)
+        if len(self) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Dataset, "add", once)
+    assert main([*SMALL, "--root", str(tmp_path / "data"), "--episodes", "5"]) == 130
+    assert "data has 2 complete episodes; the same command goes on" in capsys.readouterr().err
+    assert len(seeds(tmp_path / "data")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--task fly", "There is no task 'fly'"),
+        ("--gripper hand", "hand"),
+        ("--cameras left", "left"),
+        ("--episodes 0", "'0' is not a whole number from 1 on"),
+        ("--noise 7", "noise=7.0 is not allowed"),
+        ("--source dagger", "--policy=None is not allowed: needed with --source dagger"),
+        ("--policy bundled", "--policy='bundled' is not allowed: only with --source dagger"),
+        ("--source replay", "--replay=None is not allowed: needed with --source replay"),
+        ("--source replay --replay nowhere", "There is no LeRobot dataset in nowhere"),
+        ("--source dagger --policy bundled --noise 0.1", "only with --source expert"),
+        ("--env real", "--port=None is not allowed: twin"),
+        ("--port twin", "only with --env real"),
+        ("--control-hz 12.5", "a whole number: it is the dataset's fps"),
+        ("--randomization 3", "--randomization=3"),
+    ],
+)
+def test_wrong_arguments_write_nothing(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["record", "--root", "data", *arguments.split()]) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,227 @@
+"""Datasets on the disk: LeRobot reads them, they can be continued, and nothing spoils them."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("datasets")
+
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from smolvla_gym.data.dataset import Dataset, Episode, repair
+from smolvla_gym.errors import DatasetError
+from smolvla_gym.parol6 import ACTION_NAMES
+
+
+def load(root):
+    return LeRobotDataset("local/parol6", root=root, video_backend="pyav")
+
+
+def agrees(root, episodes):
+    """Whether LeRobot finds exactly these episodes."""
+    dataset = load(root)
+    assert dataset.num_episodes == len(episodes)
+    assert len(dataset) == sum(len(episode) for episode in episodes)
+    index = 0
+    for number, episode in enumerate(episodes):
+        for i in range(len(episode)):
+            frame = dataset[index]
+            assert int(frame["episode_index"]) == number
+            assert frame["task"] == episode.instruction
+            np.testing.assert_array_equal(frame["observation.state"].numpy(), episode.states[i])
+            np.testing.assert_array_equal(frame["action"].numpy(), episode.actions[i])
+            picture = 255 * frame["observation.images.wrist"].permute(1, 2, 0).numpy()
+            assert np.abs(picture - episode.pictures["wrist"][i]).mean() < 4
+            index += 1
+
+
+def test_lerobot_reads_it(tmp_path, spec, make_episode):
+    dataset = Dataset(tmp_path / "new" / "data", spec)
+    assert (len(dataset), dataset.next_seed, dataset.repaired) == (0, None, None)
+    assert not dataset.root.exists()
+    episodes = [make_episode(3), make_episode(5, frames=7, instruction="take the blue cube")]
+    for episode in episodes:
+        dataset.add(episode)
+    agrees(dataset.root, episodes)
+    info = json.loads((dataset.root / "meta" / "info.json").read_text())
+    assert (info["fps"], info["robot_type"]) == (30, "parol6")
+    for name in ("action", "observation.state"):
+        assert info["features"][name]["names"] == list(ACTION_NAMES)
+        assert info["features"][name]["units"] == ["rad"] * 6 + ["opening 0..1"]
+    assert info["features"]["observation.images.wrist"]["shape"] == [32, 48, 3]
+    stats = json.loads((dataset.root / "meta" / "stats.json").read_text())
+    states = np.concatenate([np.stack(episode.states) for episode in episodes])
+    np.testing.assert_allclose(stats["observation.state"]["mean"], states.mean(axis=0), atol=1e-5)
+
+
+def test_it_is_continued(tmp_path, spec, make_episode):
+    first = Dataset(tmp_path / "data", spec)
+    first.add(make_episode(3))
+    first.leave_out(4)
+    first.add(make_episode(5))
+    again = Dataset(tmp_path / "data", spec)
+    assert (len(again), again.next_seed, again.left_out) == (2, 6, 1)
+    again.add(make_episode(6))
+    agrees(again.root, [make_episode(seed) for seed in (3, 5, 6)])
+    assert [episode["seed"] for episode in again.episodes] == [3, 5, 6]
+
+
+MOMENTS = ("before", "saved", "finalized", "written", "committed")
+
+
+def killed_at(moment, root, spec, episode):
+    """Adds an episode in a process that is killed meanwhile."""
+    from smolvla_gym.data import dataset as module
+
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "before":
+        LeRobotDataset.save_episode = die
+    elif moment == "saved":
+        LeRobotDataset.finalize = die
+    elif moment == "finalized":
+        module.json.dumps = die
+    elif moment == "written":
+        write = Dataset._write
+        Dataset._write = lambda *a, **k: (write(*a, **k), die())
+    else:
+        remove = shutil.rmtree
+        module.shutil.rmtree = lambda path, **k: die() if not k and ".meta" in str(path) else remove(path, **k)
+    Dataset(root, spec).add(episode)
+    os._exit(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, make_episode, moment, there):
+    if moment == "committed" and not there:
+        pytest.skip("the first episode is committed by a rename alone")
+    root = tmp_path / "data"
+    episodes = [make_episode(seed) for seed in range(there)]
+    for episode in episodes:
+        Dataset(root, spec).add(episode)
+    process = multiprocessing.get_context("fork").Process(target=killed_at, args=(moment, root, spec, make_episode(9)))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+    again = Dataset(root, spec)
+    if moment == "committed":
+        episodes.append(make_episode(9))
+        assert again.repaired is None
+    else:
+        assert again.repaired
+    assert len(again) == len(episodes)
+    again.add(make_episode(7))
+    agrees(root, [*episodes, make_episode(7)])
+    assert sorted(path.name for path in root.iterdir()) == ["data", "meta", "videos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_ctrl_c_waits_for_the_disk(tmp_path, spec, make_episode, monkeypatch):
+    dataset = Dataset(tmp_path / "data", spec)
+    write = Dataset._write
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        write(*arguments, **options)
+
+    monkeypatch.setattr(Dataset, "_write", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            dataset.add(make_episode(1))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(dataset) == 1
+    agrees(dataset.root, [make_episode(1)])
+
+
+def test_what_fails_while_it_is_written_leaves_the_rest(tmp_path, spec, make_episode, monkeypatch):
+    dataset = Dataset(tmp_path / "data", spec)
+    dataset.add(make_episode(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(LeRobotDataset, "finalize", lambda self: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            dataset.add(make_episode(2))
+    assert (len(dataset), dataset.next_seed) == (1, 2)
+    dataset.add(make_episode(3))
+    agrees(dataset.root, [make_episode(1), make_episode(3)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fps": 15}, "fps is 30, here 15"),
+        ({"cameras": ("wrist", "scene")}, r"cameras is \['wrist'\], here \['scene', 'wrist'\]"),
+        ({"image_size": (64, 64)}, r"shape of observation.images.wrist is \[32, 48, 3\], here \[64, 64, 3\]"),
+        ({"gripper": "pneumatic"}, "gripper is ssg48, here pneumatic"),
+    ],
+)
+def test_other_frames_are_refused(tmp_path, spec, make_episode, change, message):
+    Dataset(tmp_path / "data", spec).add(make_episode(1))
+    with pytest.raises(DatasetError, match=message):
+        Dataset(tmp_path / "data", dataclasses.replace(spec, **change))
+
+
+def test_another_arm_or_unit_is_refused(tmp_path, spec, make_episode):
+    Dataset(tmp_path / "data", spec).add(make_episode(1))
+    path = tmp_path / "data" / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    info["robot_type"] = "so100_follower"
+    info["features"]["action"]["units"] = ["deg"] * 7
+    path.write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match=r"robot_type is so100_follower, here parol6; units of action is .'deg'"):
+        Dataset(tmp_path / "data", spec)
+
+
+def test_what_is_no_dataset_is_refused(tmp_path, spec):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("my thesis")
+    with pytest.raises(DatasetError, match=r"There is no LeRobot dataset in .*thesis: meta/info\.json is missing"):
+        Dataset(tmp_path / "thesis", spec)
+    assert repair(tmp_path / "thesis") is None
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "my thesis"
+
+
+def test_broken_frames_are_refused(tmp_path, spec, make_episode):
+    dataset = Dataset(tmp_path / "data", spec)
+    broken = make_episode(1)
+    broken.actions[2][4] = np.nan
+    with pytest.raises(DatasetError, match="The action of frame 2 is nan in joint_5"):
+        dataset.add(broken)
+    with pytest.raises(DatasetError, match="without frames"):
+        dataset.add(Episode.begin("", 0, "expert", spec.cameras))
+    small = make_episode(1)
+    small.pictures["wrist"][0] = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(DatasetError, match=r"pictures of wrist are \[\(8, 8, 3\), \(32, 48, 3\)\]"):
+        dataset.add(small)
+    assert not dataset.root.exists()
+
+
+def test_a_full_disk_is_noticed_before_the_episode(tmp_path, spec, make_episode, monkeypatch):
+    dataset = Dataset(tmp_path / "deep" / "data", spec)
+    dataset.check_disk(1000)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=201_000_000))
+    dataset.check_disk(200)
+    with pytest.raises(DatasetError, match="has 201 MB free, and the next episode may need 205 MB"):
+        dataset.check_disk(1000)
+
+
+def test_pictures_are_copied(spec):
+    picture = np.zeros((32, 48, 3), np.uint8)
+    episode = Episode.begin("", 0, "expert", spec.cameras)
+    episode.note({"pixels": {"wrist": picture}, "agent_pos": np.zeros(7)}, np.zeros(7))
+    picture[:] = 255
+    assert not episode.pictures["wrist"][0].any()

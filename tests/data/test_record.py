@@ -1,0 +1,137 @@
+"""Who demonstrates, and what becomes of it."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+pytest.importorskip("datasets")
+
+import smolvla_gym
+from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.data.record import record
+from smolvla_gym.data.sources import DaggerSource, ExpertSource, ReplaySource
+from smolvla_gym.data.spec import DatasetSpec
+from smolvla_gym.errors import DatasetError, FaultError, OptionError
+from smolvla_gym.evaluation.scripted import RandomAgent
+from tests.data.test_dataset import load
+
+
+@pytest.fixture(scope="module")
+def env():
+    made = gym.make(smolvla_gym.SIM_ID, task="reach", cameras=("wrist",), image_size=(32, 32))
+    yield made
+    made.close()
+
+
+def run(env, source, root, seeds, episodes):
+    attempts = []
+    dataset = Dataset(root, DatasetSpec.of(env))
+    record(env, source, dataset, seeds, episodes, attempts.append)
+    return dataset, attempts
+
+
+def columns(root):
+    frames = load(root).hf_dataset.with_format("numpy")
+    return np.asarray(frames["observation.state"]), np.asarray(frames["action"])
+
+
+def test_the_expert_and_its_replay_agree(env, tmp_path):
+    dataset, attempts = run(env, ExpertSource(env), tmp_path / "a", range(20, 30), 2)
+    assert [(a.seed, a.kept) for a in attempts] == [(20, True), (21, True)]
+    assert len(dataset) == 2
+    states, actions = columns(dataset.root)
+    assert len(states) == sum(a.frames for a in attempts)
+    assert np.isfinite(actions).all()
+
+    source = ReplaySource(dataset.root)
+    assert source.seeds == [20, 21]
+    again, attempts = run(env, source, tmp_path / "b", source.seeds, 2)
+    assert [a.kept for a in attempts] == [True, True]
+    for mine, theirs in zip(columns(again.root), (states, actions), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_with_noise_the_clean_action_is_recorded(env):
+    source = ExpertSource(env, noise=0.05)
+    observation, info = env.reset(seed=4)
+    source.begin(env, observation, info["instruction"], 4)
+    clean, pushed = source.act(observation)
+    np.testing.assert_array_equal(clean, env.unwrapped.expert_action())
+    assert 0.005 < np.abs(pushed - clean)[:6].max() < 0.3
+    assert pushed[6] == clean[6]
+    assert env.action_space.contains(pushed)
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("nan"), 2.0])
+def test_noise_is_checked(env, noise):
+    with pytest.raises(OptionError, match="noise"):
+        ExpertSource(env, noise)
+
+
+class Idle:
+    """Holds the arm: it never succeeds."""
+
+    name = "idle"
+
+    def __init__(self, steps=3):
+        self._steps = steps
+
+    def begin(self, env, observation, instruction, seed):
+        self._left = self._steps
+        return observation
+
+    def act(self, observation):
+        self._left -= 1
+        action = observation["agent_pos"].clip(-3, 3)
+        return (action, action) if self._left >= 0 else None
+
+
+def test_failures_are_left_out_and_counted(env, tmp_path):
+    dataset, attempts = run(env, Idle(), tmp_path / "a", range(3), 2)
+    assert [(a.kept, a.frames) for a in attempts] == [(False, 3)] * 3
+    assert (len(dataset), dataset.left_out, dataset.next_seed) == (0, 3, 3)
+    assert not dataset.root.exists()
+
+
+def test_after_a_policy_the_expert_is_recorded(env, tmp_path):
+    policy = RandomAgent(env.action_space)
+    dataset, (attempt,) = run(env, DaggerSource(env, policy, "random"), tmp_path / "a", range(5, 6), 1)
+    assert attempt.kept
+    states, _ = columns(dataset.root)
+    observation, _ = env.reset(seed=5)
+    assert np.abs(states[0] - observation["agent_pos"]).max() > 0.05  # the policy had driven
+    assert dataset.episodes == [{"seed": 5, "source": "dagger, random"}]
+
+
+def test_a_fault_ends_it_and_what_was_recorded_is_kept(tmp_path):
+    options = {"port": "twin", "camera": "twin", "realtime": False, "log": None, "twin_options": {"homed": True}}
+    twin = gym.make(smolvla_gym.REAL_ID, task="reach", cameras=("wrist",), image_size=(32, 32), **options)
+    try:
+        attempts = []
+
+        def press(attempt):
+            attempts.append(attempt)
+            twin.unwrapped.backend.twin.faults.estop = True
+
+        dataset = Dataset(tmp_path / "a", DatasetSpec.of(twin))
+        with pytest.raises(FaultError, match="estop"):
+            record(twin, ExpertSource(twin), dataset, range(9), 3, press)
+        assert (len(attempts), len(dataset)) == (1, 1)
+    finally:
+        twin.close()
+
+
+def test_what_cannot_be_replayed_is_refused(tmp_path, spec, make_episode):
+    Dataset(tmp_path / "a", spec).add(make_episode(1))
+    (tmp_path / "a" / "meta" / "parol6.json").unlink()
+    with pytest.raises(DatasetError, match=r"no meta/parol6\.json"):
+        ReplaySource(tmp_path / "a")
+    with pytest.raises(DatasetError, match="There is no LeRobot dataset"):
+        ReplaySource(tmp_path / "b")
+
+
+def test_an_env_without_pictures_gives_no_dataset():
+    blind = gym.make(smolvla_gym.SIM_ID, cameras=())
+    with pytest.raises(DatasetError, match="has no camera"):
+        DatasetSpec.of(blind)
+    blind.close()
