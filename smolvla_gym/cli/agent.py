@@ -17,6 +17,7 @@ SCRIPTED: Final = ("expert", "random")
 """Policies that are no checkpoints."""
 
 _MODES: Final = ("sync", "async", "rtc")
+_ADDRESS: Final = re.compile(r"wss?://\S+|[^/\s:]+:\d+|\[[\da-fA-F:]+\]:\d+")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -53,14 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
     add("--aggregate", metavar="NAME", help="how async makes one of two chunks (default: weighted_average)")
 
 
+def is_address(policy: str) -> bool:
+    """Tells whether a policy is the address of a server."""
+    return not Path(policy).exists() and _ADDRESS.fullmatch(policy) is not None
+
+
 def check_policy(policy: str) -> None:
     """Refuses policies that cannot exist.
 
     Raises:
         UnknownNameError: There is no policy of this name.
     """
-    if policy not in ("bundled", *SCRIPTED) and not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
-        known = ("bundled", *SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME")
+    if policy in ("bundled", *SCRIPTED) or is_address(policy):
+        return
+    if not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
+        known = ("bundled", *SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME", "HOST:PORT of a server")
         raise UnknownNameError("policy", policy, known)
 
 
@@ -100,7 +108,9 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
         arguments: With the options of :func:`add_arguments` and ``policy``.
         realtime: Whether the env's steps take real time.
     """
-    print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
+    remote = is_address(arguments.policy)
+    doing = "connecting to" if remote else "loading"
+    print(f"smolvla-gym: {doing} policy {arguments.policy} …", file=sys.stderr, flush=True)
     from smolvla_gym.agent import SmolVLAAgent
 
     options: dict[str, Any] = {
@@ -110,4 +120,6 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
         "queue_threshold": arguments.queue_threshold,
         "aggregate": arguments.aggregate,
     }
+    if remote:
+        return SmolVLAAgent.connect(arguments.policy, **options)
     return SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device, process=realtime, **options)

@@ -17,12 +17,15 @@ from smolvla_gym.cli.arguments import at_least, output_folder
 from smolvla_gym.errors import OptionError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from smolvla_gym.evaluation.evaluate import Condition, Outcome
 
 _EXAMPLES: Final = """examples:
   smolvla-gym eval                                          the bundled policy, 100 seeds
   smolvla-gym eval --latency-ms 0 200 466 --mode sync async rtc
                                                             nine conditions, the same seeds in each
+  smolvla-gym eval --policy DIR --vs bundled                which is better, on the same seeds
   smolvla-gym eval --policy DIR --task lift --episodes 20 --json | jq '.conditions[].success_rate'
 """
 
@@ -44,6 +47,7 @@ def add_parser(commands: Any) -> None:
         default="bundled",
         help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: %(default)s)",
     )
+    add("--vs", metavar="P2", help="a second policy, compared with the first one seed by seed")
     add("--episodes", type=at_least(1), default=100, metavar="N", help="seeds a condition (default: %(default)s)")
     add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: %(default)s)")
     add("--workers", type=at_least(1), metavar="W", help="processes (default: one a core)")
@@ -58,8 +62,10 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs all episodes and prints the table."""
     _check(arguments)
+    import dataclasses
+
     from smolvla_gym.evaluation import comparison
-    from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, evaluate, summarise
+    from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, compare, evaluate
 
     options = EvaluationOptions(
         policy=arguments.policy,
@@ -79,33 +85,52 @@ def run(arguments: argparse.Namespace) -> int:
     conditions = [Condition(mode, latency) for mode in arguments.mode for latency in arguments.latency_ms]
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     workers = arguments.workers or os.cpu_count() or 1
+    policies = [arguments.policy] if arguments.vs is None else [arguments.policy, arguments.vs]
     with output_folder(arguments.out, "eval") as out:
         began = time.monotonic()
-        with _progress(len(conditions) * len(seeds)) as progress, contextlib.redirect_stdout(sys.stderr):
-            results = evaluate(options, conditions, seeds, workers=workers, progress=progress)
-        rows = [summarise(condition, episodes, 30.0) for condition, episodes in results.items()]
+        total = len(policies) * len(conditions) * len(seeds)
+        with _progress(total) as progress, contextlib.redirect_stdout(sys.stderr):
+            results = [
+                evaluate(dataclasses.replace(options, policy=p), conditions, seeds, workers=workers, progress=progress)
+                for p in policies
+            ]
         result = {
-            "policy": arguments.policy,
             "task": arguments.task,
             "randomization": arguments.randomization,
             "seeds": [seeds.start, seeds.stop - 1],
             "agent": options.agent,
             "seconds": round(time.monotonic() - began, 1),
-            "conditions": rows,
-            "failed_seeds": [
-                {"mode": c.mode, "latency_ms": c.latency_ms, "seeds": [e.seed for e in episodes if not e.success]}
-                for c, episodes in results.items()
-            ],
+            **_figures(policies[0], results[0]),
         }
+        text = comparison.markdown(result["conditions"])
+        title = f"{arguments.task}, {len(seeds)} seeds a point"
+        comparison.plot(result["conditions"], out / "eval.png", f"{policies[0]}, {title}")
+        if arguments.vs is not None:
+            result["vs"] = _figures(policies[1], results[1])
+            result["paired"] = [compare(c, results[0][c], results[1][c]) for c in conditions]
+            comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
+            lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
+            text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
         (out / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        (out / "eval.md").write_text(comparison.markdown(rows), encoding="utf-8")
-        title = f"{arguments.policy}, {arguments.task}, {len(seeds)} seeds a point"
-        comparison.plot(rows, out / "eval.png", title)
+        (out / "eval.md").write_text(text, encoding="utf-8")
         if arguments.json:
             print(json.dumps(result))
         else:
-            _print_table(rows, out)
+            _print(result, out)
     return 0
+
+
+def _figures(policy: str, results: dict[Condition, list[Outcome]]) -> dict[str, Any]:
+    from smolvla_gym.evaluation.evaluate import summarise
+
+    return {
+        "policy": policy,
+        "conditions": [summarise(condition, episodes, 30.0) for condition, episodes in results.items()],
+        "failed_seeds": [
+            {"mode": c.mode, "latency_ms": c.latency_ms, "seeds": [e.seed for e in episodes if not e.success]}
+            for c, episodes in results.items()
+        ],
+    }
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -114,10 +139,12 @@ def _check(arguments: argparse.Namespace) -> None:
     from smolvla_gym.sim.scene import MAX_OBJECTS
     from smolvla_gym.tasks import get_task
 
-    if arguments.policy in agent_options.SCRIPTED:
-        raise OptionError(
-            "--policy", arguments.policy, "a SmolVLA policy; `smolvla-gym rollout` runs the scripted ones"
-        )
+    for name, policy in (("--policy", arguments.policy), ("--vs", arguments.vs)):
+        if policy is None:
+            continue
+        if policy in agent_options.SCRIPTED or agent_options.is_address(policy):
+            raise OptionError(name, policy, "a SmolVLA policy on this machine; `smolvla-gym rollout` runs the others")
+        agent_options.check_policy(policy)
     get_task(arguments.task)
     check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
     check_choice("--num-objects", arguments.num_objects, range(2, MAX_OBJECTS + 1))
@@ -161,20 +188,31 @@ def _progress(episodes: int) -> Iterator[Callable[[Condition, Outcome], None]]:
         yield update
 
 
-def _print_table(rows: list[dict[str, Any]], out: Path) -> None:
-    from rich import box
+def _print(result: dict[str, Any], out: Path) -> None:
     from rich.console import Console
+
+    from smolvla_gym.evaluation.comparison import LEGEND, paired
+
+    console = Console(highlight=False)
+    _print_table(console, result["conditions"], "")
+    if "vs" in result:
+        _print_table(console, result["vs"]["conditions"], result["vs"]["policy"])
+    console.print(LEGEND, style="dim")
+    for pair in result.get("paired", ()):
+        print(paired(pair, result["policy"], result["vs"]["policy"]))
+    # Plain print: a path must not be wrapped.
+    print(f"Files: {out}{os.sep}")
+
+
+def _print_table(console: Console, rows: list[dict[str, Any]], title: str) -> None:
+    from rich import box
     from rich.table import Table
 
-    from smolvla_gym.evaluation.comparison import COLUMNS, LEGEND, cells
+    from smolvla_gym.evaluation.comparison import COLUMNS, cells
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title or None, title_justify="left")
     for number, name in enumerate(COLUMNS):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*cells(row))
-    console = Console(highlight=False)
     console.print(table)
-    console.print(LEGEND, style="dim")
-    # Plain print: a path must not be wrapped.
-    print(f"Files: {out}{os.sep}")

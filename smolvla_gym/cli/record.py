@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.cli import real
 from smolvla_gym.cli.arguments import at_least, positive
 from smolvla_gym.errors import OptionError
@@ -166,6 +167,7 @@ def _source(arguments: argparse.Namespace, env: gym.Env[Any, Any], stack: contex
     if arguments.source == "dagger":
         from smolvla_gym.agent.smolvla import SmolVLAAgent
 
+        print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
         agent = SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device)
         stack.callback(agent.close)
         agent.attach(env)
@@ -205,6 +207,10 @@ def _check(arguments: argparse.Namespace) -> None:
             raise OptionError(name, str(value), f"only with --source {source}")
         if value is None and arguments.source == source:
             raise OptionError(name, None, f"needed with --source {source}")
+    if arguments.policy is not None:
+        if arguments.policy in agent_options.SCRIPTED or agent_options.is_address(arguments.policy):
+            raise OptionError("--policy", arguments.policy, "a SmolVLA policy on this machine")
+        agent_options.check_policy(arguments.policy)
     if arguments.noise and arguments.source != "expert":
         raise OptionError("--noise", arguments.noise, "only with --source expert")
     if arguments.env == "real" and arguments.port != real.TWIN:

@@ -50,8 +50,8 @@ def add_parser(commands: Any) -> None:
     add(
         "--policy",
         default="bundled",
-        help="bundled, expert (scripted), random, a checkpoint folder, or a Hub repository OWNER/NAME "
-        "(default: %(default)s)",
+        help="bundled, expert (scripted), random, a checkpoint folder, a Hub repository OWNER/NAME, or HOST:PORT of "
+        "`smolvla-gym serve` (default: %(default)s)",
     )
     add("--episodes", type=at_least(1), default=1, metavar="N", help="how many episodes (default: %(default)s)")
     add(

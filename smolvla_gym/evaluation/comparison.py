@@ -58,6 +58,21 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{LEGEND}\n"
 
 
+def paired(pair: Row, first: str, second: str) -> str:
+    """Returns a comparison of two policies in words.
+
+    Args:
+        pair: What :func:`smolvla_gym.evaluation.evaluate.compare` returns.
+        first: Name of the first one.
+        second: Name of the second one.
+    """
+    return (
+        f"{pair['mode']}, {pair['latency_ms']:g} ms, the same seeds: both {pair['both']}, only {first} "
+        f"{pair['first_only']}, only {second} {pair['second_only']}, neither {pair['neither']}; p = "
+        f"{pair['p_value']:.3f} (McNemar)"
+    )
+
+
 _PANELS: Final = (
     ("success_rate", "success rate", 100.0, "%"),
     ("time_to_success_s", "median time to success", 1.0, "s"),

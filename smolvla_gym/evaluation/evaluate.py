@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from smolvla_gym.agent.statistics import AgentStatistics
-from smolvla_gym.evaluation.success import wilson_interval
+from smolvla_gym.evaluation.success import mcnemar, wilson_interval
 
 _JOB: Final = 5
 """Episodes that a process takes at a time: few enough that all end together."""
@@ -141,8 +141,10 @@ def _setup(options: EvaluationOptions) -> tuple[Any, Any]:
     with contextlib.redirect_stdout(sys.stderr):
         policy = LocalPolicy(load_checkpoint(options.policy, device=options.device), name=options.policy)
     size = legible_size(next(iter(policy.card.cameras.values())))
-    # It stays for the process's life; its OpenGL contexts have to be freed before the interpreter ends.
+    # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it registers
+    # with the first picture: what is registered later runs earlier.
     env = gym.make(SIM_ID, cameras=policy.card.env_cameras, image_size=size, **options.env)
+    env.reset(seed=0)
     atexit.register(env.close)
     return policy, env
 
@@ -195,6 +197,22 @@ def summarise(condition: Condition, outcomes: Sequence[Outcome], control_hz: flo
     }
     rounded = {name: round(value, 5) if value is not None else None for name, value in values.items()}
     return {**asdict(condition), "episodes": len(outcomes), "successes": len(successes), **rounded}
+
+
+def compare(condition: Condition, first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Any]:
+    """Returns how two policies did on the same seeds: how many ``both`` solved, ``first_only``, ``second_only`` and
+    ``neither``, and ``p_value``, see :func:`smolvla_gym.evaluation.success.mcnemar`.
+    """
+    pairs = [(a.success, b.success) for a, b in zip(first, second, strict=True)]
+    only = pairs.count((True, False)), pairs.count((False, True))
+    return {
+        **asdict(condition),
+        "both": pairs.count((True, True)),
+        "first_only": only[0],
+        "second_only": only[1],
+        "neither": pairs.count((False, False)),
+        "p_value": round(mcnemar(*only), 5),
+    }
 
 
 def _spread(name: str, values: Sequence[float]) -> dict[str, float | None]:

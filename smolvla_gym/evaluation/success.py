@@ -1,4 +1,4 @@
-"""How sure a success rate is."""
+"""How sure a success rate is, and the difference of two."""
 
 from __future__ import annotations
 
@@ -25,3 +25,21 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
     half = _Z / (1 + square) * math.sqrt(rate * (1 - rate) / episodes + square / (4 * episodes))
     # Exactly 0 and 1 where rounding would miss them.
     return (max(0.0, middle - half) if successes else 0.0), (min(1.0, middle + half) if successes < episodes else 1.0)
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """Returns how likely chance alone makes two policies differ at least that much on the same seeds.
+
+    The exact, two-sided test of McNemar: only seeds that one of them solves and the other one does not say anything.
+
+    Args:
+        first_only: Seeds that only the first one solves.
+        second_only: Seeds that only the second one solves.
+
+    Example:
+        >>> round(mcnemar(8, 1), 3)
+        0.039
+    """
+    differing = first_only + second_only
+    tail = sum(math.comb(differing, k) for k in range(min(first_only, second_only) + 1))
+    return min(1.0, float(2 * tail / 2**differing))

@@ -11,16 +11,24 @@ from smolvla_gym.cli.main import main
 
 def test_a_table_a_plot_and_json(tmp_path, capsys):
     out = tmp_path / "eval"
-    command = ["eval", "--episodes", "2", "--seed", "2", "--workers", "1", "--mode", "async", "rtc", "--latency-ms",
-               "100", "--device", "cpu", "--out", str(out), "--json"]  # fmt: skip
+    command = ["eval", "--episodes", "2", "--seed", "2", "--workers", "1", "--mode", "rtc", "--latency-ms", "100",
+               "--device", "cpu", "--out", str(out), "--vs", "bundled", "--json"]  # fmt: skip
     assert main(command) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((out / "eval.json").read_text())
-    assert [row["mode"] for row in printed["conditions"]] == ["async", "rtc"]
+    (row,) = printed["conditions"]
+    assert (row["mode"], row["latency_ms"], row["stalled_steps"]) == ("rtc", 100.0, 0)
     assert printed["seeds"] == [2, 3]
-    assert all(row["stalled_steps"] == 0 for row in printed["conditions"])
-    assert "| rtc | 100 |" in (out / "eval.md").read_text()
-    assert (out / "eval.png").stat().st_size > 10_000
+    # The same policy does the same.
+    assert printed["vs"] == {name: printed[name] for name in ("policy", "conditions", "failed_seeds")}
+    (pair,) = printed["paired"]
+    assert (pair["first_only"], pair["second_only"], pair["p_value"]) == (0, 0, 1.0)
+    assert pair["both"] + pair["neither"] == 2
+    text = (out / "eval.md").read_text()
+    assert text.count("| rtc | 100 |") == 2
+    assert f"rtc, 100 ms, the same seeds: both {pair['both']}, only bundled 0" in text
+    for name in ("eval.png", "eval_vs.png"):
+        assert (out / name).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
@@ -28,6 +36,8 @@ def test_a_table_a_plot_and_json(tmp_path, capsys):
     [
         (["--policy", "expert"], "--policy='expert'"),
         (["--policy", "no such folder"], "There is no policy"),
+        (["--vs", "no such folder"], "There is no policy"),
+        (["--vs", "127.0.0.1:8765"], "--vs='127.0.0.1:8765'"),
         (["--latency-ms", "-5"], "latency_ms"),
         (["--aggregate", "newest"], "There is no aggregate 'newest'"),
         (["--randomization", "3"], "--randomization=3"),

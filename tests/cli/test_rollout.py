@@ -355,3 +355,22 @@ def test_as_a_module_and_without_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     done = subprocess.run([sys.executable, "-m", "smolvla_gym", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("smolvla-gym ")
+
+
+def test_a_policy_that_runs_elsewhere(capsys, tmp_path):
+    pytest.importorskip("websockets")
+    from tests.agent.remote.connections import serving
+    from tests.agent.remote.policies import Wave
+
+    wave = Wave()
+    with serving(wave) as server:
+        address = server.address
+        assert main([*SHORT, "--policy", address, "--no-video", "--out", "out", "--json"]) == 0
+    port = address.rsplit(":", 1)[1]
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["policy"] == address
+    assert f"connecting to policy {address}" in printed.err
+    assert wave.count >= 1
+    assert main([*SHORT, "--policy", f"127.0.0.1:{port}", "--out", "none"]) == 1  # it is gone
+    assert port in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

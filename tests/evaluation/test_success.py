@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvla_gym.evaluation.success import wilson_interval
+from smolvla_gym.evaluation.success import mcnemar, wilson_interval
 
 
 def test_published_values():
@@ -22,3 +22,17 @@ def test_it_holds_the_rate_and_is_symmetric(case):
     low, high = wilson_interval(successes, episodes)
     assert 0.0 <= low <= successes / episodes <= high <= 1.0
     assert wilson_interval(episodes - successes, episodes) == pytest.approx((1.0 - high, 1.0 - low))
+
+
+def test_two_policies_on_the_same_seeds():
+    # By hand: 2 * (1 + 9) / 2^9, and what never differs or differs both ways says nothing.
+    assert mcnemar(8, 1) == mcnemar(1, 8) == pytest.approx(20 / 512)
+    assert mcnemar(0, 0) == mcnemar(3, 3) == 1.0
+    assert mcnemar(0, 10) == pytest.approx(2 / 1024)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_more_of_a_difference_is_less_likely_by_chance(first, second):
+    assert 0.0 < mcnemar(first, second) <= 1.0
+    if first > second:
+        assert mcnemar(first + 1, second) <= mcnemar(first, second)
