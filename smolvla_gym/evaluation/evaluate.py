@@ -141,8 +141,8 @@ def _setup(options: EvaluationOptions) -> tuple[Any, Any]:
     with contextlib.redirect_stdout(sys.stderr):
         policy = LocalPolicy(load_checkpoint(options.policy, device=options.device), name=options.policy)
     size = legible_size(next(iter(policy.card.cameras.values())))
-    # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it registers
-    # with the first picture: what is registered later runs earlier.
+    # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
+    # registers with the first picture: what is registered later runs earlier.
     env = gym.make(SIM_ID, cameras=policy.card.env_cameras, image_size=size, **options.env)
     env.reset(seed=0)
     atexit.register(env.close)
