@@ -21,7 +21,6 @@ from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
-from smolvla_gym.twin.interpreter import take_short_turns, take_usual_turns
 
 RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
 """How somebody left the arm before it was switched on, in rad, shape (6,). Its board does not know."""
@@ -100,7 +99,6 @@ class Twin:
         self.world.settle()
         self._started = self._clock.now()
         self._steps = 0
-        self._short_turns = False
         self._firmware_time = 0.0
         self._stalling: Array = np.zeros(NUM_JOINTS)
         self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
@@ -200,9 +198,6 @@ class Twin:
 
     def start(self) -> None:
         """Runs the twin in real time, in threads of its own."""
-        if not self._short_turns:
-            self._short_turns = True
-            take_short_turns()
         self.board.start()
         for camera in self.cameras.values():
             camera.start()
@@ -214,9 +209,6 @@ class Twin:
 
     def close(self) -> None:
         """Ends everything; doing it twice does no harm."""
-        if self._short_turns:
-            self._short_turns = False
-            take_usual_turns()
         for camera in self.cameras.values():
             camera.stop()
         self.board.close()

@@ -4,6 +4,7 @@ import gc
 import itertools
 import threading
 import time
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolvla_gym.agent.engine import EngineOptions
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy, PolicyCard
 from smolvla_gym.agent.smolvla import AgentNotAttachedError, SmolVLAAgent
 from smolvla_gym.errors import (
@@ -164,9 +166,17 @@ def test_overlaps_are_aggregated():
     assert b[10] == (10.5 + 1.0) / 2
 
 
+def test_by_default_it_asks_when_half_is_left_or_when_the_policy_would_look_again():
+    card = Numbered().card  # chunks of 20, of which it executes 8
+    assert EngineOptions.choose(card, mode="async").queue_threshold == 12
+    assert EngineOptions.choose(card, mode="rtc", n_action_steps=10).queue_threshold == 5
+    assert EngineOptions.choose(replace(card, n_action_steps=20), mode="async").queue_threshold == 10
+    assert EngineOptions.choose(card, mode="sync").queue_threshold == 0
+
+
 def test_rtc_is_told_what_is_left_and_how_long_it_takes():
     policy = Numbered()
-    agent = make(policy, mode="rtc", latency_ms=200)  # 6 steps
+    agent = make(policy, mode="rtc", latency_ms=200, queue_threshold=10)  # 6 steps
     play(agent, 100)
     assert policy.requests[0].leftover is None
     for request in policy.requests[1:]:

@@ -38,7 +38,7 @@ def kept(monkeypatch):
 
 def test_two_types_are_compared_in_json(capsys, tmp_path):
     out = tmp_path / "deep" / "result.json"
-    command = [*QUICK, "--dtype", "bfloat16", "--num-steps", "2", "--json", "--out", str(out)]
+    command = [*QUICK, "--dtype", "float32", "--dtype", "bfloat16", "--num-steps", "2", "--json", "--out", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr()
     result = json.loads(printed.out)

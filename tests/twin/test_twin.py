@@ -226,17 +226,3 @@ def test_two_twins_know_nothing_of_each_other(make):
         bench.run(0.5)
     assert np.abs(first.twin.joints - HOME).min() > 0.01
     np.testing.assert_allclose(second.twin.joints, HOME, atol=1e-3)
-
-
-def test_beside_its_threads_nobody_waits_long_and_afterwards_all_is_as_before():
-    before = sys.getswitchinterval()
-    twins = [Twin(homed=True), Twin(homed=True)]
-    for twin in twins:
-        twin.start()
-        twin.start()
-    assert sys.getswitchinterval() <= 0.001
-    twins[0].close()
-    twins[0].close()
-    assert sys.getswitchinterval() <= 0.001
-    twins[1].close()
-    assert sys.getswitchinterval() == before
