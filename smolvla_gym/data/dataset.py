@@ -184,7 +184,7 @@ class Dataset:
                 with _transaction(self.root):
                     self._write(episode, self.root, seen, first=False)
             else:
-                part = self.root.with_name(self.root.name + _PART)
+                part = _first_part(self.root)
                 shutil.rmtree(part, ignore_errors=True)
                 part.parent.mkdir(parents=True, exist_ok=True)
                 self._write(episode, part, seen, first=True)
@@ -275,7 +275,7 @@ def repair(root: Path) -> str | None:
     Returns:
         What was lost, in words; None: nothing.
     """
-    part = root.with_name(root.name + _PART)
+    part = _first_part(root)
     if part.is_dir() and not root.exists():
         shutil.rmtree(part)
         return "its first episode, which was being written when the program was killed"
@@ -283,9 +283,9 @@ def repair(root: Path) -> str | None:
     shutil.rmtree(root / (_COPY + _PART), ignore_errors=True)
     if not copy.is_dir():
         return None
+    _remove_unknown(root, copy)  # first: once the copy is back, nobody would look for them again
     shutil.rmtree(root / _META, ignore_errors=True)
     copy.rename(root / _META)
-    _remove_unknown(root)
     return "the last episode, which was being written when the program was killed"
 
 
@@ -304,12 +304,17 @@ def _transaction(root: Path) -> Iterator[None]:
     shutil.rmtree(part)
 
 
-def _remove_unknown(root: Path) -> None:
-    """Removes files that no episode refers to."""
+def _first_part(root: Path) -> Path:
+    """Returns where the first episode is written; a name that nobody else's folder has, since it is removed."""
+    return root.with_name(f".{root.name}.parol6{_PART}")
+
+
+def _remove_unknown(root: Path, meta: Path) -> None:
+    """Removes files that no episode in ``meta`` refers to."""
     import pyarrow.parquet as pq
 
-    info, known = read_info(root), set()
-    for file in (root / _META / "episodes").rglob("*.parquet"):
+    info, known = json.loads((meta / "info.json").read_text(encoding="utf-8")), set()
+    for file in (meta / "episodes").rglob("*.parquet"):
         table = pq.read_table(file)
         indices = table.select([n for n in table.column_names if n.endswith(("/chunk_index", "/file_index"))])
         for row in indices.to_pylist():
