@@ -1,39 +1,37 @@
-"""Makes the bundled policy from nothing: demonstrations of the scripted expert, imitation, and once more with DAgger.
+"""Makes the bundled policy from nothing: demonstrations of the scripted experts, imitation, and again with DAgger.
 
     OMP_WAIT_POLICY=ACTIVE uv run python examples/train_bundled.py --out outputs/bundled
 
 (PASSIVE where other programs share the cores.) Every stage is skipped whose result is there already, so a run that was
-cut short goes on. Evaluate the result with
+cut short goes on. ``--from`` begins with another policy than a random one. Evaluate the result with
 
-    uv run smolvla-gym rollout --policy outputs/bundled/policy --episodes 100 --seed 0 --no-video
+    uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.augment import Augmentation
 from smolvla_gym.training.demonstrations import DemonstrationOptions, collect
-from smolvla_gym.training.frames import Frames
+from smolvla_gym.training.frames import Frames, join
 from smolvla_gym.training.imitation import train
 from smolvla_gym.training.options import TrainOptions
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
 
-CHUNK = 32
-"""Length of the chunks of the finished policy."""
+SHARES = {"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.2}
+"""Episodes of each task, relative to the number that is asked for."""
 
-SHORT_CHUNK = 16
-"""Length while most of the learning is done. SmolVLA's action expert is causal and its positions are rotary, so the
-same weights make longer chunks; what lies far ahead only has to be learnt at the end."""
+CHUNK = 32
+"""Actions a chunk: a second and a bit, so that plenty is left when a chunk comes half a second late."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,8 @@ class Stage:
 
     Attributes:
         name: Name of its folder.
-        data: Name of its demonstrations.
+        data: Name of the folder of its demonstrations.
         minutes: Time of training, at scale 1.
-        chunk_size: Actions a chunk.
         vision_share: Share of the time at its beginning in which only the vision tower learns.
         learning_rate: Peak of the schedule.
     """
@@ -52,15 +49,13 @@ class Stage:
     name: str
     data: str
     minutes: float
-    chunk_size: int
     vision_share: float = 0.0
     learning_rate: float = 1e-3
 
 
 STAGES = (
-    Stage("1-imitation", "demonstrations", 25.0, SHORT_CHUNK, vision_share=0.2),
-    Stage("2-dagger", "dagger", 33.0, SHORT_CHUNK),
-    Stage("3-long-chunks", "dagger", 8.0, CHUNK, learning_rate=3e-4),
+    Stage("1-imitation", "demonstrations", 60.0, vision_share=0.15),
+    Stage("2-dagger", "dagger", 120.0),
 )
 
 
@@ -76,26 +71,32 @@ def sentences() -> list[str]:
     ]
 
 
-def demonstrations(path: Path, options: DemonstrationOptions) -> Frames:
-    """Returns recorded demonstrations, or records them."""
-    if path.exists():
-        frames: Frames = pickle.loads(path.read_bytes())
-        return frames
+def demonstrations(folder: Path, options: DemonstrationOptions) -> Frames:
+    """Returns recorded demonstrations of all tasks, and records those that are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recordings = []
+    for number, (task, share) in enumerate(SHARES.items()):
+        path = folder / f"{task}.pickle"
+        if not path.exists():
+            wanted = replace(
+                options, task=task, episodes=max(1, round(share * options.episodes)),
+                first_seed=options.first_seed + 100_000 * number,
+            )  # fmt: skip
+            _record(path, wanted)
+        with path.open("rb") as file:
+            recordings.append(pickle.load(file))
+    return join(recordings)
+
+
+def _record(path: Path, options: DemonstrationOptions) -> None:
     began = time.monotonic()
-    frames = collect(options, lambda done: print(f"{done}/{options.episodes} episodes", flush=True))
-    print(f"{options.episodes} episodes, {len(frames)} frames in {time.monotonic() - began:.0f} s", flush=True)
+    frames = collect(options, lambda done: print(f"{options.task}: {done}/{options.episodes} episodes", flush=True))
+    seconds = time.monotonic() - began
+    print(f"{options.task}: {len(frames)} frames, {len(frames.pictures)} drawn, in {seconds:.0f} s", flush=True)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         pickle.dump(frames, file, protocol=5)
     part.replace(path)
-    return frames
-
-
-def set_chunk_size(policy: Path, chunk_size: int) -> None:
-    """Changes how many actions a policy plans ahead."""
-    path = policy / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "chunk_size": chunk_size}, indent=4))
 
 
 def run_stage(stage: Stage, previous: Path | None, frames: Frames, folder: Path, minutes: float) -> Path:
@@ -105,12 +106,11 @@ def run_stage(stage: Stage, previous: Path | None, frames: Frames, folder: Path,
     if previous is None:
         stats = compute_stats(frames.states, frames.actions)
         build_tiny_checkpoint(
-            part, cameras=("wrist", "scene"), stats=stats, chunk_size=stage.chunk_size, n_action_steps=12,
+            part, cameras=("wrist", "scene"), stats=stats, chunk_size=CHUNK, n_action_steps=12,
             num_steps=5, sentences=sentences(),
         )  # fmt: skip
     else:
         shutil.copytree(previous, part)
-        set_chunk_size(part, stage.chunk_size)
     options = TrainOptions(
         minutes=minutes, vision_share=stage.vision_share, learning_rate=stage.learning_rate,
         augmentation=Augmentation(brightness=0.1, contrast=0.1, colour=0.05),
@@ -124,24 +124,20 @@ def run_stage(stage: Stage, previous: Path | None, frames: Frames, folder: Path,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of data and policies")
-    parser.add_argument("--episodes", type=int, default=1500, help="of either recording (default: %(default)s)")
+    parser.add_argument("--from", type=Path, dest="start", help="a policy to begin with (default: random weights)")
+    parser.add_argument("--episodes", type=int, default=1000, help="of a task and recording (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="of all training times (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    previous: Path | None = None
-    loaded, frames = "", None
+    previous: Path | None = args.start
     for number, stage in enumerate(STAGES):
-        if (args.out / stage.name).exists():
-            previous = args.out / stage.name
-            continue
-        if frames is None or loaded != stage.data:
-            frames = None  # before the next ones take its place in memory
-            options = DemonstrationOptions(
-                task="lift", episodes=args.episodes, first_seed=1_000_000 * (number + 1), policy=previous
-            )
-            frames, loaded = demonstrations(args.out / f"{stage.data}.pickle", options), stage.data
-        previous = run_stage(stage, previous, frames, args.out, args.scale * stage.minutes)
+        if not (args.out / stage.name).exists():
+            options = DemonstrationOptions(episodes=args.episodes, first_seed=1_000_000 * (number + 1), policy=previous)
+            frames = demonstrations(args.out / stage.data, options)
+            run_stage(stage, previous, frames, args.out, args.scale * stage.minutes)
+            del frames  # before the next ones take their place in memory
+        previous = args.out / stage.name
     assert previous is not None
     shutil.copytree(previous, args.out / "policy", dirs_exist_ok=True)
     print(f"The policy is in {args.out / 'policy'}")

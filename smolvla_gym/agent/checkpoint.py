@@ -129,6 +129,20 @@ def load_checkpoint(
     return _assemble(spec, policy, saved, vlm_name, device, dtype)
 
 
+def fetch_checkpoint(path_or_repo: str | Path, revision: str | None = None) -> Path:
+    """Returns the folder of a checkpoint; one on the hub is downloaded.
+
+    Args:
+        path_or_repo: As for :func:`load_checkpoint`.
+        revision: Branch, tag or commit of a repository.
+
+    Raises:
+        CheckpointError: It is absent or cannot be downloaded.
+    """
+    local = _find_local(path_or_repo)
+    return local or _download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
+
+
 def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedCheckpoint:
     """Makes a checkpoint of a policy that is in memory, through the same checks as one that is loaded.
 

@@ -27,6 +27,9 @@ from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 _GRACE: Final = 3.0
 """How long in s the process may take to end before it is killed."""
 
+_NICENESS: Final = 5
+"""How far a policy on the CPU steps back behind the control loop, on the scale of ``nice``."""
+
 
 class PolicyProcess(ChunkPolicy):
     """Starts a process that loads a checkpoint, and asks it for chunks over a port of the loopback."""
@@ -157,9 +160,11 @@ def main() -> int:
 
 
 def _leave_a_core() -> None:
-    """Computes with one core fewer than there are: the loop needs the other at once, and often."""
+    """Computes with one core fewer than there are, and gives way: the loop needs the other at once, and often."""
     import torch
 
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
 
 

@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli import agent as agent_options
-from smolvla_gym.cli.arguments import at_least, output_folder
+from smolvla_gym.cli.arguments import at_least, output_folder, positive
+from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from smolvla_gym.evaluation.evaluate import Condition, Outcome
+    from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome
 
 _EXAMPLES: Final = """examples:
   smolvla-gym eval                                          the bundled policy, 100 seeds
   smolvla-gym eval --latency-ms 0 200 466 --mode sync async rtc
                                                             nine conditions, the same seeds in each
   smolvla-gym eval --policy DIR --vs bundled                which is better, on the same seeds
+  smolvla-gym eval --task reach lift place push stack --num-objects 3
+                                                            a row for each task
+  smolvla-gym eval --swap-instruction                       the same scenes with another colour named
   smolvla-gym eval --policy DIR --task lift --episodes 20 --json | jq '.conditions[].success_rate'
 """
 
@@ -41,7 +45,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--task", default="lift", help="what to do; `smolvla-gym tasks` lists them (default: %(default)s)")
+    add("--task", nargs="+", default=["lift"], help="what to do; `smolvla-gym tasks` lists them (default: lift)")
     add(
         "--policy",
         default="bundled",
@@ -53,6 +57,20 @@ def add_parser(commands: Any) -> None:
     add("--workers", type=at_least(1), metavar="W", help="processes (default: one a core)")
     add("--randomization", type=at_least(0), default=1, metavar="R", help="level 0 to 2 (default: %(default)s)")
     add("--num-objects", type=at_least(2), default=2, metavar="N", help="objects on the table (default: %(default)s)")
+    add(
+        "--swap-instruction",
+        action="store_true",
+        help="also the same scenes with another object named: who does not listen takes the wrong one",
+    )
+    add("--unseen-phrasings", action="store_true", help="also in sentences that no training data contains")
+    add(
+        "--failure-videos",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="film the first N episodes of each condition that failed",
+    )
+    add("--control-hz", type=positive, default=30.0, metavar="HZ", help="control rate (default: 30)")
     add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/eval/<date>_<time>)")
     add("--json", action="store_true", help="print the result as JSON on stdout and nothing else there")
     agent_options.add_arguments(parser, several=True)
@@ -71,9 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
         policy=arguments.policy,
         device=arguments.device,
         env={
-            "task": arguments.task,
             "randomization": arguments.randomization,
             "num_objects": arguments.num_objects,
+            "control_hz": arguments.control_hz,
             "reward": "sparse",
         },
         agent={
@@ -82,7 +100,15 @@ def run(arguments: argparse.Namespace) -> int:
             if (value := getattr(arguments, name)) is not None
         },
     )
-    conditions = [Condition(mode, latency) for mode in arguments.mode for latency in arguments.latency_ms]
+    words = ["given", *(["swapped"] if arguments.swap_instruction else [])]
+    words += ["unseen"] if arguments.unseen_phrasings else []
+    conditions = [
+        Condition(mode, latency, task, said)
+        for task in dict.fromkeys(arguments.task)
+        for said in words
+        for mode in dict.fromkeys(arguments.mode)
+        for latency in dict.fromkeys(arguments.latency_ms)
+    ]
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     workers = arguments.workers or os.cpu_count() or 1
     policies = [arguments.policy] if arguments.vs is None else [arguments.policy, arguments.vs]
@@ -95,22 +121,23 @@ def run(arguments: argparse.Namespace) -> int:
                 for p in policies
             ]
         result = {
-            "task": arguments.task,
             "randomization": arguments.randomization,
+            "num_objects": arguments.num_objects,
             "seeds": [seeds.start, seeds.stop - 1],
             "agent": options.agent,
             "seconds": round(time.monotonic() - began, 1),
-            **_figures(policies[0], results[0]),
+            **_figures(policies[0], results[0], arguments.control_hz),
         }
         text = comparison.markdown(result["conditions"])
-        title = f"{arguments.task}, {len(seeds)} seeds a point"
+        title = f"{', '.join(dict.fromkeys(arguments.task))}, {len(seeds)} seeds each"
         comparison.plot(result["conditions"], out / "eval.png", f"{policies[0]}, {title}")
         if arguments.vs is not None:
-            result["vs"] = _figures(policies[1], results[1])
+            result["vs"] = _figures(policies[1], results[1], arguments.control_hz)
             result["paired"] = [compare(c, results[0][c], results[1][c]) for c in conditions]
             comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
             lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
             text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
+        _film(options, results[0], out, arguments.failure_videos)
         (out / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (out / "eval.md").write_text(text, encoding="utf-8")
         if arguments.json:
@@ -120,21 +147,35 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _figures(policy: str, results: dict[Condition, list[Outcome]]) -> dict[str, Any]:
+def _film(options: EvaluationOptions, results: dict[Condition, list[Outcome]], out: Path, count: int) -> None:
+    """Runs the first failures of each condition once more, which goes as before, and films them."""
+    from smolvla_gym.evaluation.evaluate import film
+
+    for condition, episodes in results.items():
+        for episode in [e for e in episodes if not e.success][:count]:
+            words = "" if condition.words == "given" else f"_{condition.words}"
+            name = f"{condition.task}{words}_{condition.mode}_{condition.latency_ms:g}ms_seed{episode.seed}.mp4"
+            print(f"smolvla-gym: filming {name} ({episode.failure})", file=sys.stderr, flush=True)
+            film(options, condition, episode.seed, out / "failures" / name)
+
+
+def _figures(policy: str, results: dict[Condition, list[Outcome]], control_hz: float) -> dict[str, Any]:
+    import dataclasses
+
     from smolvla_gym.evaluation.evaluate import summarise
 
     return {
         "policy": policy,
-        "conditions": [summarise(condition, episodes, 30.0) for condition, episodes in results.items()],
+        "conditions": [summarise(condition, episodes, control_hz) for condition, episodes in results.items()],
         "failed_seeds": [
-            {"mode": c.mode, "latency_ms": c.latency_ms, "seeds": [e.seed for e in episodes if not e.success]}
+            {**dataclasses.asdict(c), "seeds": {e.seed: e.failure for e in episodes if not e.success}}
             for c, episodes in results.items()
         ],
     }
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from smolvla_gym.envs.options import check_choice
+    from smolvla_gym.envs.options import check_choice, check_control_hz
     from smolvla_gym.sim.randomization import MAX_LEVEL
     from smolvla_gym.sim.scene import MAX_OBJECTS
     from smolvla_gym.tasks import get_task
@@ -145,45 +186,23 @@ def _check(arguments: argparse.Namespace) -> None:
         if policy in agent_options.SCRIPTED or agent_options.is_address(policy):
             raise OptionError(name, policy, "a SmolVLA policy on this machine; `smolvla-gym rollout` runs the others")
         agent_options.check_policy(policy)
-    get_task(arguments.task)
+    for task in arguments.task:
+        get_task(task)
     check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
+    check_control_hz(arguments.control_hz)
     check_choice("--num-objects", arguments.num_objects, range(2, MAX_OBJECTS + 1))
     agent_options.check(arguments)
 
 
 @contextlib.contextmanager
 def _progress(episodes: int) -> Iterator[Callable[[Condition, Outcome], None]]:
-    """Shows a progress bar on stderr, or where that is no terminal a line now and then."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("episode"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task("", total=episodes)
+    with progress_bar("episode", episodes) as show:
         done = solved = 0
 
         def update(condition: Condition, outcome: Outcome) -> None:
             nonlocal done, solved
             done, solved = done + 1, solved + outcome.success
-            bar.update(line, advance=1, description=f"{condition.mode} {condition.latency_ms:g} ms  solved {solved}")
-            if not console.is_terminal and done % 25 == 0:
-                console.print(f"{done} of {episodes} episodes, solved {solved}")
+            show(done, f"{condition.task} {condition.mode} {condition.latency_ms:g} ms  solved {solved}")
 
         yield update
 
@@ -191,13 +210,15 @@ def _progress(episodes: int) -> Iterator[Callable[[Condition, Outcome], None]]:
 def _print(result: dict[str, Any], out: Path) -> None:
     from rich.console import Console
 
-    from smolvla_gym.evaluation.comparison import LEGEND, paired
+    from smolvla_gym.evaluation.comparison import LEGEND, failures, paired
 
     console = Console(highlight=False)
     _print_table(console, result["conditions"], "")
     if "vs" in result:
         _print_table(console, result["vs"]["conditions"], result["vs"]["policy"])
     console.print(LEGEND, style="dim")
+    for line in failures(result["conditions"]):
+        console.print(line, markup=False)
     for pair in result.get("paired", ()):
         print(paired(pair, result["policy"], result["vs"]["policy"]))
     # Plain print: a path must not be wrapped.
@@ -208,11 +229,14 @@ def _print_table(console: Console, rows: list[dict[str, Any]], title: str) -> No
     from rich import box
     from rich.table import Table
 
-    from smolvla_gym.evaluation.comparison import COLUMNS, cells
+    from smolvla_gym.evaluation.comparison import table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title or None, title_justify="left")
-    for number, name in enumerate(COLUMNS):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*cells(row))
-    console.print(table)
+    heads, *cells = table(rows)
+    printed = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title or None, title_justify="left"
+    )
+    for head in heads:
+        printed.add_column(head, justify="left" if head in ("task", "mode") else "right", no_wrap=head != "task")
+    for row in cells:
+        printed.add_row(*row)
+    console.print(printed)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.cli import real
 from smolvla_gym.cli.arguments import at_least, positive
+from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
 
 if TYPE_CHECKING:
@@ -220,37 +221,12 @@ def _check(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _progress(episodes: int, before: int) -> Iterator[Callable[[Attempt], None]]:
-    """Shows a progress bar on stderr, or where that is no terminal a line now and then."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("episode"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task("", total=episodes, completed=before)
+    with progress_bar("episode", episodes, before, _LINES) as show:
         tried = kept = 0
 
         def update(attempt: Attempt) -> None:
             nonlocal tried, kept
             tried, kept = tried + 1, kept + attempt.kept
-            text = f"left out {tried - kept}  {attempt.instruction}"
-            bar.update(line, advance=int(attempt.kept), description=text)
-            if not console.is_terminal and tried % _LINES == 0:
-                console.print(f"{before + kept} of {episodes} episodes, left out {tried - kept}")
+            show(before + kept, f"left out {tried - kept}  {attempt.instruction}")
 
         yield update

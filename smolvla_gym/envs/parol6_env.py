@@ -98,15 +98,16 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
         Args:
             seed: Seed of everything that is drawn; the same seed gives the same episode.
-            options: Where the episode begins, in the simulation: ``"joints"``, six angles in rad, and ``"opening"``,
-                0..1. Unknown keys are ignored.
+            options: Where the episode begins: ``"joints"``, six angles in rad, and ``"opening"``, 0..1. Where the
+                scene is simulated, what is to be done there: ``"target"``, the colour of the object to name, and
+                ``"phrasing"``, the sentence with the field ``{color}``. Unknown keys are ignored.
 
         Returns:
             The first observation and info.
 
         Raises:
             FaultError: A fault was not cleared.
-            OptionError: A start pose outside the soft limits.
+            OptionError: A start pose outside the soft limits, or nothing of that colour in the scene.
         """
         super().reset(seed=seed)
         self._refuse_if_closed()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, override
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smolvla_gym.envs.backend import Backend, Image, Reading
 from smolvla_gym.envs.options import start_of
@@ -35,17 +35,33 @@ _START_TIMEOUT: Final = 60.0  # s; the longest way takes 5 at full speed
 _ARRIVED: Final = 0.01  # rad
 
 
-@dataclass
 class Eyes:
-    """A camera and how its pictures are brought to the contract's size.
+    """A camera whose pictures are brought to the contract's size.
 
     Attributes:
         camera: The camera.
-        framing: The view of the simulation's camera in its pictures.
     """
 
-    camera: RealSenseCamera
-    framing: Framing
+    def __init__(self, camera: RealSenseCamera, framing: Framing) -> None:
+        """Sets what the camera's thread prepares.
+
+        Args:
+            camera: The camera; it is started.
+            framing: The view of the simulation's camera in its pictures.
+        """
+        self.camera, self._framing = camera, framing
+        camera.framing = framing
+
+    def colour(self, frame: Frame) -> Image:
+        """Returns the colour picture of a frame, shape (H, W, 3)."""
+        # A copy: the next step may give the same frame again, and what an env gives belongs to the caller.
+        return self._framing.colour(frame.pixels) if frame.view is None else frame.view.copy()
+
+    def depth(self, frame: Frame) -> NDArray[np.uint16] | None:
+        """Returns the depth of a frame in 0.1 mm, shape (H, W, 1), or None where it has none."""
+        if frame.depth is None:
+            return None
+        return self._framing.depth(frame.depth) if frame.depth_view is None else frame.depth_view.copy()
 
 
 class RealBackend(Backend):
@@ -114,7 +130,7 @@ class RealBackend(Backend):
         self._link.events()
         self._go(joints, opening)
         self._instruction = self._default_instruction
-        self._begin(rng)
+        self._begin(rng, options)
         self._instruction = options.get("instruction", self._instruction)
         self._await_pictures()
         self._deadline = None
@@ -124,7 +140,7 @@ class RealBackend(Backend):
             raise FaultError(f"The episode cannot begin: the arm is held by the fault {reading.fault!r}.")
         return reading
 
-    def _begin(self, rng: np.random.Generator) -> None:
+    def _begin(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
         """Prepares what is not the arm; on the real table that is up to its owner."""
 
     def _await_pictures(self) -> None:
@@ -208,10 +224,10 @@ class RealBackend(Backend):
         observation: dict[str, Any] = {"agent_pos": np.append(state.joints_at(now), state.opening).astype(np.float32)}
         frames = {name: self._frame(name) for name in self._cameras}
         if frames:
-            observation["pixels"] = {n: self._cameras[n].framing.colour(f.pixels) for n, f in frames.items()}
+            observation["pixels"] = {n: self._cameras[n].colour(f) for n, f in frames.items()}
         if frames and self._depth:
             observation["depth"] = {
-                n: self._cameras[n].framing.depth(f.depth) for n, f in frames.items() if f.depth is not None
+                n: depth for n, f in frames.items() if (depth := self._cameras[n].depth(f)) is not None
             }
         age = max((now - frame.time for frame in frames.values()), default=0.0)
         return Reading(

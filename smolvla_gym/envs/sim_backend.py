@@ -55,7 +55,7 @@ class SimBackend(Backend):
     def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
         # Checked first: a bad option leaves the present episode as it is.
         joints, opening = start_of(options, self.world.gripper)
-        self.stage.draw(rng)
+        self.stage.draw(rng, options)
         self.world.reset(joints, opening)
         variation = self.stage.arrange(rng)
         self.world.misplace_zero(variation.zero_error)

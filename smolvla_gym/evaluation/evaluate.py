@@ -5,18 +5,28 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.evaluation.success import mcnemar, wilson_interval
 
+if TYPE_CHECKING:
+    from smolvla_gym.evaluation.film import Film
+
 _JOB: Final = 5
 """Episodes that a process takes at a time: few enough that all end together."""
+
+
+WORDS: Final = ("given", "swapped", "unseen")
+"""What the agent is told: the env's instruction; the same with another object of the same scene named, whose success
+shows that words are heeded; or the same in a phrasing that no training data contains."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +36,14 @@ class Condition:
     Attributes:
         mode: How its chunks are put together.
         latency_ms: How long a chunk takes in ms of simulated time.
+        task: What is to be done.
+        words: One of ``WORDS``.
     """
 
     mode: str
     latency_ms: float
+    task: str = "lift"
+    words: str = "given"
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,8 @@ class EvaluationOptions:
     Attributes:
         policy: A checkpoint's folder, a repository, or ``"bundled"``.
         device: Where it computes.
-        env: Options of ``PAROL6Sim-v0``, without the cameras and their size, which the policy chooses.
+        env: Options of ``PAROL6Sim-v0``, without the task, which the condition has, and the cameras and their size,
+            which the policy chooses.
         agent: Options of ``SmolVLAAgent`` that are the same in all conditions.
     """
 
@@ -62,6 +77,7 @@ class Outcome:
         success: Whether the task was solved.
         steps: Control steps taken.
         statistics: What became of the chunks.
+        failure: Why it was no success, in a few words; None where it was one.
     """
 
     seed: int
@@ -69,6 +85,7 @@ class Outcome:
     success: bool
     steps: int
     statistics: AgentStatistics
+    failure: str | None = None
 
 
 def evaluate(
@@ -126,24 +143,32 @@ def _prepare_worker() -> None:
 
 
 @cache
-def _setup(options: EvaluationOptions) -> tuple[Any, Any]:
-    """Loads the policy and makes the env that it looks at, once a process."""
+def _load(policy: str, device: str) -> Any:
+    """Loads a policy, once a process."""
     import contextlib
     import sys
 
-    import gymnasium as gym
-
-    from smolvla_gym import SIM_ID
     from smolvla_gym.agent.checkpoint import load_checkpoint
-    from smolvla_gym.agent.images import legible_size
     from smolvla_gym.agent.local_policy import LocalPolicy
 
     with contextlib.redirect_stdout(sys.stderr):
-        policy = LocalPolicy(load_checkpoint(options.policy, device=options.device), name=options.policy)
+        return LocalPolicy(load_checkpoint(policy, device=device), name=policy)
+
+
+@cache
+def _setup(options: EvaluationOptions, task: str, render_mode: str | None = None) -> tuple[Any, Any]:
+    """Loads the policy and makes the env that it looks at, once a process."""
+    import gymnasium as gym
+
+    from smolvla_gym import SIM_ID
+    from smolvla_gym.agent.images import legible_size
+
+    policy = _load(options.policy, options.device)
     size = legible_size(next(iter(policy.card.cameras.values())))
     # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
     # registers with the first picture: what is registered later runs earlier.
-    env = gym.make(SIM_ID, cameras=policy.card.env_cameras, image_size=size, **options.env)
+    made = {"task": task, "cameras": policy.card.env_cameras, "image_size": size, "render_mode": render_mode}
+    env = gym.make(SIM_ID, **made, **options.env)
     env.reset(seed=0)
     atexit.register(env.close)
     return policy, env
@@ -153,14 +178,36 @@ def _run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[
     options, condition, seeds = job
     from smolvla_gym.agent.smolvla import SmolVLAAgent
 
-    policy, env = _setup(options)
+    policy, env = _setup(options, condition.task)
     agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
     agent.attach(env)
-    return [(condition, _run_episode(env, agent, seed)) for seed in seeds]
+    return [(condition, _run_episode(env, agent, condition, seed)) for seed in seeds]
 
 
-def _run_episode(env: Any, agent: Any, seed: int) -> Outcome:
+def reset(env: Any, condition: Condition, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Begins an episode of a condition.
+
+    Args:
+        env: A ``PAROL6Sim-v0`` with the condition's task.
+        condition: Its words matter.
+        seed: Seed of the scene, which is the same whatever the words.
+
+    Returns:
+        What ``env.reset`` does.
+    """
     observation, info = env.reset(seed=seed)
+    if condition.words == "given":
+        return observation, info
+    stage = env.unwrapped.backend.stage
+    if condition.words == "swapped":
+        colors = stage.layout.colors
+        return tuple(env.reset(seed=seed, options={"target": colors[(stage.layout.target + 1) % len(colors)]}))
+    phrasings = stage.task.unseen_phrasings
+    return tuple(env.reset(seed=seed, options={"phrasing": phrasings[seed % len(phrasings)]}))
+
+
+def _run_episode(env: Any, agent: Any, condition: Condition, seed: int, video: Film | None = None) -> Outcome:
+    observation, info = reset(env, condition, seed)
     agent.reset(info["instruction"], seed=seed)
     steps, done, success = 0, False, False
     while not done:
@@ -168,7 +215,32 @@ def _run_episode(env: Any, agent: Any, seed: int) -> Outcome:
         steps += 1
         success = success or bool(info["is_success"])
         done = terminated or truncated
-    return Outcome(seed, str(info["instruction"]), success, steps, agent.statistics)
+        if video is not None:
+            video.add(env, observation, (str(info["instruction"]), f"seed {seed}    step {steps}"), success)
+    failure = None if success else env.unwrapped.backend.stage.failure()
+    return Outcome(seed, str(info["instruction"]), success, steps, agent.statistics, failure)
+
+
+def film(options: EvaluationOptions, condition: Condition, seed: int, path: Path) -> None:
+    """Runs an episode as :func:`evaluate` does, and films it.
+
+    Args:
+        options: What is evaluated.
+        condition: Under what.
+        seed: Of the episode.
+        path: Where to, ending in ``.mp4``.
+
+    Raises:
+        RecordingError: The file could not be written.
+    """
+    from smolvla_gym.agent.smolvla import SmolVLAAgent
+    from smolvla_gym.evaluation.film import Film
+
+    policy, env = _setup(options, condition.task, "rgb_array")
+    agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
+    agent.attach(env)
+    with Film(path, env.metadata["render_fps"], realtime=False) as video:
+        _run_episode(env, agent, condition, seed, video)
 
 
 def summarise(condition: Condition, outcomes: Sequence[Outcome], control_hz: float) -> dict[str, Any]:
@@ -177,7 +249,8 @@ def summarise(condition: Condition, outcomes: Sequence[Outcome], control_hz: flo
     ``success_rate`` with its 95 % interval ``success_low`` .. ``success_high``; of the episodes that succeeded the
     median ``time_to_success_s``; per episode the means ``waited_steps`` (before the first chunk), ``stalled_steps``
     (later, with an empty queue) and ``chunks``; and over all episodes the 99th percentile and the largest of the
-    changes of a joint from one command to the next, at the borders of chunks and inside them.
+    changes of a joint from one command to the next, at the borders of chunks and inside them; ``failures`` counts
+    the episodes that failed by what they looked like at the end.
     """
     successes = [outcome for outcome in outcomes if outcome.success]
     low, high = wilson_interval(len(successes), len(outcomes))
@@ -196,7 +269,14 @@ def summarise(condition: Condition, outcomes: Sequence[Outcome], control_hz: flo
         **_spread("inner_jump", inner),
     }
     rounded = {name: round(value, 5) if value is not None else None for name, value in values.items()}
-    return {**asdict(condition), "episodes": len(outcomes), "successes": len(successes), **rounded}
+    failures = Counter(outcome.failure for outcome in outcomes if outcome.failure is not None)
+    return {
+        **asdict(condition),
+        "episodes": len(outcomes),
+        "successes": len(successes),
+        **rounded,
+        "failures": dict(failures.most_common()),
+    }
 
 
 def compare(condition: Condition, first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.errors import DeviceError, SmolVLAGymError
 from smolvla_gym.hardware.clock import Clock, SystemClock
-from smolvla_gym.hardware.framing import Intrinsics
+from smolvla_gym.hardware.framing import Framing, Intrinsics
 from smolvla_gym.hardware.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
 from smolvla_gym.hardware.realsense_stream import DEPTH_UNIT, Settings, Stream
 
@@ -37,12 +37,16 @@ class Frame:
             shape (H, W); None unless asked for.
         number: Number of the frame; it grows, with gaps, also over reconnects.
         time: When the frame arrived in s, on the camera's clock.
+        view: The colour picture as the camera's framing shows it; None where it had none yet.
+        depth_view: The depth likewise.
     """
 
     pixels: NDArray[np.uint8]
     depth: NDArray[np.uint16] | None
     number: int
     time: float
+    view: NDArray[np.uint8] | None = None
+    depth_view: NDArray[np.uint16] | None = None
 
 
 class RealSenseCamera:
@@ -53,6 +57,7 @@ class RealSenseCamera:
         usb_warning: Why the connection is too slow, None where it is not.
         lost: Whether the camera is gone. It is looked for all the time, and comes back by itself.
         reconnects: How often the stream was started again.
+        framing: How its thread prepares the views of the frames that come; it may be set once the intrinsics are known.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class RealSenseCamera:
         self.usb_warning: str | None = None
         self.lost = False
         self.reconnects = 0
+        self.framing: Framing | None = None
         self._serial = serial
         self._settings = Settings(resolution, fps, depth, exposure, gain, white_balance)
         self._context_factory = context_factory
@@ -207,9 +213,13 @@ class RealSenseCamera:
         if numbers[0] + self._offset <= last:  # a camera that was plugged in anew counts from the beginning
             self._offset = last + 1 - numbers[0]
         pixels, depth = stream.pictures(frames)
+        # Here and not where they are wanted: whoever has a beat to keep should not wait for milliseconds of resizing.
+        framing = self.framing
+        view = None if framing is None else framing.colour(pixels)
+        depth_view = None if framing is None or depth is None else framing.depth(depth)
         with self._news:
             self._numbers = numbers
-            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment)
+            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment, view, depth_view)
             self._news.notify_all()
 
     def _present(self, rs: ModuleType) -> bool:

@@ -67,6 +67,7 @@ class World:
         ticks: Setpoints that the board is sent in one control step.
         steps: Physics steps of one control step, a multiple of it.
         zero_error: True minus reported joint angles in rad, shape (6,): what homing missed, and what no arm knows.
+        blind: While True, :meth:`observe` draws nothing, for whoever does not need each picture.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class World:
         self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep)
         self.data = mujoco.MjData(self.model)
         self._cameras, self._image_size, self._depth = cameras, image_size, depth
+        self.blind = False
         for name in cameras:
             _crop(self.model, name, image_size)
         self._eyes = OffscreenRenderer(self.model, quality, image_size)
@@ -262,7 +264,7 @@ class World:
     def observe(self) -> Observed:
         """Reads the sensors."""
         observed = Observed(np.append(self.joints, self.opening).astype(np.float32))
-        for name in self._cameras:
+        for name in () if self.blind else self._cameras:
             pixels, distance = self._eyes.render(self.data, name, self._image_size, depth=self._depth)
             observed.pixels[name] = pixels
             if distance is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
+from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import COLORS, GOAL_HEIGHT, MAX_OBJECTS, PARKING, ObjectKind
 from smolvla_gym.sim.world import World
@@ -16,6 +17,9 @@ from smolvla_gym.sim.world import World
 _WORKSPACE = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38), (-0.14, 0.14))}
 _TRIES = 1000
 
+_MOVED = 0.03
+"""How far in m an object has to be from where it lay for somebody to have taken it, not touched it in passing."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -23,6 +27,7 @@ class Layout:
 
     Attributes:
         instruction: The sentence that tells what to do.
+        phrase: The same before the colours were put in.
         colors: Colour names of the objects that are present.
         positions: Centres of the objects in m, shape (n, 3).
         yaws: Turns of the objects about the vertical in rad, shape (n,).
@@ -32,6 +37,7 @@ class Layout:
     """
 
     instruction: str
+    phrase: str
     colors: tuple[str, ...]
     positions: Array
     yaws: Array
@@ -46,6 +52,8 @@ class Task(ABC):
     Class attributes:
         name: The value of the env's ``task=`` option.
         phrasings: Sentences with the fields ``{color}`` and, where two objects are named, ``{base}``.
+        unseen_phrasings: Others of the same meaning, which no training data may contain: what a policy makes of them
+            tells whether it understands words or remembers sentences.
         kind: What lies on the table.
         has_goal: Whether a white goal mark lies there too.
         min_distance: Smallest distance between the centres of two things in m.
@@ -54,6 +62,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     phrasings: ClassVar[tuple[str, ...]]
+    unseen_phrasings: ClassVar[tuple[str, ...]]
     kind: ClassVar[ObjectKind]
     has_goal: ClassVar[bool] = False
     min_distance: ClassVar[float] = 0.065
@@ -81,7 +90,37 @@ class Task(ABC):
         yaws = rng.uniform(-np.pi, np.pi, num_objects) if randomization else np.zeros(num_objects)
         positions = np.column_stack([places[:num_objects], np.full(num_objects, self.kind.half_height)])
         goal = np.array([*places[num_objects], GOAL_HEIGHT / 2]) if self.has_goal else None
-        return Layout(phrase.format(**fields), colors, positions, yaws, target, base, goal)
+        return Layout(phrase.format(**fields), phrase, colors, positions, yaws, target, base, goal)
+
+    def reworded(self, layout: Layout, *, target: Any = None, phrasing: Any = None) -> Layout:
+        """Returns a scene with the same things in the same places and something else to be done.
+
+        Args:
+            layout: The scene.
+            target: Colour of the object that is to be named; None: the same one. Where a second object is named, it
+                changes places with that one.
+            phrasing: The sentence, with the fields ``{color}`` and, where two objects are named, ``{base}``; None: the
+                same one.
+
+        Raises:
+            OptionError: There is no object of this colour, or a field is missing or unknown.
+        """
+        index, base = layout.target, layout.base
+        if target is not None:
+            if target not in layout.colors:
+                raise OptionError('options["target"]', target, f"one of the colours on the table, {layout.colors}")
+            index = layout.colors.index(target)
+            base = layout.target if index == base else base
+        fields = {"color": layout.colors[index]} | ({"base": layout.colors[base]} if base >= 0 else {})
+        phrase = layout.phrase if phrasing is None else phrasing
+        allowed = "a sentence with the fields " + " and ".join(f"{{{name}}}" for name in fields)
+        if not isinstance(phrase, str) or not all(f"{{{name}}}" in phrase for name in fields):
+            raise OptionError('options["phrasing"]', phrase, allowed)
+        try:
+            instruction = phrase.format(**fields)
+        except (KeyError, IndexError, ValueError):
+            raise OptionError('options["phrasing"]', phrase, allowed) from None
+        return replace(layout, instruction=instruction, phrase=phrase, target=index, base=base)
 
     def _places(self, rng: np.random.Generator, gripper: str, count: int, randomization: int) -> Array:
         (x0, x1), (y0, y1) = _WORKSPACE[gripper]
@@ -118,6 +157,17 @@ class Task(ABC):
     @abstractmethod
     def progress(self, world: World, layout: Layout) -> float:
         """Measures in 0..1 how near the goal is: the dense reward of a step."""
+
+    def failure(self, world: World, layout: Layout) -> str:
+        """Says in a few words, from what an episode looks like at its end, why it was no success."""
+        for i, start in enumerate(layout.positions):
+            if i not in (layout.target, layout.base) and np.linalg.norm(world.object_position(i) - start) > _MOVED:
+                return "moved another object"
+        return self.shortfall(world, layout)
+
+    @abstractmethod
+    def shortfall(self, world: World, layout: Layout) -> str:
+        """Says in a few words how far an episode came that was no success, where nothing else was touched."""
 
     @abstractmethod
     def expert(self, world: World, layout: Layout) -> Array:

@@ -7,6 +7,7 @@ import numpy as np
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import CUBE_SIZE
 from smolvla_gym.sim.world import World
+from smolvla_gym.tasks.base import Layout
 from smolvla_gym.tasks.expert import funnel, nearest_yaw, square_yaw
 
 HOVER = 0.07
@@ -14,6 +15,7 @@ HOVER = 0.07
 
 _ALIGNED = 0.007
 _NEAR = 0.02
+_SHIFTED, _AT_IT = 0.01, 0.06
 
 
 def cube_yaw(world: World, index: int) -> float:
@@ -50,3 +52,11 @@ def fetch(world: World, index: int) -> Array:
     position, yaw = world.object_position(index), cube_yaw(world, index)
     grasp = np.array([position[0], position[1], max(position[2], CUBE_SIZE / 2)])
     return funnel(world, grasp, yaw, HOVER, 0.0 if between_jaws(world, index) else 1.0)
+
+
+def grasp_shortfall(world: World, layout: Layout) -> str:
+    """Says in a few words what keeps the named cube from being held; it is not."""
+    position = world.object_position(layout.target)
+    if np.linalg.norm(position - layout.positions[layout.target]) > _SHIFTED:
+        return "pushed it away or lost it"
+    return "did not grasp it" if np.linalg.norm(position - world.tool_position) < _AT_IT else "did not reach it"

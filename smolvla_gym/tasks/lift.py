@@ -11,7 +11,7 @@ from smolvla_gym.sim.scene import CUBE, CUBE_SIZE
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.expert import jaw_yaw, move
-from smolvla_gym.tasks.grasping import fetch, holding, reaching
+from smolvla_gym.tasks.grasping import fetch, grasp_shortfall, holding, reaching
 
 LIFT_HEIGHT = 0.05
 """How far above the table the cube's underside has to be, in m."""
@@ -28,6 +28,11 @@ class Lift(Task):
         "take the {color} cube",
         "raise the {color} cube off the table",
     )
+    unseen_phrasings = (
+        "hoist the {color} cube",
+        "get hold of the {color} cube and raise it",
+        "I want the {color} cube in the air",
+    )
     kind = CUBE
 
     @staticmethod
@@ -43,6 +48,10 @@ class Lift(Task):
         height = float(np.clip(self._height(world, layout) / LIFT_HEIGHT, 0.0, 1.0))
         held = holding(world, layout.target)
         return 0.4 * reaching(world, layout.target) + 0.2 * held + 0.4 * height * held
+
+    @override
+    def shortfall(self, world: World, layout: Layout) -> str:
+        return "did not lift it" if holding(world, layout.target) else grasp_shortfall(world, layout)
 
     @override
     def expert(self, world: World, layout: Layout) -> Array:

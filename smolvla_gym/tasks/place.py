@@ -12,7 +12,7 @@ from smolvla_gym.sim.scene import CUBE, CUBE_SIZE, GOAL_RADIUS
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.expert import funnel, jaw_yaw, move, square_yaw
-from smolvla_gym.tasks.grasping import HOVER, fetch, holding, reaching
+from smolvla_gym.tasks.grasping import HOVER, fetch, grasp_shortfall, holding, reaching
 
 _AT_REST = 0.02
 
@@ -53,6 +53,12 @@ class PickAndPlace(Task):
         return float(0.3 * reaching(world, layout.target) + held * (0.2 + 0.3 * near))
 
     @override
+    def shortfall(self, world: World, layout: Layout) -> str:
+        if self._in_place(world, layout):
+            return "did not let go"
+        return "did not put it down" if holding(world, layout.target) else grasp_shortfall(world, layout)
+
+    @override
     def expert(self, world: World, layout: Layout) -> Array:
         target, tool = layout.target, world.tool_position
         spot = self.spot(world, layout)
@@ -80,6 +86,11 @@ class Place(PickAndPlace):
         "place the {color} cube on the white plate",
         "set the {color} cube down on the plate",
         "move the {color} cube onto the plate",
+    )
+    unseen_phrasings = (
+        "deposit the {color} cube on the plate",
+        "the {color} cube belongs on the white plate",
+        "carry the {color} cube over to the plate and let go",
     )
     has_goal = True
     min_distance = 0.085

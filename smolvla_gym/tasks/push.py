@@ -33,6 +33,11 @@ class Push(Task):
         "push the {color} puck to the goal",
         "shove the {color} puck into the white circle",
     )
+    unseen_phrasings = (
+        "nudge the {color} puck into the white circle",
+        "the {color} puck belongs on the white circle",
+        "get the {color} puck to the white circle",
+    )
     kind = PUCK
     has_goal = True
     min_distance = 0.10
@@ -60,6 +65,11 @@ class Push(Task):
         reaching = 1.0 - np.tanh(6.0 * float(np.linalg.norm(world.tool_position - puck)))
         left = float(np.linalg.norm(self._way(world, layout)))
         return float(0.2 * reaching + 0.8 * (1.0 - np.tanh(6.0 * max(left - _TOLERANCE, 0.0))))
+
+    @override
+    def shortfall(self, world: World, layout: Layout) -> str:
+        way = world.object_position(layout.target) - layout.positions[layout.target]
+        return "missed the mark" if np.linalg.norm(way) > 0.005 else "did not push it"
 
     @override
     def expert(self, world: World, layout: Layout) -> Array:

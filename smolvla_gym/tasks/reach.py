@@ -7,7 +7,7 @@ from typing import override
 import numpy as np
 
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.scene import DISC
+from smolvla_gym.sim.scene import DISC, DISC_RADIUS
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.expert import move, square_yaw
@@ -26,6 +26,11 @@ class Reach(Task):
         "go to the {color} disc",
         "point at the {color} disc",
     )
+    unseen_phrasings = (
+        "position the gripper above the {color} disc",
+        "let the fingers stop over the {color} disc",
+        "visit the {color} disc",
+    )
     kind = DISC
 
     def _error(self, world: World, layout: Layout) -> float:
@@ -43,6 +48,14 @@ class Reach(Task):
     @override
     def progress(self, world: World, layout: Layout) -> float:
         return float(1.0 - np.tanh(5.0 * self._error(world, layout)))
+
+    @override
+    def shortfall(self, world: World, layout: Layout) -> str:
+        gaps = np.linalg.norm(layout.positions[:, :2] - world.tool_position[:2], axis=1)
+        nearest = int(gaps.argmin())
+        if nearest != layout.target and gaps[nearest] < DISC_RADIUS:
+            return "went to another disc"
+        return "stayed beside it" if self._error(world, layout) < 0.05 else "did not reach it"
 
     @override
     def expert(self, world: World, layout: Layout) -> Array:

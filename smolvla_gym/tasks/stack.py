@@ -23,6 +23,11 @@ class Stack(PickAndPlace):
         "put the {color} cube on top of the {base} cube",
         "place the {color} cube onto the {base} cube",
     )
+    unseen_phrasings = (
+        "build a tower with the {color} cube on the {base} cube",
+        "the {color} cube goes on top of the {base} cube",
+        "balance the {color} cube on the {base} cube",
+    )
     min_distance = 0.075
     tolerance = CUBE_SIZE / 2
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 
@@ -53,9 +54,19 @@ class Stage:
             raise RuntimeError("There is no episode yet: call env.reset() first.")
         return self._layout
 
-    def draw(self, rng: np.random.Generator) -> None:
-        """Draws the scene of a new episode; nothing moves yet."""
-        self._layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
+    def draw(self, rng: np.random.Generator, options: Mapping[str, Any] | None = None) -> None:
+        """Draws the scene of a new episode; nothing moves yet.
+
+        Args:
+            rng: Source of chance.
+            options: Of ``env.reset``: ``"target"`` and ``"phrasing"``, see :meth:`Task.reworded`.
+
+        Raises:
+            OptionError: They do not fit the scene that was drawn; the present episode stays.
+        """
+        given = options or {}
+        layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
+        self._layout = self.task.reworded(layout, target=given.get("target"), phrasing=given.get("phrasing"))
 
     def arrange(self, rng: np.random.Generator) -> ArmVariation:
         """Puts the drawn scene into the world, around the arm as it stands.
@@ -79,6 +90,10 @@ class Stage:
         success = self._held >= self._needed
         progress = self.task.progress(self.world, self.layout) if self._reward == "dense" else 0.0
         return (1.0 if success else progress), success
+
+    def failure(self) -> str:
+        """Says in a few words, from what the episode looks like now, why it is no success."""
+        return self.task.failure(self.world, self.layout)
 
     def expert(self) -> Array:
         """Returns what the task's expert would do now: joint targets in rad and opening 0..1, shape (7,)."""

@@ -25,15 +25,20 @@ from smolvla_gym.envs.sim_backend import SimBackend
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import COLORS
+from smolvla_gym.tasks import TASKS
 from smolvla_gym.tasks.expert import square_yaw
 from smolvla_gym.training.frames import Frames
+from smolvla_gym.training.paraphrases import paraphrases
 
 _RENDERED = (256, 128, 64)
 """Edges in px at which pictures are drawn before they are brought to the policy's size."""
 
 _RANDOM_START = 0.55
 _INTERRUPTION = 0.02
-_TAIL = 4
+_TAIL = 6
+_STEPS = 600
+_SENTENCES = 40
+"""Paraphrases of each instruction, besides the env's own."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class DemonstrationOptions:
         first_seed: Seed of the first one; the others follow.
         cameras: Which cameras.
         image_size: Edge of the pictures in px.
+        stride: Frames from one with pictures to the next. Drawing is most of the work, and more episodes teach more
+            than more pictures of the same.
         randomization: Levels of the env's randomisation, one of which is drawn for each episode.
         hard_weight: How many times as often a frame is drawn in which another object is about as near as the
             named one; without it a policy learns to half ignore the instruction.
@@ -58,8 +65,9 @@ class DemonstrationOptions:
     first_seed: int = 1_000_000
     cameras: tuple[str, ...] = ("wrist", "scene")
     image_size: int = 64
+    stride: int = 3
     randomization: tuple[int, ...] = (1, 2)
-    hard_weight: float = 8.0
+    hard_weight: float = 4.0
     policy: Path | None = None
     workers: int = 2
 
@@ -73,7 +81,7 @@ def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambd
 
     Returns:
         The frames. Their auxiliary targets are, for every colour, the object's position in the tool frame and its
-        place on the table, in m; NaN where no object has the colour.
+        place on the table, in m, and last the same of the goal mark; NaN where there is none.
     """
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
     jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, max(1, options.episodes // 25))]
@@ -90,9 +98,18 @@ def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambd
 
 @dataclass
 class _Part:
-    """One uninterrupted stretch of an episode."""
+    """One uninterrupted stretch of an episode.
 
-    instruction: str
+    Attributes:
+        meaning: What the instruction says: its phrase, the colour named and the second colour or "".
+        images: Pictures by camera, of every ``stride``-th frame.
+        states: Of every frame.
+        actions: Of every frame.
+        targets: Of the frames with pictures.
+        weights: Of the frames with pictures.
+    """
+
+    meaning: tuple[str, str, str]
     images: dict[str, list[NDArray[np.uint8]]]
     states: list[NDArray[np.float32]]
     actions: list[NDArray[np.float32]]
@@ -114,12 +131,12 @@ def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
         # the policy does not depend on how a picture was made small.
         rendered = int(rng.choice(_RENDERED, p=(0.3, 0.5, 0.2)))
         sampled = rng.random() < 0.2
-        objects = 2 if rng.random() < 0.75 else 3
+        objects = 2 if rng.random() < 0.3 else 3
         level = int(rng.choice(options.randomization))
         if (rendered, objects, level) not in envs:
             envs[rendered, objects, level] = gym.make(
                 SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
-                randomization=level, num_objects=objects,
+                randomization=level, num_objects=objects, disable_env_checker=True,
             )  # fmt: skip
         parts += _Episode(envs[rendered, objects, level], options, seed, rng, sampled, agent).run()
     for env in envs.values():
@@ -154,26 +171,27 @@ class _Episode:
         self._backend: SimBackend = unwrapped.backend
 
     def run(self) -> list[_Part]:
-        env, rng = self._env, self._rng
-        observation, info = env.reset(seed=self._seed)
+        env, rng, world = self._env, self._rng, self._backend.world
+        world.blind = True  # most pictures would be drawn for nothing
+        observation, _ = env.reset(seed=self._seed)
         if rng.random() < _RANDOM_START:
             start = self._somewhere(near=rng.random() < 0.6)
             if start is not None:
-                observation, info = env.reset(
+                observation, _ = env.reset(
                     seed=self._seed, options={"joints": start, "opening": float(rng.random() < 0.7)}
                 )
-        parts = [self._part(info["instruction"])]
+        parts = [self._part()]
         tail: int | None = None  # frames that are still recorded once the task is solved
-        for _ in range(400):
+        for _ in range(_STEPS):
             if tail is None and rng.random() < _INTERRUPTION:
                 by_policy = self._agent is not None and rng.random() < 0.6
                 observation, done = self._stray(observation) if by_policy else self._drag()
-                parts.append(self._part(info["instruction"]))
+                parts.append(self._part())
                 if done:
                     break
             action = self._expert()
             self._note(parts[-1], observation, action)
-            observation, _, done, _, info = env.step(action)
+            observation, _, done, _, _ = env.step(action)
             if tail is not None:
                 tail -= 1
             elif done:
@@ -182,8 +200,18 @@ class _Episode:
                 break
         return [part for part in parts if len(part.states) > 1]
 
-    def _part(self, instruction: str) -> _Part:
-        return _Part(instruction, {c: [] for c in self._options.cameras}, [], [], [], [])
+    def _part(self) -> _Part:
+        layout = self._backend.layout
+        base = layout.colors[layout.base] if layout.base >= 0 else ""
+        meaning = layout.phrase, layout.colors[layout.target], base
+        return _Part(meaning, {c: [] for c in self._options.cameras}, [], [], [], [])
+
+    def _look(self) -> dict[str, NDArray[np.uint8]]:
+        world = self._backend.world
+        world.blind = False
+        pictures = world.observe().pixels
+        world.blind = True
+        return pictures
 
     def _somewhere(self, near: bool) -> Array | None:
         rng, layout = self._rng, self._backend.layout
@@ -198,6 +226,8 @@ class _Episode:
         assert self._agent is not None
         self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
         for _ in range(int(self._rng.integers(10, 70))):
+            if self._agent.queue_length == 0:  # it looks now, and not otherwise
+                observation = {**observation, "pixels": self._look()}
             observation, _, done, _, _ = self._env.step(self._agent.act(observation))
             if done:
                 break
@@ -216,46 +246,76 @@ class _Episode:
         return observation, done
 
     def _note(self, part: _Part, observation: dict[str, Any], action: NDArray[np.float32]) -> None:
-        size = self._options.image_size
-        for name in self._options.cameras:
-            picture = observation["pixels"][name]
-            if self._sampled:
-                step = picture.shape[0] // size
-                picture = picture[step // 2 :: step, step // 2 :: step]
-            part.images[name].append(np.ascontiguousarray(resize_area(picture, (size, size))))
+        if len(part.states) % self._options.stride == 0:
+            size = self._options.image_size
+            for name, picture in self._look().items():
+                if self._sampled:
+                    step = picture.shape[0] // size
+                    picture = picture[step // 2 :: step, step // 2 :: step]
+                part.images[name].append(np.ascontiguousarray(resize_area(picture, (size, size))))
+            part.targets.append(self._targets())
+            part.weights.append(self._weight())
         part.states.append(observation["agent_pos"])
         part.actions.append(action)
-        part.targets.append(self._targets())
-        part.weights.append(self._weight())
 
     def _targets(self) -> NDArray[np.float32]:
         world, layout = self._backend.world, self._backend.layout
-        targets = np.full((len(COLORS), 5), np.nan, np.float32)
-        for i, color in enumerate(layout.colors):
-            position = world.object_position(i)
+        targets = np.full((len(COLORS) + 1, 5), np.nan, np.float32)
+        places = {list(COLORS).index(color): world.object_position(i) for i, color in enumerate(layout.colors)}
+        if layout.goal is not None:
+            places[len(COLORS)] = layout.goal
+        for row, position in places.items():
             relative = world.tool_rotation.T @ (position - world.tool_position)
-            targets[list(COLORS).index(color)] = [*relative, *position[:2]]
+            targets[row] = [*relative, *position[:2]]
         return targets.reshape(-1)
 
     def _weight(self) -> float:
+        """Returns how much more a frame counts in which another object than the one to go to is near."""
         world, layout = self._backend.world, self._backend.layout
         gaps = [
             float(np.linalg.norm(world.object_position(i) - world.tool_position)) for i in range(len(layout.colors))
         ]
-        others = min(gap for i, gap in enumerate(gaps) if i != layout.target)
-        return self._options.hard_weight if others < gaps[layout.target] + 0.02 else 1.0
+        held = world.grasped(layout.target)
+        if held and layout.base < 0:
+            return 1.0  # where to is the same whatever lies around
+        focus = layout.base if held else layout.target
+        others = min((gap for i, gap in enumerate(gaps) if i not in (layout.target, focus)), default=np.inf)
+        if not held and layout.base >= 0:
+            others = min(others, gaps[layout.base])
+        return self._options.hard_weight if others < gaps[focus] + 0.02 else 1.0
 
 
 def _join(parts: Sequence[_Part], options: DemonstrationOptions) -> Frames:
-    instructions = sorted({part.instruction for part in parts})
-    lengths = [len(part.states) for part in parts]
+    meanings = sorted({part.meaning for part in parts})
+    sentences, same = _sentences(options.task, meanings)
+    lengths = np.array([len(part.states) for part in parts])
+    starts = np.cumsum(lengths) - lengths
     return Frames(
         images={c: np.concatenate([np.stack(part.images[c]) for part in parts]) for c in options.cameras},
         states=np.concatenate([np.stack(part.states) for part in parts]),
         actions=np.concatenate([np.stack(part.actions) for part in parts]),
-        instructions=instructions,
-        instruction_ids=np.repeat([instructions.index(part.instruction) for part in parts], lengths).astype(np.int64),
+        instructions=sentences,
+        instruction_ids=np.repeat([meanings.index(part.meaning) for part in parts], lengths).astype(np.int64),
         segments=np.repeat(np.arange(len(parts)), lengths).astype(np.int64),
+        pictured=np.concatenate(
+            [start + np.arange(0, n, options.stride) for start, n in zip(starts, lengths, strict=True)]
+        ),
         targets=np.concatenate([np.stack(part.targets) for part in parts]),
         weights=np.concatenate([np.array(part.weights) for part in parts]),
+        paraphrases=same,
     )
+
+
+def _sentences(task: str, meanings: Sequence[tuple[str, str, str]]) -> tuple[list[str], list[list[int]]]:
+    """Returns sentences, those of the meanings first, and for each of them the numbers of those that mean the same."""
+    rng = np.random.default_rng(0)
+    phrases = (*TASKS[task].phrasings, *rng.permutation(paraphrases(task))[:_SENTENCES])
+    sentences = [phrase.format(color=color, base=base) for phrase, color, base in meanings]
+    colors = sorted({meaning[1:] for meaning in meanings})
+    same = []
+    for color, base in colors:
+        spoken = [phrase.format(color=color, base=base) for phrase in phrases]
+        same.append([len(sentences) + i for i in range(len(spoken))])
+        sentences += spoken
+    groups = [same[colors.index(meaning[1:])] for meaning in meanings]
+    return sentences, groups + [group for group in same for _ in group]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint import LoadedCheckpoint, load_checkpoint
-from smolvla_gym.errors import MissingExtraError, OptionError
+from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
 from smolvla_gym.training.frames import Frames, Sampler, Windows
-from smolvla_gym.training.options import TrainOptions, TrainReport
+from smolvla_gym.training.options import TrainOptions, TrainProgress, TrainReport
 from smolvla_gym.training.saving import save_checkpoint
 
 try:
@@ -33,7 +33,9 @@ def train(
     out: str | Path,
     options: TrainOptions,
     *,
-    report: Callable[[str], None] | None = None,
+    report: Callable[[TrainProgress], None] | None = None,
+    saved: Callable[[int], None] = lambda step: None,
+    state: Path | None = None,
 ) -> TrainReport:
     """Trains every weight of a checkpoint on demonstrations and saves the running mean of the weights.
 
@@ -43,22 +45,25 @@ def train(
         frames: The demonstrations.
         out: Folder of the result; the same as ``policy_dir`` goes on in place.
         options: How to train.
-        report: Takes progress lines; they go to standard error where it is ``None``.
+        report: Takes the progress; it goes to standard error where it is ``None``.
+        saved: Called with the step after each saving.
+        state: File that keeps what a run needs to go on where it was last saved; one that exists is gone on from.
 
     Returns:
         How the run ended.
 
     Raises:
         OptionError: Frames and policy do not fit each other.
-        CheckpointError: ``policy_dir`` cannot be read.
+        CheckpointError: ``policy_dir`` or ``state`` cannot be read.
     """
     torch.set_num_threads(options.threads)
     checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32")
-    return _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr).run()
+    trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
+    return trainer.run()
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _to_stderr(progress: TrainProgress) -> None:
+    print(progress, file=sys.stderr, flush=True)
 
 
 class _Trainer:
@@ -70,16 +75,19 @@ class _Trainer:
         frames: Frames,
         out: Path,
         options: TrainOptions,
-        report: Callable[[str], None],
+        report: Callable[[TrainProgress], None],
+        saved: Callable[[int], None],
+        state: Path | None,
     ) -> None:
         self._checkpoint, self._frames, self._out, self._options = checkpoint, frames, out, options
-        self._report = report
+        self._report, self._saved, self._state = report, saved, state
         policy = checkpoint.policy
         for name, size in checkpoint.spec.cameras.items():
             shape = frames.images[name].shape if name in frames.images else None
             if shape is None or shape[1:] != (*size, 3):
                 raise OptionError(f"images[{name!r}]", shape, f"pictures of shape (N, {size[0]}, {size[1]}, 3)")
-        self._sampler = Sampler(len(frames), frames.weights, options.seed)
+        self._pictures = frames.pictures
+        self._sampler = Sampler(len(self._pictures), frames.weights, options.seed)
         self._random = np.random.default_rng([options.seed, 1])
         self._generator = torch.Generator().manual_seed(options.seed)
         self._windows = Windows(frames.segments, checkpoint.spec.chunk_size)
@@ -101,7 +109,9 @@ class _Trainer:
             betas=(0.9, 0.95),
             fused=True,
         )
-        self._step = 0
+        self._step, self._earlier = 0, 0.0
+        if state is not None and state.exists():
+            self._restore(state)
 
     def _normalise(self) -> None:
         """Puts states, actions and sentences through the checkpoint's own preprocessor, once for all."""
@@ -131,9 +141,9 @@ class _Trainer:
 
     def run(self) -> TrainReport:
         """Trains until the budget is used up."""
-        options, start = self._options, time.monotonic()
-        reported = saved = start
-        reported_step = 0
+        options, start = self._options, time.monotonic() - self._earlier
+        reported = saved = time.monotonic()
+        reported_step = saved_step = self._step
         flow: list[Tensor] = []
         auxiliary: list[Tensor] = []
         while (progress := self._progress(start)) < 1:
@@ -146,16 +156,17 @@ class _Trainer:
             if now - reported >= options.report_s:
                 left = (now - start) * (1 - progress) / max(progress, 1e-6)
                 rate = (self._step - reported_step) / (now - reported)
-                self._report(
-                    f"step {self._step:6d}  loss {_mean(flow):.4f}  aux {_mean(auxiliary):.4f}  "
-                    f"{rate:.2f} steps/s  {left / 60:.1f} min left"
-                )
+                self._report(TrainProgress(self._step, _mean(flow), _mean(auxiliary), rate, left))
                 reported, reported_step = now, self._step
                 flow, auxiliary = flow[-1:], auxiliary[-1:]
-            if now - saved >= options.save_minutes * 60:
-                self._save()
-                saved = now
-        self._save()
+            if options.save_steps is None:
+                due = now - saved >= options.save_minutes * 60
+            else:
+                due = self._step - saved_step >= options.save_steps
+            if due and self._progress(start) < 1:
+                self._save(now - start)
+                saved, saved_step = time.monotonic(), self._step
+        self._save(time.monotonic() - start)
         return TrainReport(self._out, self._step, time.monotonic() - start, _mean(flow), _mean(auxiliary))
 
     def _progress(self, start: float) -> float:
@@ -168,8 +179,8 @@ class _Trainer:
     def _train_step(self, progress: float, only_vision: bool) -> tuple[Tensor | None, Tensor | None]:
         """Does one optimiser step; returns the flow loss and the auxiliary loss."""
         options, policy = self._options, self._checkpoint.policy
-        rows = self._sampler.draw(options.batch_size)
-        batch = self._batch(rows)
+        pictures = self._sampler.draw(options.batch_size)
+        batch = self._batch(pictures)
         flow: Tensor | None = None
         if only_vision:
             tokens = embed_images(policy, batch)
@@ -180,7 +191,7 @@ class _Trainer:
             times = sample_times(count, self._generator).to(device)
             with captured_image_tokens(policy) as tokens:
                 flow = flow_loss(policy, batch, noise, times)
-        auxiliary = self._auxiliary_loss(tokens, rows)
+        auxiliary = self._auxiliary_loss(tokens, pictures)
         terms = [
             term
             for term in (flow, None if auxiliary is None else options.auxiliary_weight * auxiliary)
@@ -205,11 +216,12 @@ class _Trainer:
         for mean, parameter in zip(self._means, self._parameters, strict=True):
             mean.lerp_(parameter.detach(), 1 - decay)
 
-    def _batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Puts frames together as the policy's own preprocessor would, with augmented pictures."""
+    def _batch(self, pictures: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Puts frames together as the policy's own preprocessor would, with augmented pictures and other words."""
         frames, device = self._frames, self._checkpoint.device
+        rows = self._pictures[pictures]
         chunk, is_pad = self._windows.rows(rows)
-        sentences = torch.from_numpy(frames.instruction_ids[rows]).to(device)
+        sentences = torch.from_numpy(self._reworded(frames.instruction_ids[rows])).to(device)
         batch: dict[str, Any] = {
             "observation.state": self._states[rows],
             "observation.language.tokens": self._tokens[sentences],
@@ -218,20 +230,27 @@ class _Trainer:
             "action_is_pad": torch.from_numpy(is_pad).to(device),
         }
         for name in self._checkpoint.spec.cameras:
-            pixels = self._options.augmentation.apply(frames.images[name][rows], self._random)
+            pixels = self._options.augmentation.apply(frames.images[name][pictures], self._random)
             batch[f"observation.images.{name}"] = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
         return batch
 
-    def _auxiliary_loss(self, tokens: list[Tensor], rows: NDArray[np.int64]) -> Tensor | None:
+    def _reworded(self, sentences: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns for each sentence one of those that mean the same."""
+        same = self._frames.paraphrases
+        if same is None:
+            return sentences
+        return np.array([same[i][int(self._random.integers(len(same[i])))] for i in sentences], dtype=np.int64)
+
+    def _auxiliary_loss(self, tokens: list[Tensor], pictures: NDArray[np.int64]) -> Tensor | None:
         if self._head is None or self._targets is None:
             return None
         guess = self._head(torch.cat([token.flatten(1) for token in tokens], dim=1))
-        wanted = torch.from_numpy(self._targets[rows]).to(guess.device)
+        wanted = torch.from_numpy(self._targets[pictures]).to(guess.device)
         exists = ~wanted.isnan()
         errors: Tensor = (guess - wanted.nan_to_num()).square() * exists
         return errors.sum() / exists.sum().clamp_min(1)
 
-    def _save(self) -> None:
+    def _save(self, seconds: float) -> None:
         """Saves the running mean of the weights and goes on with the present ones."""
         present = [parameter.detach().clone() for parameter in self._parameters]
         with torch.no_grad():
@@ -241,6 +260,44 @@ class _Trainer:
             save_checkpoint(self._out, checkpoint.policy, checkpoint.preprocessor, checkpoint.postprocessor)
             for parameter, value in zip(self._parameters, present, strict=True):
                 parameter.copy_(value)
+        if self._state is not None:
+            part = self._state.with_suffix(".part")
+            torch.save({**self._parts(), "step": self._step, "seconds": seconds}, part)
+            part.replace(self._state)
+        self._saved(self._step)
+
+    def _parts(self) -> dict[str, Any]:
+        """Returns what changes in a run, besides its step."""
+        return {
+            "parameters": [parameter.detach() for parameter in self._parameters],
+            "means": self._means,
+            "head": None if self._head is None else self._head.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "noise": self._generator.get_state(),
+            "pictures": self._random.bit_generator.state,
+            "sampler": self._sampler.state,
+        }
+
+    def _restore(self, path: Path) -> None:
+        """Goes on where an earlier run was last saved."""
+        try:
+            parts = torch.load(path, weights_only=True)
+            with torch.no_grad():
+                for mine, kept in ((self._parameters, parts["parameters"]), (self._means, parts["means"])):
+                    for value, saved in zip(mine, kept, strict=True):
+                        value.copy_(saved)
+            if self._head is not None:
+                self._head.load_state_dict(parts["head"])
+            self._optimiser.load_state_dict(parts["optimiser"])
+            self._generator.set_state(parts["noise"])
+            self._random.bit_generator.state = parts["pictures"]
+            self._sampler.state = parts["sampler"]
+            self._step, self._earlier = int(parts["step"]), float(parts["seconds"])
+        except Exception as err:  # torch and pickle raise what they like for a broken file
+            text = f"{path} cannot be gone on from ({type(err).__name__}: {' '.join(str(err).split())[:200]}). "
+            raise CheckpointError(
+                text + "It is broken, or of another policy: remove it, and the run begins anew."
+            ) from err
 
 
 def _standardised(targets: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

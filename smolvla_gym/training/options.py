@@ -30,6 +30,7 @@ class TrainOptions:
         seed: Seed of everything that is drawn.
         report_s: Seconds between progress lines.
         save_minutes: Minutes between savings during the run.
+        save_steps: Steps between savings, in place of minutes; ``None``: minutes count.
         device: ``"cpu"`` or any other that the agent takes.
     """
 
@@ -49,18 +50,45 @@ class TrainOptions:
     seed: int = 0
     report_s: float = 10.0
     save_minutes: float = 5.0
+    save_steps: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Checks what would fail late or without a word."""
         if self.steps is None and self.minutes is None:
             raise OptionError("steps", None, "a number of steps, unless minutes is given")
-        for name in ("steps", "minutes", "batch_size", "noise_draws", "learning_rate", "threads"):
+        for name in ("steps", "minutes", "batch_size", "noise_draws", "learning_rate", "threads", "save_steps"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise OptionError(name, value, "above 0")
         if not 0 <= self.vision_share < 1:
             raise OptionError("vision_share", self.vision_share, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """Where a run stands.
+
+    Attributes:
+        step: Optimiser steps done.
+        loss: Mean flow loss since the last report; NaN if there was none.
+        auxiliary_loss: The same of the auxiliary loss.
+        rate: Steps a second since the last report.
+        left: Time that the rest will take, in s.
+    """
+
+    step: int
+    loss: float
+    auxiliary_loss: float
+    rate: float
+    left: float
+
+    def __str__(self) -> str:
+        """Returns a line for people."""
+        return (
+            f"step {self.step:6d}  loss {self.loss:.4f}  aux {self.auxiliary_loss:.4f}  {self.rate:.2f} steps/s  "
+            f"{self.left / 60:.1f} min left"
+        )
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,10 @@ def save_small_files(directory: Path, config: Any, preprocessor: Any, postproces
     postprocessor.save_pretrained(directory)
     for tensors in directory.glob("*.safetensors"):
         tensors.chmod(0o644)  # safetensors makes them readable for their owner only, and so would the wheel.
-    _make_portable(directory)
+    make_portable(directory)
 
 
-def _make_portable(directory: Path) -> None:
+def make_portable(directory: Path) -> None:
     """Replaces the paths of this machine that LeRobot wrote; loading puts the true folder back in."""
     config = json.loads((directory / "config.json").read_text())
     config.update(vlm_model_name=VLM_FOLDER, pretrained_path=None)

@@ -7,6 +7,9 @@ would with a real camera on a USB port.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
+import sys
 import threading
 import time
 import weakref
@@ -24,6 +27,9 @@ from smolvla_gym.twin.faults import Faults
 Render = Callable[[], tuple[NDArray[np.uint8], NDArray[np.float32] | None]]
 """Draws what the camera sees: colour, uint8, shape (H, W, 3), and the distance in m along the optical axis, float32,
 shape (H, W), as its depth intrinsics see it, or None."""
+
+_NICENESS = 10
+"""How far the thread that draws steps back, on the scale of ``nice``."""
 
 
 class VirtualRealSense:
@@ -128,7 +134,8 @@ class VirtualRealSense:
             self._noise_bank = np.rint(self._noise * samples).astype(np.int16)
         start = int(self._rng.integers(pixels.size))
         noise = self._noise_bank[start : start + pixels.size].reshape(pixels.shape)
-        return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+        noisy = pixels + noise
+        return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
     def start(self, fps: float = 30.0) -> None:
         """Lets a thread deliver frames.
@@ -152,6 +159,7 @@ class VirtualRealSense:
             atexit.unregister(self.stop)
 
     def _feed(self) -> None:
+        _give_way()
         try:
             self.push()
             # Modules that drew the first picture may clean up at exit too: the last to register is the first to go.
@@ -188,6 +196,17 @@ class VirtualRealSense:
     def context_factory(self) -> Any:
         """Returns a new librealsense context with this camera alone."""
         return VirtualBus([self]).context_factory()
+
+
+def _give_way() -> None:
+    """Lets everything else on this computer go before the calling thread and those that it starts.
+
+    A real camera takes its pictures without the computer's help, so drawing them must not hold up a control loop.
+    """
+    if sys.platform != "linux":  # elsewhere priorities belong to processes
+        return
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class VirtualBus:

@@ -1,0 +1,277 @@
+"""Fine-tuning a SmolVLA by LeRobot's own training program, from a start that this arm's dataset fits.
+
+LeRobot trains what a checkpoint's ``config.json`` describes. Left as it is, that of ``lerobot/smolvla_base`` has six
+dimensions and other cameras, and loading it would fetch the vision-language model only to replace its weights. So the
+checkpoint is copied with another description first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS
+from smolvla_gym.data.spec import ROBOT_TYPE
+from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
+from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.training.recordings import Recording
+from smolvla_gym.training.saving import make_portable
+
+START: Final = "start"
+RUN: Final = "lerobot"
+POLICY: Final = "policy"
+"""Folders of a run: the checkpoint that it begins from, what LeRobot writes, and the result."""
+
+_LAST: Final = Path(RUN) / "checkpoints" / "last" / "pretrained_model"
+_METRICS: Final = re.compile(r"\bloss:([\d.naif+-]+).*?\bupdt_s:([\d.]+)(?:.*?\bdata_s:([\d.]+))?")
+_SAVED: Final = re.compile(r"Checkpoint policy after step (\d+)")
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune.
+
+    Attributes:
+        steps: Optimiser steps in all, those of earlier runs included.
+        batch_size: Frames a step and GPU.
+        save_steps: Steps between savings.
+        log_steps: Steps between reports.
+        device: ``"cuda"``, ``"cpu"`` or ``"mps"``.
+        gpus: How many GPUs share the work, through accelerate.
+        workers: Processes that decode videos.
+        learning_rate: Peak of the schedule; ``None``: the policy's own.
+        seed: Seed of everything that is drawn.
+    """
+
+    steps: int
+    batch_size: int = 8
+    save_steps: int = 1000
+    log_steps: int = 50
+    device: str = "cuda"
+    gpus: int = 1
+    workers: int = 4
+    learning_rate: float | None = None
+    seed: int = 0
+
+
+def prepare(
+    checkpoint: Path, recording: Recording, cameras: Sequence[str], start: Path, vlm: str | None = None
+) -> None:
+    """Copies a checkpoint so that LeRobot's training takes it with this arm's dataset.
+
+    Args:
+        checkpoint: Folder of a SmolVLA of any arm.
+        recording: The dataset.
+        cameras: Its cameras that the policy is to look through, in the order of the policy's own.
+        start: Where the copy goes.
+        vlm: Folder or repository of the configuration and tokenizer of its vision-language model; None: the
+            checkpoint's own.
+
+    Raises:
+        CheckpointError: It is no SmolVLA, lacks a file, or its weights are too narrow for seven dimensions.
+        OptionError: The dataset has no such camera.
+    """
+    for camera in cameras:
+        if camera not in recording.cameras:
+            raise OptionError("cameras", camera, f"one of those of the dataset: {', '.join(recording.cameras)}")
+    config = _read(checkpoint / "config.json")
+    if config.get("type") != "smolvla":
+        raise CheckpointError(f"{checkpoint} is a policy of type {config.get('type')!r}, not a SmolVLA.")
+    width = len(ACTION_NAMES)
+    for name in ("max_state_dim", "max_action_dim"):
+        if int(config.get(name, 32)) < width:
+            raise CheckpointError(f"{checkpoint} has {name} {config[name]}, and this arm has {width} dimensions.")
+    picture = {"type": "VISUAL", "shape": [3, *recording.image_size]}
+    own = checkpoint / VLM_FOLDER
+    name = vlm or (str((start / VLM_FOLDER).absolute()) if own.is_dir() else str(config.get("vlm_model_name")))
+    config |= {
+        "input_features": {
+            "observation.state": {"type": "STATE", "shape": [width]},
+            **{f"observation.images.{camera}": picture for camera in cameras},
+        },
+        "output_features": {"action": {"type": "ACTION", "shape": [width]}},
+        "empty_cameras": 0,
+        "adapt_to_pi_aloha": False,
+        "load_vlm_weights": False,  # the checkpoint holds them; True would fetch 2 GB and throw them away
+        "vlm_model_name": name,
+        "push_to_hub": False,
+        "pretrained_path": None,
+    }
+    shutil.rmtree(start, ignore_errors=True)
+    start.mkdir(parents=True)
+    for file in checkpoint.iterdir():
+        if file.name == VLM_FOLDER:
+            shutil.copytree(file, start / VLM_FOLDER)
+        elif file.name == WEIGHTS:
+            _link(file, start / WEIGHTS)
+        elif file.suffix in (".json", ".safetensors"):
+            shutil.copy2(file, start / file.name)
+    _write(start / "config.json", config)
+    pipeline = _read(start / "policy_preprocessor.json")
+    for step in pipeline["steps"]:
+        if "tokenizer_name" in step.get("config", {}):
+            step["config"]["tokenizer_name"] = name
+    _write(start / "policy_preprocessor.json", pipeline)
+
+
+def finetune(
+    folder: Path,
+    recording: Recording,
+    options: FinetuneOptions,
+    *,
+    report: Callable[[int, float, float], None],
+    saved: Callable[[int, Path], None] = lambda step, policy: None,
+    resume: bool = False,
+) -> Path:
+    """Runs ``lerobot-train`` until its end.
+
+    Args:
+        folder: Of the run, with what :func:`prepare` made in ``start``.
+        recording: The dataset.
+        options: How.
+        report: Called with the step, the loss and the seconds a step takes.
+        saved: Called with the step and a policy that can be loaded, once it is written. Training goes on meanwhile.
+        resume: Whether to go on from the last saving.
+
+    Returns:
+        Folder of the finished policy.
+
+    Raises:
+        SmolVLAGymError: The program failed; what it said last is in the message.
+    """
+    last = folder / _LAST
+    if resume and not last.exists():
+        raise CheckpointError(f"{folder} has no saving to go on from. Begin anew, in another folder.")
+    first = _step_of(last) if resume else 0
+    command = _command(folder, recording, options, resume=resume)
+    tail, lines = deque[str](maxlen=30), 0
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    pending: int | None = None
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            if pending is not None:  # the line after says that the saving before it is done
+                pending = _offer(folder, pending, saved)
+            if found := _METRICS.search(line):
+                lines += 1
+                seconds = float(found[2]) + float(found[3] or 0.0)
+                report(first + lines * options.log_steps, float(found[1]), seconds)
+            elif found := _SAVED.search(line):
+                pending = int(found[1])
+        status = process.wait()
+    finally:
+        _end(process)
+    if status != 0:
+        raise SmolVLAGymError(f"lerobot-train ended with status {status}. It said last:\n" + "\n".join(tail))
+    if pending is not None:
+        _offer(folder, pending, saved)
+    return export(folder, last)
+
+
+def _offer(folder: Path, step: int, saved: Callable[[int, Path], None]) -> int | None:
+    """Hands over a saving that is complete; returns its step again where it is not."""
+    matches = [path for path in (folder / RUN / "checkpoints").glob("[0-9]*") if int(path.name) == step]
+    if not matches or not (matches[0] / "training_state").is_dir():
+        return step
+    saved(step, export(folder, matches[0] / "pretrained_model"))
+    return None
+
+
+def export(folder: Path, pretrained: Path) -> Path:
+    """Makes a policy that needs nothing else on this machine of one that LeRobot saved.
+
+    Args:
+        folder: Of the run.
+        pretrained: LeRobot's folder ``pretrained_model``.
+
+    Returns:
+        Folder of the policy.
+    """
+    part, policy = folder / f"{POLICY}.part", folder / POLICY
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for file in pretrained.iterdir():
+        if file.name == WEIGHTS:
+            _link(file, part / WEIGHTS)
+        elif file.name != "train_config.json":
+            shutil.copy2(file, part / file.name)
+    vlm = folder / START / VLM_FOLDER
+    if vlm.is_dir():
+        shutil.copytree(vlm, part / VLM_FOLDER)
+        make_portable(part)
+    shutil.rmtree(policy, ignore_errors=True)
+    part.rename(policy)
+    return policy
+
+
+def _command(folder: Path, recording: Recording, options: FinetuneOptions, *, resume: bool) -> list[str]:
+    launcher = [sys.executable, "-m"]
+    if options.gpus > 1:
+        launcher += ["accelerate.commands.launch", "--multi_gpu", f"--num_processes={options.gpus}", "-m"]
+    command = [*launcher, "lerobot.scripts.lerobot_train"]
+    if resume:
+        command += ["--resume=true", f"--config_path={folder / _LAST / 'train_config.json'}"]
+    else:
+        command += [
+            f"--policy.path={folder / START}", f"--policy.device={options.device}", "--policy.push_to_hub=false",
+            f"--dataset.repo_id=local/{ROBOT_TYPE}", f"--dataset.root={recording.root.absolute()}",
+            "--dataset.video_backend=pyav", f"--output_dir={folder / RUN}", "--wandb.enable=false",
+            "--env_eval_freq=0", f"--seed={options.seed}",
+        ]  # fmt: skip
+        if options.learning_rate is not None:
+            command.append(f"--policy.optimizer_lr={options.learning_rate}")
+    return [
+        *command, f"--steps={options.steps}", f"--batch_size={options.batch_size}",
+        f"--save_freq={options.save_steps}", f"--log_freq={options.log_steps}", f"--num_workers={options.workers}",
+    ]  # fmt: skip
+
+
+def _step_of(last: Path) -> int:
+    step = _read(last.parent / "training_state" / "training_step.json")["step"]
+    return int(step)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends the program, also where this one is being ended."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Gives a large file a second name, or copies it where that cannot be."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is missing or broken ({error}). Take another copy of the checkpoint.") from error
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

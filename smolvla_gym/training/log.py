@@ -1,0 +1,83 @@
+"""The record of a training run: losses and success rates by step, as lines of JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.evaluation.success import wilson_interval
+
+_LOG: Final = "training.jsonl"
+_PLOT: Final = "training.png"
+
+
+class TrainingLog:
+    """Grows line by line in a folder; a run that is gone on with adds to it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what an earlier run has written.
+
+        Args:
+            folder: Where ``training.jsonl`` and ``training.png`` are.
+        """
+        self._path, self._plot = folder / _LOG, folder / _PLOT
+        self.rows: list[dict[str, Any]] = []
+        if self._path.is_file():
+            self.rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+
+    def loss(self, step: int, loss: float) -> None:
+        """Adds a loss."""
+        self._add({"step": step, "loss": round(loss, 6)})
+
+    def success(self, step: int, task: str, successes: int, episodes: int) -> None:
+        """Adds how many episodes on held-out seeds succeeded."""
+        self._add({"step": step, "task": task, "successes": successes, "episodes": episodes})
+
+    def _add(self, row: dict[str, Any]) -> None:
+        # A run that goes on repeats what came after its last saving.
+        self.rows = [old for old in self.rows if old["step"] < row["step"] or _kind(old) != _kind(row)]
+        self.rows.append(row)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text("".join(json.dumps(r) + "\n" for r in self.rows), encoding="utf-8")
+
+    def plot(self) -> Path:
+        """Draws the curves and returns the file.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtraError("A plot", "smolvla", error) from error
+        losses = [(row["step"], row["loss"]) for row in self.rows if "loss" in row]
+        tasks = list(dict.fromkeys(row["task"] for row in self.rows if "task" in row))
+        figure = Figure(figsize=(8.0, 6.0 if tasks else 3.6), layout="constrained")
+        panels = list(figure.subplots(2 if tasks else 1, 1, sharex=True, squeeze=False).flat)
+        if losses:
+            panels[0].plot(*zip(*losses, strict=True), color="C0")
+        panels[0].set_ylabel("flow loss")
+        panels[0].set_yscale("log")
+        for number, task in enumerate(tasks):
+            rows = [row for row in self.rows if row.get("task") == task]
+            steps = [row["step"] for row in rows]
+            bounds = [wilson_interval(row["successes"], row["episodes"]) for row in rows]
+            rates = [100.0 * row["successes"] / row["episodes"] for row in rows]
+            panels[1].plot(steps, rates, "o-", color=f"C{number}", label=task)
+            low, high = [100.0 * b[0] for b in bounds], [100.0 * b[1] for b in bounds]
+            panels[1].fill_between(steps, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+        if tasks:
+            panels[1].set_ylabel("success on held-out seeds, %")
+            panels[1].set_ylim(0.0, 105.0)
+            panels[1].legend(loc="upper left")
+        for panel in panels:
+            panel.grid(alpha=0.3)
+        panels[-1].set_xlabel("step")
+        figure.savefig(self._plot, dpi=110)
+        return self._plot
+
+
+def _kind(row: dict[str, Any]) -> str:
+    return str(row.get("task", ""))

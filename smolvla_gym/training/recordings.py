@@ -1,0 +1,248 @@
+"""A recorded LeRobot dataset as training data: checked before any training starts, and decoded once."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.agent.images import resize_area
+from smolvla_gym.data.dataset import read_info, repair
+from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, UNITS
+from smolvla_gym.errors import DatasetError, MissingExtraError
+from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.training.frames import Frames
+
+_GUESSED_DEGREES: Final = 4 * np.pi
+"""Largest joint angle that can be in rad; the arm's widest joint turns by 2 pi at most."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A dataset that can be trained on.
+
+    Attributes:
+        root: Its folder.
+        fps: Frames a second.
+        cameras: Names of its cameras.
+        image_size: Height and width in px of the pictures of the first one.
+        episodes: Number of complete episodes.
+        lengths: Their frames.
+        states: ``agent_pos`` of all frames, shape (N, 7).
+        actions: The action of each, shape (N, 7).
+        instructions: The sentences that occur.
+        instruction_ids: Index into them of each frame, shape (N,).
+        lost: What was found cut off and taken away, in words; None: nothing.
+    """
+
+    root: Path
+    fps: int
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    lengths: tuple[int, ...]
+    states: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    instructions: tuple[str, ...]
+    instruction_ids: NDArray[np.int64]
+    lost: str | None
+
+    @property
+    def episodes(self) -> int:
+        """Number of complete episodes."""
+        return len(self.lengths)
+
+    def __len__(self) -> int:
+        """Returns the number of frames."""
+        return len(self.states)
+
+
+def open_recording(root: str | Path) -> Recording:
+    """Reads all of a dataset but its pictures.
+
+    Args:
+        root: Its folder. Where its last episode was cut off by a crash, that one is removed.
+
+    Raises:
+        DatasetError: There is no dataset, it is empty or of another arm, or it holds what nothing can be learnt from.
+        MissingExtraError: The extra ``train`` is not installed.
+    """
+    root = Path(root)
+    lost = repair(root)
+    info = read_info(root)
+    _check_info(root, info)
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("A dataset", "train", error) from error
+    wanted = [STATE, ACTION, "episode_index", "task_index", "frame_index"]
+    try:
+        files = sorted((root / "data").rglob("*.parquet"))
+        tables = [pq.read_table(file, columns=wanted) for file in files]
+        tasks = pq.read_table(root / "meta" / "tasks.parquet").to_pandas()
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(
+            f"The dataset in {root} cannot be read ({' '.join(str(error).split())[:200]}). A file is missing or cut "
+            "off: take another copy of it, or record it again."
+        ) from error
+    columns: dict[str, NDArray[Any]] = {
+        name: np.concatenate([np.array(table[name].to_pylist()) for table in tables]) for name in wanted
+    }
+    episodes = columns["episode_index"]
+    if len(episodes) != int(info["total_frames"]):
+        raise DatasetError(
+            f"The dataset in {root} should have {info['total_frames']} frames and has {len(episodes)}: a file in data/ "
+            "is missing. Take another copy of it."
+        )
+    values = {STATE: columns[STATE].astype(np.float32), ACTION: columns[ACTION].astype(np.float32)}
+    for name, rows in values.items():
+        _check_values(root, name, rows, episodes, columns["frame_index"])
+    sentences = tasks.index if "task" not in tasks.columns else tasks["task"]
+    by_number = dict(zip(tasks["task_index"].tolist(), (str(text) for text in sentences), strict=True))
+    instructions = tuple(by_number[number] for number in sorted(by_number))
+    numbers = {number: i for i, number in enumerate(sorted(by_number))}
+    _, lengths = np.unique(episodes, return_counts=True)
+    cameras = tuple(name.removeprefix(IMAGES) for name in info["features"] if name.startswith(IMAGES))
+    height, width = info["features"][IMAGES + cameras[0]]["shape"][:2]
+    return Recording(
+        root, int(info["fps"]), cameras, (height, width), tuple(lengths.tolist()), values[STATE], values[ACTION],
+        instructions, np.array([numbers[n] for n in columns["task_index"].tolist()], dtype=np.int64), lost,
+    )  # fmt: skip
+
+
+def _check_info(root: Path, info: dict[str, Any]) -> None:
+    features = info.get("features", {})
+    problems = []
+    if info.get("robot_type") != ROBOT_TYPE:
+        problems.append(f"robot_type is {info.get('robot_type')!r}, not {ROBOT_TYPE!r}")
+    for name in (STATE, ACTION):
+        feature = features.get(name)
+        if feature is None:
+            problems.append(f"{name} is missing")
+            continue
+        if list(feature["shape"]) != [len(ACTION_NAMES)]:
+            problems.append(f"{name} has shape {list(feature['shape'])}, not [{len(ACTION_NAMES)}]")
+        if feature.get("names") != list(ACTION_NAMES):
+            problems.append(f"names of {name} are {feature.get('names')}, not {list(ACTION_NAMES)}")
+        if feature.get("units", list(UNITS)) != list(UNITS):
+            problems.append(f"units of {name} are {feature['units']}, not {list(UNITS)}")
+    if not any(name.startswith(IMAGES) for name in features):
+        problems.append("it has no camera")
+    if problems:
+        raise DatasetError(
+            f"The dataset in {root} is none of this arm: {'; '.join(problems)}. Record one with `smolvla-gym record`."
+        )
+    if not info.get("total_episodes"):
+        raise DatasetError(f"The dataset in {root} is empty. Record some episodes with `smolvla-gym record` first.")
+
+
+def _check_values(
+    root: Path, name: str, rows: NDArray[np.float32], episodes: NDArray[Any], frames: NDArray[Any]
+) -> None:
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, part = bad[0]
+        raise DatasetError(
+            f"{name} in {root} is {rows[row, part]} in {ACTION_NAMES[part]}, episode {episodes[row]}, frame "
+            f"{frames[row]} ({len(bad)} such values in all). Remove the episode with LeRobot's lerobot-edit-dataset."
+        )
+    largest = float(np.abs(rows[:, :-1]).max())
+    if largest > _GUESSED_DEGREES:
+        raise DatasetError(
+            f"{name} in {root} has joint angles up to {largest:.0f}: they seem to be in degrees, and here they are in "
+            "rad. Convert the dataset, or record it with `smolvla-gym record`."
+        )
+
+
+def decode(
+    recording: Recording,
+    cameras: Sequence[str],
+    size: tuple[int, int],
+    cache: Path,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Frames:
+    """Decodes the pictures, once: the next time they come from a file.
+
+    Args:
+        recording: The dataset.
+        cameras: Which cameras.
+        size: Height and width in px that the policy wants.
+        cache: Folder of that file; it may be removed at any time.
+        progress: Called with the number of frames that are decoded, from time to time.
+
+    Returns:
+        All frames, with the pictures in memory.
+
+    Raises:
+        DatasetError: A video is missing or broken.
+    """
+    images = {}
+    for number, camera in enumerate(cameras):
+        path = cache / f"{camera}_{size[0]}x{size[1]}_{len(recording)}.npy"
+        if not path.is_file():
+            before = number * len(recording)
+            pictures = _decode(recording, camera, size, functools.partial(_add, progress, before))
+            cache.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.save(file, pictures)
+            part.replace(path)
+        images[camera] = np.load(path)
+        progress((number + 1) * len(recording))
+    return Frames(
+        images=images,
+        states=recording.states,
+        actions=recording.actions,
+        instructions=recording.instructions,
+        instruction_ids=recording.instruction_ids,
+        segments=np.repeat(np.arange(recording.episodes), recording.lengths).astype(np.int64),
+    )
+
+
+def _add(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
+
+
+def _decode(
+    recording: Recording, camera: str, size: tuple[int, int], progress: Callable[[int], None]
+) -> NDArray[np.uint8]:
+    import av
+
+    info = json.loads((recording.root / "meta" / "info.json").read_text(encoding="utf-8"))
+    pictures = np.empty((len(recording), *size, 3), np.uint8)
+    count = 0
+    folder = recording.root / "videos" / f"{IMAGES}{camera}"
+    try:
+        # Episodes follow each other in the order of their files, as in data/.
+        for file in sorted(folder.rglob("*.mp4")):
+            with av.open(str(file)) as container:
+                for frame in container.decode(video=0):
+                    if count < len(pictures):
+                        pictures[count] = resize_area(
+                            _square(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), size), size
+                        )
+                    count += 1
+                    if count % 100 == 0:
+                        progress(count)
+    except (OSError, av.FFmpegError) as error:
+        raise DatasetError(f"{file} cannot be decoded ({error}). Take another copy of the dataset.") from error
+    if count != int(info["total_frames"]):
+        raise DatasetError(
+            f"The videos of {camera} in {recording.root} have {count} frames, and {info['total_frames']} are expected. "
+            "Take another copy of the dataset."
+        )
+    return pictures
+
+
+def _square(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Returns the largest centred part of a picture that has the shape of ``size``."""
+    height, width = picture.shape[:2]
+    aspect = size[1] / size[0]
+    wide, high = min(width, round(aspect * height)), min(height, round(width / aspect))
+    top, left = (height - high) // 2, (width - wide) // 2
+    return np.ascontiguousarray(picture[top : top + high, left : left + wide])
