@@ -39,7 +39,7 @@ def output_folder(chosen: Path | None, command: str) -> Iterator[Path]:
         command: The command that writes there.
     """
     is_new = chosen is None or not chosen.exists()
-    out = chosen or _new_folder(command)
+    out = chosen or new_folder(command)
     out.mkdir(parents=True, exist_ok=True)
     before = _contents(out)
     try:
@@ -57,7 +57,7 @@ def _contents(folder: Path) -> set[tuple[Path, int]]:
     return {(path, path.lstat().st_mtime_ns) for path in folder.iterdir()}
 
 
-def _new_folder(command: str) -> Path:
+def new_folder(command: str) -> Path:
     """Makes a folder named after the time, of its own for each of several that start together."""
     name = time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in itertools.count(1):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.arguments import at_least, positive
+from smolvla_gym.cli.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
 
@@ -92,13 +90,18 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Checks everything, trains, and says where the policy is."""
-    out = _out(arguments)
+    _check_out(arguments)
+    from smolvla_gym.agent.checkpoint import resolve_device
     from smolvla_gym.training.log import TrainingLog
     from smolvla_gym.training.recordings import open_recording
 
+    device = resolve_device(arguments.device)
     recording = open_recording(arguments.dataset)
     if recording.lost:
         _say(f"{arguments.dataset} lost {recording.lost}")
+    for camera in arguments.cameras or ():
+        if camera not in recording.cameras:
+            raise OptionError("--cameras", camera, f"of those of the dataset: {', '.join(recording.cameras)}")
     start = _start(arguments)
     trainer = _trainer(arguments, start)
     tasks = _tasks(arguments, recording)
@@ -108,11 +111,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     steps = arguments.steps or _STEPS[trainer]
     save_steps = arguments.save_steps or max(1, steps // 10)
+    out = arguments.out or new_folder("train")
     log = TrainingLog(out)
     doing = _in_memory if trainer == "memory" else _by_lerobot
     try:
         trial = _trial(arguments, recording, out, log, tasks)
-        policy = doing(arguments, recording, start, out, steps, save_steps, log, trial)
+        policy = doing(arguments, recording, start, device, out, steps, save_steps, log, trial)
     except BaseException as error:
         if (out / "policy").exists():
             error.add_note(f"the last saving is in {out / 'policy'}; --resume goes on from it")
@@ -129,6 +133,7 @@ def _in_memory(
     arguments: argparse.Namespace,
     recording: Recording,
     start: Path | None,
+    device: str,
     out: Path,
     steps: int,
     save_steps: int,
@@ -136,7 +141,6 @@ def _in_memory(
     trial: Callable[[int, Path], None],
 ) -> Path:
     """Trains every weight, with all pictures in memory."""
-    from smolvla_gym.agent.checkpoint import resolve_device
     from smolvla_gym.agent.compatibility import check_checkpoint
     from smolvla_gym.agent.spec import read_spec
     from smolvla_gym.training.imitation import train
@@ -164,7 +168,7 @@ def _in_memory(
         sizes = set(spec.cameras.values())
         frames = decode(recording, tuple(spec.cameras), sizes.pop(), out / "frames", lambda n: decoded(n, "decoding"))
     options = TrainOptions(
-        steps=steps, batch_size=arguments.batch_size or _BATCH["memory"], device=resolve_device(arguments.device),
+        steps=steps, batch_size=arguments.batch_size or _BATCH["memory"], device=device,
         learning_rate=arguments.learning_rate or 1e-3, seed=arguments.seed, save_steps=save_steps,
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )  # fmt: skip
@@ -187,6 +191,7 @@ def _by_lerobot(
     arguments: argparse.Namespace,
     recording: Recording,
     start: Path | None,
+    device: str,
     out: Path,
     steps: int,
     save_steps: int,
@@ -194,16 +199,14 @@ def _by_lerobot(
     trial: Callable[[int, Path], None],
 ) -> Path:
     """Trains with ``lerobot-train``."""
-    from smolvla_gym.agent.checkpoint import resolve_device
     from smolvla_gym.training.finetune import START, FinetuneOptions, finetune, prepare
 
-    if start is None:
-        raise OptionError("--from", TINY, "a checkpoint, with --trainer lerobot")
+    assert start is not None  # the tiny one is not for LeRobot
     if not arguments.resume:
         prepare(start, recording, tuple(arguments.cameras or recording.cameras), out / START)
     options = FinetuneOptions(
         steps=steps, batch_size=arguments.batch_size or _BATCH["lerobot"], save_steps=save_steps,
-        log_steps=max(1, min(50, steps // 20)), device=resolve_device(arguments.device), gpus=arguments.gpus,
+        log_steps=max(1, min(50, steps // 20)), device=device, gpus=arguments.gpus,
         workers=arguments.workers, learning_rate=arguments.learning_rate, seed=arguments.seed,
     )  # fmt: skip
     with progress_bar("step", steps, every=1) as show:
@@ -216,23 +219,14 @@ def _by_lerobot(
         return finetune(out, recording, options, report=report, saved=trial, resume=arguments.resume)
 
 
-def _out(arguments: argparse.Namespace) -> Path:
-    """Returns the folder of the run; a new one has to be new, so that no policy is lost."""
+def _check_out(arguments: argparse.Namespace) -> None:
+    """Makes sure that no policy is lost: the folder of a run is a new one."""
+    out: Path | None = arguments.out
     if arguments.resume:
-        if arguments.out is None or not arguments.out.is_dir():
-            raise OptionError("--out", arguments.out, "the folder of a run, with --resume")
-        return Path(arguments.out)
-    if arguments.out is not None:
-        if arguments.out.exists() and any(arguments.out.iterdir()):
-            raise OptionError("--out", str(arguments.out), "a new folder, or --resume to go on with the run in it")
-        return Path(arguments.out)
-    name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for number in itertools.count(1):
-        out = Path("outputs", "train", name if number == 1 else f"{name}_{number}")
-        with contextlib.suppress(FileExistsError):
-            out.mkdir(parents=True)
-            break
-    return out
+        if out is None or not out.is_dir():
+            raise OptionError("--out", None if out is None else str(out), "the folder of a run, with --resume")
+    elif out is not None and out.exists() and any(out.iterdir()):
+        raise OptionError("--out", str(out), "a new folder, or --resume to go on with the run in it")
 
 
 def _start(arguments: argparse.Namespace) -> Path | None:
@@ -246,10 +240,12 @@ def _start(arguments: argparse.Namespace) -> Path | None:
 
 def _trainer(arguments: argparse.Namespace, start: Path | None) -> str:
     """Returns ``"memory"`` or ``"lerobot"``."""
+    if start is None:
+        if arguments.trainer == "lerobot":
+            raise OptionError("--from", TINY, "a checkpoint, with --trainer lerobot")
+        return "memory"
     if arguments.trainer != "auto":
         return str(arguments.trainer)
-    if start is None:
-        return "memory"
     from smolvla_gym.agent.spec import read_spec
 
     return "memory" if all(max(size) <= _SMALL for size in read_spec(start).cameras.values()) else "lerobot"
@@ -293,7 +289,7 @@ def _trial(
             "--episodes", str(arguments.eval_episodes), "--seed", str(arguments.eval_seed), "--json",
             "--control-hz", str(recording.fps), "--out", str(out / "eval" / f"step_{step}"),
         ]  # fmt: skip
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             _say(f"the trial after step {step} failed: {done.stderr.strip().splitlines()[-1:]}")
             return

@@ -66,7 +66,28 @@ def build_tiny_checkpoint(
     if not cameras:
         raise OptionError("cameras", cameras, "at least one name")
     directory = Path(directory)
-    geometry = Geometry(
+    geometry = tiny_geometry(
+        image_size=image_size, chunk_size=chunk_size, n_action_steps=n_action_steps, num_steps=num_steps,
+        action_dim=action_dim, state_dim=state_dim,
+    )  # fmt: skip
+    policy, preprocessor, postprocessor = make_policy(
+        directory, geometry, cameras=cameras, stats=stats, sentences=sentences, vocabulary=vocabulary, seed=seed
+    )
+    save_checkpoint(directory, policy, preprocessor, postprocessor)
+    return directory
+
+
+def tiny_geometry(
+    *,
+    image_size: int = 64,
+    chunk_size: int = 16,
+    n_action_steps: int = 8,
+    num_steps: int = 5,
+    action_dim: int = len(ACTION_NAMES),
+    state_dim: int = len(ACTION_NAMES),
+) -> Geometry:
+    """Returns the sizes; see :func:`build_tiny_checkpoint`."""
+    return Geometry(
         vlm=VLMGeometry(
             width=128,
             ffn=256,
@@ -97,8 +118,3 @@ def build_tiny_checkpoint(
         action_dim=action_dim,
         state_dim=state_dim,
     )
-    policy, preprocessor, postprocessor = make_policy(
-        directory, geometry, cameras=cameras, stats=stats, sentences=sentences, vocabulary=vocabulary, seed=seed
-    )
-    save_checkpoint(directory, policy, preprocessor, postprocessor)
-    return directory

@@ -26,7 +26,7 @@ def test_a_table_a_plot_and_json(tmp_path, capsys):
     assert pair["both"] + pair["neither"] == 2
     text = (out / "eval.md").read_text()
     assert text.count("| rtc | 100 |") == 2
-    assert f"rtc, 100 ms, the same seeds: both {pair['both']}, only bundled 0" in text
+    assert f"lift, rtc, 100 ms, the same seeds: both {pair['both']}, only bundled 0" in text
     for name in ("eval.png", "eval_vs.png"):
         assert (out / name).stat().st_size > 10_000
 

@@ -1,14 +1,17 @@
 """Conditions with the same seeds, whatever the number of processes."""
 
+import av
 import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.evaluation.comparison import COLUMNS, cells, markdown, plot
-from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, evaluate, summarise
+from smolvla_gym.evaluation.comparison import failures, markdown, plot, table
+from smolvla_gym.evaluation.evaluate import WORDS, Condition, EvaluationOptions, evaluate, film, summarise
+from smolvla_gym.sim.scene import COLORS
+from smolvla_gym.tasks import TASKS
 
 CONDITIONS = [Condition("sync", 0.0), Condition("rtc", 200.0)]
-OPTIONS = EvaluationOptions(device="cpu", env={"task": "lift", "reward": "sparse", "max_episode_steps": 40})
+OPTIONS = EvaluationOptions(device="cpu", env={"reward": "sparse", "max_episode_steps": 40})
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +47,38 @@ def test_the_table_and_the_plot(alone, tmp_path):
     assert (rows[0]["successes"], rows[0]["time_to_success_s"]) == (0, None)  # 40 steps are too few
     assert rows[1]["waited_steps"] == 6.0
     assert rows[1]["border_jump_p99_rad"] <= rows[1]["border_jump_max_rad"]
-    assert all(len(cells(row)) == len(COLUMNS) for row in rows)
+    heads, *cells = table(rows)
+    assert "task" not in heads  # it is the same in both
+    assert all(len(row) == len(heads) for row in cells)
+    assert sum(rows[0]["failures"].values()) == 7
+    assert failures(rows)[1].startswith("lift, rtc, 200 ms failed: ")
     lines = markdown(rows).splitlines()
     assert lines[2].startswith("| sync | 0 | 0/7 |")
     plot(rows, tmp_path / "plot.png", "a title")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_words_for_the_same_scene(tmp_path):
+    conditions = [Condition("sync", 0.0, task, words) for task in ("stack", "reach") for words in WORDS]
+    options = EvaluationOptions(device="cpu", env={"reward": "sparse", "max_episode_steps": 3, "num_objects": 3})
+    results = evaluate(options, conditions, [4])
+    said = {(c.task, c.words): outcomes[0].instruction for c, outcomes in results.items()}
+    for task in ("stack", "reach"):
+        given, swapped, unseen = (said[task, words] for words in WORDS)
+        named = [[word for word in sentence.split() if word in COLORS] for sentence in (given, swapped, unseen)]
+        assert named[0][0] != named[1][0]
+        assert named[0] == named[2]
+        phrase = unseen.replace(named[2][0], "{color}", 1)
+        assert (
+            phrase.replace(named[2][-1], "{base}", 1) in TASKS[task].unseen_phrasings
+            or phrase in TASKS[task].unseen_phrasings
+        )
+    rows = [summarise(condition, outcomes, 30.0) for condition, outcomes in results.items()]
+    heads, *cells = table(rows)
+    assert heads[0] == "task"
+    assert [row[0] for row in cells[:2]] == ["stack", "stack, swapped words"]
+    assert "border" not in heads
+    plot(rows, tmp_path / "bars.png", "a title")
+    film(options, conditions[0], 4, tmp_path / "films" / "one.mp4")
+    with av.open(str(tmp_path / "films" / "one.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 3

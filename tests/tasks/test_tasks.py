@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import smolvla_gym
+from smolvla_gym.errors import OptionError
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS
 from smolvla_gym.sim.scene import COLORS, CUBE_SIZE, PUCK
 from smolvla_gym.tasks import TASKS
+from smolvla_gym.tasks.expert import square_yaw
+from smolvla_gym.training.paraphrases import paraphrases
 
 LOW = 0.02
 
@@ -367,3 +370,60 @@ def test_passing_over_the_disc_is_not_reaching(make):
                 seen += TASKS["reach"].achieved(world, layout)
     assert seen > 0
     assert not any(ends)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_another_object_of_the_same_scene_is_named(make, task):
+    env = make(task, num_objects=3)
+    env.reset(seed=5)
+    before = env.unwrapped.backend.layout
+    for color in before.colors:
+        _, info = env.reset(seed=5, options={"target": color})
+        layout = env.unwrapped.backend.layout
+        assert layout.colors[layout.target] == color
+        assert color in info["instruction"]
+        assert layout.base != layout.target
+        np.testing.assert_array_equal(layout.positions, before.positions)
+        np.testing.assert_array_equal(layout.yaws, before.yaws)
+    _, info = env.reset(seed=5, options={"phrasing": TASKS[task].unseen_phrasings[0]})
+    assert "{" not in info["instruction"]
+    absent = next(color for color in COLORS if color not in before.colors)
+    for options in (
+        {"target": absent},
+        {"phrasing": "do it"},
+        {"phrasing": "the {color} {base} {thing}"},
+        {"target": 3},
+    ):
+        with pytest.raises(OptionError):
+            env.reset(seed=5, options=options)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_phrasings_for_tests_are_not_those_for_training(task):
+    trained = {*paraphrases(task), *TASKS[task].phrasings}
+    assert len(trained) > 100
+    assert not trained.intersection(TASKS[task].unseen_phrasings)
+    fields = [field for field in ("{color}", "{base}") if field in TASKS[task].phrasings[0]]
+    assert all(phrase.count(field) == 1 for phrase in (*trained, *TASKS[task].unseen_phrasings) for field in fields)
+
+
+def test_what_a_failure_looks_like(make):
+    env = make("lift", num_objects=2)
+    env.reset(seed=3)
+    stage = env.unwrapped.backend.stage
+    assert stage.failure() == "did not reach it"
+    layout, world = stage.layout, stage.world
+    world.place_object(layout.target, layout.positions[layout.target] + [0.02, 0, 0], 0.0)
+    assert stage.failure() == "pushed it away or lost it"
+    world.place_object(1 - layout.target, layout.positions[1 - layout.target] + [0, 0, 0.1], 0.0)
+    assert stage.failure() == "moved another object"
+    for task, said in (("place", "did not reach it"), ("stack", "did not reach it"), ("push", "did not push it")):
+        env = make(task)
+        env.reset(seed=3)
+        assert env.unwrapped.backend.stage.failure() == said
+    env = make("reach")
+    env.reset(seed=3)
+    stage = env.unwrapped.backend.stage
+    other = stage.layout.positions[1 - stage.layout.target] + [0, 0, 0.03]
+    env.reset(seed=3, options={"joints": solve(other, square_yaw(other), stage.world.gripper)})
+    assert env.unwrapped.backend.stage.failure() == "went to another disc"

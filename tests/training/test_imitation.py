@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint import load_checkpoint
-from smolvla_gym.errors import OptionError
+from smolvla_gym.errors import CheckpointError, OptionError
 from smolvla_gym.training.flow import flow_loss, sample_times
-from smolvla_gym.training.frames import Frames
+from smolvla_gym.training.frames import Frames, join
 from smolvla_gym.training.imitation import TrainOptions, train
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
@@ -101,7 +102,8 @@ def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path):
     assert report.steps == 50
     assert report.loss < 0.8
     assert report.auxiliary_loss < 0.3
-    assert "steps/s" in lines[0]
+    assert "steps/s" in str(lines[0])
+    assert [line.step for line in lines] == sorted(line.step for line in lines)
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     json.loads((tmp_path / "out" / "policy_preprocessor.json").read_text())
     checkpoint = load_checkpoint(tmp_path / "out", device="cpu")
@@ -134,6 +136,57 @@ def test_a_run_by_steps_repeats(policy_dir, tmp_path):
         train(policy_dir, demonstrations(), tmp_path / name, TrainOptions(steps=3, batch_size=4, threads=1))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] == weights[1]
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_end(policy_dir, tmp_path):
+    options = TrainOptions(steps=6, batch_size=4, threads=1, save_steps=2)
+    train(policy_dir, demonstrations(), tmp_path / "whole", options, state=tmp_path / "whole.pt")
+
+    class CutError(Exception):
+        pass
+
+    def cut(step):
+        if step == 4:
+            raise CutError
+
+    state = tmp_path / "state.pt"
+    with pytest.raises(CutError):
+        train(policy_dir, demonstrations(), tmp_path / "cut", options, state=state, saved=cut)
+    steps = []
+    report = train(policy_dir, demonstrations(), tmp_path / "cut", options, state=state, saved=steps.append)
+    assert (steps, report.steps) == ([6], 6)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+    state.write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="remove it"):
+        train(policy_dir, demonstrations(), tmp_path / "cut", options, state=state)
+
+
+def test_chunks_begin_where_there_are_pictures_and_words_vary(policy_dir, tmp_path):
+    every = demonstrations(30)
+    some = Frames(
+        {"wrist": every.images["wrist"][::3]}, every.states, every.actions, [*SENTENCES, "lift red"],
+        np.zeros(30, dtype=np.int64), np.zeros(30, dtype=np.int64), pictured=np.arange(0, 30, 3),
+        paraphrases=[[0, 2], [1], [0, 2]],
+    )  # fmt: skip
+    report = train(policy_dir, some, tmp_path, TrainOptions(steps=2, batch_size=4, threads=1))
+    assert report.loss > 0
+    with pytest.raises(OptionError, match="pictured"):
+        replace(some, pictured=np.arange(3, 33, 3))
+    with pytest.raises(OptionError, match="paraphrases"):
+        replace(some, paraphrases=[[0]])
+
+
+def test_recordings_are_put_together():
+    one, other = demonstrations(6), demonstrations(9)
+    other = replace(other, images={"wrist": other.images["wrist"][::2]}, pictured=np.arange(0, 9, 2), targets=None)
+    both = join([replace(one, targets=None), other])
+    assert len(both) == 15
+    assert both.pictures.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
+    assert both.instruction_ids.max() >= len(SENTENCES)
+    assert both.paraphrases == [[i] for i in range(2 * len(SENTENCES))]
+    assert len(np.unique(both.segments)) == len(np.unique(one.segments)) + len(np.unique(other.segments))
+    np.testing.assert_array_equal(both.images["wrist"][6:], other.images["wrist"])
 
 
 def test_pictures_of_another_size_are_refused(policy_dir, tmp_path):

@@ -1,0 +1,116 @@
+"""Datasets as training data: what is refused, what is decoded, and what a crash leaves."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("lerobot.datasets")
+
+from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.errors import DatasetError
+from smolvla_gym.training.recordings import decode, open_recording
+
+
+@pytest.fixture
+def root(tmp_path, spec, make_episode):
+    dataset = Dataset(tmp_path / "data", spec)
+    for seed, frames, text in ((1, 5, "lift the red cube"), (2, 7, "lift the blue cube"), (3, 4, "lift the red cube")):
+        dataset.add(make_episode(seed, frames, text))
+    return dataset.root
+
+
+def edit_info(root, **changes):
+    path = root / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    for name, value in changes.items():
+        if name in info:
+            info[name] = value
+        else:
+            info["features"]["action"][name] = value
+    path.write_text(json.dumps(info))
+
+
+def test_everything_is_read(root, make_episode, tmp_path):
+    recording = open_recording(root)
+    assert (recording.episodes, recording.lengths, recording.fps) == (3, (5, 7, 4), 30)
+    assert (recording.cameras, recording.image_size, recording.lost) == (("wrist",), (32, 48), None)
+    assert [recording.instructions[i] for i in recording.instruction_ids[[0, 5, 12]]] == [
+        "lift the red cube", "lift the blue cube", "lift the red cube",
+    ]  # fmt: skip
+    second = make_episode(2, 7)
+    np.testing.assert_array_equal(recording.states[5:12], np.stack(second.states))
+    np.testing.assert_array_equal(recording.actions[5:12], np.stack(second.actions))
+
+    seen = []
+    frames = decode(recording, ("wrist",), (32, 32), tmp_path / "cache", seen.append)
+    assert seen[-1] == len(frames) == 16
+    assert frames.segments.tolist() == [0] * 5 + [1] * 7 + [2] * 4
+    wanted = np.stack(second.pictures["wrist"])[:, :, 8:40].astype(int)
+    assert np.abs(frames.images["wrist"][5:12] - wanted).mean() < 4  # they were compressed
+
+    for video in (root / "videos").rglob("*.mp4"):
+        video.unlink()
+    again = decode(recording, ("wrist",), (32, 32), tmp_path / "cache")
+    np.testing.assert_array_equal(again.images["wrist"], frames.images["wrist"])
+    with pytest.raises(DatasetError, match="have 0 frames, and 16 are expected"):
+        decode(recording, ("wrist",), (16, 16), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"robot_type": "so100"}, "robot_type is 'so100'"),
+        ({"shape": [6]}, r"action has shape \[6\]"),
+        ({"names": list("abcdefg")}, "names of action are"),
+        ({"units": ["deg"] * 7}, "units of action are"),
+        ({"total_episodes": 0}, "is empty"),
+        ({"total_frames": 99}, "should have 99 frames and has 16"),
+    ],
+)
+def test_another_arm_is_refused_with_what_differs(root, changes, message):
+    edit_info(root, **changes)
+    with pytest.raises(DatasetError, match=message):
+        open_recording(root)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "is nan in"), (90.0, "seem to be in degrees")])
+def test_bad_numbers_are_found(root, value, message):
+    file = sorted((root / "data").rglob("*.parquet"))[1]  # a file an episode
+    table = pq.read_table(file)
+    actions = np.array(table["action"].to_pylist(), np.float32)
+    actions[3, 2] = value
+    column = table.column_names.index("action")
+    table = table.set_column(
+        column, table.schema.field("action"), pa.array(list(actions), table.schema.field("action").type)
+    )
+    pq.write_table(table, file)
+    with pytest.raises(DatasetError, match=message) as caught:
+        open_recording(root)
+    if np.isnan(value):
+        assert "episode 1, frame 3" in str(caught.value)
+
+
+def test_what_is_no_dataset_is_said(tmp_path, root):
+    with pytest.raises(DatasetError, match=r"meta/info\.json is missing"):
+        open_recording(tmp_path / "nothing")
+    file = next((root / "data").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(DatasetError, match="cannot be read"):
+        open_recording(root)
+
+
+def test_a_crash_costs_the_episode_that_was_being_written(root):
+    (root / ".meta_before").mkdir()
+    for entry in (root / "meta").iterdir():
+        if entry.is_file():
+            (root / ".meta_before" / entry.name).write_bytes(entry.read_bytes())
+    import shutil
+
+    shutil.copytree(root / "meta" / "episodes", root / ".meta_before" / "episodes")
+    (root / "meta" / "info.json").write_text("{")
+    recording = open_recording(root)
+    assert recording.episodes == 3
+    assert "last episode" in recording.lost
