@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from smolvla_gym.data.record import Attempt
     from smolvla_gym.data.sources import Source
 
-SOURCES: Final = ("expert", "dagger", "replay")
+DEVICES: Final = ("keyboard", "gamepad")
+SOURCES: Final = ("expert", "dagger", "replay", *DEVICES)
 
 _FIRST_SEED: Final = 1_000_000
 """Evaluations count up from 0, so that a policy is not asked what it was shown."""
@@ -38,6 +39,7 @@ _EXAMPLES: Final = """examples:
   smolvla-gym record --root data/lift --episodes 150 --noise 0.02   with an arm that is pushed off its way
   smolvla-gym record --root data/hard --source dagger --policy outputs/train/policy
   smolvla-gym record --root data/large --source replay --replay data/lift --image-size 480
+  smolvla-gym record --root data/mine --source keyboard
   smolvla-gym record --root data/twin --env real --port twin --camera twin --lockstep
 """
 
@@ -67,7 +69,7 @@ def add_parser(commands: Any) -> None:
         choices=SOURCES,
         default="expert",
         help="expert: the task's script; dagger: --policy drives, then the expert takes over and is recorded; replay: "
-        "the actions of --replay in their scenes (default: %(default)s)",
+        "the actions of --replay in their scenes; keyboard, gamepad: you, in a window (default: %(default)s)",
     )
     add("--policy", metavar="P", help="with --source dagger: bundled, a checkpoint folder or a Hub repository")
     add("--replay", type=Path, metavar="DIR", help="with --source replay: the dataset to repeat")
@@ -153,6 +155,8 @@ def _make_env(arguments: argparse.Namespace) -> gym.Env[Any, Any]:
         num_objects=arguments.num_objects,
         gripper=arguments.gripper,
         control_hz=arguments.control_hz,
+        # Whoever drives by hand says when an episode is over.
+        **({"max_episode_steps": -1} if arguments.source in DEVICES else {}),
         **on_real,
     )
 
@@ -173,6 +177,13 @@ def _source(arguments: argparse.Namespace, env: gym.Env[Any, Any], stack: contex
         stack.callback(agent.close)
         agent.attach(env)
         return DaggerSource(env, agent, arguments.policy)
+    if arguments.source in DEVICES:
+        from smolvla_gym.teleop.source import TeleopSource
+        from smolvla_gym.teleop.window import OperatorWindow
+
+        window = OperatorWindow(arguments.source)
+        stack.callback(window.close)
+        return TeleopSource(env, window, arguments.source)
     return ExpertSource(env, arguments.noise)
 
 
@@ -214,8 +225,8 @@ def _check(arguments: argparse.Namespace) -> None:
         agent_options.check_policy(arguments.policy)
     if arguments.noise and arguments.source != "expert":
         raise OptionError("--noise", arguments.noise, "only with --source expert")
-    if arguments.env == "real" and arguments.port != real.TWIN:
-        raise OptionError("--port", arguments.port, "twin: on a real arm nobody demonstrates by script")
+    if arguments.env == "real" and arguments.port != real.TWIN and arguments.source not in DEVICES:
+        raise OptionError("--source", arguments.source, "keyboard or gamepad: no script sees what lies on a real table")
     real.check(arguments)
 
 

@@ -89,4 +89,5 @@ def _demonstrate(env: gym.Env[Any, Any], source: Source, dataset: Dataset, seed:
         success = bool(info["is_success"])
         if terminated or truncated:
             break
-    return episode, success and len(episode) > 1
+    good = success if source.verdict is None else source.verdict
+    return episode, good and len(episode) > 1

@@ -27,6 +27,9 @@ class Source(Protocol):
     name: str
     """What is noted beside each episode."""
 
+    verdict: bool | None
+    """Whether the demonstrator wants to keep the episode; None: the task decides whether it is a success."""
+
     def begin(
         self, env: gym.Env[Any, Any], observation: Observation, instruction: str, seed: int
     ) -> Observation | None:
@@ -48,6 +51,8 @@ class ExpertSource:
     With noise the arm is pushed off its way while the expert's own, clean action is recorded: a policy sees how to
     come back.
     """
+
+    verdict: bool | None = None
 
     def __init__(self, env: gym.Env[Any, Any], noise: float = 0.0) -> None:
         """Looks the expert up.
@@ -90,6 +95,8 @@ class DaggerSource:
     actions contradict each other.
     """
 
+    verdict: bool | None = None
+
     def __init__(self, env: gym.Env[Any, Any], policy: Agent, name: str) -> None:
         """Looks the expert up.
 
@@ -127,6 +134,8 @@ class ReplaySource:
 
     With other cameras or sizes the recording is made anew; on the twin or the arm it shows whether motions carry over.
     """
+
+    verdict: bool | None = None
 
     def __init__(self, root: Path) -> None:
         """Reads the actions.

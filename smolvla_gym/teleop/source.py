@@ -1,0 +1,91 @@
+"""A person who demonstrates."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.teleop.jog import Command, ToolJog
+from smolvla_gym.teleop.window import OperatorWindow
+
+
+class TeleopSource:
+    """Asks a window what to do, and shows there what the cameras see.
+
+    The recording of an episode begins with the first thing that the operator does. In the simulation and on the twin
+    the task decides when it is solved; on a real arm nobody does but the operator.
+
+    Attributes:
+        name: The device.
+        verdict: Whether the operator wants to keep the episode; None: that is up to the task.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], window: OperatorWindow, device: str) -> None:
+        """Takes over an env.
+
+        Args:
+            env: Where.
+            window: The operator's.
+            device: What is noted beside each episode.
+        """
+        bare: Any = env.unwrapped
+        self.name = device
+        self.verdict: bool | None = None
+        self._window = window
+        self._period = 1.0 / bare.control_hz
+        self._paced = not env.metadata.get("realtime", False)  # simulated time waits for the operator's
+        self._jog = ToolJog(bare.gripper, bare.control_hz)
+        self._instruction, self._frames, self._due = "", 0, 0.0
+        self._pending: Command | None = None
+        self._bare = bare
+
+    def begin(
+        self, env: gym.Env[Any, Any], observation: dict[str, Any], instruction: str, seed: int
+    ) -> dict[str, Any] | None:
+        """Waits for the operator; None: there is nothing more to come."""
+        self.verdict, self._instruction, self._frames = None, instruction, 0
+        self._jog.reset(observation["agent_pos"])
+        self._due = time.monotonic()
+        while True:
+            self._show(observation, "ready")
+            command = self._window.poll()
+            if command.leave:
+                raise KeyboardInterrupt
+            if command.discard:
+                return None
+            if command.velocity.any() or command.turn or command.toggle_gripper:
+                self._pending = command
+                return observation
+            if self._paced:
+                time.sleep(0.01)
+            else:
+                hold = self._jog.step(command, observation["agent_pos"])
+                observation, *_ = env.step(hold)  # a real arm wants to be told that somebody is there
+
+    def act(self, observation: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Returns the operator's action twice; None once the operator ends the episode."""
+        command, self._pending = self._pending, None
+        if command is None:
+            command = self._window.poll()
+        if command.leave:
+            raise KeyboardInterrupt
+        if command.keep or command.discard:
+            self.verdict = command.keep
+            return None
+        self._frames += 1
+        self._show(observation, f"recording  {self._frames * self._period:5.1f} s")
+        if self._paced:
+            self._due = max(self._due + self._period, time.monotonic())
+            time.sleep(max(0.0, self._due - time.monotonic()))
+        action = self._jog.step(command, observation["agent_pos"])
+        return action, action
+
+    def _show(self, observation: dict[str, Any], doing: str) -> None:
+        pixels = observation.get("pixels", {})
+        first = ["scene", "wrist"] if "scene" in pixels else ["wrist"]
+        pictures = [pixels[name] for name in first if name in pixels] or [self._bare.render()]
+        self._window.show(pictures, [f"{self._instruction}    {doing}"])

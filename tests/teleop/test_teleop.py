@@ -1,0 +1,151 @@
+"""Driving by hand: the window with real events, and the arm that follows."""
+
+import gymnasium as gym
+import numpy as np
+import pygame
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import smolvla_gym
+from smolvla_gym.cli.main import main
+from smolvla_gym.errors import DeviceError
+from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, forward_kinematics
+from smolvla_gym.sim.world import start_pose
+from smolvla_gym.teleop.jog import LEAD, Command, ToolJog
+from smolvla_gym.teleop.source import TeleopSource
+from smolvla_gym.teleop.window import OperatorWindow
+
+GRIPPER = GRIPPERS["ssg48"]
+START = np.append(start_pose(GRIPPER), 1.0).astype(np.float32)
+
+
+@pytest.fixture
+def window(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    window = OperatorWindow("keyboard")
+    yield window
+    window.close()
+
+
+def press(*keys, kind=pygame.KEYDOWN):
+    for key in keys:
+        pygame.event.post(pygame.event.Event(kind, key=key))
+
+
+def test_keys_held_move_and_a_window_out_of_sight_stops(window):
+    press(pygame.K_w, pygame.K_d, pygame.K_r, pygame.K_q)
+    command = window.poll()
+    assert (command.velocity.tolist(), command.turn) == ([1.0, -1.0, 1.0], 1.0)
+    press(pygame.K_d, pygame.K_r, kind=pygame.KEYUP)
+    assert window.poll().velocity.tolist() == [1.0, 0.0, 0.0]
+    press(pygame.K_LSHIFT)
+    assert window.poll().velocity[0] == pytest.approx(0.3)
+    pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+    command = window.poll()
+    assert (command.velocity.tolist(), command.turn) == ([0.0, 0.0, 0.0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "meaning"),
+    [
+        (pygame.K_SPACE, "toggle_gripper"),
+        (pygame.K_RETURN, "keep"),
+        (pygame.K_BACKSPACE, "discard"),
+        (pygame.K_ESCAPE, "leave"),
+    ],
+)
+def test_a_key_says_something_once(window, key, meaning):
+    press(key)
+    assert getattr(window.poll(), meaning)
+    assert not getattr(window.poll(), meaning)
+
+
+def test_sticks_have_a_dead_zone(window):
+    for axis, value in ((1, -0.5), (0, 0.05), (4, 1.0), (3, -1.0)):
+        pygame.event.post(pygame.event.Event(pygame.JOYAXISMOTION, axis=axis, value=value))
+    pygame.event.post(pygame.event.Event(pygame.JOYBUTTONDOWN, button=0))
+    command = window.poll()
+    assert (command.velocity.tolist(), command.turn, command.toggle_gripper) == ([0.5, 0.0, -1.0], 1.0, True)
+
+
+def test_no_gamepad_is_said(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    with pytest.raises(DeviceError, match="no gamepad"):
+        OperatorWindow("gamepad")
+
+
+def test_pictures_and_lines_are_drawn(window):
+    window.show([np.full((64, 64, 3), (200, 10, 10), np.uint8)] * 2, ["pick up the red cube"])
+    surface = pygame.display.get_surface()
+    assert surface.get_size() == (960, 576)
+    assert tuple(surface.get_at((700, 240)))[:3] == (200, 10, 10)
+    assert pygame.surfarray.array3d(surface)[:, 480:].max() > 200  # letters
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(*[st.floats(-1, 1)] * 4, st.booleans()), min_size=1, max_size=60))
+def test_targets_stay_within_reach_and_near(commands):
+    jog = ToolJog(GRIPPER, 30.0)
+    jog.reset(START)
+    here = START
+    for x, y, z, turn, grip in commands:
+        action = jog.step(Command(np.array([x, y, z]), turn, grip), here)
+        assert np.isfinite(action).all()
+        assert np.all((action[:6] >= JOINT_LOWER - 1e-6) & (action[:6] <= JOINT_UPPER + 1e-6))
+        way = forward_kinematics(action[:6], GRIPPER)[:3, 3] - forward_kinematics(here[:6], GRIPPER)[:3, 3]
+        assert np.linalg.norm(way) < LEAD + 1e-3
+        here = action
+
+
+def test_nothing_pressed_is_nothing_moved():
+    jog = ToolJog(GRIPPER, 30.0)
+    jog.reset(START)
+    np.testing.assert_allclose(jog.step(Command(), START), START, atol=1e-6)
+    moved = START.copy()
+    for _ in range(30):
+        moved = jog.step(Command(np.array([0, 0, -1.0])), moved)
+    way = forward_kinematics(moved[:6], GRIPPER)[:3, 3] - forward_kinematics(START[:6], GRIPPER)[:3, 3]
+    np.testing.assert_allclose(way, [0, 0, -0.12], atol=1e-4)
+
+
+def test_the_arm_goes_where_the_operator_wants(window):
+    env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
+    try:
+        source = TeleopSource(env, window, "keyboard")
+        observation, info = env.reset(seed=1)
+        before = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3]
+        press(pygame.K_a)
+        observation = source.begin(env, observation, info["instruction"], 1)
+        for _ in range(20):
+            action, command = source.act(observation)
+            assert action is command
+            observation, *_ = env.step(action)
+        way = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3] - before
+        assert way[1] > 0.04
+        assert abs(way[0]) < 0.01
+        press(pygame.K_RETURN)
+        assert source.act(observation) is None
+        assert source.verdict is True
+        press(pygame.K_BACKSPACE)
+        assert source.begin(env, observation, "again", 2) is None
+        press(pygame.K_ESCAPE)
+        with pytest.raises(KeyboardInterrupt):
+            source.begin(env, observation, "again", 3)
+    finally:
+        env.close()
+
+
+def test_no_display_is_said(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("lerobot.datasets")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert main(["record", "--root", str(tmp_path / "data"), "--source", "keyboard", "--episodes", "1"]) == 1
+    assert "xvfb-run" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_scripts_do_not_drive_a_real_arm(capsys, tmp_path):
+    command = ["record", "--root", str(tmp_path / "data"), "--env", "real", "--port", "/dev/ttyACM9"]
+    assert main(command) == 2
+    assert "keyboard or gamepad" in capsys.readouterr().err
