@@ -27,8 +27,11 @@ from smolvla_gym.training.options import TrainOptions
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
 
-SHARES = {"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.2}
+EPISODES = {"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.2}
 """Episodes of each task, relative to the number that is asked for."""
+
+SHARES = {"reach": 0.07, "lift": 0.21, "place": 0.22, "push": 0.25, "stack": 0.25}
+"""Share of each task in what is drawn for training: by their length alone the long ones would be most of it."""
 
 CHUNK = 32
 """Actions a chunk: a second and a bit, so that plenty is left when a chunk comes half a second late."""
@@ -75,7 +78,7 @@ def demonstrations(folder: Path, options: DemonstrationOptions) -> Frames:
     """Returns recorded demonstrations of all tasks, and records those that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     recordings = []
-    for number, (task, share) in enumerate(SHARES.items()):
+    for number, (task, share) in enumerate(EPISODES.items()):
         path = folder / f"{task}.pickle"
         if not path.exists():
             wanted = replace(
@@ -84,7 +87,8 @@ def demonstrations(folder: Path, options: DemonstrationOptions) -> Frames:
             )  # fmt: skip
             _record(path, wanted)
         with path.open("rb") as file:
-            recordings.append(pickle.load(file))
+            frames = pickle.load(file)
+        recordings.append(replace(frames, weights=SHARES[task] * frames.weights / frames.weights.sum()))
     return join(recordings)
 
 

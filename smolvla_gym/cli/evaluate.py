@@ -55,6 +55,11 @@ def add_parser(commands: Any) -> None:
     add("--episodes", type=at_least(1), default=100, metavar="N", help="seeds a condition (default: %(default)s)")
     add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: %(default)s)")
     add("--workers", type=at_least(1), metavar="W", help="processes (default: one a core)")
+    add(
+        "--ray",
+        metavar="ADDRESS",
+        help="run the episodes on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for one of --workers cores",
+    )
     add("--randomization", type=at_least(0), default=1, metavar="R", help="level 0 to 2 (default: %(default)s)")
     add("--num-objects", type=at_least(2), default=2, metavar="N", help="objects on the table (default: %(default)s)")
     add(
@@ -117,7 +122,14 @@ def run(arguments: argparse.Namespace) -> int:
         total = len(policies) * len(conditions) * len(seeds)
         with _progress(total) as progress, contextlib.redirect_stdout(sys.stderr):
             results = [
-                evaluate(dataclasses.replace(options, policy=p), conditions, seeds, workers=workers, progress=progress)
+                evaluate(
+                    dataclasses.replace(options, policy=p),
+                    conditions,
+                    seeds,
+                    workers=workers,
+                    ray=arguments.ray,
+                    progress=progress,
+                )
                 for p in policies
             ]
         result = {

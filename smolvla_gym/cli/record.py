@@ -145,7 +145,9 @@ def _make_env(arguments: argparse.Namespace) -> gym.Env[Any, Any]:
     from smolvla_gym import REAL_ID, SIM_ID
 
     cameras = tuple(arguments.cameras)
-    on_real = real.env_options(arguments, cameras) if arguments.env == "real" else {}
+    special = real.env_options(arguments, cameras) if arguments.env == "real" else {}
+    if arguments.source in DEVICES:
+        special["max_episode_steps"] = -1  # whoever drives by hand says when an episode is over
     return gym.make(
         REAL_ID if arguments.env == "real" else SIM_ID,
         task=arguments.task,
@@ -155,9 +157,7 @@ def _make_env(arguments: argparse.Namespace) -> gym.Env[Any, Any]:
         num_objects=arguments.num_objects,
         gripper=arguments.gripper,
         control_hz=arguments.control_hz,
-        # Whoever drives by hand says when an episode is over.
-        **({"max_episode_steps": -1} if arguments.source in DEVICES else {}),
-        **on_real,
+        **special,
     )
 
 

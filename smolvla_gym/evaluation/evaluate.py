@@ -94,6 +94,7 @@ def evaluate(
     seeds: Sequence[int],
     *,
     workers: int = 1,
+    ray: str | None = None,
     progress: Callable[[Condition, Outcome], None] = lambda condition, outcome: None,
 ) -> dict[Condition, list[Outcome]]:
     """Runs every seed under every condition.
@@ -105,10 +106,14 @@ def evaluate(
         conditions: Under what.
         seeds: Of the episodes.
         workers: Processes; 1 stays in this one.
+        ray: Address of a Ray cluster that is to do it, or ``"local"`` for one of so many workers on this machine.
         progress: Called with each episode once it is over, here, in no particular order.
 
     Returns:
         For each condition its episodes, in the order of the seeds.
+
+    Raises:
+        SmolVLAGymError: A policy cannot be loaded, or there is no such cluster.
     """
     jobs = [
         (options, condition, list(seeds[i : i + _JOB])) for condition in conditions for i in range(0, len(seeds), _JOB)
@@ -120,13 +125,17 @@ def evaluate(
             results[condition].append(outcome)
             progress(condition, outcome)
 
-    if workers == 1:
+    if ray is not None:
+        from smolvla_gym.evaluation.cluster import run_on_cluster
+
+        run_on_cluster(ray, workers, jobs, take)
+    elif workers == 1:
         for job in jobs:
-            take(_run_job(job))
+            take(run_job(job))
     else:
         # A process that was forked after drawing cannot draw.
-        with multiprocessing.get_context("spawn").Pool(workers, _prepare_worker) as pool:
-            for outcomes in pool.imap_unordered(_run_job, jobs):
+        with multiprocessing.get_context("spawn").Pool(workers, prepare_worker) as pool:
+            for outcomes in pool.imap_unordered(run_job, jobs):
                 take(outcomes)
             pool.close()
             pool.join()  # told to terminate, they would be cut off while they free what they draw with
@@ -135,7 +144,8 @@ def evaluate(
     return results
 
 
-def _prepare_worker() -> None:
+def prepare_worker() -> None:
+    """Prepares a process that runs episodes beside others."""
     import torch
 
     torch.set_num_threads(1)  # there are other workers
@@ -174,7 +184,8 @@ def _setup(options: EvaluationOptions, task: str, render_mode: str | None = None
     return policy, env
 
 
-def _run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[Condition, Outcome]]:
+def run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[Condition, Outcome]]:
+    """Runs some seeds under a condition."""
     options, condition, seeds = job
     from smolvla_gym.agent.smolvla import SmolVLAAgent
 

@@ -65,7 +65,7 @@ def test_ctrl_c_keeps_what_is_complete(tmp_path, capsys, monkeypatch):
         ("--source replay", "--replay=None is not allowed: needed with --source replay"),
         ("--source replay --replay nowhere", "There is no LeRobot dataset in nowhere"),
         ("--source dagger --policy bundled --noise 0.1", "only with --source expert"),
-        ("--env real", "--port=None is not allowed: twin"),
+        ("--env real", "--source='expert' is not allowed: keyboard"),
         ("--port twin", "only with --env real"),
         ("--control-hz 12.5", "a whole number: it is the dataset's fps"),
         ("--randomization 3", "--randomization=3"),

@@ -1,10 +1,15 @@
 """Conditions with the same seeds, whatever the number of processes."""
 
+import shutil
+from dataclasses import replace
+
 import av
 import pytest
 
 pytest.importorskip("lerobot")
 
+from smolvla_gym.agent.checkpoint import bundled_checkpoint
+from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.evaluation.comparison import failures, markdown, plot, table
 from smolvla_gym.evaluation.evaluate import WORDS, Condition, EvaluationOptions, evaluate, film, summarise
 from smolvla_gym.sim.scene import COLORS
@@ -82,3 +87,18 @@ def test_other_words_for_the_same_scene(tmp_path):
     film(options, conditions[0], 4, tmp_path / "films" / "one.mp4")
     with av.open(str(tmp_path / "films" / "one.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 3
+
+
+def test_a_cluster_gives_the_same(alone, tmp_path):
+    pytest.importorskip("ray")
+    policy = shutil.copytree(bundled_checkpoint(), tmp_path / "policy")  # is sent there
+    options = replace(OPTIONS, policy=str(policy))
+    there = evaluate(options, CONDITIONS[:1], range(3, 10), workers=2, ray="local")
+    assert there[CONDITIONS[0]] == alone[CONDITIONS[0]]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_no_cluster_is_said(address):
+    pytest.importorskip("ray")
+    with pytest.raises(SmolVLAGymError, match=f"no Ray cluster at '{address}'"):
+        evaluate(OPTIONS, CONDITIONS[:1], [3], ray=address)

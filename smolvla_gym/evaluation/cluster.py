@@ -1,0 +1,151 @@
+"""Evaluation on several machines: episodes as tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
+from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome, run_job
+
+LOCAL: Final = "local"
+"""In place of an address: a cluster on this machine that ends with the evaluation."""
+
+_PLACE: Final = re.compile(r"(?:ray://)?(\[[\da-fA-F:]+\]|[^:/]+):(\d+)")
+_PATIENCE: Final = 5.0
+"""How long in s a machine may take to answer."""
+
+Job = tuple[EvaluationOptions, Condition, list[int]]
+
+
+def run_on_cluster(
+    address: str, workers: int | None, jobs: Sequence[Job], take: Callable[[list[tuple[Condition, Outcome]]], None]
+) -> None:
+    """Runs jobs on a cluster, one a core, until all are done.
+
+    A policy that is a folder here is sent along; any other name has to mean the same on all machines. They need this
+    package in the same version.
+
+    Args:
+        address: Of the cluster's head, such as ``"auto"``, ``"192.168.1.7:6379"`` or ``"ray://host:10001"``; or
+            ``LOCAL``.
+        workers: Cores of a local cluster; None: all.
+        jobs: What to run.
+        take: Called with the result of each job, in no particular order.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        SmolVLAGymError: The cluster cannot be reached, or a worker was lost.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("A cluster", "ray", error) from error
+    with _connection(ray, address, workers):
+        sent: dict[str, Any] = {}
+        for options, _, _ in jobs:
+            if options.policy not in sent:
+                sent[options.policy] = ray.put(_pack(options.policy))
+        task = ray.remote(num_cpus=1)(_run_there)
+        waiting = [task.remote(job, sent[job[0].policy]) for job in jobs]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            try:
+                take(ray.get(done[0]))
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause if isinstance(error.cause, SmolVLAGymError) else None
+                raise cause or SmolVLAGymError(f"An episode failed on the cluster: {error}") from error
+            except ray.exceptions.RayError as error:
+                raise SmolVLAGymError(f"The cluster lost a worker: {error}") from error
+
+
+@contextlib.contextmanager
+def _connection(ray: Any, address: str, workers: int | None) -> Iterator[None]:
+    _check_reachable(address)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address == LOCAL:
+        # Nobody else is to find it.
+        options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise _no_cluster(address, error) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuses an address at which nobody listens; Ray itself would try it for minutes."""
+    found = _PLACE.fullmatch(address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> SmolVLAGymError:
+    return SmolVLAGymError(
+        f"There is no Ray cluster at {address!r} ({' '.join(str(error).split())[:200]}). Start one with `ray start "
+        "--head`, and give what it prints; or take --ray local."
+    )
+
+
+def _pack(policy: str) -> dict[str, bytes] | None:
+    """Returns the files of a policy that is a folder, by their paths in it."""
+    folder = Path(policy).expanduser()
+    if not folder.is_dir():
+        return None
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+# -- on the other machines -----------------------------------------------------------------------------------------
+
+
+def _run_there(job: Job, files: dict[str, bytes] | None) -> list[tuple[Condition, Outcome]]:
+    options, condition, seeds = job
+    _prepare()
+    if files is not None:
+        options = dataclasses.replace(options, policy=str(_unpack(files)))
+    return run_job((options, condition, seeds))
+
+
+@cache
+def _prepare() -> None:
+    from smolvla_gym.evaluation.evaluate import prepare_worker
+
+    prepare_worker()
+
+
+_unpacked: dict[str, tempfile.TemporaryDirectory[str]] = {}
+
+
+def _unpack(files: dict[str, bytes]) -> Path:
+    """Writes a policy's files, once a process."""
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    key = digest.hexdigest()
+    if key not in _unpacked:
+        _unpacked[key] = tempfile.TemporaryDirectory(prefix="smolvla-gym-policy-")
+        for name, content in files.items():
+            path = Path(_unpacked[key].name, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return Path(_unpacked[key].name)
