@@ -89,7 +89,7 @@ class EngineOptions:
         _check_whole("queue_threshold", threshold, 0, steps - 1, f"n_action_steps being {steps}")
         if aggregate is not None and mode != "async":
             raise OptionError("aggregate", aggregate, f"None with mode={mode!r}; only mode='async' aggregates")
-        default = "weighted_average" if mode == "async" else "latest_only"
+        default = {"sync": "latest_only", "async": "weighted_average", "rtc": "short_crossfade"}[mode]
         function = get_aggregate(default if aggregate is None else aggregate)
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0.0 < timeout_s < float("inf"):
             raise OptionError("timeout_s", timeout_s, "a finite number of s above 0")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any, override
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, override
 
 import numpy as np
 
@@ -13,11 +14,30 @@ from smolvla_gym.agent.compatibility import planned_cameras
 from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.agent.policy import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
-from smolvla_gym.errors import ActionError, OptionError
+from smolvla_gym.errors import ActionError, OptionError, UnknownNameError
+
+if TYPE_CHECKING:
+    from smolvla_gym.agent.sampler import FastSampler
+
+
+SAMPLERS: Final = ("fast", "reference")
+"""How chunks are computed: by :mod:`smolvla_gym.agent.sampler`, or by LeRobot's own code."""
+
+_CLOSE: Final = 1e-3
+"""By how much at most a fast chunk in float32 differs from the reference, in the policy's units (deviations)."""
+
+_SIMILAR: Final = 0.999
+"""Least cosine between the two in half precision."""
 
 
 class LocalPolicy(ChunkPolicy):
-    """LeRobot's SmolVLA, unmodified."""
+    """LeRobot's SmolVLA, unmodified.
+
+    Its first chunk is computed both ways; where they differ LeRobot's own stays in use.
+
+    Attributes:
+        sampler: The way that is in use, one of ``SAMPLERS``.
+    """
 
     def __init__(
         self,
@@ -26,6 +46,7 @@ class LocalPolicy(ChunkPolicy):
         num_steps: int | None = None,
         camera_map: Mapping[str, str] | None = None,
         name: str | None = None,
+        sampler: str = "fast",
     ) -> None:
         """Wraps a loaded checkpoint.
 
@@ -34,9 +55,11 @@ class LocalPolicy(ChunkPolicy):
             num_steps: Flow steps a chunk; None takes the checkpoint's number.
             camera_map: Env camera by policy camera, for those whose names differ.
             name: What it is called; None: the folder's name.
+            sampler: One of ``SAMPLERS``.
 
         Raises:
             OptionError: ``num_steps`` is below 1.
+            UnknownNameError: There is no such sampler.
             PolicyMismatchError: ``camera_map`` names a camera that the policy does not have.
         """
         import torch
@@ -48,9 +71,15 @@ class LocalPolicy(ChunkPolicy):
             if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
                 raise OptionError("num_steps", num_steps, "a whole number, at least 1")
             config.num_steps = num_steps
+        if sampler not in SAMPLERS:
+            raise UnknownNameError("sampler", sampler, SAMPLERS)
+        # torch.compile, where it was asked for, is LeRobot's and of LeRobot's code.
+        self.sampler = sampler = "reference" if config.compile_model else sampler
+        self._fast, self._checked = self._make_fast() if sampler == "fast" else None, False
         # LeRobot looks at the switch in its configuration and at the model's processor: its hook for guidance.
         config.rtc_config = RTCConfig(enabled=True)
-        checkpoint.policy.model.rtc_processor = PrefixGuidance(max_weight=float(config.num_steps))
+        self._guidance = PrefixGuidance(max_weight=float(config.num_steps))
+        checkpoint.policy.model.rtc_processor = self._guidance
         # A policy's buffers are its own; two threads may ask the same one.
         self._lock = threading.Lock()
         self._card = PolicyCard(
@@ -82,10 +111,8 @@ class LocalPolicy(ChunkPolicy):
             batch = checkpoint.preprocessor(self._frame(request))
             noise = torch.from_numpy(np.array(request.noise, dtype=np.float32))[None].to(checkpoint.device)
             left = request.leftover
-            guided: dict[str, Any] = {}
-            if left is not None and len(left):
-                guided = {"prev_chunk_left_over": torch.from_numpy(np.array(left)), "inference_delay": request.delay}
-            latent = checkpoint.policy.predict_action_chunk(batch, noise=noise, **guided)
+            kept = None if left is None or not len(left) else torch.from_numpy(np.array(left))
+            latent = self._sample(batch, noise, kept, request.delay)
             actions: Array = checkpoint.postprocessor(latent)[0].float().cpu().numpy()
             latent = latent[0].float().cpu().numpy()
         if not np.isfinite(actions).all():
@@ -94,6 +121,57 @@ class LocalPolicy(ChunkPolicy):
                 "Its weights or its observation hold such numbers: take another copy of the checkpoint."
             )
         return Chunk(actions, latent)
+
+    def _make_fast(self) -> FastSampler | None:
+        from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
+
+        try:
+            return FastSampler(self._checkpoint.policy)
+        except UnsupportedPolicyError as reason:
+            self._fall_back(f"this policy has {reason}")
+            return None
+
+    def _fall_back(self, why: str) -> None:
+        warnings.warn(f"Chunks are computed by LeRobot's own code, several times slower: {why}.", stacklevel=3)
+        self.sampler, self._fast = "reference", None
+
+    def _sample(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
+        """Returns a chunk in the policy's own units, shape (1, chunk, action width)."""
+        if self._fast is None:
+            return self._by_lerobot(batch, noise, left, delay)
+        guide = None
+        if left is not None:
+
+            def guide(place: Any, time: float, velocity: Callable[[Any], Any]) -> Any:
+                return self._guidance.denoise_step(place, left, delay, time, velocity)
+
+        if self._checkpoint.policy.training:
+            self._checkpoint.policy.eval()
+        latent = self._fast.sample(batch, noise, guide)
+        if not self._checked:
+            self._checked = True
+            reference = self._by_lerobot(batch, noise, left, delay)
+            difference = self._difference(latent, reference)
+            if difference is not None:
+                self._fall_back(f"the fast chunk differs from it ({difference})")
+                return reference
+        return latent
+
+    def _by_lerobot(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
+        guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}
+        return self._checkpoint.policy.predict_action_chunk(dict(batch), noise=noise, **guided)
+
+    def _difference(self, fast: Any, reference: Any) -> str | None:
+        """Says in what two chunks differ by more than rounding; None: they do not."""
+        fast, reference = fast.float().flatten(), reference.float().flatten()
+        if not reference.isfinite().all():
+            return None  # that is said elsewhere
+        half = any(p.dtype != self._torch.float32 for p in self._checkpoint.policy.parameters())
+        if half:
+            cosine = float(self._torch.cosine_similarity(fast, reference, dim=0))
+            return None if cosine >= _SIMILAR else f"cosine {cosine:.4f}"
+        largest = float((fast - reference).abs().max())
+        return None if largest <= _CLOSE * max(1.0, float(reference.abs().max())) else f"by {largest:.2g}"
 
     def _frame(self, request: ChunkRequest) -> dict[str, Any]:
         """Puts an observation into LeRobot's names: pictures as float 0..1 with the channels first."""

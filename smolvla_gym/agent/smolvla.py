@@ -88,6 +88,7 @@ class SmolVLAAgent:
         vlm: str | Path | None = None,
         revision: str | None = None,
         process: bool = False,
+        sampler: str = "fast",
         **options: Any,
     ) -> Self:
         """Loads a checkpoint and refuses one that cannot drive this arm.
@@ -102,6 +103,7 @@ class SmolVLAAgent:
             vlm: Folder or repository of the VLM's configuration, for a checkpoint that does not carry it.
             revision: Branch, tag or commit of a repository.
             process: Computes in a process of its own, so that the control loop of a real arm is not held up.
+            sampler: ``"fast"``: the same chunk with nothing computed twice; ``"reference"``: by LeRobot's own code.
             **options: Those below, also of :meth:`connect` and of the class itself.
             mode: ``"sync"``: the next chunk is computed when the queue is empty, and the arm holds meanwhile.
                 ``"async"``: it is computed while the queue plays. ``"rtc"``: the same, and each chunk is made to
@@ -111,7 +113,8 @@ class SmolVLAAgent:
             queue_threshold: Number of actions left at which the next chunk is asked for. ``None``: in sync 0,
                 otherwise half of ``n_action_steps``, or more where the policy's own number is smaller.
             aggregate: How async makes one of two chunks' actions for the same moment: ``"weighted_average"`` (the
-                default), ``"average"``, ``"conservative"``, ``"latest_only"`` or ``"crossfade"``.
+                default), ``"average"``, ``"conservative"``, ``"latest_only"``, ``"crossfade"`` or
+                ``"short_crossfade"`` (what rtc does).
             latency_ms: How long a chunk takes, or a sequence of such numbers to be taken in turn: in the simulation
                 exactly, in real time at least.
             timeout_s: How long a chunk may take in real time before it is an error.
@@ -134,6 +137,7 @@ class SmolVLAAgent:
                 device=device,
                 dtype=dtype,
                 num_steps=num_steps,
+                sampler=sampler,
                 camera_map=camera_map,
                 vlm=vlm,
                 revision=revision,
@@ -144,7 +148,9 @@ class SmolVLAAgent:
         from smolvla_gym.agent.local_policy import LocalPolicy
 
         checkpoint = load_checkpoint(path_or_repo, device=device, dtype=dtype, vlm=vlm, revision=revision)
-        policy = LocalPolicy(checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo))
+        policy = LocalPolicy(
+            checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo), sampler=sampler
+        )
         return cls(policy, **options)
 
     @classmethod

@@ -74,6 +74,12 @@ def add_parser(commands: Any) -> None:
         help="compare with float32; without --dtype: bfloat16, and on a GPU float16 too",
     )
     add("--cameras", action="append", type=at_least(1), metavar="N", help=f"cameras of {_RANDOM}; repeatable")
+    add(
+        "--sampler",
+        action="append",
+        choices=("fast", "reference"),
+        help="fast: nothing is computed twice; reference: LeRobot's own code; repeatable (default: fast)",
+    )
     add("--num-steps", type=at_least(1), metavar="N", help="flow steps a chunk (default: the policy's)")
     add("--device", default="auto", metavar="D", help="where to compute: auto, cpu, cuda, mps (default: auto)")
     add(
@@ -168,10 +174,11 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
     if arguments.compare_dtype or len(set(dtypes)) > 1:
         dtypes = [_REFERENCE, *dtypes]
     return [
-        Variant(policy, dtype, arguments.device, cameras, arguments.num_steps, arguments.compile)
+        Variant(policy, dtype, arguments.device, cameras, arguments.num_steps, arguments.compile, sampler)
         for policy in policies
         for cameras in dict.fromkeys(arguments.cameras or [None])
         for dtype in dict.fromkeys(dtypes)
+        for sampler in dict.fromkeys(arguments.sampler or ["fast"])
     ]
 
 

@@ -72,6 +72,8 @@ def name_variant(variant: Variant) -> str:
         parts.append(f"{variant.num_steps} steps")
     if variant.compile_mode is not None:
         parts.append(f"compiled ({variant.compile_mode})")
+    if variant.sampler != "fast":
+        parts.append(variant.sampler)
     return ", ".join(parts)
 
 

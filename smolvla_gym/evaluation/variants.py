@@ -39,6 +39,7 @@ class Variant:
         cameras: How many it looks through; None: a checkpoint's own, and one of ``random-450m``.
         num_steps: Flow steps a chunk; None: the checkpoint's.
         compile_mode: A mode of ``torch.compile``; None: it is not compiled.
+        sampler: How chunks are computed, see ``LocalPolicy``.
     """
 
     policy: str
@@ -47,6 +48,7 @@ class Variant:
     cameras: int | None = None
     num_steps: int | None = None
     compile_mode: str | None = None
+    sampler: str = "fast"
 
     def __post_init__(self) -> None:
         """Checks them.
@@ -130,7 +132,7 @@ def load_variant(variant: Variant) -> LocalPolicy:
         except PolicyMismatchError as error:
             error.add_note(f"how fast a SmolVLA of the usual size is here shows without it: --policy {RANDOM_450M}")
             raise
-    return LocalPolicy(checkpoint, num_steps=variant.num_steps, name=variant.policy)
+    return LocalPolicy(checkpoint, num_steps=variant.num_steps, name=variant.policy, sampler=variant.sampler)
 
 
 def run_variant(

@@ -1,0 +1,181 @@
+"""The fast chunk against LeRobot's own, from the same weights, inputs and noise."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lerobot")
+
+import torch
+
+from smolvla_gym.agent.checkpoint import bundled_checkpoint, load_checkpoint
+from smolvla_gym.agent.guidance import PrefixGuidance
+from smolvla_gym.agent.local_policy import LocalPolicy
+from smolvla_gym.agent.policy import ChunkRequest
+from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
+from smolvla_gym.errors import UnknownNameError
+from smolvla_gym.training.geometry import make_policy
+from smolvla_gym.training.random_450m import build_random_450m
+from smolvla_gym.training.tiny import tiny_geometry
+
+SENTENCES = ["pick up the red cube", "put the blue cube on the plate, please", "lift it", "go to the green disc"]
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return load_checkpoint("bundled", device="cpu", dtype="float32")
+
+
+def frames(checkpoint, count, seed=0):
+    """A preprocessed batch of noise pictures, random states and sentences of different lengths."""
+    rng = torch.Generator().manual_seed(seed)
+    batch = {
+        "task": SENTENCES[:count],
+        "observation.state": torch.randn((count, 7), generator=rng),
+        **{
+            f"observation.images.{name}": torch.rand((count, 3, *size), generator=rng)
+            for name, size in checkpoint.spec.cameras.items()
+        },
+    }
+    return checkpoint.preprocessor(batch)
+
+
+def noise_for(policy, count, seed=1):
+    shape = (count, policy.config.chunk_size, policy.config.max_action_dim)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def both(policy, batch, noise, left=None, delay=0):
+    """Returns the fast chunk and the reference."""
+    guidance = PrefixGuidance(max_weight=float(policy.config.num_steps))
+
+    def guide(place, time, velocity):
+        return guidance.denoise_step(place, left, delay, time, velocity)
+
+    from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+    policy.config.rtc_config = RTCConfig(enabled=True)
+    policy.model.rtc_processor = guidance
+    fast = FastSampler(policy).sample(dict(batch), noise, None if left is None else guide)
+    guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}
+    return fast, policy.predict_action_chunk(dict(batch), noise=noise, **guided)
+
+
+def assert_same(fast, reference, tolerance=1e-5):
+    assert fast.shape == reference.shape
+    assert fast.isfinite().all()
+    assert (fast - reference).abs().max() <= tolerance * max(1.0, float(reference.abs().max()))
+    assert reference.std() > 0.1  # there is something to be equal
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("rtc", [False, True])
+def test_the_bundled_policy(bundled, count, rtc):
+    left = noise_for(bundled.policy, 1, 5)[0, :20] if rtc else None
+    assert_same(*both(bundled.policy, frames(bundled, count), noise_for(bundled.policy, count), left, 3))
+
+
+def other_policy(tmp_path, **changes):
+    geometry = replace(tiny_geometry(chunk_size=6, n_action_steps=3, num_steps=3), padded_width=32, padded_text=True)
+    numbers = {
+        name: np.full(7, value, np.float32) for name, value in (("mean", 0), ("std", 1), ("min", -1), ("max", 1))
+    }
+    policy, preprocessor, _ = make_policy(
+        tmp_path, geometry, cameras=("a", "b", "c"), stats={"observation.state": numbers, "action": numbers},
+        sentences=SENTENCES, vocabulary=384, seed=3,
+    )  # fmt: skip
+    for name, value in changes.items():
+        setattr(policy.config, name, value)
+    policy.eval()
+    rng = torch.Generator().manual_seed(0)
+    batch = {
+        "task": SENTENCES[:2],
+        "observation.state": torch.randn((2, 7), generator=rng),
+        **{f"observation.images.{name}": torch.rand((2, 3, 64, 64), generator=rng) for name in "abc"},
+    }
+    return policy, preprocessor(batch)
+
+
+@pytest.mark.parametrize("absent", [(), ("b",), ("a", "c")])
+def test_cameras_that_are_absent_and_padded_sentences(tmp_path, absent):
+    """Absent cameras are black pictures that nothing looks at; here they are not computed."""
+    policy, batch = other_policy(tmp_path, empty_cameras=2)
+    assert batch["observation.language.tokens"].shape[1] == 48
+    for name in absent:
+        del batch[f"observation.images.{name}"]
+    assert_same(*both(policy, batch, noise_for(policy, 2)))
+
+
+def test_a_camera_masked_in_one_frame_only(tmp_path):
+    policy, batch = other_policy(tmp_path)
+    batch["observation.images.b_padding_mask"] = torch.tensor([True, False])
+    assert_same(*both(policy, batch, noise_for(policy, 2)))
+
+
+def test_the_weights_may_change_later(tmp_path):
+    policy, batch = other_policy(tmp_path)
+    sampler = FastSampler(policy)
+    before = sampler.sample(dict(batch), noise_for(policy, 2))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.05)
+    after = sampler.sample(dict(batch), noise_for(policy, 2))
+    assert (before - after).abs().max() > 1e-3
+    assert_same(after, policy.predict_action_chunk(dict(batch), noise=noise_for(policy, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_close(dtype):
+    checkpoint = load_checkpoint("bundled", device="cpu", dtype=dtype)
+    fast, reference = both(checkpoint.policy, frames(checkpoint, 2), noise_for(checkpoint.policy, 2))
+    assert torch.cosine_similarity(fast.float().flatten(), reference.float().flatten(), dim=0) > 0.999
+
+
+def test_the_full_size():
+    checkpoint = build_random_450m(2, device="cpu", dtype="float32")
+    checkpoint.policy.config.num_steps = 2
+    batch = frames(checkpoint, 1)
+    assert_same(*both(checkpoint.policy, batch, noise_for(checkpoint.policy, 1)))
+
+
+def test_what_is_not_known_is_left_to_lerobot(tmp_path):
+    policy, _ = other_policy(tmp_path, use_cache=False)
+    with pytest.raises(UnsupportedPolicyError, match="use_cache"):
+        FastSampler(policy)
+
+
+def request():
+    pixels = {name: np.full((64, 64, 3), 90, np.uint8) for name in ("wrist", "scene")}
+    observation = {"pixels": pixels, "agent_pos": np.zeros(7, np.float32)}
+    return ChunkRequest(observation, "lift the red cube", np.ones((32, 7), np.float32), None, 0)
+
+
+def test_the_policy_is_fast_by_default():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fast = LocalPolicy(load_checkpoint("bundled", device="cpu"))
+        chunks = [fast.infer(request()).actions for _ in range(2)]
+    reference = LocalPolicy(load_checkpoint("bundled", device="cpu"), sampler="reference")
+    assert (fast.sampler, reference.sampler) == ("fast", "reference")
+    np.testing.assert_array_equal(chunks[0], chunks[1])
+    np.testing.assert_allclose(chunks[0], reference.infer(request()).actions, atol=1e-5)
+    with pytest.raises(UnknownNameError, match="turbo"):
+        LocalPolicy(load_checkpoint("bundled", device="cpu"), sampler="turbo")
+
+
+def test_a_policy_that_was_changed_falls_back_and_says_so():
+    checkpoint = load_checkpoint(bundled_checkpoint(), device="cpu")
+    model = checkpoint.policy.model
+    own = model.denoise_step
+
+    def steered(*args, **kwargs):
+        return own(*args, **kwargs) + 0.1
+
+    model.denoise_step = steered
+    policy = LocalPolicy(checkpoint)
+    with pytest.warns(UserWarning, match="LeRobot's own code.*differs"):
+        first = policy.infer(request()).actions
+    assert policy.sampler == "reference"
+    np.testing.assert_array_equal(first, policy.infer(request()).actions)
