@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.data.spec import ACTION
-from smolvla_gym.errors import DatasetError, OptionError
+from smolvla_gym.errors import DatasetError, FaultError, OptionError
 from smolvla_gym.evaluation.scripted import Agent, ExpertAgent
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 
@@ -114,10 +114,16 @@ class DaggerSource:
     def begin(
         self, env: gym.Env[Any, Any], observation: Observation, instruction: str, seed: int
     ) -> Observation | None:
-        """Lets the policy drive; returns None if the episode ends meanwhile."""
+        """Lets the policy drive; returns None if the episode ends meanwhile.
+
+        Raises:
+            FaultError: The arm stopped.
+        """
         self._policy.reset(instruction, seed)
         for _ in range(int(np.random.default_rng([seed, 3]).integers(*_DRIVES))):
-            observation, _, terminated, truncated, _ = env.step(self._policy.act(observation))
+            observation, _, terminated, truncated, info = env.step(self._policy.act(observation))
+            if info["fault"]:
+                raise FaultError(f"The arm stopped: {info['fault']}. The episode with seed {seed} was not recorded.")
             if terminated or truncated:
                 return None
         self._expert.reset(instruction, seed)

@@ -225,3 +225,16 @@ def test_pictures_are_copied(spec):
     episode.note({"pixels": {"wrist": picture}, "agent_pos": np.zeros(7)}, np.zeros(7))
     picture[:] = 255
     assert not episode.pictures["wrist"][0].any()
+
+
+def test_a_repair_that_was_cut_off_is_done_again(tmp_path, spec, make_episode):
+    """The last moment at which one can be killed: the broken ``meta`` is gone and the copy is not back yet."""
+    dataset = Dataset(tmp_path / "data", spec)
+    for seed in (1, 2):
+        dataset.add(make_episode(seed))
+    (dataset.root / "meta").rename(dataset.root / ".meta_before")
+    again = Dataset(dataset.root, spec)
+    assert "the last episode" in again.repaired
+    assert len(again) == 2
+    again.add(make_episode(3))
+    assert len(Dataset(dataset.root, spec)) == 3
