@@ -283,5 +283,8 @@ def _turned(states: Tensor, rotary: Rotary) -> Tensor:
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Attends with several queries to a key; shapes (batch, heads, length, width)."""
+    # LeRobot saves a mixture of types, and the wider one counts.
+    dtype = torch.promote_types(torch.promote_types(query.dtype, key.dtype), value.dtype)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(query, key.to(query.dtype), value, attn_mask=mask, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped)

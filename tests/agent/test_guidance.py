@@ -114,7 +114,7 @@ def test_no_gradient_is_recorded(policy, loaded, observation):
 
 def test_lerobots_own_results_are_untouched(loaded, observation):
     """The chunk without guidance is what ``predict_action_chunk`` gives a policy nobody has wrapped."""
-    policy = LocalPolicy(loaded)
+    policy = LocalPolicy(loaded, sampler="reference")
     asked = request_(policy, observation)
     ours = policy.infer(asked).latent
     loaded.policy.config.rtc_config = None

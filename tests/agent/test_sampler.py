@@ -134,7 +134,7 @@ def test_half_precision_stays_close(dtype):
 
 
 def test_the_full_size():
-    checkpoint = build_random_450m(2, device="cpu", dtype="float32")
+    checkpoint = build_random_450m(1, device="cpu", dtype="float32")
     checkpoint.policy.config.num_steps = 2
     batch = frames(checkpoint, 1)
     assert_same(*both(checkpoint.policy, batch, noise_for(checkpoint.policy, 1)))

@@ -32,7 +32,9 @@ class Calls:
 @pytest.fixture
 def make(loaded):
     def agent(num_steps=None, camera_map=None, **options):
-        return SmolVLAAgent(LocalPolicy(loaded, num_steps=num_steps, camera_map=camera_map), **options)
+        return SmolVLAAgent(
+            LocalPolicy(loaded, num_steps=num_steps, camera_map=camera_map, sampler="reference"), **options
+        )
 
     steps = loaded.policy.config.num_steps
     yield agent

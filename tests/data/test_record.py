@@ -72,6 +72,7 @@ class Idle:
     """Holds the arm: it never succeeds."""
 
     name = "idle"
+    verdict = None
 
     def __init__(self, steps=3):
         self._steps = steps

@@ -151,7 +151,8 @@ def test_the_peak_stays_when_memory_is_given_back():
     after = read_memory("cpu")
     assert held.host - before.host > 390e6
     assert after.host < held.host - 390e6
-    assert after.host_peak == pytest.approx(held.host, abs=1e6)  # the kernel counts in batches
+    # Others in this process may have used more; the kernel counts in batches.
+    assert after.host_peak == pytest.approx(max(held.host, before.host_peak), abs=1e6)
     assert (after.device, after.device_peak) == (None, None)
 
 
