@@ -29,11 +29,14 @@ _CLOSE: Final = 1e-3
 _SIMILAR: Final = 0.999
 """Least cosine between the two in half precision."""
 
+_APART: Final = 0.05
+"""Largest length of their difference, as a share of the chunk's."""
+
 
 class LocalPolicy(ChunkPolicy):
     """LeRobot's SmolVLA, unmodified.
 
-    Its first chunk is computed both ways; where they differ LeRobot's own stays in use.
+    Its first chunks are computed both ways; where they differ LeRobot's own stays in use.
 
     Attributes:
         sampler: The way that is in use, one of ``SAMPLERS``.
@@ -75,7 +78,8 @@ class LocalPolicy(ChunkPolicy):
             raise UnknownNameError("sampler", sampler, SAMPLERS)
         # torch.compile, where it was asked for, is LeRobot's and of LeRobot's code.
         self.sampler = sampler = "reference" if config.compile_model else sampler
-        self._fast, self._checked = self._make_fast() if sampler == "fast" else None, False
+        self._fast = self._make_fast() if sampler == "fast" else None
+        self._to_check = {"free": 2, "guided": 1}  # the first free one may be the warm-up's, of black pictures
         # LeRobot looks at the switch in its configuration and at the model's processor: its hook for guidance.
         config.rtc_config = RTCConfig(enabled=True)
         self._guidance = PrefixGuidance(max_weight=float(config.num_steps))
@@ -147,7 +151,8 @@ class LocalPolicy(ChunkPolicy):
 
         if self._checkpoint.policy.training:
             self._checkpoint.policy.eval()
-        if self._checked:
+        kind = "free" if guide is None else "guided"
+        if not self._to_check[kind]:
             return self._fast.sample(batch, noise, guide)
         reference = self._by_lerobot(batch, noise, left, delay)
         try:
@@ -159,7 +164,7 @@ class LocalPolicy(ChunkPolicy):
         if difference is not None:
             self._fall_back(f"the fast chunk differs from it ({difference})")
             return reference
-        self._checked = True
+        self._to_check[kind] -= int(reference.isfinite().all())
         return latent
 
     def _by_lerobot(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
@@ -174,7 +179,8 @@ class LocalPolicy(ChunkPolicy):
         half = any(p.dtype != self._torch.float32 for p in self._checkpoint.policy.parameters())
         if half:
             cosine = float(self._torch.cosine_similarity(fast, reference, dim=0))
-            return None if cosine >= _SIMILAR else f"cosine {cosine:.4f}"
+            apart = float((fast - reference).norm() / reference.norm().clamp_min(1e-6))
+            return None if cosine >= _SIMILAR and apart <= _APART else f"cosine {cosine:.4f}, {100 * apart:.1f} %"
         largest = float((fast - reference).abs().max())
         return None if largest <= _CLOSE * max(1.0, float(reference.abs().max())) else f"by {largest:.2g}"
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,10 @@ _STEPS: Final = {"memory": 3000, "lerobot": 20_000}
 _BATCH: Final = {"memory": 64, "lerobot": 8}
 _SMALL: Final = 128
 """Edge in px of pictures up to which a whole dataset fits into memory."""
+
+_RUN: Final = "run.json"
+_KEPT: Final = ("dataset", "start", "trainer", "cameras", "batch_size", "learning_rate", "seed")
+"""What cannot change while a run goes on."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym train --dataset data/lift                     the tiny policy from nothing, on a CPU
@@ -54,10 +59,9 @@ def add_parser(commands: Any) -> None:
     add(
         "--from",
         dest="start",
-        default=TINY,
         metavar="P",
         help="tiny (from nothing), bundled, a checkpoint folder, or a Hub repository such as lerobot/smolvla_base "
-        "(default: %(default)s)",
+        "(default: tiny)",
     )
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: outputs/train/<date>_<time>)")
     add("--resume", action="store_true", help="go on with the run in --out from its last saving")
@@ -69,11 +73,10 @@ def add_parser(commands: Any) -> None:
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--gpus", type=at_least(1), default=1, metavar="N", help="GPUs that share the work (default: %(default)s)")
     add("--workers", type=at_least(0), default=4, metavar="N", help="processes that decode videos for LeRobot")
-    add("--seed", type=at_least(0), default=0, metavar="S", help="seed of everything drawn (default: %(default)s)")
+    add("--seed", type=at_least(0), metavar="S", help="seed of everything drawn (default: 0)")
     add(
         "--trainer",
-        choices=("auto", "memory", "lerobot"),
-        default="auto",
+        choices=("memory", "lerobot"),
         help="memory: ours, for small pictures; lerobot: lerobot-train (default: what the policy's pictures suggest)",
     )
     add("--task", nargs="+", metavar="T", help="to be tried at each saving (default: those of the dataset's sentences)")
@@ -91,6 +94,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Checks everything, trains, and says where the policy is."""
     _check_out(arguments)
+    _recall(arguments)
     from smolvla_gym.agent.checkpoint import resolve_device
     from smolvla_gym.training.log import TrainingLog
     from smolvla_gym.training.recordings import open_recording
@@ -104,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise OptionError("--cameras", camera, f"of those of the dataset: {', '.join(recording.cameras)}")
     start = _start(arguments)
     trainer = _trainer(arguments, start)
+    if trainer == "memory" and start is not None:
+        _check_start(arguments, start, recording)
     tasks = _tasks(arguments, recording)
     _say(
         f"{recording.episodes} episodes, {len(recording)} frames at {recording.fps} Hz, cameras "
@@ -112,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     steps = arguments.steps or _STEPS[trainer]
     save_steps = arguments.save_steps or max(1, steps // 10)
     out = arguments.out or new_folder("train")
+    _remember(arguments, out, trainer)
     log = TrainingLog(out)
     doing = _in_memory if trainer == "memory" else _by_lerobot
     try:
@@ -141,7 +148,6 @@ def _in_memory(
     trial: Callable[[int, Path], None],
 ) -> Path:
     """Trains every weight, with all pictures in memory."""
-    from smolvla_gym.agent.compatibility import check_checkpoint
     from smolvla_gym.agent.spec import read_spec
     from smolvla_gym.training.imitation import train
     from smolvla_gym.training.options import TrainOptions, TrainProgress
@@ -150,9 +156,11 @@ def _in_memory(
     from smolvla_gym.training.tiny import build_tiny_checkpoint
 
     cameras = tuple(arguments.cameras or recording.cameras)
-    if start is None:
-        start = out / "start"
-        if not start.exists():
+    given, start = start, out / "start"
+    if not start.exists():
+        if given is not None:
+            shutil.copytree(given, start)  # the run goes on from it whatever becomes of the original
+        else:
             stats = compute_stats(recording.states, recording.actions)
             build_tiny_checkpoint(
                 start, cameras=cameras, stats=stats, chunk_size=max(2, round(32 * recording.fps / 30)),
@@ -160,10 +168,6 @@ def _in_memory(
                 seed=arguments.seed,
             )  # fmt: skip
     spec = read_spec(start)
-    check_checkpoint(spec)
-    missing = [camera for camera in spec.cameras if camera not in recording.cameras]
-    if missing:
-        raise OptionError("--from", arguments.start, f"a policy with cameras of the dataset, not {', '.join(missing)}")
     with progress_bar("frame", len(spec.cameras) * len(recording), every=100) as decoded:
         sizes = set(spec.cameras.values())
         frames = decode(recording, tuple(spec.cameras), sizes.pop(), out / "frames", lambda n: decoded(n, "decoding"))
@@ -229,12 +233,45 @@ def _check_out(arguments: argparse.Namespace) -> None:
         raise OptionError("--out", str(out), "a new folder, or --resume to go on with the run in it")
 
 
+def _recall(arguments: argparse.Namespace) -> None:
+    """Takes what a run was begun with where it is gone on with, and refuses to change it on the way."""
+    arguments.dataset = arguments.dataset.absolute()
+    kept: dict[str, Any] = {}
+    if arguments.resume:
+        try:
+            kept = json.loads((arguments.out / _RUN).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OptionError("--out", str(arguments.out), f"the folder of a run, with {_RUN} ({error})") from error
+    for name in _KEPT:
+        given = getattr(arguments, name)
+        given = str(given) if isinstance(given, Path) else given
+        if name in kept:
+            if given is not None and given != kept[name]:
+                option = "--from" if name == "start" else "--" + name.replace("_", "-")
+                raise OptionError(option, given, f"{kept[name]!r}, as when the run was begun, or nothing")
+            setattr(arguments, name, Path(kept[name]) if name == "dataset" else kept[name])
+    arguments.start = arguments.start or TINY
+    arguments.seed = arguments.seed or 0
+
+
+def _remember(arguments: argparse.Namespace, out: Path, trainer: str) -> None:
+    """Keeps what the run is begun with."""
+    if arguments.resume:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    arguments.trainer = trainer
+    values = {name: getattr(arguments, name) for name in _KEPT}
+    (out / _RUN).write_text(json.dumps(values, indent=1, default=str) + "\n", encoding="utf-8")
+
+
 def _start(arguments: argparse.Namespace) -> Path | None:
     """Returns the checkpoint to begin with, None for a new tiny one."""
     from smolvla_gym.agent.checkpoint import fetch_checkpoint
 
     if arguments.start == TINY:
         return None
+    if arguments.resume and (arguments.out / "start").is_dir():
+        return Path(arguments.out, "start")
     return fetch_checkpoint(arguments.start)
 
 
@@ -244,11 +281,23 @@ def _trainer(arguments: argparse.Namespace, start: Path | None) -> str:
         if arguments.trainer == "lerobot":
             raise OptionError("--from", TINY, "a checkpoint, with --trainer lerobot")
         return "memory"
-    if arguments.trainer != "auto":
+    if arguments.trainer is not None:
         return str(arguments.trainer)
     from smolvla_gym.agent.spec import read_spec
 
     return "memory" if all(max(size) <= _SMALL for size in read_spec(start).cameras.values()) else "lerobot"
+
+
+def _check_start(arguments: argparse.Namespace, start: Path, recording: Recording) -> None:
+    """Refuses a checkpoint that cannot learn from the dataset as it is."""
+    from smolvla_gym.agent.compatibility import check_checkpoint
+    from smolvla_gym.agent.spec import read_spec
+
+    spec = read_spec(start)
+    check_checkpoint(spec)
+    missing = [camera for camera in spec.cameras if camera not in recording.cameras]
+    if missing:
+        raise OptionError("--from", arguments.start, f"a policy with cameras of the dataset, not {', '.join(missing)}")
 
 
 def _tasks(arguments: argparse.Namespace, recording: Recording) -> list[str]:

@@ -8,7 +8,9 @@ files that it does not know.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import os
 import shutil
 import signal
 import threading
@@ -24,6 +26,8 @@ from numpy.typing import NDArray
 from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, DatasetSpec
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
+
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 _META: Final = "meta"
 _COPY: Final = ".meta_before"
@@ -179,7 +183,7 @@ class Dataset:
             "next_seed": episode.seed + 1,
             "episodes": [*self._seen["episodes"], {"seed": episode.seed, "source": episode.source}],
         }
-        with _signals_later():
+        with _signals_later(), _lock(self.root):
             if self.root.exists():
                 with _transaction(self.root):
                     self._write(episode, self.root, seen, first=False)
@@ -274,7 +278,23 @@ def repair(root: Path) -> str | None:
 
     Returns:
         What was lost, in words; None: nothing.
+
+    Raises:
+        DatasetError: Another program is writing an episode at this moment.
     """
+    if not _is_cut_off(root):
+        return None
+    with _lock(root):
+        return _repair(root)
+
+
+def _is_cut_off(root: Path) -> bool:
+    """Tells whether an episode is being written, or was when the program was killed."""
+    first = _first_part(root).is_dir() and not root.exists()
+    return first or (root / _COPY).is_dir() or (root / (_COPY + _PART)).is_dir()
+
+
+def _repair(root: Path) -> str | None:
     part = _first_part(root)
     if part.is_dir() and not root.exists():
         shutil.rmtree(part)
@@ -298,10 +318,37 @@ def _transaction(root: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        repair(root)
+        _repair(root)
         raise
     copy.rename(part)  # from here on the new state is the one that counts
     shutil.rmtree(part)
+
+
+@contextlib.contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Keeps other programs from writing, and from taking what is being written for what a crash has left.
+
+    The system lets go of it when the program ends in whatever way.
+
+    Raises:
+        DatasetError: Another program has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = root.with_name(f".{root.name}.parol6.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DatasetError(
+                f"An episode is being written to {root} at this moment. Try again when that is done."
+            ) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _first_part(root: Path) -> Path:

@@ -72,6 +72,7 @@ def record(
 
 
 def _demonstrate(env: gym.Env[Any, Any], source: Source, dataset: Dataset, seed: int) -> tuple[Episode, bool]:
+    source.prepare()
     observation, info = env.reset(seed=seed)
     instruction = str(info["instruction"])
     episode = Episode.begin(instruction, seed, source.name, dataset.spec.cameras)

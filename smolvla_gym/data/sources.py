@@ -30,6 +30,10 @@ class Source(Protocol):
     verdict: bool | None
     """Whether the demonstrator wants to keep the episode; None: the task decides whether it is a success."""
 
+    def prepare(self) -> None:
+        """Is called before the env is reset."""
+        ...
+
     def begin(
         self, env: gym.Env[Any, Any], observation: Observation, instruction: str, seed: int
     ) -> Observation | None:
@@ -69,6 +73,9 @@ class ExpertSource:
         self.name = "expert" if noise == 0.0 else f"expert, noise {noise:g} rad"
         self._expert, self._noise = ExpertAgent(env), noise
         self._rng = np.random.default_rng(0)
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
 
     def begin(
         self, env: gym.Env[Any, Any], observation: Observation, instruction: str, seed: int
@@ -110,6 +117,9 @@ class DaggerSource:
         """
         self.name = f"dagger, {name}"
         self._expert, self._policy = ExpertAgent(env), policy
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
 
     def begin(
         self, env: gym.Env[Any, Any], observation: Observation, instruction: str, seed: int
@@ -172,6 +182,9 @@ class ReplaySource:
             for index, action in rows:
                 self._actions.setdefault(self.seeds[index], []).append(np.asarray(action, np.float32))
         self._left: list[Array] = []
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
 
     def begin(
         self, env: gym.Env[Any, Any], observation: Observation, instruction: str, seed: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import threading
 import time
@@ -214,9 +215,12 @@ class RealSenseCamera:
             self._offset = last + 1 - numbers[0]
         pixels, depth = stream.pictures(frames)
         # Here and not where they are wanted: whoever has a beat to keep should not wait for milliseconds of resizing.
-        framing = self.framing
-        view = None if framing is None else framing.colour(pixels)
-        depth_view = None if framing is None or depth is None else framing.depth(depth)
+        framing, view, depth_view = self.framing, None, None
+        if framing is not None:
+            # What goes wrong here is met again, and said, by whoever wants the view.
+            with contextlib.suppress(Exception):
+                view = framing.colour(pixels)
+                depth_view = None if depth is None else framing.depth(depth)
         with self._news:
             self._numbers = numbers
             self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment, view, depth_view)

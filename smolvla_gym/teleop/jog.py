@@ -20,6 +20,12 @@ TURN_SPEED: Final = 1.2
 LEAD: Final = 0.02
 """How far in m the target may be ahead of the tool: what one lets go of stops at once."""
 
+_LEAP: Final = 0.3
+"""Change of a joint's target in rad from which on it is another solution, not the next one."""
+
+_BEHIND: Final = 0.5
+"""How far in rad a joint may be behind its target."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -87,9 +93,16 @@ class ToolJog:
             wanted = here + ahead * min(1.0, LEAD / max(float(np.linalg.norm(ahead)), 1e-9))
             yaw = self._yaw + turn * TURN_SPEED * self._dt
             joints = solve(wanted, yaw, self._gripper, near_j6=float(self._joints[5]))
-            if joints is not None:
+            # At the end of J6's range the solution is the one half a turn away: no hand asks for that.
+            if joints is not None and np.abs(joints - self._joints).max() < _LEAP and self._near(joints, agent_pos):
                 self._joints, self._position, self._yaw = joints, wanted, yaw
         return np.append(self._joints, self._opening).astype(np.float32)
+
+    def _near(self, joints: Array, agent_pos: NDArray[np.float32]) -> bool:
+        """Tells whether the arm is not too far behind, or comes nearer: what it does not do now is not made up for."""
+        here = np.asarray(agent_pos[:NUM_JOINTS], np.float64)
+        far = float(np.abs(joints - here).max())
+        return far < _BEHIND or far < float(np.abs(self._joints - here).max())
 
     def _pose(self, joints: Array) -> tuple[Array, float]:
         """Returns the tool's position in m, shape (3,), and the direction of the jaws' travel in rad."""

@@ -41,13 +41,29 @@ class TeleopSource:
         self._jog = ToolJog(bare.gripper, bare.control_hz)
         self._instruction, self._frames, self._due = "", 0, 0.0
         self._pending: Command | None = None
+        self._last: list[NDArray[np.uint8]] = []
         self._bare = bare
+
+    def prepare(self) -> None:
+        """On an arm that moves by itself to where an episode begins, waits until the operator lets it."""
+        if self._paced:
+            return
+        self._window.forget()
+        while True:
+            self._window.show(self._last, ["Enter: the arm drives to its start pose by itself. Clear its way."])
+            command = self._window.poll()
+            if command.leave:
+                raise KeyboardInterrupt
+            if command.keep:
+                return
+            time.sleep(0.02)
 
     def begin(
         self, env: gym.Env[Any, Any], observation: dict[str, Any], instruction: str, seed: int
     ) -> dict[str, Any] | None:
         """Waits for the operator; None: there is nothing more to come."""
         self.verdict, self._instruction, self._frames = None, instruction, 0
+        self._window.forget()
         self._jog.reset(observation["agent_pos"])
         self._due = time.monotonic()
         while True:
@@ -87,5 +103,5 @@ class TeleopSource:
     def _show(self, observation: dict[str, Any], doing: str) -> None:
         pixels = observation.get("pixels", {})
         first = ["scene", "wrist"] if "scene" in pixels else ["wrist"]
-        pictures = [pixels[name] for name in first if name in pixels] or [self._bare.render()]
-        self._window.show(pictures, [f"{self._instruction}    {doing}"])
+        self._last = [pixels[name] for name in first if name in pixels] or [self._bare.render()]
+        self._window.show(self._last, [f"{self._instruction}    {doing}"])

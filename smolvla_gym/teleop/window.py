@@ -31,10 +31,11 @@ _MARGIN: Final = 96
 _DEAD: Final = 0.12
 """Deflection of a stick that is none."""
 
+_FULL: Final = 32_767
+"""What SDL gives for a stick that is pushed all the way."""
+
 _SLOWLY: Final = 0.3
 
-# Positions of SDL's standard layout, which most gamepads have.
-_BUTTONS: Final = {0: "gripper", 6: "discard", 7: "keep"}
 _KEYS: Final = {
     "space": "gripper", "return": "keep", "enter": "keep", "backspace": "discard", "delete": "discard",
     "escape": "leave",
@@ -63,6 +64,11 @@ class OperatorWindow:
         self._pygame, self._device = pygame, device
         self._screen: Any = None
         self._stick: Any = None
+        self._buttons = {
+            pygame.CONTROLLER_BUTTON_A: "gripper",
+            pygame.CONTROLLER_BUTTON_BACK: "discard",
+            pygame.CONTROLLER_BUTTON_START: "keep",
+        }
         self._held: set[int] = set()
         self._axes: dict[int, float] = {}
         try:
@@ -77,11 +83,15 @@ class OperatorWindow:
             ) from error
         self._font = pygame.font.Font(None, 22)
         if device == "gamepad":
-            pygame.joystick.init()
-            if not pygame.joystick.get_count():
+            # SDL knows which of a gamepad's axes and buttons is which; as joysticks every make numbers them otherwise.
+            from pygame._sdl2 import controller
+
+            controller.init()
+            known = [i for i in range(pygame.joystick.get_count()) if controller.is_controller(i)]
+            if not known:
                 self.close()
-                raise DeviceError("There is no gamepad. Plug one in, or drive with --source keyboard.")
-            self._stick = pygame.joystick.Joystick(0)
+                raise DeviceError("There is no gamepad that SDL knows. Plug one in, or drive with --source keyboard.")
+            self._stick = controller.Controller(known[0])
 
     def show(self, pictures: Sequence[NDArray[np.uint8]], lines: Sequence[str]) -> None:
         """Draws.
@@ -120,11 +130,12 @@ class OperatorWindow:
                 self._held.discard(event.key)
             elif event.type == pygame.WINDOWFOCUSLOST:
                 self._held.clear()  # the key will be let go of elsewhere, and the arm must not go on
-            elif event.type == pygame.JOYAXISMOTION:
-                self._axes[event.axis] = event.value if abs(event.value) > _DEAD else 0.0
-            elif event.type == pygame.JOYBUTTONDOWN:
-                pressed.add(_BUTTONS.get(event.button, ""))
-            elif event.type == pygame.JOYDEVICEREMOVED:
+            elif event.type == pygame.CONTROLLERAXISMOTION:
+                value = event.value / _FULL
+                self._axes[event.axis] = value if abs(value) > _DEAD else 0.0
+            elif event.type == pygame.CONTROLLERBUTTONDOWN:
+                pressed.add(self._buttons.get(event.button, ""))
+            elif event.type == pygame.CONTROLLERDEVICEREMOVED:
                 self._axes.clear()
         velocity, turn = self._motion()
         return Command(
@@ -140,10 +151,18 @@ class OperatorWindow:
 
         slowly = _SLOWLY if any("shift" in name for name in held) else 1.0
         by_keys = slowly * np.array([keys("w", "s"), keys("a", "d"), keys("r", "f"), keys("q", "e")])
-        # Sticks read -1 at the left and at the top; axes 2 and 5 are triggers in SDL's layout.
-        by_sticks = -np.array([self._axes.get(axis, 0.0) for axis in (1, 0, 4, 3)])
+        left = pygame.CONTROLLER_AXIS_LEFTY, pygame.CONTROLLER_AXIS_LEFTX
+        right = pygame.CONTROLLER_AXIS_RIGHTY, pygame.CONTROLLER_AXIS_RIGHTX
+        # Sticks read -1 at the left and at the top.
+        by_sticks = -np.array([self._axes.get(axis, 0.0) for axis in (*left, *right)])
         motion = np.clip(by_keys + by_sticks, -1.0, 1.0)
         return motion[:3], float(motion[3])
+
+    def forget(self) -> None:
+        """Forgets what was pressed until now: nobody saw what it would do."""
+        self._pygame.event.clear()
+        self._held.clear()
+        self._axes.clear()
 
     def close(self) -> None:
         """Closes the window; doing it twice does no harm."""

@@ -148,6 +148,7 @@ def finetune(
     Raises:
         SmolVLAGymError: The program failed; what it said last is in the message.
     """
+    folder = folder.absolute()
     last = folder / _LAST
     if resume and not last.exists():
         raise CheckpointError(f"{folder} has no saving to go on from. Begin anew, in another folder.")
@@ -168,7 +169,9 @@ def finetune(
             if found := _METRICS.search(line):
                 lines += 1
                 seconds = float(found[2]) + float(found[3] or 0.0)
-                report(first + lines * options.log_steps, float(found[1]), seconds)
+                # It reports at multiples, wherever a run that goes on begins.
+                step = (first // options.log_steps + lines) * options.log_steps
+                report(step, float(found[1]), seconds)
             elif found := _SAVED.search(line):
                 pending = int(found[1])
         status = process.wait()
@@ -223,7 +226,11 @@ def _command(folder: Path, recording: Recording, options: FinetuneOptions, *, re
         launcher += ["accelerate.commands.launch", "--multi_gpu", f"--num_processes={options.gpus}", "-m"]
     command = [*launcher, "lerobot.scripts.lerobot_train"]
     if resume:
-        command += ["--resume=true", f"--config_path={folder / _LAST / 'train_config.json'}"]
+        command += [
+            "--resume=true", f"--config_path={folder / _LAST / 'train_config.json'}",
+            f"--dataset.root={recording.root.absolute()}", f"--policy.device={options.device}",
+            f"--output_dir={folder / RUN}",
+        ]  # fmt: skip
     else:
         command += [
             f"--policy.path={folder / START}", f"--policy.device={options.device}", "--policy.push_to_hub=false",

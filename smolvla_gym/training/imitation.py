@@ -281,7 +281,7 @@ class _Trainer:
     def _restore(self, path: Path) -> None:
         """Goes on where an earlier run was last saved."""
         try:
-            parts = torch.load(path, weights_only=True)
+            parts = torch.load(path, map_location="cpu", weights_only=True)
             with torch.no_grad():
                 for mine, kept in ((self._parameters, parts["parameters"]), (self._means, parts["means"])):
                     for value, saved in zip(mine, kept, strict=True):

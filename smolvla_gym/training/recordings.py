@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class Recording:
     lost: str | None
 
     @property
+    def digest(self) -> str:
+        """A name for what was recorded: other motions have another one."""
+        return hashlib.sha256(self.states.tobytes() + self.actions.tobytes()).hexdigest()[:16]
+
+    @property
     def episodes(self) -> int:
         """Number of complete episodes."""
         return len(self.lengths)
@@ -83,6 +89,8 @@ def open_recording(root: str | Path) -> Recording:
     wanted = [STATE, ACTION, "episode_index", "task_index", "frame_index"]
     try:
         files = sorted((root / "data").rglob("*.parquet"))
+        if not files:
+            raise FileNotFoundError(f"no parquet file in {root / 'data'}")
         tables = [pq.read_table(file, columns=wanted) for file in files]
         tasks = pq.read_table(root / "meta" / "tasks.parquet").to_pandas()
     except (OSError, ValueError, KeyError) as error:
@@ -183,7 +191,7 @@ def decode(
     """
     images = {}
     for number, camera in enumerate(cameras):
-        path = cache / f"{camera}_{size[0]}x{size[1]}_{len(recording)}.npy"
+        path = cache / f"{camera}_{size[0]}x{size[1]}_{recording.digest}.npy"
         if not path.is_file():
             before = number * len(recording)
             pictures = _decode(recording, camera, size, functools.partial(_add, progress, before))

@@ -74,6 +74,9 @@ class Idle:
     name = "idle"
     verdict = None
 
+    def prepare(self):
+        pass
+
     def __init__(self, steps=3):
         self._steps = steps
 

@@ -1,6 +1,9 @@
 """Datasets as training data: what is refused, what is decoded, and what a crash leaves."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -102,13 +105,33 @@ def test_what_is_no_dataset_is_said(tmp_path, root):
         open_recording(root)
 
 
+def test_what_is_being_recorded_is_left_alone(root):
+    """Another program that trains meanwhile must not take it for what a crash has left."""
+    script = (
+        "import sys, time; from pathlib import Path; from smolvla_gym.data import dataset as d\n"
+        "root = Path(sys.argv[1])\n"
+        "with d._lock(root), d._transaction(root): print('writing', flush=True); time.sleep(60)"
+    )
+    recorder = subprocess.Popen([sys.executable, "-c", script, str(root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert recorder.stdout.readline() == "writing\n"
+        with pytest.raises(DatasetError, match="being written"):
+            open_recording(root)
+        assert (root / ".meta_before").is_dir()
+    finally:
+        recorder.kill()
+        recorder.wait()
+        recorder.stdout.close()
+    recording = open_recording(root)
+    assert recording.lost is not None
+    assert recording.episodes == 3
+
+
 def test_a_crash_costs_the_episode_that_was_being_written(root):
     (root / ".meta_before").mkdir()
     for entry in (root / "meta").iterdir():
         if entry.is_file():
             (root / ".meta_before" / entry.name).write_bytes(entry.read_bytes())
-    import shutil
-
     shutil.copytree(root / "meta" / "episodes", root / ".meta_before" / "episodes")
     (root / "meta" / "info.json").write_text("{")
     recording = open_recording(root)

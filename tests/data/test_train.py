@@ -47,20 +47,24 @@ def acts(policy):
 def test_the_tiny_policy_from_nothing(root, tmp_path, capsys):
     out = tmp_path / "run"
     command = ["train", "--dataset", str(root), "--out", str(out), "--batch-size", "4", "--device", "cpu",
-               "--save-steps", "2", "--task", "reach", "--eval-episodes", "1"]  # fmt: skip
+               "--save-steps", "4", "--task", "reach", "--eval-episodes", "1"]  # fmt: skip
     assert main([*command, "--steps", "4"]) == 0
     printed = capsys.readouterr()
     assert f"Policy: {out / 'policy'}" in printed.out
     assert "2 episodes, 40 frames at 30 Hz, cameras wrist, scene, 1 sentences" in printed.err
     assert acts(out / "policy").chunk_size == 32
     rows = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row.get("task") == "reach"] == [2, 4]
+    assert [row["step"] for row in rows if row.get("task") == "reach"] == [4]
     assert (out / "training.png").stat().st_size > 5000
 
     # Nothing is overwritten; more steps go on from where it was.
     assert main([*command, "--steps", "4"]) == 2
     assert "--resume to go on" in capsys.readouterr().err
-    assert main([*command, "--steps", "6", "--resume", "--eval-episodes", "0"]) == 0
+    assert main([*command, "--steps", "6", "--resume", "--seed", "3"]) == 2
+    assert "--seed=3 is not allowed: 0, as when the run was begun" in capsys.readouterr().err
+    # What it was begun with need not be said again.
+    again = ["train", "--dataset", str(root), "--out", str(out), "--resume", "--steps", "6", "--eval-episodes", "0"]
+    assert main(again) == 0
     rows = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 6 or "task" in rows[-1]
 
@@ -98,7 +102,11 @@ def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["loss"] > 0 for row in rows)
 
-    assert main([*command, "--steps", "3", "--resume"]) == 0, capsys.readouterr().err
+    again = ["train", "--dataset", str(root), "--out", str(out), "--resume", "--steps", "3", "--eval-episodes", "0",
+             "--workers", "0", "--device", "cpu", "--save-steps", "2"]  # fmt: skip
+    assert main([*again, "--from", "tiny"]) == 2
+    assert "--from='tiny'" in capsys.readouterr().err
+    assert main(again) == 0, capsys.readouterr().err
     assert Path(out, "lerobot", "checkpoints", "last").resolve().name.lstrip("0") == "3"
     assert json.loads((out / "training.jsonl").read_text().splitlines()[-1])["step"] == 3
     assert (out / "policy" / "model.safetensors").read_bytes() != (moved / "model.safetensors").read_bytes()

@@ -1,5 +1,7 @@
 """Driving by hand: the window with real events, and the arm that follows."""
 
+import threading
+
 import gymnasium as gym
 import numpy as np
 import pygame
@@ -33,6 +35,10 @@ def press(*keys, kind=pygame.KEYDOWN):
         pygame.event.post(pygame.event.Event(kind, key=key))
 
 
+def later(seconds, *keys):
+    threading.Timer(seconds, press, keys).start()
+
+
 def test_keys_held_move_and_a_window_out_of_sight_stops(window):
     press(pygame.K_w, pygame.K_d, pygame.K_r, pygame.K_q)
     command = window.poll()
@@ -62,11 +68,19 @@ def test_a_key_says_something_once(window, key, meaning):
 
 
 def test_sticks_have_a_dead_zone(window):
-    for axis, value in ((1, -0.5), (0, 0.05), (4, 1.0), (3, -1.0)):
-        pygame.event.post(pygame.event.Event(pygame.JOYAXISMOTION, axis=axis, value=value))
-    pygame.event.post(pygame.event.Event(pygame.JOYBUTTONDOWN, button=0))
+    axes = {
+        pygame.CONTROLLER_AXIS_LEFTY: -16384, pygame.CONTROLLER_AXIS_LEFTX: 1500,
+        pygame.CONTROLLER_AXIS_RIGHTY: 32767, pygame.CONTROLLER_AXIS_RIGHTX: -32768,
+        pygame.CONTROLLER_AXIS_TRIGGERLEFT: 32767,
+    }  # fmt: skip
+    for axis, value in axes.items():
+        pygame.event.post(pygame.event.Event(pygame.CONTROLLERAXISMOTION, axis=axis, value=value))
+    pygame.event.post(pygame.event.Event(pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_A))
     command = window.poll()
-    assert (command.velocity.tolist(), command.turn, command.toggle_gripper) == ([0.5, 0.0, -1.0], 1.0, True)
+    assert command.velocity.tolist() == pytest.approx([0.5, 0.0, -1.0], abs=1e-3)
+    assert (command.turn, command.toggle_gripper) == (1.0, True)
+    window.forget()
+    assert window.poll().velocity.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_no_gamepad_is_said(monkeypatch):
@@ -98,6 +112,30 @@ def test_targets_stay_within_reach_and_near(commands):
         here = action
 
 
+@pytest.mark.parametrize("turn", [-1.0, 1.0])
+def test_the_jaws_stop_at_the_end_of_their_turn(turn):
+    jog = ToolJog(GRIPPER, 30.0)
+    jog.reset(START)
+    here, turned = START, []
+    for _ in range(300):
+        action = jog.step(Command(turn=turn), here)
+        turned.append(np.abs(action - here)[:6].max())
+        here = action
+    assert max(turned) < 0.1
+    assert turned[-1] == 0.0  # J6 is at its end, and does not come from the other side
+    assert abs(here[5] - START[5]) > 2.0
+
+
+def test_an_arm_that_is_held_is_not_run_away_from():
+    jog = ToolJog(GRIPPER, 30.0)
+    jog.reset(START)
+    for _ in range(100):
+        action = jog.step(Command(turn=1.0), START)
+    assert np.abs(action - START)[:6].max() < 0.55
+    back = jog.step(Command(turn=-1.0), START)
+    assert np.abs(back - START)[:6].max() < np.abs(action - START)[:6].max()
+
+
 def test_nothing_pressed_is_nothing_moved():
     jog = ToolJog(GRIPPER, 30.0)
     jog.reset(START)
@@ -115,7 +153,8 @@ def test_the_arm_goes_where_the_operator_wants(window):
         source = TeleopSource(env, window, "keyboard")
         observation, info = env.reset(seed=1)
         before = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3]
-        press(pygame.K_a)
+        press(pygame.K_SPACE)  # while nobody looked
+        later(0.3, pygame.K_a)
         observation = source.begin(env, observation, info["instruction"], 1)
         for _ in range(20):
             action, command = source.act(observation)
@@ -127,9 +166,9 @@ def test_the_arm_goes_where_the_operator_wants(window):
         press(pygame.K_RETURN)
         assert source.act(observation) is None
         assert source.verdict is True
-        press(pygame.K_BACKSPACE)
+        later(0.3, pygame.K_BACKSPACE)
         assert source.begin(env, observation, "again", 2) is None
-        press(pygame.K_ESCAPE)
+        later(0.3, pygame.K_ESCAPE)
         with pytest.raises(KeyboardInterrupt):
             source.begin(env, observation, "again", 3)
     finally:
