@@ -414,8 +414,10 @@ def test_what_a_failure_looks_like(make):
     assert stage.failure() == "did not reach it"
     layout, world = stage.layout, stage.world
     world.place_object(layout.target, layout.positions[layout.target] + [0.02, 0, 0], 0.0)
+    world.settle()
     assert stage.failure() == "pushed it away or lost it"
     world.place_object(1 - layout.target, layout.positions[1 - layout.target] + [0, 0, 0.1], 0.0)
+    world.settle()
     assert stage.failure() == "moved another object"
     for task, said in (("place", "did not reach it"), ("stack", "did not reach it"), ("push", "did not push it")):
         env = make(task)
