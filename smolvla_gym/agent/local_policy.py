@@ -136,7 +136,7 @@ class LocalPolicy(ChunkPolicy):
             return None
 
     def _fall_back(self, why: str) -> None:
-        warnings.warn(f"Chunks are computed by LeRobot's own code, several times slower: {why}.", stacklevel=3)
+        warnings.warn(f"Chunks are computed by LeRobot's own code, which is slower: {why}.", stacklevel=3)
         self.sampler, self._fast = "reference", None
 
     def _sample(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:

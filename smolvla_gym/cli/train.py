@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -123,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     doing = _in_memory if trainer == "memory" else _by_lerobot
     try:
         trial = _trial(arguments, recording, out, log, tasks)
-        policy = doing(arguments, recording, start, device, out, steps, save_steps, log, trial)
+        policy = doing(_Run(arguments, recording, start, device, out, steps, save_steps, log, trial))
     except BaseException as error:
         if (out / "policy").exists():
             error.add_note(f"the last saving is in {out / 'policy'}; --resume goes on from it")
@@ -132,21 +133,39 @@ def run(arguments: argparse.Namespace) -> int:
         if log.rows:
             log.plot()
     print(f"Policy: {policy}{os.sep}")
-    print(f"Curve:  {out / 'training.png'}")
+    if log.rows:
+        print(f"Curve:  {out / 'training.png'}")
     return 0
 
 
-def _in_memory(
-    arguments: argparse.Namespace,
-    recording: Recording,
-    start: Path | None,
-    device: str,
-    out: Path,
-    steps: int,
-    save_steps: int,
-    log: TrainingLog,
-    trial: Callable[[int, Path], None],
-) -> Path:
+@dataclass(frozen=True)
+class _Run:
+    """A run whose arguments were checked.
+
+    Attributes:
+        arguments: What was asked for.
+        recording: The dataset.
+        start: The checkpoint to begin with; None: a new tiny one.
+        device: Where it computes.
+        out: Its folder.
+        steps: Optimiser steps in all.
+        save_steps: Steps between savings.
+        log: Takes losses.
+        trial: Is called with the step and the policy after each saving.
+    """
+
+    arguments: argparse.Namespace
+    recording: Recording
+    start: Path | None
+    device: str
+    out: Path
+    steps: int
+    save_steps: int
+    log: TrainingLog
+    trial: Callable[[int, Path], None]
+
+
+def _in_memory(run: _Run) -> Path:
     """Trains every weight, with all pictures in memory."""
     from smolvla_gym.agent.spec import read_spec
     from smolvla_gym.training.imitation import train
@@ -155,72 +174,64 @@ def _in_memory(
     from smolvla_gym.training.stats import compute_stats
     from smolvla_gym.training.tiny import build_tiny_checkpoint
 
-    cameras = tuple(arguments.cameras or recording.cameras)
-    given, start = start, out / "start"
+    cameras = tuple(run.arguments.cameras or run.recording.cameras)
+    start = run.out / "start"
     if not start.exists():
-        if given is not None:
-            shutil.copytree(given, start)  # the run goes on from it whatever becomes of the original
+        if run.start is not None:
+            shutil.copytree(run.start, start)  # the run goes on from it whatever becomes of the original
         else:
-            stats = compute_stats(recording.states, recording.actions)
+            stats = compute_stats(run.recording.states, run.recording.actions)
             build_tiny_checkpoint(
-                start, cameras=cameras, stats=stats, chunk_size=max(2, round(32 * recording.fps / 30)),
-                n_action_steps=max(1, round(12 * recording.fps / 30)), sentences=recording.instructions,
-                seed=arguments.seed,
+                start, cameras=cameras, stats=stats, chunk_size=max(2, round(32 * run.recording.fps / 30)),
+                n_action_steps=max(1, round(12 * run.recording.fps / 30)), sentences=run.recording.instructions,
+                seed=run.arguments.seed,
             )  # fmt: skip
     spec = read_spec(start)
-    with progress_bar("frame", len(spec.cameras) * len(recording), every=100) as decoded:
+    with progress_bar("frame", len(spec.cameras) * len(run.recording), every=100) as decoded:
         sizes = set(spec.cameras.values())
-        frames = decode(recording, tuple(spec.cameras), sizes.pop(), out / "frames", lambda n: decoded(n, "decoding"))
+        frames = decode(
+            run.recording, tuple(spec.cameras), sizes.pop(), run.out / "frames", lambda n: decoded(n, "decoding")
+        )
     options = TrainOptions(
-        steps=steps, batch_size=arguments.batch_size or _BATCH["memory"], device=device,
-        learning_rate=arguments.learning_rate or 1e-3, seed=arguments.seed, save_steps=save_steps,
+        steps=run.steps, batch_size=run.arguments.batch_size or _BATCH["memory"], device=run.device,
+        learning_rate=run.arguments.learning_rate or 1e-3, seed=run.arguments.seed, save_steps=run.save_steps,
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )  # fmt: skip
-    with progress_bar("step", steps, every=6) as show:
+    with progress_bar("step", run.steps, every=6) as show:
 
         def report(progress: TrainProgress) -> None:
-            log.loss(progress.step, progress.loss)
+            run.log.loss(progress.step, progress.loss)
             left = progress.left / 60
             show(progress.step, f"loss {progress.loss:.4f}  {progress.rate:.2f} steps/s  {left:.1f} min left")
 
         def saved(step: int) -> None:
-            trial(step, out / "policy")
+            run.trial(step, run.out / "policy")
 
         with contextlib.redirect_stdout(sys.stderr):
-            train(start, frames, out / "policy", options, report=report, saved=saved, state=out / "state.pt")
-    return out / "policy"
+            train(start, frames, run.out / "policy", options, report=report, saved=saved, state=run.out / "state.pt")
+    return run.out / "policy"
 
 
-def _by_lerobot(
-    arguments: argparse.Namespace,
-    recording: Recording,
-    start: Path | None,
-    device: str,
-    out: Path,
-    steps: int,
-    save_steps: int,
-    log: TrainingLog,
-    trial: Callable[[int, Path], None],
-) -> Path:
+def _by_lerobot(run: _Run) -> Path:
     """Trains with ``lerobot-train``."""
     from smolvla_gym.training.finetune import START, FinetuneOptions, finetune, prepare
 
-    assert start is not None  # the tiny one is not for LeRobot
-    if not arguments.resume:
-        prepare(start, recording, tuple(arguments.cameras or recording.cameras), out / START)
+    assert run.start is not None  # the tiny one is not for LeRobot
+    if not run.arguments.resume:
+        prepare(run.start, run.recording, tuple(run.arguments.cameras or run.recording.cameras), run.out / START)
     options = FinetuneOptions(
-        steps=steps, batch_size=arguments.batch_size or _BATCH["lerobot"], save_steps=save_steps,
-        log_steps=max(1, min(50, steps // 20)), device=device, gpus=arguments.gpus,
-        workers=arguments.workers, learning_rate=arguments.learning_rate, seed=arguments.seed,
+        steps=run.steps, batch_size=run.arguments.batch_size or _BATCH["lerobot"], save_steps=run.save_steps,
+        log_steps=max(1, min(50, run.steps // 20)), device=run.device, gpus=run.arguments.gpus,
+        workers=run.arguments.workers, learning_rate=run.arguments.learning_rate, seed=run.arguments.seed,
     )  # fmt: skip
-    with progress_bar("step", steps, every=1) as show:
+    with progress_bar("step", run.steps, every=1) as show:
 
         def report(step: int, loss: float, seconds: float) -> None:
-            log.loss(step, loss)
-            left = (steps - step) * seconds / 60
+            run.log.loss(step, loss)
+            left = (run.steps - step) * seconds / 60
             show(step, f"loss {loss:.3f}  {1 / max(seconds, 1e-6):.2f} steps/s  {left:.1f} min left")
 
-        return finetune(out, recording, options, report=report, saved=trial, resume=arguments.resume)
+        return finetune(run.out, run.recording, options, report=report, saved=run.trial, resume=run.arguments.resume)
 
 
 def _check_out(arguments: argparse.Namespace) -> None:

@@ -63,9 +63,7 @@ class FinetuneOptions:
     seed: int = 0
 
 
-def prepare(
-    checkpoint: Path, recording: Recording, cameras: Sequence[str], start: Path, vlm: str | None = None
-) -> None:
+def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], start: Path) -> None:
     """Copies a checkpoint so that LeRobot's training takes it with this arm's dataset.
 
     Args:
@@ -73,8 +71,6 @@ def prepare(
         recording: The dataset.
         cameras: Its cameras that the policy is to look through, in the order of the policy's own.
         start: Where the copy goes.
-        vlm: Folder or repository of the configuration and tokenizer of its vision-language model; None: the
-            checkpoint's own.
 
     Raises:
         CheckpointError: It is no SmolVLA, lacks a file, or its weights are too narrow for seven dimensions.
@@ -92,7 +88,7 @@ def prepare(
             raise CheckpointError(f"{checkpoint} has {name} {config[name]}, and this arm has {width} dimensions.")
     picture = {"type": "VISUAL", "shape": [3, *recording.image_size]}
     own = checkpoint / VLM_FOLDER
-    name = vlm or (str((start / VLM_FOLDER).absolute()) if own.is_dir() else str(config.get("vlm_model_name")))
+    name = str((start / VLM_FOLDER).absolute() if own.is_dir() else config.get("vlm_model_name"))
     config |= {
         "input_features": {
             "observation.state": {"type": "STATE", "shape": [width]},
@@ -194,7 +190,7 @@ def _offer(folder: Path, step: int, saved: Callable[[int, Path], None]) -> int |
 
 
 def export(folder: Path, pretrained: Path) -> Path:
-    """Makes a policy that needs nothing else on this machine of one that LeRobot saved.
+    """Makes a policy that can be loaded and moved of one that LeRobot saved.
 
     Args:
         folder: Of the run.
