@@ -63,13 +63,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Process.after_fork)
 
 
-def _backend() -> str:
+def backend_name() -> str:
+    """Returns MuJoCo's name of the OpenGL backend that draws."""
     return os.environ.get("MUJOCO_GL", "").lower() or {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
 
 
 def _no_opengl(error: Exception) -> RenderingError:
     return RenderingError(
-        f"No OpenGL context could be made with the backend {_backend()!r} ({error}). On Debian and Ubuntu install "
+        f"No OpenGL context could be made with the backend {backend_name()!r} ({error}). On Debian and Ubuntu install "
         "it with: apt-get install libegl1 libgl1-mesa-dri. Another backend is chosen by MUJOCO_GL=egl, glfw or "
         "osmesa; an env with cameras=() needs none."
     )
@@ -85,9 +86,9 @@ def _make_context(width: int, height: int) -> GLContext:
             "make the vector env before the first picture."
         )
     try:
-        if _backend() == "glfw":
+        if backend_name() == "glfw":
             check_display()
-        module = importlib.import_module(f"mujoco.{_backend()}")
+        module = importlib.import_module(f"mujoco.{backend_name()}")
         context: GLContext = module.GLContext(width, height)
         _Process.drawing = True
         return context

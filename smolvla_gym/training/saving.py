@@ -49,13 +49,22 @@ def save_small_files(directory: Path, config: Any, preprocessor: Any, postproces
 
 def make_portable(directory: Path) -> None:
     """Replaces the paths of this machine that LeRobot wrote; loading puts the true folder back in."""
+    _name_vlm(directory, VLM_FOLDER)
+
+
+def make_plain(directory: Path) -> None:
+    """Writes where the VLM's folder is, for LeRobot's own programs, which look for it from where they are called."""
+    _name_vlm(directory, str((directory / VLM_FOLDER).absolute()))
+
+
+def _name_vlm(directory: Path, name: str) -> None:
     config = json.loads((directory / "config.json").read_text())
-    config.update(vlm_model_name=VLM_FOLDER, pretrained_path=None)
+    config.update(vlm_model_name=name, pretrained_path=None)
     _write(directory / "config.json", config)
     pipeline = json.loads((directory / "policy_preprocessor.json").read_text())
     for step in pipeline["steps"]:
         if "tokenizer_name" in step.get("config", {}):
-            step["config"]["tokenizer_name"] = VLM_FOLDER
+            step["config"]["tokenizer_name"] = name
     _write(directory / "policy_preprocessor.json", pipeline)
 
 

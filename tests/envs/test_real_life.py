@@ -185,7 +185,13 @@ def test_one_port_has_one_owner_who_can_close_twice_and_fork(make, arm):
             os._exit(status)
     refusal = os.waitpid(child, 0)[1]
     assert os.waitstatus_to_exitcode(refusal) == 0
-    env.reset(options={"joints": HOME})
+    try:
+        env.reset(options={"joints": HOME})
+    except FaultError as err:
+        # To copy a process as large as this one may hold up the twin inside it longer than a board may be silent.
+        assert "feedback_timeout" in str(err)  # noqa: PT017 - it need not come
+        env.unwrapped.clear_fault()
+        env.reset(options={"joints": HOME})
     assert drive(env, 0.5)["fault"] is None
     assert speed(arm) > STILL
     env.close()

@@ -1,0 +1,60 @@
+"""A checkpoint: whether it can drive this arm, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from smolvla_gym.doctor.finding import Finding, fail, ok, warning
+from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
+
+_CAMERAS: Final = ("wrist", "scene")
+
+_BESIDE_GB: Final = 1.0
+"""What CUDA itself and the intermediate results of a chunk take beside the weights, generously."""
+
+
+def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
+    """Reads a checkpoint's small files; the weights are not loaded.
+
+    Args:
+        name: ``"bundled"``, a folder, or a repository on the hub, which is fetched.
+        free_gpu: Free memory of the largest GPU in bytes; None where there is none.
+    """
+    from smolvla_gym.agent.checkpoint import fetch_checkpoint
+    from smolvla_gym.agent.compatibility import check_checkpoint, planned_cameras
+    from smolvla_gym.agent.spec import WEIGHTS, read_spec
+
+    title = f"policy {name}"
+    try:
+        directory = fetch_checkpoint(name)
+        spec = read_spec(directory)
+        check_checkpoint(spec)
+        cameras = planned_cameras(spec)
+    except MissingExtraError:
+        return [warning(title, "cannot be read without the extra smolvla", "pip install 'smolvla-gym[smolvla]'")]
+    except SmolVLAGymError as error:
+        return [fail(title, str(error))]
+    sizes = ", ".join(f"{camera} {height}x{width}" for camera, (height, width) in spec.cameras.items())
+    findings = [
+        ok(title, f"{spec.action_dim} actions in chunks of {spec.chunk_size}, statistics there, cameras {sizes}")
+    ]
+    unknown = [camera for camera in cameras.values() if camera not in _CAMERAS]
+    if unknown:
+        remedy = f"Name the env's camera for each: camera_map={dict.fromkeys(unknown, 'wrist')!r},."
+        findings.append(fail(title, f"its cameras {', '.join(unknown)} are none of the env's: wrist, scene", remedy))
+    findings += _memory(title, directory / WEIGHTS, free_gpu)
+    return findings
+
+
+def _memory(title: str, weights: Path, free_gpu: float | None) -> list[Finding]:
+    if not weights.is_file():
+        return [fail(title, f"{weights.name} is missing", "Take another copy of the checkpoint.")]
+    size = weights.stat().st_size / 1e9
+    if free_gpu is None:
+        return []
+    text = f"weights of {size:.2f} GB, {free_gpu / 1e9:.1f} GB of GPU memory free"
+    if size + _BESIDE_GB > free_gpu / 1e9:
+        remedy = "Close what else uses the GPU, or load it with --dtype bfloat16 or --device cpu."
+        return [warning(title, text, remedy)]
+    return [ok(title, text)]

@@ -1,0 +1,134 @@
+"""Python, the packages, the disk, and the system below them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from smolvla_gym.doctor.finding import Finding, fail, ok, warning
+
+_EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "smolvla": ("torch", "lerobot", "transformers", "matplotlib"),
+    "real": ("serial", "pyrealsense2"),
+    "train": ("accelerate", "datasets"),
+    "remote": ("websockets", "msgpack"),
+    "teleop": ("pygame",),
+}
+"""Modules that each extra brings."""
+
+_DISTRIBUTIONS: Final = {"serial": "pyserial", "pygame": "pygame-ce"}
+"""What is installed under another name than it is imported."""
+
+_LOW_DISK_GB: Final = 10.0
+"""What is needed to install everything (6 GB) and to record something."""
+
+
+def check_python() -> list[Finding]:
+    """Looks at the interpreter."""
+    text = f"{platform.python_version()} on {platform.system()} {platform.release()} ({platform.machine()})"
+    if not (3, 12) <= sys.version_info[:2] < (3, 14):
+        return [fail("Python", text, "Use Python 3.12 or 3.13: `uv venv --python 3.12`.")]
+    return [ok("Python", text)]
+
+
+def check_packages() -> list[Finding]:
+    """Looks which extras are installed, without importing anything large."""
+    findings = []
+    for extra, modules in _EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if extra == "real" and platform.system() == "Darwin":  # there is no wheel of it
+            missing = [name for name in missing if name != "pyrealsense2"]
+        name = f"extra {extra}"
+        if not missing:
+            findings.append(ok(name, "installed" + _version_of(modules)))
+        else:
+            text = f"not installed: {', '.join(missing)}"
+            findings.append(warning(name, text, f"pip install 'smolvla-gym[{extra}]'"))
+    return findings
+
+
+def _version_of(modules: tuple[str, ...]) -> str:
+    names = [_DISTRIBUTIONS.get(name, name) for name in modules]
+    told = [f"{name} {importlib.metadata.version(name)}" for name in names if _is_known(name)]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _is_known(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def check_disk(folder: Path) -> list[Finding]:
+    """Looks how much can be written.
+
+    Args:
+        folder: Where results would go.
+    """
+    usage = shutil.disk_usage(folder)
+    text = f"{usage.free / 1e9:.0f} GB free of {usage.total / 1e9:.0f} GB in {folder}"
+    if not os.access(folder, os.W_OK):
+        return [
+            fail("disk", f"{folder} cannot be written to", "Change to a folder of yours, or give --out and --root.")
+        ]
+    if usage.free < _LOW_DISK_GB * 1e9:
+        return [
+            warning("disk", text, "Make room: a minute of demonstrations takes about 10 MB, a checkpoint 1 to 2 GB.")
+        ]
+    return [ok("disk", text)]
+
+
+def is_wsl(release: str | None = None) -> bool:
+    """Tells whether this is Windows' Subsystem for Linux.
+
+    Args:
+        release: What ``uname -r`` says; None asks.
+    """
+    return "microsoft" in (platform.release() if release is None else release).lower()
+
+
+def check_wsl() -> list[Finding]:
+    """Says what WSL2 lacks; nothing elsewhere."""
+    if not is_wsl():
+        return []
+    findings = [
+        warning(
+            "WSL2 camera",
+            "the stock kernel has no driver for cameras, so that a D405 is not found",
+            "Run the arm under native Linux or Windows. Simulation, twin and training work here.",
+        )
+    ]
+    if not list(Path("/dev").glob("ttyACM*")):
+        findings.append(
+            warning(
+                "WSL2 serial port",
+                "no USB serial port was passed on to Linux",
+                "In Windows, as administrator: `usbipd list`, `usbipd bind --busid ...`, then "
+                "`usbipd attach --wsl --busid ...`.",
+            )
+        )
+    if not Path("/dev/dxg").exists():
+        findings.append(
+            warning("WSL2 GPU", "/dev/dxg is missing", "Update WSL (`wsl --update`) and the GPU's driver in Windows.")
+        )
+    return findings
+
+
+def driver_version() -> str | None:
+    """Returns the version of NVIDIA's driver, or None where there is none."""
+    path = Path("/proc/driver/nvidia/version")
+    if path.is_file():
+        found = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", path.read_text(errors="replace"))
+        if found:
+            return found[1]
+    return None

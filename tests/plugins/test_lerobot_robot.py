@@ -1,0 +1,147 @@
+"""The arm as LeRobot's robot, in this process."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("lerobot")
+
+from smolvla_gym.errors import ActionError, DeviceError, OptionError, UnknownNameError
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+from smolvla_gym.plugins.lerobot_robot import (
+    PAROL6Expert,
+    PAROL6ExpertConfig,
+    PAROL6Follower,
+    PAROL6FollowerConfig,
+    PAROL6Sim,
+    PAROL6SimConfig,
+)
+from smolvla_gym.plugins.lerobot_robot.units import KEYS, from_lerobot, to_lerobot
+
+FAST = {"observed": [], "fps": 50}
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setattr("lerobot.robots.robot.HF_LEROBOT_CALIBRATION", tmp_path)
+    monkeypatch.setattr("lerobot.teleoperators.teleoperator.HF_LEROBOT_CALIBRATION", tmp_path)
+
+
+@pytest.fixture
+def connect():
+    robots = []
+
+    def make(**options):
+        robot = PAROL6Sim(PAROL6SimConfig(id="test", **{**FAST, **options}))
+        robot.connect()
+        robots.append(robot)
+        return robot
+
+    yield make
+    for robot in robots:
+        robot.disconnect()
+
+
+def wait_until(true, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def pose(robot):
+    return from_lerobot(robot.get_observation(), use_degrees=robot.config.use_degrees)
+
+
+@given(st.lists(st.floats(-7, 7, width=32), min_size=7, max_size=7), st.booleans())
+def test_units_there_and_back(values, use_degrees):
+    named = to_lerobot(np.array(values, np.float32), use_degrees=use_degrees)
+    np.testing.assert_allclose(from_lerobot(named, use_degrees=use_degrees), values, rtol=1e-6, atol=1e-6)
+
+
+def test_degrees_and_percent():
+    named = to_lerobot(np.array([math.pi, 0, 0, 0, 0, 0, 0.25], np.float32), use_degrees=True)
+    assert named["joint_1.pos"] == pytest.approx(180)
+    assert named["gripper.pos"] == pytest.approx(25)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, "left", None])
+def test_a_bad_action_is_refused_and_the_arm_goes_on(connect, bad):
+    robot = connect()
+    good = robot.get_observation()
+    with pytest.raises(ActionError, match=r"finite|number"):
+        robot.send_action({**good, "joint_3.pos": bad})
+    with pytest.raises(ActionError, match=r"joint_2\.pos"):
+        robot.send_action({key: value for key, value in good.items() if key != "joint_2.pos"})
+    assert np.isfinite(pose(robot)).all()
+
+
+def test_it_follows_and_stays_within_its_limits(connect):
+    robot = connect()
+    begin = robot.get_observation()
+    assert set(begin) == set(robot.observation_features) == set(KEYS)
+    sent = robot.send_action({**begin, "joint_1.pos": 9999.0, "gripper.pos": -5.0})
+    assert sent["joint_1.pos"] == pytest.approx(np.rad2deg(JOINT_UPPER[0]), abs=1e-3)
+    assert sent["gripper.pos"] == 0
+    wait_until(lambda: robot.get_observation()["joint_1.pos"] > begin["joint_1.pos"] + 5)
+    assert np.all(pose(robot)[:6] >= JOINT_LOWER - 1e-3)
+
+
+def test_it_stops_where_nobody_commands(connect):
+    robot = connect(hold_after_s=0.2)
+    begin = robot.get_observation()
+    robot.send_action({**begin, "joint_1.pos": begin["joint_1.pos"] + 100})
+    wait_until(lambda: robot.get_observation()["joint_1.pos"] > begin["joint_1.pos"] + 2)
+    time.sleep(1.0)
+    before = pose(robot)
+    time.sleep(0.5)
+    np.testing.assert_allclose(pose(robot), before, atol=1e-3)
+    assert robot.get_observation()["joint_1.pos"] < begin["joint_1.pos"] + 90
+
+
+def test_the_expert_solves_scene_after_scene(connect):
+    robot = connect(task="reach", renew_after_s=0.1, fps=100)
+    expert = PAROL6Expert(PAROL6ExpertConfig())
+    expert.connect()
+    end = time.monotonic() + 60
+    while robot.loop.latest().scene < 2:
+        assert time.monotonic() < end
+        robot.send_action(expert.get_action())
+        time.sleep(0.01)
+
+
+def test_the_twin(tmp_path):
+    robot = PAROL6Follower(
+        PAROL6FollowerConfig(id="test", port="twin", speed_scale=1.0, observed=["wrist"], image_size=[32, 48])
+    )
+    robot.connect()
+    try:
+        begin = robot.get_observation()
+        assert begin["wrist"].shape == (32, 48, 3)
+        assert begin["wrist"].std() > 1
+        robot.send_action({**begin, "joint_1.pos": begin["joint_1.pos"] + 20})
+        wait_until(lambda: robot.get_observation()["joint_1.pos"] > begin["joint_1.pos"] + 3)
+    finally:
+        robot.disconnect()
+    assert not robot.is_connected
+    with pytest.raises(DeviceError, match="connect"):
+        robot.get_observation()
+
+
+def test_what_is_wrong_shows_before_anything_opens():
+    with pytest.raises(UnknownNameError, match="camera"):
+        PAROL6Sim(PAROL6SimConfig(observed=["wirst"]))
+    with pytest.raises(OptionError, match="image_size"):
+        PAROL6Sim(PAROL6SimConfig(image_size=[2, 2]))
+    robot = PAROL6Sim(PAROL6SimConfig(task="lfit", **FAST))
+    with pytest.raises(UnknownNameError, match="'lift'"):
+        robot.connect()
+    assert not robot.is_connected
+    with pytest.raises(DeviceError, match="0 are"):
+        PAROL6Expert(PAROL6ExpertConfig()).get_action()
