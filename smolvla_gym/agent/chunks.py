@@ -76,6 +76,11 @@ class ActionQueue:
         return action
 
     @property
+    def planned(self) -> Array:
+        """What is planned, in rad and opening, shape (n, 7)."""
+        return self._actions[self._next :].copy()
+
+    @property
     def leftover(self) -> Array:
         """What is planned, in the policy's own units, shape (n, 7)."""
         return self._latent[self._next :].copy()

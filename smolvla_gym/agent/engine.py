@@ -135,6 +135,11 @@ class ChunkEngine:
         """Returns the number of actions in the queue."""
         return len(self._queue)
 
+    @property
+    def plan(self) -> Array:
+        """The actions in the queue, shape (n, 7)."""
+        return self._queue.planned
+
     def step(self, observation: Observation) -> Array:
         """Returns the next action, shape (7,): where nothing is planned, the one that holds the arm.
 

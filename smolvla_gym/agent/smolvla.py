@@ -240,6 +240,11 @@ class SmolVLAAgent:
         return len(self._engine)
 
     @property
+    def plan(self) -> Array:
+        """The actions that are planned next: six joint targets in rad and the gripper opening each, shape (n, 7)."""
+        return self._engine.plan
+
+    @property
     def statistics(self) -> AgentStatistics:
         """What became of the chunks of the present episode."""
         return self._engine.statistics

@@ -8,11 +8,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli import agent as agent_options
+from smolvla_gym.cli import watching
 from smolvla_gym.cli.arguments import at_least, output_folder, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome
+    from smolvla_gym.telemetry.observer import EpisodeObserver
 
 _EXAMPLES: Final = """examples:
   smolvla-gym eval                                          the bundled policy, 100 seeds
@@ -79,6 +81,7 @@ def add_parser(commands: Any) -> None:
     add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/eval/<date>_<time>)")
     add("--json", action="store_true", help="print the result as JSON on stdout and nothing else there")
     agent_options.add_arguments(parser, several=True)
+    watching.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -149,7 +152,8 @@ def run(arguments: argparse.Namespace) -> int:
             comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
             lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
             text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
-        _film(options, results[0], out, arguments.failure_videos)
+        with watching.observers(arguments, realtime=False) as observers:
+            _film(options, results[0], out, arguments.failure_videos, observers)
         (out / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (out / "eval.md").write_text(text, encoding="utf-8")
         if arguments.json:
@@ -159,16 +163,27 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _film(options: EvaluationOptions, results: dict[Condition, list[Outcome]], out: Path, count: int) -> None:
-    """Runs the first failures of each condition once more, which goes as before, and films them."""
+def _film(
+    options: EvaluationOptions,
+    results: dict[Condition, list[Outcome]],
+    out: Path,
+    count: int,
+    observers: Sequence[EpisodeObserver],
+) -> None:
+    """Runs the first failures of each condition once more, which goes as before, and films them.
+
+    Where somebody watches, they see one episode of each condition at least, a failure if there was any.
+    """
     from smolvla_gym.evaluation.evaluate import film
 
     for condition, episodes in results.items():
-        for episode in [e for e in episodes if not e.success][:count]:
+        shown = [episode for episode in episodes if not episode.success][: max(count, bool(observers))]
+        for episode in shown or (episodes[:1] if observers else []):
             words = "" if condition.words == "given" else f"_{condition.words}"
             name = f"{condition.task}{words}_{condition.mode}_{condition.latency_ms:g}ms_seed{episode.seed}.mp4"
-            print(f"smolvla-gym: filming {name} ({episode.failure})", file=sys.stderr, flush=True)
-            film(options, condition, episode.seed, out / "failures" / name)
+            print(f"smolvla-gym: filming {name} ({episode.failure or 'solved'})", file=sys.stderr, flush=True)
+            folder = "failures" if count and not episode.success else "watched"
+            film(options, condition, episode.seed, out / folder / name, observers)
 
 
 def _figures(policy: str, results: dict[Condition, list[Outcome]], control_hz: float) -> dict[str, Any]:
@@ -192,6 +207,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from smolvla_gym.sim.scene import MAX_OBJECTS
     from smolvla_gym.tasks import get_task
 
+    watching.check(arguments)
     for name, policy in (("--policy", arguments.policy), ("--vs", arguments.vs)):
         if policy is None:
             continue

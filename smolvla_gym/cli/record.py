@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli import agent as agent_options
-from smolvla_gym.cli import real
+from smolvla_gym.cli import real, watching
 from smolvla_gym.cli.arguments import at_least, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
@@ -96,6 +96,7 @@ def add_parser(commands: Any) -> None:
     add("--control-hz", type=positive, default=30, metavar="HZ", help="control rate, and fps (default: %(default)s)")
     add("--device", default="auto", metavar="D", help="where --policy computes (default: %(default)s)")
     real.add_arguments(parser)
+    watching.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -121,8 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.env == "real":
             real.announce_homing(env, arguments)
         progress = stack.enter_context(_progress(arguments.episodes, before))
+        observers = stack.enter_context(watching.observers(arguments, realtime=env.metadata["realtime"]))
         try:
-            record(env, source, dataset, _seeds(arguments, dataset, source), arguments.episodes, progress)
+            record(env, source, dataset, _seeds(arguments, dataset, source), arguments.episodes, progress, observers)
         except BaseException as error:
             if len(dataset):
                 error.add_note(f"{arguments.root} has {len(dataset)} complete episodes; the same command goes on")
@@ -228,6 +230,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.env == "real" and arguments.port != real.TWIN and arguments.source not in DEVICES:
         raise OptionError("--source", arguments.source, "keyboard or gamepad: no script sees what lies on a real table")
     real.check(arguments)
+    watching.check(arguments)
 
 
 @contextlib.contextmanager

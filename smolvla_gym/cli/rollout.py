@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli import agent as agent_options
-from smolvla_gym.cli import real
+from smolvla_gym.cli import real, watching
 from smolvla_gym.cli.arguments import at_least, output_folder, positive
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def add_parser(commands: Any) -> None:
     add("--json", action="store_true", help="print the summary as JSON on stdout and nothing else there")
     agent_options.add_arguments(parser)
     real.add_arguments(parser)
+    watching.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -134,6 +135,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             video=arguments.video,
             policy=arguments.policy,
             progress=stack.enter_context(_progress(arguments.episodes)),
+            observers=stack.enter_context(watching.observers(arguments, realtime=env.metadata["realtime"])),
         )
 
 
@@ -174,6 +176,7 @@ def _check(arguments: argparse.Namespace) -> None:
     check_control_hz(arguments.control_hz)
     agent_options.check(arguments)
     real.check(arguments)
+    watching.check(arguments)
 
 
 @contextlib.contextmanager

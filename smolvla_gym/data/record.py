@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import gymnasium as gym
 from smolvla_gym.data.dataset import Dataset, Episode
 from smolvla_gym.data.sources import Source
 from smolvla_gym.errors import FaultError
+from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 _LONGEST: Final = 600
 """Frames for which there has to be room on the disk, where the env has no limit of its own."""
@@ -40,6 +41,7 @@ def record(
     seeds: Iterable[int],
     episodes: int,
     progress: Callable[[Attempt], None] = lambda attempt: None,
+    observers: Sequence[EpisodeObserver] = (),
 ) -> None:
     """Records until the dataset has so many episodes, or the seeds are used up.
 
@@ -52,6 +54,7 @@ def record(
         seeds: Of the episodes that are tried.
         episodes: How many the dataset is to have.
         progress: Called after each attempt.
+        observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
 
     Raises:
         FaultError: The arm stopped; the episode is lost, those before are kept.
@@ -62,7 +65,7 @@ def record(
     for seed in seeds:
         if len(dataset) >= episodes:
             return
-        episode, success = _demonstrate(env, source, dataset, seed)
+        episode, success = _demonstrate(env, source, dataset, seed, observers)
         if success:
             dataset.add(episode)
             dataset.check_disk(longest)
@@ -71,7 +74,9 @@ def record(
         progress(Attempt(seed, episode.instruction, len(episode), success))
 
 
-def _demonstrate(env: gym.Env[Any, Any], source: Source, dataset: Dataset, seed: int) -> tuple[Episode, bool]:
+def _demonstrate(
+    env: gym.Env[Any, Any], source: Source, dataset: Dataset, seed: int, observers: Sequence[EpisodeObserver]
+) -> tuple[Episode, bool]:
     source.prepare()
     observation, info = env.reset(seed=seed)
     instruction = str(info["instruction"])
@@ -80,15 +85,19 @@ def _demonstrate(env: gym.Env[Any, Any], source: Source, dataset: Dataset, seed:
     if first is None:
         return episode, False
     observation = first
+    watch = Watch(observers, env, source, seed, instruction)
+    watch.note(observation, info, None)
     success = False
     while not success and (chosen := source.act(observation)) is not None:
         label, command = chosen
         episode.note(observation, label)
         observation, _, terminated, truncated, info = env.step(command)
+        watch.note(observation, info, command)
         if info["fault"]:
             raise FaultError(f"The arm stopped: {info['fault']}. The episode with seed {seed} was not kept.")
         success = bool(info["is_success"])
         if terminated or truncated:
             break
     good = success if source.verdict is None else source.verdict
+    watch.end(good)
     return episode, good and len(episode) > 1

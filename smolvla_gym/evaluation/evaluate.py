@@ -16,6 +16,7 @@ import numpy as np
 
 from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.evaluation.success import mcnemar, wilson_interval
+from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 if TYPE_CHECKING:
     from smolvla_gym.evaluation.film import Film
@@ -217,22 +218,40 @@ def reset(env: Any, condition: Condition, seed: int) -> tuple[Any, dict[str, Any
     return tuple(env.reset(seed=seed, options={"phrasing": phrasings[seed % len(phrasings)]}))
 
 
-def _run_episode(env: Any, agent: Any, condition: Condition, seed: int, video: Film | None = None) -> Outcome:
+def _run_episode(
+    env: Any,
+    agent: Any,
+    condition: Condition,
+    seed: int,
+    video: Film | None = None,
+    observers: Sequence[EpisodeObserver] = (),
+) -> Outcome:
     observation, info = reset(env, condition, seed)
     agent.reset(info["instruction"], seed=seed)
+    watch = Watch(observers, env, agent, seed, str(info["instruction"]))
+    watch.note(observation, info, None)
     steps, done, success = 0, False, False
     while not done:
-        observation, _, terminated, truncated, info = env.step(agent.act(observation))
+        action = agent.act(observation)
+        observation, _, terminated, truncated, info = env.step(action)
+        watch.note(observation, info, action)
         steps += 1
         success = success or bool(info["is_success"])
         done = terminated or truncated
         if video is not None:
             video.add(env, observation, (str(info["instruction"]), f"seed {seed}    step {steps}"), success)
+    watch.end(success)
     failure = None if success else env.unwrapped.backend.stage.failure()
     return Outcome(seed, str(info["instruction"]), success, steps, agent.statistics, failure)
 
 
-def film(options: EvaluationOptions, condition: Condition, seed: int, path: Path) -> None:
+def film(
+    options: EvaluationOptions,
+    condition: Condition,
+    seed: int,
+    path: Path,
+    observers: Sequence[EpisodeObserver] = (),
+) -> None:
     """Runs an episode as :func:`evaluate` does, and films it.
 
     Args:
@@ -240,6 +259,7 @@ def film(options: EvaluationOptions, condition: Condition, seed: int, path: Path
         condition: Under what.
         seed: Of the episode.
         path: Where to, ending in ``.mp4``.
+        observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
 
     Raises:
         RecordingError: The file could not be written.
@@ -251,7 +271,7 @@ def film(options: EvaluationOptions, condition: Condition, seed: int, path: Path
     agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
     agent.attach(env)
     with Film(path, env.metadata["render_fps"], realtime=False) as video:
-        _run_episode(env, agent, condition, seed, video)
+        _run_episode(env, agent, condition, seed, video, observers)
 
 
 def summarise(condition: Condition, outcomes: Sequence[Outcome], control_hz: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from smolvla_gym.evaluation.cadence import Cadence, Report, watch_link
 from smolvla_gym.evaluation.film import Film
 from smolvla_gym.evaluation.json_file import save_json
 from smolvla_gym.evaluation.scripted import Agent, attach
+from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 SUMMARY_NAME: Final = "summary.json"
 
@@ -122,6 +123,7 @@ def rollout(
     video: bool = True,
     policy: str | None = None,
     progress: Callable[[EpisodeRecord], None] | None = None,
+    observers: Sequence[EpisodeObserver] = (),
 ) -> RolloutSummary:
     """Runs an agent for some episodes.
 
@@ -141,6 +143,7 @@ def rollout(
         video: Whether to film, given ``out``.
         policy: What the summary calls the agent; None: its class.
         progress: Called with the record of the running episode after each step and at its end (``end`` is set then).
+        observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
 
     Returns:
         The summary.
@@ -172,7 +175,7 @@ def rollout(
             path = None
             if folder is not None and video:
                 path = folder / ("rollout.mp4" if episodes == 1 else f"rollout_{index:0{digits}d}.mp4")
-            _run_episode(env, agent, seed + index, path, summary, watch is not None, progress)
+            _run_episode(env, agent, seed + index, path, summary, watch is not None, progress, observers)
             summary.link = watch.report() if watch is not None else None
     except BaseException as error:
         summary.interrupted = True
@@ -196,6 +199,7 @@ def _run_episode(
     summary: RolloutSummary,
     realtime: bool,
     progress: Callable[[EpisodeRecord], None] | None,
+    observers: Sequence[EpisodeObserver],
 ) -> None:
     """Runs one episode; its record is in the summary from the first step on, whatever happens later."""
     observation, info = env.reset(seed=seed)
@@ -206,11 +210,15 @@ def _run_episode(
     try:
         with film or contextlib.nullcontext():
             agent.reset(record.instruction, seed=seed)
+            watch = Watch(observers, env, agent, seed, record.instruction)
+            watch.note(observation, info, None)
             if film is not None:
                 film.add(env, observation, _lines(record, fps, agent))
             end = None
             while end is None:
-                observation, reward, terminated, truncated, info = env.step(agent.act(observation))
+                action = agent.act(observation)
+                observation, reward, terminated, truncated, info = env.step(action)
+                watch.note(observation, info, action)
                 record.steps += 1
                 record.return_ += float(reward)
                 record.success = record.success or bool(info.get("is_success", False))
@@ -239,6 +247,7 @@ def _run_episode(
         if path is not None and film is not None and film.saved:
             record.video = path.name
     record.end = end
+    watch.end(record.success)
     if progress is not None:
         progress(record)
 

@@ -46,6 +46,20 @@ class Intrinsics:
         focal = height / 2 / math.tan(math.radians(fovy) / 2)
         return cls(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
+    def framed(self, size: tuple[int, int]) -> Intrinsics:
+        """Returns the model of the largest centred part of the picture that has a shape, brought to a size.
+
+        Args:
+            size: Height and width in px.
+        """
+        height, width = size
+        scale = max(height / self.height, width / self.width)
+        left, top = (self.width - width / scale) / 2, (self.height - height / scale) / 2
+        return Intrinsics(
+            width, height, scale * self.fx, scale * self.fy, (self.ppx + 0.5 - left) * scale - 0.5,
+            (self.ppy + 0.5 - top) * scale - 0.5,
+        )  # fmt: skip
+
 
 D405_COLOUR = Intrinsics(640, 480, 431.17, 429.98, 317.47, 237.27)
 """The wrist camera of the simulation: the colour stream of a D405."""

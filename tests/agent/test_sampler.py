@@ -133,6 +133,7 @@ def test_half_precision_stays_close(dtype):
     assert torch.cosine_similarity(fast.float().flatten(), reference.float().flatten(), dim=0) > 0.999
 
 
+@pytest.mark.slow
 def test_the_full_size():
     checkpoint = build_random_450m(1, device="cpu", dtype="float32")
     checkpoint.policy.config.num_steps = 2

@@ -36,6 +36,7 @@ def kept(monkeypatch):
     return _kept
 
 
+@pytest.mark.slow
 def test_two_types_are_compared_in_json(capsys, tmp_path):
     out = tmp_path / "deep" / "result.json"
     command = [*QUICK, "--dtype", "float32", "--dtype", "bfloat16", "--num-steps", "2", "--json", "--out", str(out)]
@@ -67,6 +68,7 @@ def test_two_types_are_compared_in_json(capsys, tmp_path):
         assert f"smolvla-gym: 2 of 2: bundled, bfloat16, 2 steps: {stage}" in printed.err
 
 
+@pytest.mark.slow
 def test_the_table_the_verdict_and_a_variant_that_fails(capsys, tmp_path, kept):
     folder = shutil.copytree(bundled_checkpoint(), tmp_path / "six")
     config = json.loads((folder / "config.json").read_text())

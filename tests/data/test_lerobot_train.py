@@ -16,6 +16,7 @@ from smolvla_gym.data.dataset import Dataset, Episode
 from smolvla_gym.data.spec import DatasetSpec
 
 
+@pytest.mark.slow
 def test_two_steps_of_lerobot_train(tmp_path, make_episode):
     spec = DatasetSpec(30, ("wrist", "scene"), (32, 48), "ssg48")
     dataset = Dataset(tmp_path / "data", spec)

@@ -44,6 +44,7 @@ def acts(policy):
     return agent
 
 
+@pytest.mark.slow
 def test_the_tiny_policy_from_nothing(root, tmp_path, capsys):
     out = tmp_path / "run"
     command = ["train", "--dataset", str(root), "--out", str(out), "--batch-size", "4", "--device", "cpu",
@@ -69,6 +70,7 @@ def test_the_tiny_policy_from_nothing(root, tmp_path, capsys):
     assert rows[-1]["step"] == 6 or "task" in rows[-1]
 
 
+@pytest.mark.slow
 def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
     """As smolvla_base is: six dimensions padded to 32, and cameras of other names."""
     base = tmp_path / "base"

@@ -360,6 +360,7 @@ def test_a_process_that_is_killed_is_explained():
         run_variant(Variant("bundled", device="cpu"), FEW, kill)
 
 
+@pytest.mark.slow
 def test_what_compiling_lacks_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "/nonexistent")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

@@ -37,6 +37,7 @@ def test_every_condition_gets_every_seed(alone):
     assert {outcome.statistics.waited_steps for outcome in alone[CONDITIONS[1]]} == {6}
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_does_not_matter(alone):
     """Not even that of the episodes before: other seeds, in another order, with other neighbours."""
     results = evaluate(OPTIONS, CONDITIONS[::-1], [9, 4, 3, 7, 8, 5], workers=2)
@@ -89,6 +90,7 @@ def test_other_words_for_the_same_scene(tmp_path):
         assert sum(1 for _ in container.decode(video=0)) == 3
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same(alone, tmp_path):
     pytest.importorskip("ray")
     policy = shutil.copytree(bundled_checkpoint(), tmp_path / "policy")  # is sent there

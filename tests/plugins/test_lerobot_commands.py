@@ -17,6 +17,8 @@ from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 pytest.importorskip("lerobot")
 libusb_package = pytest.importorskip("libusb_package")
 
+pytestmark = pytest.mark.slow
+
 ENV = "--env.discover_packages_path=smolvla_gym.plugins.lerobot_env"
 ROBOT = "--robot.discover_packages_path=smolvla_gym.plugins.lerobot_robot"
 SIM = [ROBOT, "--robot.type=parol6_sim", "--robot.id=test", "--robot.image_size=[64, 64]", "--robot.seed=2"]
