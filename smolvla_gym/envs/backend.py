@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyEvent
 
 Image = NDArray[np.uint8]
+
+OPERATOR_STOP: Final = "operator_stop"
+"""The fault of an arm that somebody stopped by ``env.unwrapped.stop()``."""
 
 
 @dataclass
@@ -92,6 +95,10 @@ class Backend(ABC):
     @abstractmethod
     def show(self) -> None:
         """Brings the window of ``render_mode="human"`` up to date, and opens it the first time."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stops the arm at once and latches the fault ``OPERATOR_STOP``. May be called from any thread."""
 
     @abstractmethod
     def clear_fault(self) -> None:

@@ -144,6 +144,13 @@ class PAROL6Env(gym.Env[Observation, Action]):
         """Returns what the task's scripted expert would do in the present state, float32, shape (7,)."""
         return np.clip(self._backend.expert().astype(np.float32), self._lower, self._upper)
 
+    def stop(self) -> None:
+        """Stops the arm at once, whatever else is wanted of it; may be called from any thread.
+
+        The next step ends the episode with the fault ``"operator_stop"``, which stays until :meth:`clear_fault`.
+        """
+        self._backend.stop()
+
     def clear_fault(self) -> None:
         """Acknowledges a fault. Raises where its cause is still there; otherwise ``reset`` works again."""
         self._backend.clear_fault()

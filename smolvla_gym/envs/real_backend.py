@@ -9,7 +9,7 @@ from typing import Any, Final, override
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.envs.backend import Backend, Image, Reading
+from smolvla_gym.envs.backend import OPERATOR_STOP, Backend, Image, Reading
 from smolvla_gym.envs.options import start_of
 from smolvla_gym.envs.scene_view import SceneView
 from smolvla_gym.errors import FaultError, NotHomedError, OptionError
@@ -270,6 +270,10 @@ class RealBackend(Backend):
     @override
     def show(self) -> None:
         self._view.show(self._link.state())
+
+    @override
+    def stop(self) -> None:
+        self._link.hold(OPERATOR_STOP)
 
     @override
     def clear_fault(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, override
 
 import numpy as np
 
-from smolvla_gym.envs.backend import Backend, Image, Reading
+from smolvla_gym.envs.backend import OPERATOR_STOP, Backend, Image, Reading
 from smolvla_gym.envs.options import start_of
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
@@ -35,6 +35,7 @@ class SimBackend(Backend):
         self._hold = self.world.steps // self.world.ticks
         self._window = Window(self.world.model, self.world.data)
         self._period, self._next_picture = 1.0 / control_hz, 0.0
+        self._stopped = False
 
     @property
     def layout(self) -> Layout:
@@ -68,6 +69,8 @@ class SimBackend(Backend):
 
     @override
     def step(self, action: object, dt: float) -> Reading:
+        if self._stopped:
+            action = np.append(self._gate.position, self._gate.opening)
         events = self._gate.aim(action)
         targets, speeds, stops = self._gate.travel(dt, self.world.ticks)
         self._pending.append((targets, speeds, self._gate.opening))
@@ -77,6 +80,7 @@ class SimBackend(Backend):
         reading.reward, reading.is_success = self.stage.judge()
         reading.safety = events + stops
         reading.timing["step"] = dt
+        reading.fault = OPERATOR_STOP if self._stopped else None
         return reading
 
     def _reading(self) -> Reading:
@@ -106,8 +110,12 @@ class SimBackend(Backend):
         self._window.sync()
 
     @override
+    def stop(self) -> None:
+        self._stopped = True
+
+    @override
     def clear_fault(self) -> None:
-        pass  # Nothing holds a simulated arm.
+        self._stopped = False
 
     @override
     def close(self) -> None:

@@ -15,10 +15,15 @@ from smolvla_gym.parol6 import Array
 
 Message = dict[str, Any]
 
-_FIELDS: Final[Mapping[str, str]] = {
+FIELDS: Final[Mapping[str, str]] = {
     "builtin_interfaces/Time": "int32 sec\nuint32 nanosec",
     "std_msgs/Header": "builtin_interfaces/Time stamp\nstring frame_id",
     "std_msgs/String": "string data",
+    "std_msgs/Bool": "bool data",
+    "std_msgs/Empty": "",
+    "rosgraph_msgs/Clock": "builtin_interfaces/Time clock",
+    "sensor_msgs/Image": "std_msgs/Header header\nuint32 height\nuint32 width\nstring encoding\n"
+    "uint8 is_bigendian\nuint32 step\nuint8[] data",
     "sensor_msgs/JointState": "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\n"
     "float64[] effort",
     "sensor_msgs/CompressedImage": "std_msgs/Header header\nstring format\nuint8[] data",
@@ -52,12 +57,12 @@ def definition(datatype: str) -> str:
     """
     parts, todo = [datatype], [datatype]
     while todo:
-        for line in _FIELDS[todo.pop()].splitlines():
+        for line in FIELDS[todo.pop()].splitlines():
             kind = line.split()[0].split("[")[0]
             if kind not in _BASIC and kind not in parts:
                 parts.append(kind)
                 todo.append(kind)
-    texts = [_FIELDS[datatype]] + [f"MSG: {part}\n{_FIELDS[part]}" for part in parts[1:]]
+    texts = [FIELDS[datatype]] + [f"MSG: {part}\n{FIELDS[part]}" for part in parts[1:]]
     return f"\n{'=' * 80}\n".join(texts)
 
 
@@ -72,6 +77,15 @@ def joint_state(seconds: float, names: Sequence[str], positions: Iterable[float]
     return {
         "header": header(seconds), "name": list(names), "position": [float(p) for p in positions], "velocity": [],
         "effort": [],
+    }  # fmt: skip
+
+
+def image(seconds: float, frame: str, picture: NDArray[np.uint8]) -> Message:
+    """Returns a ``sensor_msgs/Image`` of a picture, uint8, shape (H, W, 3)."""
+    height, width = picture.shape[:2]
+    return {
+        "header": header(seconds, frame), "height": height, "width": width, "encoding": "rgb8", "is_bigendian": 0,
+        "step": 3 * width, "data": picture.tobytes(),
     }  # fmt: skip
 
 

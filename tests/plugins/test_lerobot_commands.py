@@ -90,7 +90,7 @@ def test_eval_of_the_twin_has_one_copy(folder, policy):
     assert (folder / "twin" / "eval_info.json").exists()
 
 
-@pytest.mark.parametrize(("robot", "inference"), [(SIM, "rtc"), (TWIN, "sync")])
+@pytest.mark.parametrize(("robot", "inference"), [(SIM, "rtc"), pytest.param(TWIN, "sync", marks=pytest.mark.realtime)])
 def test_rollout(folder, policy, robot, inference):
     said = run(
         "rollout", folder, *robot, f"--robot.observed={CAMERAS}", "--robot.use_degrees=false",

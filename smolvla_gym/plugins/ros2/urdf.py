@@ -1,0 +1,186 @@
+"""The arm as a URDF for RViz, MoveIt and others, from the same numbers as the simulation's model."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree as ET
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.errors import RecordingError
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, MAX_SPEED, STALL_TORQUE, Array, Gripper
+from smolvla_gym.sim.scene import GRIPPER_PREFIX, arm_spec
+from smolvla_gym.sim.shapes import Shape, visible_shapes
+
+_JAW_FORCE: Final = 45.0
+"""Largest force of a jaw in N that is written; the SSG-48's is up to 80 N, at a current its maker warns about."""
+
+_TOUCHES: Final = 3
+"""MuJoCo's group of the shapes that stand for the links where they touch."""
+
+
+def write_urdf(folder: str | Path, gripper: Gripper) -> Path:
+    """Writes ``parol6.urdf`` and its meshes.
+
+    Links and joints are named as in the simulation: ``base``, ``link1`` to ``link6``, ``joint_1`` to ``joint_6``, with
+    the board's angles, and ``jaw_left`` and ``jaw_right`` (in m, the right one mimics the left one). Meshes are named
+    by relative paths: give the file's folder, or put both into a package of yours.
+
+    Args:
+        folder: Where to; made where it is missing.
+        gripper: The gripper that is mounted.
+
+    Returns:
+        The URDF.
+
+    Raises:
+        RecordingError: A file could not be written.
+    """
+    folder = Path(folder)
+    spec = arm_spec(gripper)
+    model = spec.compile()
+    robot = ET.Element("robot", name="parol6")
+    shapes: dict[str, list[Shape]] = {}
+    for shape in visible_shapes(model):
+        shapes.setdefault(shape.body, []).append(shape)
+    try:
+        (folder / "meshes").mkdir(parents=True, exist_ok=True)
+        for index in range(1, model.nbody):
+            _add_link(robot, model, index, shapes.get(model.body(index).name, []), folder)
+        for index in range(1, model.nbody):
+            _add_joint(robot, model, index, gripper)
+        ET.indent(robot)
+        path = folder / "parol6.urdf"
+        path.write_bytes(ET.tostring(robot, encoding="utf-8", xml_declaration=True) + b"\n")
+    except OSError as error:
+        raise RecordingError(f"The URDF cannot be written to {folder}: {error.strerror or error}.") from error
+    return path
+
+
+def _name(body: str) -> str:
+    return body.removeprefix(GRIPPER_PREFIX)
+
+
+def _add_link(robot: ET.Element, model: mujoco.MjModel, index: int, shapes: list[Shape], folder: Path) -> None:
+    body = model.body(index)
+    link = ET.SubElement(robot, "link", name=_name(body.name))
+    if body.mass[0] > 0:
+        inertial = ET.SubElement(link, "inertial")
+        _add_origin(inertial, body.ipos, _matrix(body.iquat))
+        ET.SubElement(inertial, "mass", value=f"{body.mass[0]:.6g}")
+        ixx, iyy, izz = (f"{value:.6g}" for value in body.inertia)
+        ET.SubElement(inertial, "inertia", ixx=ixx, iyy=iyy, izz=izz, ixy="0", ixz="0", iyz="0")
+    seen: Counter[str] = Counter()
+    for shape in shapes:
+        seen[shape.kind] += 1
+        visual = ET.SubElement(link, "visual")
+        _add_shape(visual, shape, folder, f"{_name(body.name)}_{shape.kind}_{seen[shape.kind]}")
+        material = ET.SubElement(visual, "material", name="rgba_" + "_".join(f"{c:.3g}" for c in shape.color))
+        ET.SubElement(material, "color", rgba=" ".join(f"{c:.4g}" for c in shape.color))
+    for geom in range(model.ngeom):
+        if int(model.geom_bodyid[geom]) == index and int(model.geom_group[geom]) == _TOUCHES:
+            _add_collision(link, model, geom)
+
+
+def _add_shape(parent: ET.Element, shape: Shape, folder: Path, name: str) -> None:
+    _add_origin(parent, shape.position, shape.rotation)
+    geometry = ET.SubElement(parent, "geometry")
+    if shape.kind == "box":
+        ET.SubElement(geometry, "box", size=_numbers(2 * shape.size))
+    elif shape.kind in ("cylinder", "capsule"):
+        length = 2 * shape.size[1] + (2 * shape.size[0] if shape.kind == "capsule" else 0.0)
+        ET.SubElement(geometry, "cylinder", radius=f"{shape.size[0]:.6g}", length=f"{length:.6g}")
+    elif shape.kind == "sphere":
+        ET.SubElement(geometry, "sphere", radius=f"{shape.size[0]:.6g}")
+    else:
+        assert shape.vertices is not None
+        assert shape.faces is not None
+        (folder / "meshes" / f"{name}.stl").write_bytes(_stl(shape.vertices[shape.faces]))
+        ET.SubElement(geometry, "mesh", filename=f"meshes/{name}.stl")
+
+
+def _add_collision(link: ET.Element, model: mujoco.MjModel, index: int) -> None:
+    """Adds what stands for a link where it touches; a capsule is a cylinder and two spheres."""
+    geom = model.geom(index)
+    kind, size, rotation = int(geom.type[0]), geom.size, _matrix(geom.quat)
+    parts: list[tuple[str, dict[str, str], Array]] = []
+    if kind == mujoco.mjtGeom.mjGEOM_BOX:
+        parts = [("box", {"size": _numbers(2 * size)}, np.zeros(3))]
+    elif kind == mujoco.mjtGeom.mjGEOM_SPHERE:
+        parts = [("sphere", {"radius": f"{size[0]:.6g}"}, np.zeros(3))]
+    elif kind in (mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE):
+        parts = [("cylinder", {"radius": f"{size[0]:.6g}", "length": f"{2 * size[1]:.6g}"}, np.zeros(3))]
+        if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
+            ends = [np.array([0.0, 0.0, end]) for end in (-size[1], size[1])]
+            parts += [("sphere", {"radius": f"{size[0]:.6g}"}, end) for end in ends]
+    for tag, attributes, offset in parts:
+        collision = ET.SubElement(link, "collision")
+        _add_origin(collision, geom.pos + rotation @ offset, rotation)
+        ET.SubElement(ET.SubElement(collision, "geometry"), tag, attributes)
+
+
+def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gripper) -> None:
+    """Adds what connects a body to the one that carries it."""
+    body = model.body(index)
+    parent = model.body(int(body.parentid[0])).name
+    if parent == "world":
+        return  # the root
+    fixed = int(body.jntnum[0]) == 0
+    joint = None if fixed else model.joint(int(body.jntadr[0]))
+    name = f"{_name(body.name)}_mount" if joint is None else _name(joint.name)
+    slides = joint is not None and int(joint.type[0]) == mujoco.mjtJoint.mjJNT_SLIDE
+    kind = "fixed" if joint is None else "prismatic" if slides else "revolute"
+    element = ET.SubElement(robot, "joint", name=name, type=kind)
+    _add_origin(element, body.pos, _matrix(body.quat))
+    ET.SubElement(element, "parent", link=_name(parent))
+    ET.SubElement(element, "child", link=_name(body.name))
+    if joint is None:
+        return
+    assert not np.any(joint.pos), "the joint's axis goes through the origin of its link"
+    ET.SubElement(element, "axis", xyz=_numbers(joint.axis))
+    if slides:
+        lower, upper, speed, effort = 0.0, gripper.stroke, gripper.jaw_speed, _JAW_FORCE
+    else:
+        number = JOINT_NAMES.index(name)
+        lower, upper = float(JOINT_LOWER[number]), float(JOINT_UPPER[number])
+        speed, effort = float(MAX_SPEED[number]), float(STALL_TORQUE[number])
+    limits = {"lower": lower, "upper": upper, "velocity": speed, "effort": effort}
+    ET.SubElement(element, "limit", {key: f"{value:.6g}" for key, value in limits.items()})
+    if name == "jaw_right":
+        ET.SubElement(element, "mimic", joint="jaw_left")
+
+
+def _add_origin(parent: ET.Element, position: Array, rotation: Array) -> None:
+    ET.SubElement(parent, "origin", xyz=_numbers(position), rpy=_numbers(roll_pitch_yaw(rotation)))
+
+
+def roll_pitch_yaw(rotation: Array) -> Array:
+    """Returns the angles of a rotation about the fixed axes x, y and z, in this order, in rad, shape (3,)."""
+    pitch = np.arctan2(-rotation[2, 0], np.hypot(rotation[0, 0], rotation[1, 0]))
+    if np.hypot(rotation[0, 0], rotation[1, 0]) < 1e-9:  # straight up or down: roll and yaw turn the same way
+        return np.array([np.arctan2(-rotation[1, 2], rotation[1, 1]), pitch, 0.0])
+    return np.array([np.arctan2(rotation[2, 1], rotation[2, 2]), pitch, np.arctan2(rotation[1, 0], rotation[0, 0])])
+
+
+def _matrix(quaternion: Array) -> Array:
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, np.ascontiguousarray(quaternion, np.float64))
+    return matrix.reshape(3, 3)
+
+
+def _numbers(values: Array) -> str:
+    return " ".join(f"{value:.9g}" for value in np.where(np.abs(values) < 1e-12, 0.0, values))
+
+
+def _stl(triangles: NDArray[np.float32]) -> bytes:
+    """Returns a binary STL of triangles, shape (n, 3, 3)."""
+    rows = np.zeros(len(triangles), np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]))
+    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    rows["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    rows["corners"] = triangles
+    return bytes(80) + struct.pack("<I", len(rows)) + rows.tobytes()

@@ -1,0 +1,78 @@
+"""The arm as a node among real ROS 2: rclpy of two releases, each in a virtual environment of its own.
+
+The wheels are for tests alone: ``ros_wheels_bootstrapper`` starts every interpreter of their environment anew, with
+other libraries. ``uv run pytest -m slow tests/plugins/test_ros2_peers.py`` fetches them and runs this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cyclonedds")
+pytestmark = pytest.mark.slow
+
+RELEASES = {"jazzy": "7.1.*", "kilted": "9.1.*"}
+PEER = Path(__file__).with_name("ros2_peer.py")
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def ros(request, tmp_path_factory):
+    """A Python with rclpy."""
+    uv = shutil.which("uv")
+    if uv is None or sys.platform != "linux":
+        pytest.skip("rclpy is fetched by uv, on Linux")
+    folder = tmp_path_factory.mktemp(request.param)
+    made = subprocess.run(
+        [uv, "venv", "-q", "--python", sys.executable, folder / "venv"], capture_output=True, text=True
+    )
+    python = folder / "venv" / "bin" / "python"
+    wanted = [
+        f"ros-rclpy[fastrtps]=={RELEASES[request.param]}",
+        "ros-sensor-msgs",
+        "ros-trajectory-msgs",
+        "ros-std-msgs",
+    ]
+    if made.returncode == 0:
+        made = subprocess.run(
+            [uv, "pip", "install", "-q", "--python", python, *wanted], capture_output=True, text=True, timeout=300
+        )
+    if made.returncode != 0:
+        pytest.skip(f"the wheels of rclpy cannot be fetched: {made.stderr[-200:]}")
+    return request.param, python
+
+
+@pytest.mark.parametrize("discovery", ["SUBNET", "LOCALHOST"])
+def test_states_pictures_trajectories_and_stops(ros, discovery, tmp_path):
+    name, python = ros
+    domain = 110 + 2 * list(RELEASES).index(name) + (discovery == "SUBNET")
+    arguments = ["ros2", "--transport", "cyclonedds", "--domain", str(domain), "--raw-images", "--duration", "90"]
+    with (tmp_path / "bridge.log").open("w") as log:
+        bridge = subprocess.Popen([sys.executable, "-m", "smolvla_gym", *arguments], stdout=log, stderr=log)
+        try:
+            env = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": discovery, "ROS_HOME": str(tmp_path)}
+            peer = subprocess.run([python, PEER, str(domain)], env=env, capture_output=True, text=True, timeout=80)
+        finally:
+            bridge.terminate()
+            bridge.wait(10)
+    said = (tmp_path / "bridge.log").read_text()
+    assert peer.returncode == 0, peer.stderr[-2000:] + said
+    found = json.loads(peer.stdout.splitlines()[-1])
+    print(name, discovery, found)
+    for step in (
+        "discovered", "silent", "refused", "trajectory_done", "stopped", "refused_while_stopped", "cleared", "jpeg",
+    ):  # fmt: skip
+        assert found[step], (step, found, said)
+    assert found["names"][:6] == [f"joint_{i}" for i in range(1, 7)]
+    assert found["states_per_s"] == pytest.approx(30, abs=2)
+    assert found["followed_rad"] > 0.2
+    assert found["trajectory_error_deg"] < 0.5
+    assert found["pictures_per_s"] > 15
+    assert abs(found["picture_age_ms"]) < 50
+    assert found["raw"] == [256, 256, 3 * 256 * 256]
