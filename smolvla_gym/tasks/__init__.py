@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smolvla_gym.errors import UnknownNameError
+from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.lift import Lift
 from smolvla_gym.tasks.place import Place
@@ -27,4 +27,22 @@ def get_task(name: str) -> Task:
         raise UnknownNameError("task", name, TASKS) from None
 
 
-__all__ = ["REWARDS", "TASKS", "Layout", "Stage", "Task", "get_task"]
+def register_task(task: Task) -> None:
+    """Makes a task known by its name, to ``gym.make(task=)`` and everything else in this process.
+
+    Args:
+        task: Its ``name`` must not be taken by a task of another class.
+
+    Raises:
+        OptionError: The name is taken, or a phrasing lacks the field ``{color}``.
+    """
+    known = TASKS.get(task.name)
+    if known is not None and type(known) is not type(task):
+        raise OptionError("task.name", task.name, f"a name that is not taken, as {', '.join(TASKS)} are")
+    for phrase in (*task.phrasings, *task.unseen_phrasings):
+        if "{color}" not in phrase:
+            raise OptionError("task.phrasings", phrase, "sentences with the field {color}")
+    TASKS[task.name] = task
+
+
+__all__ = ["REWARDS", "TASKS", "Layout", "Stage", "Task", "get_task", "register_task"]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import smolvla_gym
+
 pytest.importorskip("cyclonedds")
 pytestmark = pytest.mark.slow
 
@@ -65,6 +67,36 @@ def test_states_pictures_trajectories_and_stops(ros, discovery, tmp_path):
     assert peer.returncode == 0, peer.stderr[-2000:] + said
     found = json.loads(peer.stdout.splitlines()[-1])
     print(name, discovery, found)
+    check(found, said)
+
+
+def test_the_bridge_itself_through_rclpy(ros, tmp_path):
+    """In the environment of the release, with the project in it and neither torch nor CycloneDDS."""
+    name, python = ros
+    uv = shutil.which("uv")
+    installed = subprocess.run(
+        [uv, "pip", "install", "-q", "--python", python, "-e", Path(smolvla_gym.__file__).parents[1]],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert installed.returncode == 0, installed.stderr
+    domain = 120 + list(RELEASES).index(name)
+    arguments = ["-m", "smolvla_gym", "ros2", "--domain", str(domain), "--raw-images", "--duration", "90"]
+    env = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_HOME": str(tmp_path)}
+    with (tmp_path / "bridge.log").open("w") as log:
+        bridge = subprocess.Popen([python, *arguments], stdout=log, stderr=log, env=env)
+        try:
+            peer = subprocess.run([python, PEER, str(domain)], env=env, capture_output=True, text=True, timeout=80)
+        finally:
+            bridge.terminate()
+            bridge.wait(10)
+    said = (tmp_path / "bridge.log").read_text()
+    assert peer.returncode == 0, peer.stderr[-2000:] + said
+    assert "through rclpy" in said
+    check(json.loads(peer.stdout.splitlines()[-1]), said)
+
+
+def check(found, said):
+    """Makes sure that the peer saw what it has to."""
     for step in (
         "discovered", "silent", "refused", "trajectory_done", "stopped", "refused_while_stopped", "cleared", "jpeg",
     ):  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import importlib
+import warnings
 from typing import Any
 
 from smolvla_gym.errors import DeviceError, MissingExtraError
@@ -18,6 +19,10 @@ except ImportError as err:
     raise MissingExtraError("ROS 2 through rclpy", "ros2", err) from err
 
 _DEPTH = 32
+"""Commands that may wait."""
+
+_NEWEST = 1
+"""States and pictures that may wait: an old one is worth nothing."""
 
 
 class RclpyTransport(Transport):
@@ -44,9 +49,13 @@ class RclpyTransport(Transport):
         self._came: list[tuple[str, Message]] = []
 
     def advertise(self, topic: str, datatype: str) -> None:
-        """Prepares sending on a topic."""
-        self._types[topic] = _message_class(datatype)
-        self._publishers[topic] = self._node.create_publisher(self._types[topic], topic, _DEPTH)
+        """Prepares sending on a topic; one whose messages are not installed is left out, with a warning."""
+        try:
+            self._types[topic] = _message_class(datatype)
+        except DeviceError as error:
+            warnings.warn(f"{topic} is not sent. {error}", stacklevel=2)
+            return
+        self._publishers[topic] = self._node.create_publisher(self._types[topic], topic, _NEWEST)
 
     def subscribe(self, topic: str, datatype: str) -> None:
         """Prepares receiving."""
@@ -56,7 +65,8 @@ class RclpyTransport(Transport):
 
     def publish(self, topic: str, message: Message) -> None:
         """Sends a message."""
-        self._publishers[topic].publish(_fill(self._types[topic](), message))
+        if topic in self._publishers:
+            self._publishers[topic].publish(_fill(self._types[topic](), message))
 
     def receive(self) -> list[tuple[str, Message]]:
         """Returns what came."""
@@ -78,7 +88,11 @@ class RclpyTransport(Transport):
 
 def _message_class(datatype: str) -> Any:
     package, name = datatype.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except ImportError as error:
+        apt = f"apt-get install ros-$ROS_DISTRO-{package.replace('_', '-')}"
+        raise DeviceError(f"The ROS package {package} is not installed ({error}): {apt}.") from error
 
 
 def _fill(message: Any, values: Message) -> Any:
