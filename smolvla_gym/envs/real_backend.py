@@ -126,11 +126,12 @@ class RealBackend(Backend):
         instruction = options.get("instruction", self._default_instruction)
         if not isinstance(instruction, str) or not instruction.strip():
             raise OptionError('options["instruction"]', instruction, "a sentence")
+        self._plan(rng, options)
         self._wake(home=bool(options.get("home", False)))
         self._link.events()
         self._go(joints, opening)
         self._instruction = self._default_instruction
-        self._begin(rng, options)
+        self._begin(rng)
         self._instruction = options.get("instruction", self._instruction)
         self._await_pictures()
         self._deadline = None
@@ -140,7 +141,10 @@ class RealBackend(Backend):
             raise FaultError(f"The episode cannot begin: the arm is held by the fault {reading.fault!r}.")
         return reading
 
-    def _begin(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
+    def _plan(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
+        """Decides what the episode is, before anything moves; on the real table that is up to its owner."""
+
+    def _begin(self, rng: np.random.Generator) -> None:
         """Prepares what is not the arm; on the real table that is up to its owner."""
 
     def _await_pictures(self) -> None:

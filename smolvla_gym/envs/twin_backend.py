@@ -84,7 +84,11 @@ class TwinBackend(RealBackend):
         self.realtime = not lockstep
 
     @override
-    def _begin(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
+    def _plan(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
+        self.stage.draw(rng, options)
+
+    @override
+    def _begin(self, rng: np.random.Generator) -> None:
         if self._lockstep:
             # Woken afresh, at the same moment between two exchanges with the board: only the seed makes a difference.
             self._link.disable()
@@ -93,7 +97,6 @@ class TwinBackend(RealBackend):
             self._link.events()
         with self.twin.lock:
             self.twin.clear_table()
-            self.stage.draw(rng, options)
             self.stage.arrange(rng)
         self._instruction = self.stage.layout.instruction
         self.twin.reseed(int(rng.integers(2**31)))

@@ -17,7 +17,7 @@ from smolvla_gym.errors import NotHomedError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER
 from smolvla_gym.sim.world import start_pose
 from tests.envs.episodes import episode
-from tests.envs.twin_rig import SOUND, Tap, make_twin
+from tests.envs.twin_rig import SOUND, TARGET, Tap, make_twin
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
@@ -311,3 +311,15 @@ def test_a_wrong_option_is_named(make, options, named):
 def test_a_port_that_is_not_there(make):
     with pytest.raises(SmolVLAGymError, match="/dev/ttyNONE"):
         make(**REAL)
+
+
+def test_a_colour_that_is_not_there_moves_nothing():
+    with make_twin() as env:
+        env.reset(seed=3)
+        for _ in range(20):
+            env.step(TARGET)
+        twin = env.unwrapped.backend.twin
+        before = twin.world.measured_joints
+        with pytest.raises(OptionError, match="mauve"):
+            env.reset(seed=3, options={"target": "mauve"})
+        np.testing.assert_array_equal(twin.world.measured_joints, before)
