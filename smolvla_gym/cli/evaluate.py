@@ -152,10 +152,10 @@ def run(arguments: argparse.Namespace) -> int:
             comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
             lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
             text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
-        with watching.observers(arguments, realtime=False) as observers:
-            _film(options, results[0], out, arguments.failure_videos, observers)
         (out / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (out / "eval.md").write_text(text, encoding="utf-8")
+        with watching.observers(arguments, realtime=False) as observers:
+            _film(options, results[0], out, arguments.failure_videos, observers)
         if arguments.json:
             print(json.dumps(result))
         else:

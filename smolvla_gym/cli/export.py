@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise OptionError("DIR", str(arguments.out), "a folder that does not exist yet")
     with contextlib.redirect_stdout(sys.stderr):
         source = fetch_checkpoint(arguments.policy)
-    part = arguments.out.with_name(f"{arguments.out.name}.part")
+    part = arguments.out.with_name(f".{arguments.out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
+    if (part / VLM_FOLDER).is_dir():
+        make_plain(part, arguments.out)
     part.rename(arguments.out)
-    if (arguments.out / VLM_FOLDER).is_dir():
-        make_plain(arguments.out)
     print(arguments.out)
     return 0

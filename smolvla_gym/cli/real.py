@@ -86,7 +86,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise OptionError("--camera", " ".join(arguments.camera), "twin only with --port twin")
     if arguments.lockstep:
         raise OptionError("--lockstep", True, "only with --port twin: a real arm cannot wait")
-    if arguments.randomization is not None:
+    if getattr(arguments, "randomization", None) is not None:
         raise OptionError("--randomization", arguments.randomization, "only in the simulation and with --port twin")
     if arguments.policy == "expert":
         raise OptionError("--policy", "expert", "only in the simulation and with --port twin: it knows where all lies")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import threading
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.cli import real
 from smolvla_gym.cli.arguments import at_least, positive
+from smolvla_gym.errors import OptionError
 
 _EXAMPLES: Final = """examples:
   smolvla-gym ros2 --policy bundled                       the simulated arm; then, where ROS 2 is installed:
@@ -36,7 +38,7 @@ def add_parser(commands: Any) -> None:
     add("--env", choices=("sim", "real"), default="sim", help="which arm (default: %(default)s)")
     add("--task", default="lift", help="what lies on the simulated table (default: %(default)s)")
     add("--policy", metavar="P", help="what drives between /start and /stop: bundled, expert, a folder, a repository")
-    add("--domain", type=at_least(0), default=0, metavar="N", help="ROS domain (default: %(default)s)")
+    add("--domain", type=at_least(0), metavar="N", help="ROS domain (default: ROS_DOMAIN_ID, or 0)")
     add("--transport", default="auto", help="auto, cyclonedds or rclpy (default: %(default)s)")
     add(
         "--interface",
@@ -85,7 +87,16 @@ def _check(arguments: argparse.Namespace) -> None:
         check_cameras(tuple(arguments.cameras))
     if arguments.policy is not None:
         agent_options.check(arguments)
+        if arguments.cameras is not None and arguments.policy not in agent_options.SCRIPTED:
+            raise OptionError("--cameras", arguments.cameras, "only without a SmolVLA policy, which brings its own")
     real.check(arguments)
+
+
+def _domain() -> int:
+    text = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not text.isdecimal():
+        raise OptionError("ROS_DOMAIN_ID", text, "a number from 0 to 232")
+    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -96,11 +107,12 @@ def _run(arguments: argparse.Namespace) -> None:
     from smolvla_gym.plugins.ros2.bridge import PUBLISHED, TAKEN, Bridge
     from smolvla_gym.plugins.ros2.transport import open_transport
 
+    domain = _domain() if arguments.domain is None else arguments.domain
     with contextlib.ExitStack() as stack:
-        transport = open_transport(arguments.transport, arguments.domain, arguments.interface)
+        transport = open_transport(arguments.transport, domain, arguments.interface)
         stack.callback(transport.close)
         smolvla = None
-        cameras, size = tuple(arguments.cameras or ("wrist",)), (256, 256)
+        cameras, size = ("wrist",) if arguments.cameras is None else tuple(arguments.cameras), (256, 256)
         if arguments.policy is not None and arguments.policy not in agent_options.SCRIPTED:
             from smolvla_gym.agent.images import legible_size
 
@@ -122,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> None:
         if arguments.env == "real":
             real.announce_homing(env, arguments)
         bridge = Bridge(env, transport, agent=agent, seed=arguments.seed, raw_images=arguments.raw_images)
-        print(f"smolvla-gym: ROS domain {arguments.domain} through {transport.name}; Ctrl-C ends it", flush=True)
+        print(f"smolvla-gym: ROS domain {domain} through {transport.name}; Ctrl-C ends it", flush=True)
         print(f"  sends {', '.join(PUBLISHED)} and /camera/...", flush=True)
         print(f"  takes {', '.join(TAKEN)}", flush=True)
         bridge.run(threading.Event(), arguments.duration)

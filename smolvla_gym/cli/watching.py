@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smolvla_gym.errors import OptionError
+from smolvla_gym.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from smolvla_gym.telemetry.observer import EpisodeObserver
@@ -34,7 +35,11 @@ def check(arguments: argparse.Namespace) -> None:
 
     Raises:
         OptionError: A file does not end as it has to.
+        MissingExtraError: A package is not installed.
     """
+    for value, module, extra in ((arguments.rerun, "rerun", "rerun"), (arguments.mcap, "mcap_ros2", "mcap")):
+        if value is not None and importlib.util.find_spec(module) is None:
+            raise MissingExtraError(f"--{extra}", extra, ModuleNotFoundError(f"No module named {module!r}"))
     from smolvla_gym.telemetry.rerun_log import VIEWER
 
     if arguments.rerun is not None and arguments.rerun != VIEWER and not arguments.rerun.endswith(".rrd"):

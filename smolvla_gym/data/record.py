@@ -81,11 +81,12 @@ def _demonstrate(
     observation, info = env.reset(seed=seed)
     instruction = str(info["instruction"])
     episode = Episode.begin(instruction, seed, source.name, dataset.spec.cameras)
+    watch = Watch(observers, env, source, seed, instruction)  # before an operator's arm waits for its first action
     first = source.begin(env, observation, instruction, seed)
     if first is None:
+        watch.end(False)
         return episode, False
     observation = first
-    watch = Watch(observers, env, source, seed, instruction)
     watch.note(observation, info, None)
     success = False
     while not success and (chosen := source.act(observation)) is not None:

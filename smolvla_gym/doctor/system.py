@@ -21,10 +21,18 @@ _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("accelerate", "datasets"),
     "remote": ("websockets", "msgpack"),
     "teleop": ("pygame",),
+    "ros2": ("cyclonedds",),
+    "rerun": ("rerun",),
+    "mcap": ("mcap_ros2",),
 }
 """Modules that each extra brings."""
 
-_DISTRIBUTIONS: Final = {"serial": "pyserial", "pygame": "pygame-ce"}
+_DISTRIBUTIONS: Final = {
+    "serial": "pyserial",
+    "pygame": "pygame-ce",
+    "rerun": "rerun-sdk",
+    "mcap_ros2": "mcap-ros2-support",
+}
 """What is installed under another name than it is imported."""
 
 _LOW_DISK_GB: Final = 10.0

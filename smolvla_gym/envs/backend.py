@@ -9,12 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.hardware.board_state import Fault
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyEvent
 
 Image = NDArray[np.uint8]
 
-OPERATOR_STOP: Final = "operator_stop"
+OPERATOR_STOP: Final = str(Fault.OPERATOR_STOP)
 """The fault of an arm that somebody stopped by ``env.unwrapped.stop()``."""
 
 

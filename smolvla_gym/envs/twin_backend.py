@@ -81,6 +81,7 @@ class TwinBackend(RealBackend):
         """
         super().__init__(**options, view=TwinView(twin))
         self.twin, self.stage, self._lockstep = twin, stage, lockstep
+        self._stop_wanted = False
         self.realtime = not lockstep
 
     @override
@@ -107,7 +108,17 @@ class TwinBackend(RealBackend):
             super()._await_pictures()
 
     @override
+    def stop(self) -> None:
+        if self._lockstep:
+            self._stop_wanted = True  # its driver belongs to the thread that steps
+        else:
+            super().stop()
+
+    @override
     def step(self, action: object, dt: float) -> Reading:
+        if self._stop_wanted:
+            self._stop_wanted = False
+            super().stop()
         reading = super().step(action, dt)
         with self.twin.lock:
             reading.reward, reading.is_success = self.stage.judge()

@@ -478,7 +478,7 @@ class Board:
     def _latch(self, fault: str, detail: str, now: float, brake: bool = False) -> None:
         """Latches a fault and disables: at once, or after braking within the limits."""
         self._gripper.sleep(now)
-        graver = fault in (Fault.ESTOP, Fault.PORT_LOST) or self._fault == Fault.COMMAND_TIMEOUT
+        graver = fault in (Fault.ESTOP, Fault.PORT_LOST, Fault.OPERATOR_STOP) or self._fault == Fault.COMMAND_TIMEOUT
         if self._fault is None or (self._fault != fault and graver):
             self._fault, self._detail = str(fault), detail
             self._note(now, {"rule": "fault", "fault": str(fault), "detail": detail})

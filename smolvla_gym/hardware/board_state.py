@@ -80,6 +80,9 @@ class Fault(StrEnum):
     GRIPPER_FAILED = "gripper_failed"
     """The electric gripper does not answer, could not be calibrated, or reports an error."""
 
+    OPERATOR_STOP = "operator_stop"
+    """Somebody stopped the arm from the program."""
+
     LINK_LOST = "link_lost"
     """The process that owns the port ended or does not answer."""
 

@@ -77,14 +77,15 @@ class McapLog(EpisodeObserver):
         if moment.action is not None:
             command = ros.joint_state(now, ACTION_NAMES, np.asarray(moment.action, np.float64))
             self._write("/joint_commands", "sensor_msgs/JointState", command)
+        seen = now - float(moment.info.get("frame_age_s") or 0.0)
         for name, picture in moment.observation.get("pixels", {}).items():
             frame, topic = f"{name}_camera", f"/camera/{name}"
-            image = ros.compressed_image(now, frame, picture)
+            image = ros.compressed_image(seen, frame, picture)
             self._write(f"{topic}/image/compressed", "sensor_msgs/CompressedImage", image)
-            info = ros.camera_info(now, frame, puppet.intrinsics(name, picture.shape[:2]))
+            info = ros.camera_info(seen, frame, puppet.intrinsics(name, picture.shape[:2]))
             self._write(f"{topic}/camera_info", "sensor_msgs/CameraInfo", info)
         for name, depth in moment.observation.get("depth", {}).items():
-            image = ros.compressed_depth(now, f"{name}_camera", depth)
+            image = ros.compressed_depth(seen, f"{name}_camera", depth)
             self._write(f"/camera/{name}/depth/compressed", "sensor_msgs/CompressedImage", image)
         frames = puppet.frames(state)
         transforms = [ros.transform(now, WORLD, child, *pose) for child, pose in frames.items()]

@@ -8,7 +8,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import gymnasium as gym
@@ -29,7 +29,6 @@ class Moment:
         info: What came with it.
         action: What was commanded, shape (7,); None at the beginning.
         plan: The actions that are planned next, shape (n, 7); empty for an agent without a plan.
-        statistics: Of the agent's chunks, by name; empty for an agent without any.
     """
 
     time: float
@@ -37,7 +36,6 @@ class Moment:
     info: dict[str, Any]
     action: NDArray[np.float32] | None
     plan: NDArray[np.float32]
-    statistics: dict[str, Any] = field(default_factory=dict)
 
 
 class EpisodeObserver(ABC):
@@ -139,7 +137,7 @@ class Watch:
             instruction: What is to be done.
         """
         self._observers, self._agent = observers, agent
-        self._period, self._step = 1.0 / float(env.metadata["render_fps"]), 0
+        self._period, self._time = 1.0 / float(env.metadata["render_fps"]), 0.0
         for observer in observers:
             observer.begin(env, seed, instruction)
 
@@ -148,16 +146,10 @@ class Watch:
         if not self._observers:
             return
         plan = getattr(self._agent, "plan", None)
-        statistics = getattr(self._agent, "statistics", None)
-        moment = Moment(
-            self._step * self._period,
-            observation,
-            info,
-            action,
-            np.zeros((0, 7), np.float32) if plan is None else plan,
-            {} if statistics is None else statistics.report(),
-        )
-        self._step += 1
+        if action is not None:
+            self._time += float((info.get("timing") or {}).get("step", self._period))
+        planned = np.zeros((0, 7), np.float32) if plan is None else plan
+        moment = Moment(self._time, observation, info, action, planned)
         for observer in self._observers:
             observer.note(moment)
 

@@ -52,9 +52,14 @@ def make_portable(directory: Path) -> None:
     _name_vlm(directory, VLM_FOLDER)
 
 
-def make_plain(directory: Path) -> None:
-    """Writes where the VLM's folder is, for LeRobot's own programs, which look for it from where they are called."""
-    _name_vlm(directory, str((directory / VLM_FOLDER).absolute()))
+def make_plain(directory: Path, home: Path) -> None:
+    """Writes where the VLM's folder is, for LeRobot's own programs, which look for it from where they are called.
+
+    Args:
+        directory: The checkpoint.
+        home: Where it will be.
+    """
+    _name_vlm(directory, str((home / VLM_FOLDER).absolute()))
 
 
 def _name_vlm(directory: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 
 import numpy as np
@@ -132,6 +133,25 @@ def test_the_twin(tmp_path):
     assert not robot.is_connected
     with pytest.raises(DeviceError, match="connect"):
         robot.get_observation()
+
+
+@pytest.mark.parametrize("body", ["sim", "twin"])
+def test_an_interrupted_connect_leaves_no_arm_alive(body, monkeypatch):
+    if body == "sim":
+        robot = PAROL6Sim(PAROL6SimConfig(**FAST))
+    else:
+        robot = PAROL6Follower(PAROL6FollowerConfig(port="twin", **FAST))
+
+    def interrupt(self, predicate, timeout=None):
+        time.sleep(0.5 if body == "sim" else 3.0)  # on its way to the start pose
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "wait_for", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            robot.connect()
+    assert not robot.is_connected
+    wait_until(lambda: not any(thread.name == "parol6-env" for thread in threading.enumerate()), 12)
 
 
 def test_what_is_wrong_shows_before_anything_opens():

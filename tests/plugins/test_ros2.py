@@ -238,7 +238,13 @@ def test_a_stream_of_commands_and_its_silence(connect):
 
 @pytest.mark.parametrize(
     ("joints", "why"),
-    [({"elbow": 0.1}, "elbow"), ({"joint_1": float("nan")}, "finite"), ({}, "none given")],
+    [
+        ({"elbow": 0.1}, "elbow"),
+        ({"joint_1": float("nan")}, "finite"),
+        ({}, "none given"),
+        ({"joint_1": 57.0}, "joint_1 cannot go to 57"),  # degrees
+        ({"gripper": 30.0}, "gripper cannot go to 30"),
+    ],
 )
 def test_bad_commands_are_refused_and_nothing_moves(connect, joints, why):
     end = connect()
@@ -296,6 +302,50 @@ def test_the_policy_drives_between_start_and_stop(connect):
     end.wait(lambda: end.said("stopped"))
     end.publish("/reset", {})
     end.wait(lambda: len(end.said("ready")) >= 1)
+
+
+def test_whoever_stops_drops_nothing(connect):
+    """The jaws stay as they were told to be, though what they hold keeps them apart."""
+    end = connect(lambda: gym.make(smolvla_gym.SIM_ID, cameras=(), task="lift", max_episode_steps=-1), expert=True)
+    end.publish("/start", {})
+    end.wait(lambda: end.said("started"))
+    end.wait(lambda: end.status["is_success"], 40)
+    held = end.status["opening"]
+    assert held > 0.3
+    end.publish("/stop", {})
+    end.wait(lambda: end.said("stopped"))
+    end.joint_command(joint_1=float(end.joints[0]))
+    time.sleep(1.0)
+    end.look()
+    assert end.status["opening"] == pytest.approx(held, abs=0.02)
+    assert end.status["is_success"]  # it still is in the air
+
+
+def test_a_stop_outdoes_what_came_with_it(connect):
+    end = connect()
+    begin = end.joints
+    end.publish("/stop", {})
+    for _ in range(3):
+        end.publish("/reset", {})
+        end.joint_command(joint_1=2.0)
+        end.publish("/stop", {})
+        time.sleep(0.1)
+    end.wait(lambda: end.said("stopped"))
+    time.sleep(0.7)
+    end.look()
+    assert end.joints[0] < begin[0] + 0.3
+
+
+def test_a_slow_arm_is_done_when_it_is_there(connect):
+    end = connect()
+    begin = end.joints
+    goal = begin + np.array([1.5, 0, 0, 0, 0, 0])
+    plan = trajectory((0.2, goal))
+    for point in plan["points"]:
+        point |= {"velocities": [], "accelerations": [], "effort": []}
+    end.publish("/joint_trajectory", {"header": ros.header(0.0), **plan})
+    end.wait(lambda: end.said("trajectory_done"))
+    end.wait(lambda: abs(end.joints[0] - goal[0]) < 0.02, 0.5)
 
 
 @pytest.mark.parametrize("body", ["sim", "twin"])

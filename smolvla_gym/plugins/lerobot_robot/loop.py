@@ -19,6 +19,9 @@ from smolvla_gym.plugins.lerobot_robot.units import LOWER, UPPER
 _PATIENCE = 120.0
 """Seconds that connecting may take: the arm homes for half a minute, and drives to its start pose."""
 
+_SOON = 1.0
+"""Seconds within which an arm that is being stepped ends."""
+
 _STOP_WITHIN = 10.0
 
 
@@ -73,6 +76,7 @@ class EnvLoop:
         self._snapshot: Snapshot | None = None
         self._error: BaseException | None = None
         self._wants_expert = False
+        self._env: PAROL6Env | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="parol6-env", daemon=True)
 
@@ -84,14 +88,16 @@ class EnvLoop:
             DeviceError: Nothing came.
         """
         self._thread.start()
-        with self._lock:
-            there = self._lock.wait_for(lambda: self._snapshot is not None or self._error is not None, _PATIENCE)
-        if self._error is not None:
-            self._thread.join(_STOP_WITHIN)
-            raise self._error
-        if not there:
+        try:
+            with self._lock:
+                there = self._lock.wait_for(lambda: self._snapshot is not None or self._error is not None, _PATIENCE)
+            if self._error is not None:
+                raise self._error
+            if not there:
+                raise DeviceError(f"The arm gave no observation within {_PATIENCE:g} s.")
+        except BaseException:  # Ctrl-C too: the arm must not go on to its start pose
             self.stop()
-            raise DeviceError(f"The arm gave no observation within {_PATIENCE:g} s.")
+            raise
 
     @property
     def running(self) -> bool:
@@ -134,10 +140,21 @@ class EnvLoop:
             return self._expert
 
     def stop(self) -> None:
-        """Ends the loop; the env holds the arm and gives back everything. Doing it twice does no harm."""
+        """Ends the loop; the env holds the arm and gives back everything. Doing it twice does no harm.
+
+        Raises:
+            DeviceError: The arm did not come to an end.
+        """
         self._stop.set()
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
+        if self._thread.ident is None or self._thread is threading.current_thread():
+            return
+        self._thread.join(_SOON)
+        if self._thread.is_alive():
+            if self._env is not None:  # it homes, or drives to its start pose
+                self._env.stop()
             self._thread.join(_STOP_WITHIN)
+        if self._thread.is_alive():
+            raise DeviceError("The arm does not end what it does. Use its emergency stop, then end this program.")
 
     def _check(self) -> None:
         if self._error is not None:
@@ -150,8 +167,9 @@ class EnvLoop:
     def _run(self) -> None:
         env: PAROL6Env | None = None
         try:
-            env = self._make()
-            self._loop(env)
+            env = self._env = self._make()
+            if not self._stop.is_set():
+                self._loop(env)
         except BaseException as error:
             with self._lock:
                 self._error = error

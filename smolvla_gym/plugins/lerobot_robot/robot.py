@@ -135,9 +135,9 @@ class PAROL6Robot(Robot, abc.ABC):
     def disconnect(self) -> None:
         """Stops and disables the arm, and gives back everything."""
         connected.discard(self)
-        if self._loop is not None:
-            self._loop.stop()
-            self._loop = None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.stop()
 
     @abc.abstractmethod
     def _make_loop(self) -> EnvLoop:

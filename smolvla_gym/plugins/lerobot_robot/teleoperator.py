@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,7 @@ class _Operator(PAROL6Teleoperator):
         self._window = OperatorWindow(self.device)
         self._jog: Any = None
         self._scene = 0
+        self._asked = 0.0
         self._connected = True
 
     def disconnect(self) -> None:
@@ -122,6 +125,11 @@ class _Operator(PAROL6Teleoperator):
         command = self._window.poll()
         if command.leave:
             raise KeyboardInterrupt
+        # LeRobot's programs ask at rates of their own.
+        now = time.monotonic()
+        share = min(1.0, (now - self._asked) * robot.config.fps)
+        self._asked = now
+        command = replace(command, velocity=share * command.velocity, turn=share * command.turn)
         return to_lerobot(np.asarray(self._jog.step(command, agent_pos)), use_degrees=robot.config.use_degrees)
 
 

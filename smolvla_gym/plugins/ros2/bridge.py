@@ -12,9 +12,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.errors import SmolVLAGymError
+from smolvla_gym.envs.backend import OPERATOR_STOP
+from smolvla_gym.errors import FaultError, SmolVLAGymError
 from smolvla_gym.evaluation.scripted import Agent
-from smolvla_gym.parol6 import JOINT_NAMES, NUM_JOINTS
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD
 from smolvla_gym.plugins.ros2.trajectory import Trajectory
 from smolvla_gym.plugins.ros2.transport import Transport
 from smolvla_gym.telemetry import ros_messages as ros
@@ -47,8 +48,25 @@ TAKEN: Final = {
     "/reset": "std_msgs/Empty",
 }
 
+_LISTEN_S: Final = 0.02
+"""Seconds from one look for stops to the next."""
+
 _ARRIVED: Final = 1e-3
 """How near in rad every joint has to be commanded to its target to count as there."""
+
+_SLACK: Final = 2.0 / STEPS_PER_RAD
+"""What was read back from the arm is rounded to whole steps."""
+
+_STOPS: Final = ("/estop", "/stop")
+"""What is looked at first, and also while the arm drives by itself."""
+
+_STARTS: Final = ("/start", "/reset", "/clear_fault", "/joint_commands", "/joint_trajectory")
+"""What does not count where somebody stops at the same time."""
+
+_EVENTS_WAITING: Final = 100
+
+_NEEDS_HOMING: Final = ("homing_lost", "homing_failed", "homing_unverified")
+"""Faults after which the arm would have to move by itself to go on."""
 
 _STATUS_EVERY: Final = 3
 """Steps from one ``/status`` to the next."""
@@ -89,7 +107,7 @@ class Bridge:
         self._raw = raw_images
         self._cameras = tuple(env.observation_space["pixels"]) if "pixels" in env.observation_space.spaces else ()  # type: ignore[attr-defined, index]
         for topic, datatype in PUBLISHED.items():
-            transport.advertise(topic, datatype)
+            transport.advertise(topic, datatype, depth=_EVENTS_WAITING if topic == "/events" else 1)
         for camera in self._cameras:
             transport.advertise(f"/camera/{camera}/image/compressed", "sensor_msgs/CompressedImage")
             transport.advertise(f"/camera/{camera}/camera_info", "sensor_msgs/CameraInfo")
@@ -103,6 +121,7 @@ class Bridge:
         self._observation: dict[str, Any] = {}
         self._info: dict[str, Any] = {}
         self._target: NDArray[np.float32] | None = None  # None: the arm stops, and stays
+        self._opening = 1.0
         self._commanded_at: float | None = None
         self._trajectory: Trajectory | None = None
         self._running = False
@@ -120,13 +139,12 @@ class Bridge:
         Raises:
             SmolVLAGymError: The env or the agent failed. The arm holds.
         """
-        self._observation, self._info = self._env.reset(seed=self._seed)
+        self._reset({})
         self._began = time.time()
-        self._event("ready", instruction=self._info["instruction"])
         end = None if duration is None else time.monotonic() + duration
         due = time.monotonic()
         while not stop.is_set() and (end is None or time.monotonic() < end):
-            for topic, message in self._transport.receive():
+            for topic, message in self._received():
                 try:
                     self._take(topic, message)
                 except SmolVLAGymError as error:
@@ -181,11 +199,13 @@ class Bridge:
                 target[JOINT_NAMES.index(name)] = position
             else:
                 target[NUM_JOINTS] = position if name == GRIPPER else position / self._stroke
-        target[NUM_JOINTS] = np.clip(target[NUM_JOINTS], 0.0, 1.0)
+        space = self._env.action_space
+        target = np.clip(target, space.low, space.high)  # type: ignore[attr-defined]
         self._target, self._trajectory, self._commanded_at = target, None, time.monotonic()
 
     def _wrong(self, names: list[str], positions: list[float]) -> str:
-        known = (*JOINT_NAMES, GRIPPER, *JAWS)
+        known = {joint: (low, high) for joint, low, high in zip(JOINT_NAMES, JOINT_LOWER, JOINT_UPPER, strict=True)}
+        known |= {GRIPPER: (0.0, 1.0), **dict.fromkeys(JAWS, (0.0, self._stroke))}
         unknown = [name for name in names if name not in known]
         if unknown or not names:
             return f"no joint is called {', '.join(unknown) or '(none given)'}; there are {', '.join(known)}"
@@ -193,14 +213,19 @@ class Bridge:
             return f"{len(names)} names and {len(positions)} positions; one of each joint is wanted"
         if not np.isfinite(positions).all():
             return f"positions that are not finite: {positions}"
+        for name, position in zip(names, positions, strict=True):
+            low, high = known[name]
+            slack = float(_SLACK.max()) if name in JOINT_NAMES else 0.01 * high
+            if not low - slack <= position <= high + slack:
+                return f"{name} cannot go to {position:g}; from {low:.4f} to {high:.4f} it can (rad, or m of a jaw)"
         return ""
 
     def _follow(self, message: Mapping[str, Any]) -> None:
         if not self._may_move("/joint_trajectory"):
             return
-        begin = self._hold() if self._target is None else self._target
+        begin = self._hold()  # wherever an earlier command would have led
         self._trajectory = Trajectory(message, np.asarray(begin[:NUM_JOINTS], np.float64))
-        self._target, self._commanded_at = begin.copy(), None
+        self._target, self._commanded_at = begin, None
         self._event("trajectory", points=len(message["points"]), seconds=self._trajectory.duration)
 
     def _instruct(self, text: str) -> None:
@@ -232,12 +257,16 @@ class Bridge:
     def _clear(self) -> None:
         if self._fault is None:
             return
+        if self._fault in _NEEDS_HOMING:
+            why = f"after {self._fault!r} the arm has to be homed: start this program again, with --home"
+            self._event("refused", topic="/clear_fault", why=why)
+            return
         self._bare.clear_fault()
-        here = np.asarray(self._observation["agent_pos"], np.float64)
-        options = {"joints": here[:NUM_JOINTS], "opening": float(here[NUM_JOINTS])}
-        self._observation, self._info = self._env.reset(seed=self._seed, options=options)
         self._fault = None
-        self._event("cleared")
+        # It goes on from where it stands.
+        here = np.clip(self._bare.backend.commanded, JOINT_LOWER, JOINT_UPPER)
+        if self._reset({"joints": here, "opening": self._opening}):
+            self._event("cleared")
 
     def _begin_anew(self) -> None:
         if self._fault is not None:
@@ -245,15 +274,57 @@ class Bridge:
             return
         self._halt("reset")
         self._seed += 1
-        self._observation, self._info = self._env.reset(seed=self._seed)
-        self._event("ready", instruction=self._info["instruction"])
+        self._reset({})
 
     # -- what is done ----------------------------------------------------------------------------------------------
 
+    def _reset(self, options: dict[str, Any]) -> bool:
+        """Begins an episode, which a real arm drives to by itself; returns whether it got there.
+
+        Stops are heard meanwhile. Whatever else comes is not kept for later.
+        """
+        arrived, stopped = threading.Event(), threading.Event()
+
+        def listen() -> None:
+            while not arrived.wait(_LISTEN_S):
+                for topic, message in self._transport.receive():
+                    if topic == "/stop" or (topic == "/estop" and message["data"]):
+                        stopped.set()
+                        self._bare.stop()
+
+        listener = threading.Thread(target=listen, name="stops", daemon=True)
+        listener.start()
+        try:
+            self._observation, self._info = self._env.reset(seed=self._seed, options=options)
+        except FaultError as error:
+            if not stopped.is_set() or not self._observation:
+                raise
+            self._fault = OPERATOR_STOP
+            self._event("fault", why=str(error))
+            return False
+        finally:
+            arrived.set()
+            listener.join()
+        self._opening = float(np.clip(self._observation["agent_pos"][NUM_JOINTS], 0.0, 1.0))
+        if "opening" in options:
+            self._opening = float(options["opening"])
+        if not options:
+            self._event("ready", instruction=self._info["instruction"])
+        return True
+
+    def _received(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Returns what came: stops first, and nothing that would move the arm beside them."""
+        came = self._transport.receive()
+        stops = [(topic, m) for topic, m in came if topic == "/stop" or (topic == "/estop" and m["data"])]
+        if not stops:
+            return list(came)
+        for topic in dict.fromkeys(topic for topic, _ in came if topic in _STARTS):
+            self._event("refused", topic=topic, why="it came together with a stop")
+        return [*stops, *((topic, m) for topic, m in came if topic not in (*_STARTS, *_STOPS))]
+
     def _hold(self) -> NDArray[np.float32]:
-        """Returns the action that stops the arm where it was sent to."""
-        opening = float(self._observation["agent_pos"][NUM_JOINTS])
-        return np.append(self._bare.backend.commanded, opening).astype(np.float32)
+        """Returns the action that stops the arm where it was sent to; the jaws keep what they hold."""
+        return np.append(self._bare.backend.commanded, self._opening).astype(np.float32)
 
     def _next_action(self) -> NDArray[np.float32]:
         if self._running:
@@ -269,7 +340,8 @@ class Bridge:
         if self._trajectory is not None:
             assert self._target is not None
             self._target[:NUM_JOINTS] = self._trajectory.advance(self._period)
-            if self._trajectory.done:
+            # A slow arm is later than its trajectory.
+            if self._trajectory.done and np.abs(self._hold()[:NUM_JOINTS] - self._trajectory.end).max() < _ARRIVED:
                 self._trajectory = None
                 self._event("trajectory_done")
         # Without a target it is asked anew in each step, so that an arm that brakes does not come back.
@@ -279,6 +351,7 @@ class Bridge:
         space = self._env.action_space
         action = np.clip(self._next_action(), space.low, space.high)  # type: ignore[attr-defined]
         self._observation, _, _, _, self._info = self._env.step(action.astype(np.float32))
+        self._opening = float(action[NUM_JOINTS])
         self._steps += 1
         if self._info["fault"] is not None:
             self._fault = str(self._info["fault"])
@@ -296,15 +369,18 @@ class Bridge:
     def _publish(self) -> None:
         send, now = self._transport.publish, self._now()
         state = np.asarray(self._observation["agent_pos"], np.float64)
+        if self._fault is not None:  # no step brings an observation, and an old picture is worth nothing
+            state = np.append(self._bare.backend.commanded, state[NUM_JOINTS])
         if self._simulated:
             send("/clock", {"clock": ros.header(now)["stamp"]})
         jaw = float(state[NUM_JOINTS]) * self._stroke
         send("/joint_states", ros.joint_state(now, (*JOINT_NAMES, *JAWS), [*state[:NUM_JOINTS], jaw, jaw]))
         frames = self._puppet.frames(state)
-        wanted = ("tool", *(f"{camera}_camera" for camera in self._cameras))
+        wanted = ("base", "tool", *(f"{camera}_camera" for camera in self._cameras))
         send("/tf", {"transforms": [ros.transform(now, "world", name, *frames[name]) for name in wanted]})
         seen = now - float(self._info.get("frame_age_s") or 0.0)
-        for camera, picture in self._observation.get("pixels", {}).items():
+        pictures = {} if self._fault is not None else self._observation.get("pixels", {})
+        for camera, picture in pictures.items():
             frame, topic = f"{camera}_camera", f"/camera/{camera}"
             send(f"{topic}/image/compressed", ros.compressed_image(seen, frame, picture))
             if self._raw:

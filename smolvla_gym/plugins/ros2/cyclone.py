@@ -81,19 +81,16 @@ class CycloneTransport(Transport):
                 f"CycloneDDS cannot join the domain {domain} on the network interface {interface!r} ({error}). "
                 "`ip link` lists the interfaces."
             ) from error
-        reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
-        self._commands = Qos(reliable, Policy.Durability.Volatile, Policy.History.KeepLast(_TAKEN))
-        self._latest = Qos(reliable, Policy.Durability.Volatile, Policy.History.KeepLast(1))
         self._writers: dict[str, tuple[Any, str]] = {}
         self._readers: dict[str, tuple[Any, type[Any]]] = {}
 
-    def advertise(self, topic: str, datatype: str) -> None:
+    def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
         """Prepares sending on a topic."""
-        self._writers[topic] = DataWriter(self._participant, self._topic(topic, datatype), qos=self._latest), datatype
+        self._writers[topic] = DataWriter(self._participant, self._topic(topic, datatype), qos=_qos(depth)), datatype
 
     def subscribe(self, topic: str, datatype: str) -> None:
         """Prepares receiving."""
-        reader = DataReader(self._participant, self._topic(topic, datatype), qos=self._commands)
+        reader = DataReader(self._participant, self._topic(topic, datatype), qos=_qos(_TAKEN))
         self._readers[topic] = reader, idl_type(datatype)
 
     def publish(self, topic: str, message: Message) -> None:
@@ -118,6 +115,11 @@ class CycloneTransport(Transport):
 
     def _topic(self, topic: str, datatype: str) -> Any:
         return Topic(self._participant, f"rt{topic}", idl_type(datatype))
+
+
+def _qos(depth: int) -> Any:
+    reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
+    return Qos(reliable, Policy.Durability.Volatile, Policy.History.KeepLast(depth))
 
 
 _domains: weakref.WeakValueDictionary[tuple[int, str], Any] = weakref.WeakValueDictionary()

@@ -21,9 +21,6 @@ except ImportError as err:
 _DEPTH = 32
 """Commands that may wait."""
 
-_NEWEST = 1
-"""States and pictures that may wait: an old one is worth nothing."""
-
 
 class RclpyTransport(Transport):
     """A node."""
@@ -48,14 +45,14 @@ class RclpyTransport(Transport):
         self._types: dict[str, Any] = {}
         self._came: list[tuple[str, Message]] = []
 
-    def advertise(self, topic: str, datatype: str) -> None:
+    def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
         """Prepares sending on a topic; one whose messages are not installed is left out, with a warning."""
         try:
             self._types[topic] = _message_class(datatype)
         except DeviceError as error:
             warnings.warn(f"{topic} is not sent. {error}", stacklevel=2)
             return
-        self._publishers[topic] = self._node.create_publisher(self._types[topic], topic, _NEWEST)
+        self._publishers[topic] = self._node.create_publisher(self._types[topic], topic, depth)
 
     def subscribe(self, topic: str, datatype: str) -> None:
         """Prepares receiving."""

@@ -61,6 +61,11 @@ class Trajectory:
         """Seconds from its beginning to its end."""
 
     @property
+    def end(self) -> Array:
+        """Where it ends, in rad, shape (6,)."""
+        return np.array(self._rows[-1])
+
+    @property
     def done(self) -> bool:
         """Whether its end was reached."""
         return bool(self._now > self.duration - 1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from abc import ABC, abstractmethod
 
 from smolvla_gym.errors import OptionError
@@ -18,8 +18,14 @@ class Transport(ABC):
     name = ""
 
     @abstractmethod
-    def advertise(self, topic: str, datatype: str) -> None:
-        """Prepares sending on a topic, such as ``"/joint_states"`` of ``"sensor_msgs/JointState"``."""
+    def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
+        """Prepares sending on a topic, such as ``"/joint_states"`` of ``"sensor_msgs/JointState"``.
+
+        Args:
+            topic: The topic.
+            datatype: Of its messages.
+            depth: Messages that may wait for a slow receiver; older ones are dropped.
+        """
 
     @abstractmethod
     def subscribe(self, topic: str, datatype: str) -> None:
@@ -55,7 +61,11 @@ def open_transport(kind: str, domain: int, interface: str) -> Transport:
     if not 0 <= domain <= 232:
         raise OptionError("domain", domain, "0 to 232")
     if kind == "auto":
-        kind = "rclpy" if importlib.util.find_spec("rclpy") is not None else "cyclonedds"
+        try:  # it may be there for another Python
+            importlib.import_module("rclpy")
+            kind = "rclpy"
+        except ImportError:
+            kind = "cyclonedds"
     if kind == "rclpy":
         from smolvla_gym.plugins.ros2.rclpy_transport import RclpyTransport
 
