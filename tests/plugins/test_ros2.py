@@ -523,3 +523,27 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RecordingError, match="file"):
         write_urdf(tmp_path / "file", GRIPPERS["ssg48"])
+
+
+@pytest.mark.realtime
+def test_a_stop_is_heard_while_the_arm_drives_by_itself(connect):
+    end = connect(lambda: make_twin(cameras=(), realtime=True, max_episode_steps=-1))
+    start = end.joints
+    away = start[0] + 1.6
+    stop_at = time.monotonic() + 15
+    while end.joints[0] < away - 0.05:
+        assert time.monotonic() < stop_at
+        end.joint_command(joint_1=away)
+        end.look()
+        time.sleep(0.03)
+    end.publish("/reset", {})  # it drives back, for more than a second
+    end.wait(lambda: end.said("reset"))
+    time.sleep(0.3)
+    end.publish("/estop", {"data": True})
+    end.wait(lambda: end.said("fault"))
+    end.wait(lambda: end.status["fault"] == "operator_stop")
+    time.sleep(1.0)
+    end.look()
+    assert end.joints[0] > start[0] + 0.4
+    end.publish("/clear_fault", {})
+    end.wait(lambda: end.said("cleared"))
