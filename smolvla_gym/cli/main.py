@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Final
 
-from smolvla_gym.cli import bench, doctor, evaluate, export, record, rollout, ros2, serve, tasks, train, twin
+from smolvla_gym.cli import bench, doctor, evaluate, export, record, rollout, ros2, serve, tasks, train, twin, view
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
 
-_COMMANDS: Final = (rollout, evaluate, record, train, bench, serve, ros2, export, tasks, twin, doctor)
+_COMMANDS: Final = (rollout, evaluate, record, train, bench, serve, view, ros2, export, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 EXIT_FAILURE: Final = 1

@@ -100,10 +100,7 @@ def _domain() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    import gymnasium as gym
-
-    from smolvla_gym import REAL_ID, SIM_ID
-    from smolvla_gym.evaluation.scripted import Agent, ExpertAgent, RandomAgent
+    from smolvla_gym.cli.driven import driven_env
     from smolvla_gym.plugins.ros2.bridge import PUBLISHED, TAKEN, Bridge
     from smolvla_gym.plugins.ros2.transport import open_transport
 
@@ -111,26 +108,8 @@ def _run(arguments: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         transport = open_transport(arguments.transport, domain, arguments.interface)
         stack.callback(transport.close)
-        smolvla = None
-        cameras, size = ("wrist",) if arguments.cameras is None else tuple(arguments.cameras), (256, 256)
-        if arguments.policy is not None and arguments.policy not in agent_options.SCRIPTED:
-            from smolvla_gym.agent.images import legible_size
-
-            smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
-            stack.callback(smolvla.close)
-            cameras, size = smolvla.cameras, legible_size(smolvla.image_size)
-        options = real.env_options(arguments, cameras) if arguments.env == "real" else {}
-        made = {"task": arguments.task, "cameras": cameras, "image_size": size, "gripper": arguments.gripper}
-        env = gym.make(
-            REAL_ID if arguments.env == "real" else SIM_ID,
-            **{**made, "control_hz": arguments.control_hz, **options, "max_episode_steps": -1},
-        )
-        stack.callback(env.close)
-        agent: Agent | None = smolvla
-        if smolvla is not None:
-            smolvla.attach(env)
-        elif arguments.policy is not None:
-            agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+        cameras = ("wrist",) if arguments.cameras is None else tuple(arguments.cameras)
+        env, agent = driven_env(arguments, stack, cameras)
         if arguments.env == "real":
             real.announce_homing(env, arguments)
         bridge = Bridge(env, transport, agent=agent, seed=arguments.seed, raw_images=arguments.raw_images)

@@ -25,6 +25,8 @@ from smolvla_gym.plugins.lerobot_robot import (
 )
 from smolvla_gym.plugins.lerobot_robot.units import KEYS, from_lerobot, to_lerobot
 
+pytestmark = pytest.mark.realtime
+
 FAST = {"observed": [], "fps": 50}
 
 

@@ -210,6 +210,7 @@ def connect():
         end.close()
 
 
+@pytest.mark.realtime
 def test_a_stream_of_commands_and_its_silence(connect):
     end = connect()
     begin = end.joints
@@ -246,6 +247,7 @@ def test_a_stream_of_commands_and_its_silence(connect):
         ({"gripper": 30.0}, "gripper cannot go to 30"),
     ],
 )
+@pytest.mark.realtime
 def test_bad_commands_are_refused_and_nothing_moves(connect, joints, why):
     end = connect()
     begin = end.joints
@@ -259,6 +261,7 @@ def test_bad_commands_are_refused_and_nothing_moves(connect, joints, why):
     np.testing.assert_allclose(end.joints, begin, atol=1e-3)
 
 
+@pytest.mark.realtime
 def test_a_trajectory_and_a_stop_in_its_middle(connect):
     end = connect()
     begin = end.joints
@@ -287,6 +290,7 @@ def test_a_trajectory_and_a_stop_in_its_middle(connect):
     np.testing.assert_allclose(end.joints, held, atol=2e-3)
 
 
+@pytest.mark.realtime
 def test_the_policy_drives_between_start_and_stop(connect):
     end = connect(expert=True)
     end.publish("/instruction", {"data": "go there"})
@@ -304,6 +308,7 @@ def test_the_policy_drives_between_start_and_stop(connect):
     end.wait(lambda: len(end.said("ready")) >= 1)
 
 
+@pytest.mark.realtime
 def test_whoever_stops_drops_nothing(connect):
     """The jaws stay as they were told to be, though what they hold keeps them apart."""
     end = connect(lambda: gym.make(smolvla_gym.SIM_ID, cameras=(), task="lift", max_episode_steps=-1), expert=True)
@@ -321,6 +326,7 @@ def test_whoever_stops_drops_nothing(connect):
     assert end.status["is_success"]  # it still is in the air
 
 
+@pytest.mark.realtime
 def test_a_stop_outdoes_what_came_with_it(connect):
     end = connect()
     begin = end.joints
@@ -336,6 +342,7 @@ def test_a_stop_outdoes_what_came_with_it(connect):
     assert end.joints[0] < begin[0] + 0.3
 
 
+@pytest.mark.realtime
 def test_a_slow_arm_is_done_when_it_is_there(connect):
     end = connect()
     begin = end.joints
@@ -349,6 +356,7 @@ def test_a_slow_arm_is_done_when_it_is_there(connect):
 
 
 @pytest.mark.parametrize("body", ["sim", "twin"])
+@pytest.mark.realtime
 def test_the_emergency_stop_latches(connect, body):
     twin = {"cameras": (), "realtime": True, "max_episode_steps": -1}
     end = connect(None if body == "sim" else lambda: make_twin(**twin))

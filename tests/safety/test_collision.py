@@ -86,7 +86,13 @@ def test_no_sequence_of_targets_gets_the_gate_to_command_a_contact(seed):
                 assert max(touched.values(), default=0.0) < 5e-3, touched
         x, y, z = forward_kinematics(gate.position, SSG48)[:3, 3]
         low, high = np.array(WORKSPACE)
-        assert np.all((low - 1e-6 <= (x, y, z)) & ((x, y, z) <= high + 1e-6))
+        # While it brakes it may graze the border, too; the place where it would come to rest is looked at.
+        assert np.all((low - 5e-3 <= (x, y, z)) & ((x, y, z) <= high + 5e-3))
+    gate.hold()
+    while not gate.at_rest:
+        gate.advance(1 / 30)
+    place = forward_kinematics(gate.position, SSG48)[:3, 3]
+    assert np.all((low - 1e-6 <= place) & (place <= high + 1e-6))
 
 
 def test_a_way_into_the_table_ends_above_it_and_says_so_and_back_up_is_free():

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Final, override
+from typing import Any, Final, override
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -199,7 +199,7 @@ class RemotePolicy(ChunkPolicy):
     def _open(self) -> ClientConnection:
         try:
             # Entered and not left: close() does that. A bare call is going to mean something else in websockets.
-            return connect(
+            entered: Any = connect(
                 self._address,
                 additional_headers=None if self._token is None else authorization(self._token),
                 compression=None,
@@ -210,6 +210,8 @@ class RemotePolicy(ChunkPolicy):
                 close_timeout=_CLOSE_TIMEOUT,
                 max_size=MAX_MESSAGE_BYTES,
             ).__enter__()
+            connection: ClientConnection = entered
+            return connection
         except (InvalidURI, UnicodeError) as error:
             raise OptionError("address", self._address, "host:port or ws://host:port") from error
         except (OSError, ConnectionClosed) as error:
