@@ -50,22 +50,27 @@ def ros(request, tmp_path_factory):
     return request.param, python
 
 
+def talk(bridge_python, peer_python, domain, discovery, folder, *arguments):
+    """Runs the bridge and the peer; returns what the peer found and what the bridge said."""
+    command = [bridge_python, "-m", "smolvla_gym", "ros2", "--domain", str(domain), "--raw-images", "--duration", "90"]
+    env = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": discovery, "ROS_HOME": str(folder)}
+    with (folder / "bridge.log").open("w") as log:
+        bridge = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, env=env)
+        try:
+            peer = subprocess.run([peer_python, PEER, str(domain)], env=env, capture_output=True, text=True, timeout=80)
+        finally:
+            bridge.terminate()
+            bridge.wait(10)
+    said = (folder / "bridge.log").read_text()
+    assert peer.returncode == 0, peer.stderr[-2000:] + said
+    return json.loads(peer.stdout.splitlines()[-1]), said
+
+
 @pytest.mark.parametrize("discovery", ["SUBNET", "LOCALHOST"])
 def test_states_pictures_trajectories_and_stops(ros, discovery, tmp_path):
     name, python = ros
     domain = 110 + 2 * list(RELEASES).index(name) + (discovery == "SUBNET")
-    arguments = ["ros2", "--transport", "cyclonedds", "--domain", str(domain), "--raw-images", "--duration", "90"]
-    with (tmp_path / "bridge.log").open("w") as log:
-        bridge = subprocess.Popen([sys.executable, "-m", "smolvla_gym", *arguments], stdout=log, stderr=log)
-        try:
-            env = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": discovery, "ROS_HOME": str(tmp_path)}
-            peer = subprocess.run([python, PEER, str(domain)], env=env, capture_output=True, text=True, timeout=80)
-        finally:
-            bridge.terminate()
-            bridge.wait(10)
-    said = (tmp_path / "bridge.log").read_text()
-    assert peer.returncode == 0, peer.stderr[-2000:] + said
-    found = json.loads(peer.stdout.splitlines()[-1])
+    found, said = talk(sys.executable, python, domain, discovery, tmp_path, "--transport", "cyclonedds")
     print(name, discovery, found)
     check(found, said)
 
@@ -79,20 +84,9 @@ def test_the_bridge_itself_through_rclpy(ros, tmp_path):
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert installed.returncode == 0, installed.stderr
-    domain = 120 + list(RELEASES).index(name)
-    arguments = ["-m", "smolvla_gym", "ros2", "--domain", str(domain), "--raw-images", "--duration", "90"]
-    env = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_HOME": str(tmp_path)}
-    with (tmp_path / "bridge.log").open("w") as log:
-        bridge = subprocess.Popen([python, *arguments], stdout=log, stderr=log, env=env)
-        try:
-            peer = subprocess.run([python, PEER, str(domain)], env=env, capture_output=True, text=True, timeout=80)
-        finally:
-            bridge.terminate()
-            bridge.wait(10)
-    said = (tmp_path / "bridge.log").read_text()
-    assert peer.returncode == 0, peer.stderr[-2000:] + said
+    found, said = talk(python, python, 120 + list(RELEASES).index(name), "LOCALHOST", tmp_path)
     assert "through rclpy" in said
-    check(json.loads(peer.stdout.splitlines()[-1]), said)
+    check(found, said)
 
 
 def check(found, said):
