@@ -34,6 +34,7 @@ class LoadedCheckpoint:
         postprocessor: From the policy's actions to rad and gripper opening, on the CPU.
         spec: What the checkpoint's small files say.
         device: The device in torch's spelling.
+        left_out: Parameters of the language head, where it was not kept in memory.
     """
 
     policy: Any
@@ -41,6 +42,7 @@ class LoadedCheckpoint:
     postprocessor: Any
     spec: CheckpointSpec
     device: str
+    left_out: int = 0
 
 
 def bundled_checkpoint() -> Path:
@@ -90,6 +92,7 @@ def load_checkpoint(
     vlm: str | Path | None = None,
     revision: str | None = None,
     compile_mode: str | None = None,
+    language_head: bool = False,
 ) -> LoadedCheckpoint:
     """Loads a checkpoint after checking that it can drive this arm.
 
@@ -107,6 +110,8 @@ def load_checkpoint(
         revision: Branch, tag or commit of a repository.
         compile_mode: A mode of ``torch.compile``, such as ``"default"``; the first chunk then takes minutes, and
             LeRobot allows TF32 in the whole program. ``None`` does not compile, whatever the checkpoint says.
+        language_head: Keeps the head that makes words. No action depends on it, but a checkpoint that is saved again
+            has it, as LeRobot's do; of SmolVLA's usual size it is a tenth.
 
     Raises:
         CheckpointError: It is absent, cannot be downloaded, or is broken.
@@ -126,7 +131,8 @@ def load_checkpoint(
     saved = _read_weights_header(directory / WEIGHTS)
     vlm_name = _vlm_name(spec, vlm)
     policy = _load_policy(spec, vlm_name, saved, compile_mode)
-    return _assemble(spec, policy, saved, vlm_name, device, dtype)
+    left_out = 0 if language_head else _leave_out_head(policy)
+    return _assemble(spec, policy, saved, vlm_name, device, dtype, left_out)
 
 
 def fetch_checkpoint(path_or_repo: str | Path, revision: str | None = None) -> Path:
@@ -147,7 +153,7 @@ def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: s
     """Makes a checkpoint of a policy that is in memory, through the same checks as one that is loaded.
 
     Args:
-        policy: A ``SmolVLAPolicy`` on the CPU; it is moved and cast in place.
+        policy: A ``SmolVLAPolicy`` on the CPU; it is moved and cast in place, and its language head left out.
         directory: What a checkpoint's folder holds, without the weights. It is not needed afterwards.
         device: As for :func:`load_checkpoint`.
         dtype: As for :func:`load_checkpoint`.
@@ -160,7 +166,8 @@ def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: s
     spec = read_spec(directory)
     check_checkpoint(spec)
     policy.eval()
-    return _assemble(spec, policy, {}, _vlm_name(spec, None), resolve_device(device), dtype)
+    left_out = _leave_out_head(policy)
+    return _assemble(spec, policy, {}, _vlm_name(spec, None), resolve_device(device), dtype, left_out)
 
 
 def check_options(dtype: str, compile_mode: str | None = None) -> None:
@@ -176,14 +183,24 @@ def check_options(dtype: str, compile_mode: str | None = None) -> None:
 
 
 def _assemble(
-    spec: CheckpointSpec, policy: Any, saved: dict[str, str], vlm_name: str, device: str, dtype: str
+    spec: CheckpointSpec, policy: Any, saved: dict[str, str], vlm_name: str, device: str, dtype: str, left_out: int
 ) -> LoadedCheckpoint:
     # Before the move: the device never holds more than what was asked for.
     cast_policy(policy, saved, dtype)
     policy.to(device)
     policy.config.device = device
     preprocessor, postprocessor = _load_processors(spec, policy, vlm_name, device)
-    return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device)
+    return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device, left_out)
+
+
+def _leave_out_head(policy: Any) -> int:
+    """Takes the language head out of memory and returns how many parameters that were."""
+    from torch import nn
+
+    vlm = policy.model.vlm_with_expert.vlm
+    left_out = sum(int(parameter.numel()) for parameter in vlm.lm_head.parameters())
+    vlm.lm_head = nn.Identity()
+    return left_out
 
 
 def _find_local(path_or_repo: str | Path) -> Path | None:

@@ -8,6 +8,7 @@ autograd graph is built.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +45,32 @@ def prefix_weights(delay: int, left: int, length: int, schedule: str = "linear")
         falling = np.zeros_like(falling)
     weights[start:end] = falling
     return weights
+
+
+def strength(time: float, max_weight: float) -> float:
+    """Returns the paper's weight (1 - tau) / (tau r^2), where tau = 1 - time, r^2 = time^2 / (tau^2 + time^2).
+
+    Args:
+        time: From 1 (noise) to 0 (actions).
+        max_weight: What it is at most.
+    """
+    tau = 1.0 - time
+    if tau <= 0.0 or time <= 0.0:
+        return max_weight
+    return min((tau**2 + time**2) / (tau * time), max_weight)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What a chunk is drawn to.
+
+    Attributes:
+        target: Actions in the policy's units, shape (chunk, action width).
+        weights: How strongly each is meant, 0..1, shape (chunk,).
+    """
+
+    target: Any
+    weights: Any
 
 
 class PrefixGuidance:
@@ -90,20 +117,22 @@ class PrefixGuidance:
         velocity = original_denoise_step_partial(x_t)
         if prev_chunk_left_over is None or len(prev_chunk_left_over) == 0:
             return velocity
-        left = prev_chunk_left_over
-        length, width = x_t.shape[1], left.shape[1]
-        weights = prefix_weights(int(inference_delay or 0), len(left), length, self.schedule)
-        target = left[[min(i, len(left) - 1) for i in range(length)]].to(x_t)
+        pull, width = self.pull(prev_chunk_left_over, inference_delay, x_t.shape[1]), prev_chunk_left_over.shape[1]
         # The padding beyond the actions' width is left to the flow.
         guess = x_t[..., :width] - time * velocity[..., :width]
-        error = (target - guess) * x_t.new_tensor(weights)[None, :, None]
+        error = (pull.target.to(x_t) - guess) * pull.weights.to(x_t)[:, None]
         velocity = velocity.clone()
-        velocity[..., :width] -= self._strength(time) * error
+        velocity[..., :width] -= strength(time, self.max_weight) * error
         return velocity
 
-    def _strength(self, time: float) -> float:
-        """Returns the paper's weight (1 - tau) / (tau r^2), where tau = 1 - time, r^2 = time^2 / (tau^2 + time^2)."""
-        tau = 1.0 - time
-        if tau <= 0.0 or time <= 0.0:
-            return self.max_weight
-        return min((tau**2 + time**2) / (tau * time), self.max_weight)
+    def pull(self, left: Any, delay: int | None, length: int) -> Pull:
+        """Returns what a chunk is drawn to.
+
+        Args:
+            left: What is left of the chunk before, shape (n, action width); n is at least 1.
+            delay: How many of those will be executed before the new one arrives.
+            length: Actions a chunk.
+        """
+        weights = prefix_weights(int(delay or 0), len(left), length, self.schedule)
+        target = left[[min(i, len(left) - 1) for i in range(length)]]
+        return Pull(target, target.new_tensor(weights))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, override
 
 import numpy as np
 
-from smolvla_gym.agent.checkpoint import LoadedCheckpoint
+from smolvla_gym.agent.checkpoint import LoadedCheckpoint, check_options
 from smolvla_gym.agent.compatibility import planned_cameras
 from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.images import resize_area
@@ -50,6 +50,7 @@ class LocalPolicy(ChunkPolicy):
         camera_map: Mapping[str, str] | None = None,
         name: str | None = None,
         sampler: str = "fast",
+        compile_mode: str | None = None,
     ) -> None:
         """Wraps a loaded checkpoint.
 
@@ -59,9 +60,11 @@ class LocalPolicy(ChunkPolicy):
             camera_map: Env camera by policy camera, for those whose names differ.
             name: What it is called; None: the folder's name.
             sampler: One of ``SAMPLERS``.
+            compile_mode: A mode of ``torch.compile``, such as ``"default"``, for the fast sampler; the first chunk
+                then takes minutes. LeRobot's own code is compiled where its checkpoint was loaded with one.
 
         Raises:
-            OptionError: ``num_steps`` is below 1.
+            OptionError: ``num_steps`` is below 1, or there is no such mode.
             UnknownNameError: There is no such sampler.
             PolicyMismatchError: ``camera_map`` names a camera that the policy does not have.
         """
@@ -76,9 +79,10 @@ class LocalPolicy(ChunkPolicy):
             config.num_steps = num_steps
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
-        # torch.compile, where it was asked for, is LeRobot's and of LeRobot's code.
+        check_options("auto", compile_mode)
+        # A checkpoint that was loaded to be compiled is compiled by LeRobot, with LeRobot's code.
         self.sampler = sampler = "reference" if config.compile_model else sampler
-        self._fast = self._make_fast() if sampler == "fast" else None
+        self._fast = self._make_fast(compile_mode) if sampler == "fast" else None
         self._to_check = {"free": 2, "guided": 1}  # the first free one may be the warm-up's, of black pictures
         # LeRobot looks at the switch in its configuration and at the model's processor: its hook for guidance.
         config.rtc_config = RTCConfig(enabled=True)
@@ -112,8 +116,7 @@ class LocalPolicy(ChunkPolicy):
         torch, checkpoint = self._torch, self._checkpoint
         # no_grad, not inference_mode: a policy may be trained on in the same program.
         with self._lock, torch.no_grad():
-            batch = checkpoint.preprocessor(self._frame(request))
-            noise = torch.from_numpy(np.array(request.noise, dtype=np.float32))[None].to(checkpoint.device)
+            batch, noise = self.prepare(request)
             left = request.leftover
             kept = None if left is None or not len(left) else torch.from_numpy(np.array(left))
             latent = self._sample(batch, noise, kept, request.delay)
@@ -126,11 +129,28 @@ class LocalPolicy(ChunkPolicy):
             )
         return Chunk(actions, latent)
 
-    def _make_fast(self) -> FastSampler | None:
+    @property
+    def fast(self) -> FastSampler:
+        """The fast sampler.
+
+        Raises:
+            ValueError: LeRobot's own code is in use.
+        """
+        if self._fast is None:
+            raise ValueError("This policy is computed by LeRobot's own code.")
+        return self._fast
+
+    def prepare(self, request: ChunkRequest) -> tuple[dict[str, Any], Any]:
+        """Returns the policy's batch and the noise, shape (1, chunk, padded action width), on the device."""
+        batch = self._checkpoint.preprocessor(self._frame(request))
+        noise = self._torch.from_numpy(np.array(request.noise, dtype=np.float32))[None]
+        return batch, noise.to(self._checkpoint.device)
+
+    def _make_fast(self, compile_mode: str | None) -> FastSampler | None:
         from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
 
         try:
-            return FastSampler(self._checkpoint.policy)
+            return FastSampler(self._checkpoint.policy, compile_mode=compile_mode)
         except UnsupportedPolicyError as reason:
             self._fall_back(f"this policy has {reason}")
             return None
@@ -143,20 +163,15 @@ class LocalPolicy(ChunkPolicy):
         """Returns a chunk in the policy's own units, shape (1, chunk, action width)."""
         if self._fast is None:
             return self._by_lerobot(batch, noise, left, delay)
-        guide = None
-        if left is not None:
-
-            def guide(place: Any, time: float, velocity: Callable[[Any], Any]) -> Any:
-                return self._guidance.denoise_step(place, left, delay, time, velocity)
-
+        pull = None if left is None else self._guidance.pull(left, delay, noise.shape[1])
         if self._checkpoint.policy.training:
             self._checkpoint.policy.eval()
-        kind = "free" if guide is None else "guided"
+        kind = "free" if pull is None else "guided"
         if not self._to_check[kind]:
-            return self._fast.sample(batch, noise, guide)
+            return self._fast.sample(batch, noise, pull)
         reference = self._by_lerobot(batch, noise, left, delay)
         try:
-            latent = self._fast.sample(batch, noise, guide)
+            latent = self._fast.sample(batch, noise, pull)
         except Exception as error:  # what LeRobot's own code can do, this agent can do
             self._fall_back(f"the fast way failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
             return reference

@@ -42,6 +42,7 @@ class PolicyProcess(ChunkPolicy):
         dtype: str = "auto",
         num_steps: int | None = None,
         sampler: str = "fast",
+        compile_mode: str | None = None,
         camera_map: Mapping[str, str] | None = None,
         vlm: str | Path | None = None,
         revision: str | None = None,
@@ -62,7 +63,8 @@ class PolicyProcess(ChunkPolicy):
         )
         self._end = weakref.finalize(self, _end, self._process)
         try:
-            ready = self._begin({"policy": str(path_or_repo), "load": load, "num_steps": num_steps, "sampler": sampler})
+            run = {"num_steps": num_steps, "sampler": sampler, "compile_mode": compile_mode}
+            ready = self._begin({"policy": str(path_or_repo), "load": load, "run": run})
             self._remote = RemotePolicy(ready["address"], token=token, camera_map=camera_map, timeout_s=timeout_s)
         except BaseException:
             self.close()
@@ -151,9 +153,7 @@ def main() -> int:
             checkpoint = load_checkpoint(config["policy"], **config["load"])
             if checkpoint.device == "cpu":
                 _leave_a_core()
-            policy = LocalPolicy(
-                checkpoint, num_steps=config["num_steps"], name=config["policy"], sampler=config["sampler"]
-            )
+            policy = LocalPolicy(checkpoint, name=config["policy"], **config["run"])
             server.serve(policy, lambda: answer(address=server.address))
     except SmolVLAGymError as error:
         arguments = [error.option, str(error.value), error.allowed] if isinstance(error, OptionError) else []

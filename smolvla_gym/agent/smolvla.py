@@ -89,6 +89,7 @@ class SmolVLAAgent:
         revision: str | None = None,
         process: bool = False,
         sampler: str = "fast",
+        compile_mode: str | None = None,
         **options: Any,
     ) -> Self:
         """Loads a checkpoint and refuses one that cannot drive this arm.
@@ -104,6 +105,8 @@ class SmolVLAAgent:
             revision: Branch, tag or commit of a repository.
             process: Computes in a process of its own, so that the control loop of a real arm is not held up.
             sampler: ``"fast"``: the same chunk with nothing computed twice; ``"reference"``: by LeRobot's own code.
+            compile_mode: A mode of ``torch.compile`` for the fast sampler, such as ``"default"`` or
+                ``"max-autotune"``; the first chunk then takes minutes. ``None`` does not compile.
             **options: Those below, also of :meth:`connect` and of the class itself.
             mode: ``"sync"``: the next chunk is computed when the queue is empty, and the arm holds meanwhile.
                 ``"async"``: it is computed while the queue plays. ``"rtc"``: the same, and each chunk is made to
@@ -138,6 +141,7 @@ class SmolVLAAgent:
                 dtype=dtype,
                 num_steps=num_steps,
                 sampler=sampler,
+                compile_mode=compile_mode,
                 camera_map=camera_map,
                 vlm=vlm,
                 revision=revision,
@@ -149,7 +153,12 @@ class SmolVLAAgent:
 
         checkpoint = load_checkpoint(path_or_repo, device=device, dtype=dtype, vlm=vlm, revision=revision)
         policy = LocalPolicy(
-            checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo), sampler=sampler
+            checkpoint,
+            num_steps=num_steps,
+            camera_map=camera_map,
+            name=str(path_or_repo),
+            sampler=sampler,
+            compile_mode=compile_mode,
         )
         return cls(policy, **options)
 

@@ -36,9 +36,9 @@ _EXAMPLES: Final = f"""examples:
                                                        the dtypes that a GPU or CPU can take, on the simulation's scenes
   smolvla-gym bench --policy you/smolvla_parol6 --compile --json | jq '.variants[0].latency_ms'
 
-Each variant runs in a process of its own. --compile goes through LeRobot's own switch (compile_model): all flow steps
-become one graph. On a CPU that takes a C++ compiler and minutes, on 2 cores 2 minutes for the bundled policy, the first
-time; then a chunk takes about half as long. The mode max-autotune takes longer and gains nothing on a CPU.
+Each variant runs in a process of its own. --compile compiles the stages of the fast sampler, or with --sampler
+reference goes through LeRobot's own switch (compile_model). On a CPU that takes a C++ compiler and minutes, on 2 cores
+2 minutes for the bundled policy, the first time. The mode max-autotune takes longer and gains nothing on a CPU.
 
 bfloat16 and float16 are there for GPUs. They run on every CPU, but one without instructions for them (AVX512-BF16, AMX)
 is several times slower than with float32.
@@ -80,7 +80,25 @@ def add_parser(commands: Any) -> None:
         choices=("fast", "reference"),
         help="fast: nothing is computed twice; reference: LeRobot's own code; repeatable (default: fast)",
     )
-    add("--num-steps", type=at_least(1), metavar="N", help="flow steps a chunk (default: the policy's)")
+    add(
+        "--compare",
+        action="store_true",
+        help="measure the fast sampler and LeRobot's own code in turn, in one process, and where the time goes",
+    )
+    add(
+        "--absent-cameras",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help=f"cameras more that {_RANDOM} knows and that are not there (default: %(default)s)",
+    )
+    add(
+        "--num-steps",
+        action="append",
+        type=at_least(1),
+        metavar="N",
+        help="flow steps a chunk; repeatable (default: the policy's)",
+    )
     add("--device", default="auto", metavar="D", help="where to compute: auto, cpu, cuda, mps (default: auto)")
     add(
         "--compile",
@@ -174,8 +192,19 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
     if arguments.compare_dtype or len(set(dtypes)) > 1:
         dtypes = [_REFERENCE, *dtypes]
     return [
-        Variant(policy, dtype, arguments.device, cameras, arguments.num_steps, arguments.compile, sampler)
+        Variant(
+            policy,
+            dtype,
+            arguments.device,
+            cameras,
+            num_steps,
+            arguments.compile,
+            sampler,
+            arguments.absent_cameras,
+            arguments.compare,
+        )
         for policy in policies
+        for num_steps in dict.fromkeys(arguments.num_steps or [None])
         for cameras in dict.fromkeys(arguments.cameras or [None])
         for dtype in dict.fromkeys(dtypes)
         for sampler in dict.fromkeys(arguments.sampler or ["fast"])
@@ -309,6 +338,16 @@ def _print(
         for variant, difference in differences.items():
             table.add_row(*acceptance.difference_cells(escape(name_variant(variant)), difference))
         console.print(table)
+    for variant, report in reports.items():
+        if report.speedup is None:
+            continue
+        table = Table(*acceptance.STAGE_COLUMNS, title=escape(name_variant(variant)), box=box.SIMPLE_HEAD)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for stage in report.speedup.stages:
+            table.add_row(*acceptance.stage_cells(stage))
+        console.print(table)
+        print(f"{name_variant(variant)}: {acceptance.speedup_line(report.speedup)}")
     for variant, report in reports.items():
         print(f"{name_variant(variant)}:")
         for line in acceptance.findings(report):

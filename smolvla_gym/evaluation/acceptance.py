@@ -8,6 +8,8 @@ from typing import Final
 
 from smolvla_gym.evaluation.benchmark import Spread
 from smolvla_gym.evaluation.difference import Difference
+from smolvla_gym.evaluation.speedup import Speedup
+from smolvla_gym.evaluation.stages import Stage
 from smolvla_gym.evaluation.variants import Report, Variant
 from smolvla_gym.parol6 import ACTION_NAMES
 
@@ -68,6 +70,8 @@ def name_variant(variant: Variant) -> str:
     parts = [variant.policy, variant.dtype]
     if variant.cameras is not None:
         parts.append(f"{variant.cameras} camera{'s' if variant.cameras > 1 else ''}")
+    if variant.absent:
+        parts.append(f"{variant.absent} absent")
     if variant.num_steps is not None:
         parts.append(f"{variant.num_steps} steps")
     if variant.compile_mode is not None:
@@ -102,7 +106,7 @@ def _column(report: Report, targets: Targets) -> dict[str, str]:
         pictures += f", seen at {report.vision_size[0]}x{report.vision_size[1]}"
     return {
         "device": report.device_name or f"{report.device}, {report.threads} thread{'s'[: report.threads > 1]}",
-        "parameters": f"{report.parameters / 1e6:.1f} M",
+        "parameters": f"{report.parameters / 1e6:.1f} M, and {report.left_out / 1e6:.1f} M that no chunk uses",
         "weights": f"{'+'.join(report.dtypes)}, {_gb(report.weights)}",
         "cameras": pictures,
         "load": f"{report.load_s:.1f} s (after {report.import_s:.1f} s of imports)",
@@ -160,6 +164,33 @@ def difference_cells(name: str, difference: Difference) -> tuple[str, ...]:
         f"{difference.tool_mean:.3g}",
         f"{difference.gripper_max:.2g}",
         f"{difference.cosine_min:.7f}",
+    )
+
+
+STAGE_COLUMNS: Final = ("stage", "time", "GFLOP", "GFLOP/s", "product alone", "its GFLOP/s", "share", "weights read")
+
+
+def stage_cells(stage: Stage) -> tuple[str, ...]:
+    """Returns the text of a stage, one for each of ``STAGE_COLUMNS``."""
+    known = stage.product is not None
+    return (
+        stage.name,
+        _ms(stage.ms),
+        f"{stage.flops / 1e9:.3g}" if known else _NONE,
+        f"{stage.rate / 1e9:.4g}" if known else _NONE,
+        "{} x {} x {}".format(*stage.product) if stage.product is not None else _NONE,
+        _NONE if stage.product_rate is None else f"{stage.product_rate / 1e9:.4g}",
+        _NONE if stage.share is None else f"{100 * stage.share:.0f} %",
+        _gb(stage.weights) if known else _NONE,
+    )
+
+
+def speedup_line(speedup: Speedup) -> str:
+    """Returns what the fast sampler gains, in words."""
+    reference, fast, apart = speedup.reference, speedup.fast, speedup.difference
+    return (
+        f"fast {speedup.ratio:.2f} x LeRobot's code (medians {_ms(fast.p50)}, {_ms(reference.p50)}; in turn); "
+        f"joints {apart.joints_max:.1g} rad apart at most, cosine {apart.cosine_min:.7f}"
     )
 
 

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.agent.spec import STATE
 from smolvla_gym.errors import InferenceError, MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError
 from smolvla_gym.evaluation.benchmark import Benchmark, BenchmarkOptions, Progress, run_benchmark
+from smolvla_gym.evaluation.inputs import INPUTS
 from smolvla_gym.training.random_450m import MAX_CAMERAS, RANDOM_450M, build_random_450m
 
 if TYPE_CHECKING:
     from smolvla_gym.agent.local_policy import LocalPolicy
+    from smolvla_gym.evaluation.speedup import Speedup
 
 _LAST_LINES: Final = 5
 _TO_END: Final = 10.0
@@ -40,6 +42,8 @@ class Variant:
         num_steps: Flow steps a chunk; None: the checkpoint's.
         compile_mode: A mode of ``torch.compile``; None: it is not compiled.
         sampler: How chunks are computed, see ``LocalPolicy``.
+        absent: How many cameras more ``random-450m`` knows than there are.
+        compare: Whether the fast sampler is also measured against LeRobot's code, which is never compiled then.
     """
 
     policy: str
@@ -49,6 +53,8 @@ class Variant:
     num_steps: int | None = None
     compile_mode: str | None = None
     sampler: str = "fast"
+    absent: int = 0
+    compare: bool = False
 
     def __post_init__(self) -> None:
         """Checks them.
@@ -61,6 +67,10 @@ class Variant:
         if self.cameras is not None and self.policy != RANDOM_450M:
             allowed = f"only with {RANDOM_450M}: a checkpoint has the cameras that it was trained with"
             raise OptionError("cameras", self.cameras, allowed)
+        if self.absent and self.policy != RANDOM_450M:
+            raise OptionError("absent", self.absent, f"only with {RANDOM_450M}")
+        if self.compare and self.sampler != "fast":
+            raise OptionError("sampler", self.sampler, "'fast', where it is compared with LeRobot's code")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +84,8 @@ class Report:
         threads: Of torch, on the CPU.
         cameras: Size (height, width) in px of each picture it looks at, by its own name for it.
         vision_size: What LeRobot resizes them to before the vision tower sees them; None: nothing.
-        parameters: How many it has.
+        parameters: How many it has in memory.
+        left_out: How many more its file has, which no chunk uses: the language head.
         dtypes: How many of each type.
         weights: What they take in bytes.
         import_s: Time that importing torch and LeRobot took in s.
@@ -83,6 +94,7 @@ class Report:
         action_width: Components of an action.
         padded_width: Components that the network computes.
         benchmark: What was measured.
+        speedup: The fast sampler against LeRobot's code, where that was asked for.
     """
 
     variant: Variant
@@ -92,6 +104,7 @@ class Report:
     cameras: dict[str, tuple[int, int]]
     vision_size: tuple[int, int] | None
     parameters: int
+    left_out: int
     dtypes: dict[str, int]
     weights: int
     import_s: float
@@ -100,11 +113,13 @@ class Report:
     action_width: int
     padded_width: int
     benchmark: Benchmark
+    speedup: Speedup | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it for JSON, all on one level."""
-        fields = {name: value for name, value in vars(self).items() if name not in ("variant", "benchmark")}
-        return {**{"asked": asdict(self.variant)}, **fields, **self.benchmark.to_dict()}
+        fields = {name: value for name, value in vars(self).items() if name not in ("variant", "benchmark", "speedup")}
+        speedup = {} if self.speedup is None else {"speedup": self.speedup.to_dict()}
+        return {**{"asked": asdict(self.variant)}, **fields, **self.benchmark.to_dict(), **speedup}
 
 
 def load_variant(variant: Variant) -> LocalPolicy:
@@ -119,20 +134,27 @@ def load_variant(variant: Variant) -> LocalPolicy:
     from smolvla_gym.agent.checkpoint import load_checkpoint
     from smolvla_gym.agent.local_policy import LocalPolicy
 
+    fast = variant.sampler == "fast"
     options: dict[str, Any] = {
         "device": variant.device,
         "dtype": variant.dtype,
-        "compile_mode": variant.compile_mode,
+        "compile_mode": None if fast else variant.compile_mode,
     }
     if variant.policy == RANDOM_450M:
-        checkpoint = build_random_450m(variant.cameras or 1, **options)
+        checkpoint = build_random_450m(variant.cameras or 1, absent=variant.absent, **options)
     else:
         try:
             checkpoint = load_checkpoint(variant.policy, **options)
         except PolicyMismatchError as error:
             error.add_note(f"how fast a SmolVLA of the usual size is here shows without it: --policy {RANDOM_450M}")
             raise
-    return LocalPolicy(checkpoint, num_steps=variant.num_steps, name=variant.policy, sampler=variant.sampler)
+    return LocalPolicy(
+        checkpoint,
+        num_steps=variant.num_steps,
+        name=variant.policy,
+        sampler=variant.sampler,
+        compile_mode=variant.compile_mode if fast else None,
+    )
 
 
 def run_variant(
@@ -243,9 +265,17 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
     progress("load", 0, 1)
     policy = load_variant(variant)
     loaded = time.perf_counter()
+    from smolvla_gym.agent.local_policy import LocalPolicy
     from smolvla_gym.agent.precision import count_dtypes
+    from smolvla_gym.evaluation.speedup import measure_speedup
 
     checkpoint = policy.checkpoint
+    benchmark = run_benchmark(policy, options, progress)
+    speedup = None
+    if variant.compare and policy.sampler == "fast":
+        reference = LocalPolicy(checkpoint, num_steps=variant.num_steps, name=variant.policy, sampler="reference")
+        requests = INPUTS[options.inputs](policy.card, max(options.samples, 2), options.seed)
+        speedup = measure_speedup(policy, reference, requests, options, progress)
     parameters = list(checkpoint.policy.parameters())
     resized = checkpoint.policy.config.resize_imgs_with_padding  # width first
     batch = checkpoint.preprocessor({"task": "try", STATE: torch.zeros(checkpoint.spec.action_dim)})
@@ -257,6 +287,7 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
         cameras=dict(checkpoint.spec.cameras),
         vision_size=(int(resized[1]), int(resized[0])) if resized else None,
         parameters=sum(parameter.numel() for parameter in parameters),
+        left_out=checkpoint.left_out,
         dtypes=count_dtypes(checkpoint.policy),
         weights=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         import_s=imported - start,
@@ -264,5 +295,6 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
         mask_dtype=str(batch["observation.language.attention_mask"].dtype),
         action_width=checkpoint.spec.action_dim,
         padded_width=policy.card.noise_width,
-        benchmark=run_benchmark(policy, options, progress),
+        benchmark=benchmark,
+        speedup=speedup,
     )

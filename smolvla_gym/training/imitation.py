@@ -57,7 +57,7 @@ def train(
         CheckpointError: ``policy_dir`` or ``state`` cannot be read.
     """
     torch.set_num_threads(options.threads)
-    checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32")
+    checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32", language_head=True)
     trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
     return trainer.run()
 

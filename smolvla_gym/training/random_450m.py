@@ -56,7 +56,13 @@ _SENTENCES: Final = ("pick up the red cube",)
 
 
 def build_random_450m(
-    cameras: int = 1, *, device: str = "auto", dtype: str = "auto", compile_mode: str | None = None, seed: int = 0
+    cameras: int = 1,
+    *,
+    absent: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    compile_mode: str | None = None,
+    seed: int = 0,
 ) -> LoadedCheckpoint:
     """Makes the policy in memory; it takes 3 GB while it is being made and some 15 s.
 
@@ -64,6 +70,7 @@ def build_random_450m(
 
     Args:
         cameras: How many cameras it looks through, from 1 on: ``"wrist"``, ``"scene"``, ``"camera3"`` and so on.
+        absent: How many more it knows that are never there: LeRobot computes black pictures in their place.
         device: As for :func:`smolvla_gym.agent.checkpoint.load_checkpoint`.
         dtype: As there; ``"auto"`` is float32.
         compile_mode: As there.
@@ -86,6 +93,8 @@ def build_random_450m(
             seed=seed,
             compile_mode=compile_mode,
         )
+        policy.config.empty_cameras = absent
+        policy.config.validate_features()  # gives them names
         save_small_files(directory, policy.config, preprocessor, postprocessor)
         return adopt_policy(policy, directory, device=device, dtype=dtype)
 

@@ -50,15 +50,12 @@ def noise_for(policy, count, seed=1):
 def both(policy, batch, noise, left=None, delay=0):
     """Returns the fast chunk and the reference."""
     guidance = PrefixGuidance(max_weight=float(policy.config.num_steps))
-
-    def guide(place, time, velocity):
-        return guidance.denoise_step(place, left, delay, time, velocity)
-
     from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
     policy.config.rtc_config = RTCConfig(enabled=True)
     policy.model.rtc_processor = guidance
-    fast = FastSampler(policy).sample(dict(batch), noise, None if left is None else guide)
+    pull = None if left is None else guidance.pull(left, delay, noise.shape[1])
+    fast = FastSampler(policy).sample(dict(batch), noise, pull)
     guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}
     return fast, policy.predict_action_chunk(dict(batch), noise=noise, **guided)
 
@@ -134,11 +131,104 @@ def test_half_precision_stays_close(dtype):
 
 
 @pytest.mark.slow
-def test_the_full_size():
-    checkpoint = build_random_450m(1, device="cpu", dtype="float32")
+@pytest.mark.parametrize("absent", [0, 2])
+def test_the_full_size(absent):
+    checkpoint = build_random_450m(1, absent=absent, device="cpu", dtype="float32")
     checkpoint.policy.config.num_steps = 2
     batch = frames(checkpoint, 1)
     assert_same(*both(checkpoint.policy, batch, noise_for(checkpoint.policy, 1)))
+
+
+class ShapesStay(FastSampler):
+    """Computes on the CPU as on a GPU: with every token, so that no shape depends on an observation."""
+
+    def _keeps_shapes(self, tensor):
+        return True
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("rtc", [False, True])
+def test_the_way_of_a_gpu(bundled, count, rtc):
+    policy, batch, noise = bundled.policy, frames(bundled, count), noise_for(bundled.policy, count)
+    left = noise_for(policy, 1, 5)[0, :20] if rtc else None
+    _, reference = both(policy, batch, noise, left, 3)
+    pull = PrefixGuidance(max_weight=float(policy.config.num_steps)).pull(left, 3, 32) if rtc else None
+    sampler = ShapesStay(policy)
+    assert_same(sampler.sample(dict(batch), noise, pull), reference)
+    inputs = sampler.inputs(batch, noise, pull)
+    assert inputs.tokens.shape == (count, policy.config.tokenizer_max_length)
+
+
+def test_a_chunk_on_a_gpu_waits_for_nothing(bundled):
+    """Traced without data: a value that the host had to know, or a shape that depends on one, would raise here."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    sampler, batch, noise = ShapesStay(bundled.policy), frames(bundled, 2), noise_for(bundled.policy, 2)
+    sampler.sample(batch, noise)  # constants are made before a graph is captured
+    inputs = sampler.inputs(batch, noise)
+
+    def chunk(*flat):
+        return sampler._flat_chunk(*flat)
+
+    with torch.no_grad():
+        traced = make_fx(chunk, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs[:-1], *inputs.images)
+        assert_same(traced(*inputs[:-1], *inputs.images), sampler.sample(batch, noise))
+    names = {str(node.target) for node in traced.graph.nodes}
+    assert not {name for name in names if "local_scalar" in name or "nonzero" in name}
+    # Constants from the host would be copied to the device while a graph is captured, which CUDA forbids.
+    assert not {name for name in names if "lift_fresh" in name}
+
+
+@pytest.mark.slow
+def test_compiled(tmp_path):
+    policy, batch = other_policy(tmp_path)
+    sampler = FastSampler(policy, compile_mode="default")
+    for count, seed in ((2, 1), (2, 2)):
+        noise = noise_for(policy, count, seed)
+        assert_same(sampler.sample(dict(batch), noise), policy.predict_action_chunk(dict(batch), noise=noise), 5e-5)
+
+
+class Adapted(torch.nn.Linear):
+    """What an adapter does: a linear layer whose output is not its weight's alone."""
+
+    def forward(self, states):
+        return super().forward(states) * 3.0
+
+
+def test_a_layer_of_another_kind_is_called(tmp_path):
+    policy, batch = other_policy(tmp_path)
+    attend = policy.model.vlm_with_expert.lm_expert.layers[0].self_attn
+    adapted = Adapted(attend.v_proj.in_features, attend.v_proj.out_features, bias=False)
+    adapted.load_state_dict(attend.v_proj.state_dict())
+    before = FastSampler(policy).sample(dict(batch), noise_for(policy, 2))
+    attend.v_proj = adapted
+    fast, reference = both(policy, batch, noise_for(policy, 2))
+    assert_same(fast, reference)
+    assert (fast - before).abs().max() > 1e-3
+
+
+def test_weights_may_be_replaced_and_saved(tmp_path):
+    """Stacked weights are views of common memory; neither a new weight nor a file may suffer from it."""
+    from safetensors.torch import load_file
+
+    policy, batch = other_policy(tmp_path)
+    original = {key: value.clone() for key, value in policy.state_dict().items()}
+    sampler = FastSampler(policy)
+    policy.save_pretrained(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {key for key in original if key in saved and not torch.equal(original[key], saved[key])} == set()
+    assert len(saved) == len(original)
+    for parameter in policy.parameters():
+        parameter.data = parameter.data * 1.05
+    after = sampler.sample(dict(batch), noise_for(policy, 2))
+    assert_same(after, policy.predict_action_chunk(dict(batch), noise=noise_for(policy, 2)))
+
+
+def test_no_weight_is_there_twice(tmp_path):
+    policy, _ = other_policy(tmp_path)
+    FastSampler(policy)
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in policy.parameters()}
+    assert sum(storages.values()) == sum(p.numel() * p.element_size() for p in policy.parameters())
 
 
 def test_what_is_not_known_is_left_to_lerobot(tmp_path):

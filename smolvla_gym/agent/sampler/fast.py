@@ -1,0 +1,245 @@
+"""The sampler: an observation and noise to a chunk of actions.
+
+LeRobot's own loop computes in each flow step, and in each layer of it, what depends on the observation or on nothing at
+all: the expert's keys and values of the prefix, rotary angles, masks, time embeddings. Here they are computed once a
+chunk or once for all, the cameras go through the vision tower together, masked tokens are left out, and the last layer
+of the language model, of which only keys and values are used, ends there. Weights and modules are the policy's own.
+
+On a CPU the shapes follow the observation: no token is computed that does not exist. On a GPU, and where it is
+compiled, they stay the same whatever the instruction is, so that the whole chunk is one CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from smolvla_gym.errors import MissingExtraError
+
+try:
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+    from torch import Tensor
+
+    from smolvla_gym.agent.guidance import Pull, strength
+    from smolvla_gym.agent.sampler.flow import Context, prepare, velocity
+    from smolvla_gym.agent.sampler.graph import Replay
+    from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
+    from smolvla_gym.agent.sampler.prefix import Prefix, VisionTower, encode
+except ImportError as err:
+    raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
+
+_TOKENS: Final = "observation.language.tokens"
+_TOKEN_MASK: Final = "observation.language.attention_mask"
+
+_GRAPHS: Final = 4
+"""CUDA graphs that are kept: for so many sizes of batches and sets of cameras."""
+
+
+class Inputs(NamedTuple):
+    """What a chunk is computed from.
+
+    Attributes:
+        tokens: Of the instruction, shape (batch, words).
+        words: Which of them exist, of the same shape.
+        seen: Which cameras do, shape (batch, cameras).
+        state: Shape (batch, 1, padded state width) or (batch, padded state width).
+        noise: Shape (batch, chunk, padded action width).
+        target: What the chunk is pulled to, shape (chunk, action width).
+        weights: How strongly, shape (chunk, 1); zeros: not at all.
+        images: As the vision tower takes them, each of shape (batch, 3, height, width).
+    """
+
+    tokens: Tensor
+    words: Tensor
+    seen: Tensor
+    state: Tensor
+    noise: Tensor
+    target: Tensor
+    weights: Tensor
+    images: tuple[Tensor, ...]
+
+
+class FastSampler:
+    """Draws chunks from a policy of LeRobot's."""
+
+    def __init__(self, policy: Any, *, compile_mode: str | None = None) -> None:
+        """Looks at how the policy is built.
+
+        Args:
+            policy: A ``SmolVLAPolicy``; its weights may change later.
+            compile_mode: A mode of ``torch.compile`` for the parts; None: they are not compiled.
+
+        Raises:
+            UnsupportedPolicyError: It has parts that are not handled here.
+        """
+        self._policy, self._model = policy, policy.model
+        network, config = self._model.vlm_with_expert, policy.config
+        problems = {
+            "use_cache=False": not config.use_cache,
+            "adapt_to_pi_aloha": config.adapt_to_pi_aloha,
+            "add_image_special_tokens": self._model.add_image_special_tokens,
+            "an expert with fewer layers than the language model": network.num_vlm_layers != network.num_expert_layers,
+        }
+        found = [name for name, there in problems.items() if there]
+        if found:
+            raise UnsupportedPolicyError(", ".join(found))
+        vlm = network.get_vlm_model()
+        every, crossing = network.self_attn_every_n_layers, "cross" in network.attention_mode
+        width = int(network.vlm.config.text_config.head_dim)
+        try:
+            self._vision = VisionTower(vlm.vision_model, vlm.connector)
+            self._words = vlm.text_model.get_input_embeddings()
+            self._text = [DecoderLayer(layer, width) for layer in vlm.text_model.layers]
+            self._expert = [
+                DecoderLayer(layer, width, crosses=crossing and not (every > 0 and i % every == 0))
+                for i, layer in enumerate(network.lm_expert.layers)
+            ]
+        except AttributeError as error:
+            raise UnsupportedPolicyError(f"modules of another kind ({error})") from error
+        self._norm = network.lm_expert.norm
+        self._stacks = [*self._vision.stacks, *(stack for layer in self._text + self._expert for stack in layer.stacks)]
+        self._constants: dict[tuple[Any, ...], Tensor] = {}
+        self._compiled = compile_mode is not None
+        self._see: Callable[..., list[Tensor]] = self._vision
+        self._understand: Callable[..., Prefix] = encode
+        self._velocity: Callable[..., Tensor] = velocity
+        if compile_mode is not None:
+            # The graph is captured here, and not by torch.compile for each of the parts.
+            mode = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}.get(
+                compile_mode, compile_mode
+            )
+            self._see = torch.compile(self._vision.__call__, mode=mode, dynamic=False)
+            self._understand = torch.compile(encode, mode=mode, dynamic=False)
+            self._velocity = torch.compile(velocity, mode=mode, dynamic=False)
+        self._graphs: OrderedDict[tuple[Any, ...], Replay] = OrderedDict()
+
+    @torch.no_grad()
+    def sample(self, batch: dict[str, Tensor], noise: Tensor, pull: Pull | None = None) -> Tensor:
+        """Draws a chunk.
+
+        Args:
+            batch: What the policy's preprocessor gives.
+            noise: Shape (batch, chunk, padded action width).
+            pull: What the chunk is guided to, such as the rest of the one before it.
+
+        Returns:
+            Actions in the policy's own units, shape (batch, chunk, action width).
+        """
+        self._refresh()
+        inputs = self.inputs(batch, noise, pull)
+        if not noise.is_cuda:
+            return self.chunk(inputs)
+        flat = (*inputs[:-1], *inputs.images)
+        key = (int(self._policy.config.num_steps), *((tensor.shape, tensor.dtype) for tensor in flat))
+        if key not in self._graphs:
+            while len(self._graphs) >= _GRAPHS:
+                self._graphs.popitem(last=False)
+            self._graphs[key] = Replay(self._flat_chunk, flat)
+        self._graphs.move_to_end(key)
+        return self._graphs[key](flat)
+
+    def chunk(self, inputs: Inputs) -> Tensor:
+        """Computes a chunk; it waits for nothing, and all shapes follow those of the inputs."""
+        return self.flow(self.encode(self.see(inputs), inputs), inputs)
+
+    def _flat_chunk(self, *flat: Tensor) -> Tensor:
+        tokens, words, seen, state, noise, target, weights, *images = flat
+        return self.chunk(Inputs(tokens, words, seen, state, noise, target, weights, tuple(images)))
+
+    # -- the stages ----------------------------------------------------------------------------------------------------
+
+    def inputs(self, batch: dict[str, Tensor], noise: Tensor, pull: Pull | None = None) -> Inputs:
+        """Gathers what a chunk is computed from; arguments as those of :meth:`sample`."""
+        images, masks = self._policy.prepare_images(batch)
+        # Behind the cameras that are there come black pictures for those that are not, which nothing looks at.
+        there = sum(key in batch for key in self._policy.config.image_features)
+        if not self._keeps_shapes(noise):
+            used = [i for i in range(there) if bool(masks[i].any())]
+            images, masks, there = [images[i] for i in used], [masks[i] for i in used], len(used)
+        tokens, words = batch[_TOKENS], batch[_TOKEN_MASK]
+        if self._keeps_shapes(noise):
+            missing = self._policy.config.tokenizer_max_length - tokens.shape[1]
+            tokens, words = F.pad(tokens, (0, max(missing, 0))), F.pad(words, (0, max(missing, 0)))
+        elif not bool(words.all()):
+            anywhere = words.any(dim=0)
+            tokens, words = tokens[:, anywhere], words[:, anywhere]
+        state = self._policy.prepare_state(batch)
+        seen = torch.stack(masks[:there], dim=1) if there else words[:, :0]
+        chunk, width = noise.shape[1], self._policy.config.action_feature.shape[0]
+        if pull is None:
+            still = self._constant("still", lambda: noise.new_zeros((chunk, width + 1)), noise)
+            target, weights = still[:, :width], still[:, width:]
+        else:
+            target, weights = pull.target.to(noise), pull.weights.to(noise)[:, None]
+        return Inputs(tokens, words, seen, state, noise, target, weights, tuple(images[:there]))
+
+    def see(self, inputs: Inputs) -> list[Tensor]:
+        """Returns the tokens of each picture, shape (batch, tokens, width)."""
+        return self._see(inputs.images)
+
+    def encode(self, pictures: list[Tensor], inputs: Inputs) -> Prefix:
+        """Runs the language model over pictures, words and state."""
+        words = self._words(inputs.tokens)
+        state = self._model.state_proj(inputs.state)
+        state = state[:, None] if state.ndim == 2 else state
+        tokens = torch.cat([*pictures, words * words.shape[-1] ** 0.5, state], dim=1)
+        exists: Tensor | None = None
+        if self._keeps_shapes(inputs.noise) or not bool(inputs.words.all() & inputs.seen.all()):
+            parts = [inputs.seen[:, i, None].expand(-1, part.shape[1]) for i, part in enumerate(pictures)]
+            exists = torch.cat([*parts, inputs.words, inputs.words.new_ones(state.shape[:2])], dim=1)
+        return self._understand(self._text, self._expert, tokens, exists, tokens.shape[1] - state.shape[1])
+
+    def flow(self, prefix: Prefix, inputs: Inputs) -> Tensor:
+        """Takes the flow steps; returns actions of shape (batch, chunk, action width)."""
+        x, steps = inputs.noise, int(self._policy.config.num_steps)
+        context: Context = prepare(self._expert, prefix, x.shape[1])
+        biases = self._time_biases(steps, x)
+        width = inputs.target.shape[1]
+        guided = self._keeps_shapes(x) or bool(inputs.weights.any())
+        for step in range(steps):
+            time = 1.0 - step / steps
+            speed = self._velocity(self._model, self._expert, self._norm, x, biases[step], context)
+            if guided:
+                guess = x[..., :width] - time * speed[..., :width]
+                error = strength(time, float(steps)) * inputs.weights * (inputs.target - guess)
+                # The padding beyond the actions' width is left to the flow.
+                speed = speed - F.pad(error, (0, speed.shape[-1] - width))
+            x = x - speed / steps
+        return x[:, :, :width]
+
+    # -- what stays ----------------------------------------------------------------------------------------------------
+
+    def _keeps_shapes(self, tensor: Tensor) -> bool:
+        return self._compiled or tensor.is_cuda
+
+    def _refresh(self) -> None:
+        """Follows weights that were put in the place of others."""
+        changed = [stack.refresh() for stack in self._stacks]
+        if any(changed):
+            self._graphs.clear()
+
+    def _time_biases(self, steps: int, x: Tensor) -> Tensor:
+        """Returns what each time adds in the first layer of the action's and time's network, shape (steps, width)."""
+        from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding
+
+        config, layer = self._policy.config, self._model.action_time_mlp_in
+        width = self._model.vlm_with_expert.expert_hidden_size
+
+        def embed() -> Tensor:
+            times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)
+            table: Tensor = create_sinusoidal_pos_embedding(
+                times, width, config.min_period, config.max_period, device=x.device
+            )
+            return table
+
+        embedded = self._constant(("times", steps), embed, x)
+        return F.linear(embedded.to(layer.weight.dtype), layer.weight[:, width:], layer.bias)
+
+    def _constant(self, name: Any, make: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """Returns what is computed once for a device; a CUDA graph must not do it, since it comes from the host."""
+        key = (name, like.device, like.shape[1:])
+        if key not in self._constants:
+            self._constants[key] = make()
+        return self._constants[key]

@@ -1,0 +1,106 @@
+"""From noise to actions: the flow steps of the action expert, with an observation's keys and values at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+
+from smolvla_gym.agent.sampler.layers import DecoderLayer, Mask, Rotary, attention, rotary
+from smolvla_gym.agent.sampler.prefix import Prefix
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all flow steps of a chunk share.
+
+    Attributes:
+        keys: For each layer the keys, (batch, heads, length, head width): of the prefix, and where the actions look at
+            each other, behind them room for theirs.
+        values: The values.
+        length: Length of the prefix.
+        alone: Angles of the actions where they look at the prefix alone.
+        behind: Angles where they look at each other too.
+        prefix_mask: Which action looks at which token of the prefix; None: all at all.
+        mask: The same of prefix and actions.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    length: int
+    alone: Rotary
+    behind: Rotary
+    prefix_mask: Mask | None
+    mask: Mask
+
+
+def prepare(layers: Sequence[DecoderLayer], prefix: Prefix, chunk: int) -> Context:
+    """Computes what does not change from one flow step to the next.
+
+    Args:
+        layers: Of the expert.
+        prefix: The observation.
+        chunk: Actions a chunk.
+    """
+    length, device = prefix.keys[0].shape[2], prefix.lengths.device
+    place = torch.arange(chunk, device=device)[None]
+    causal = place[0, :, None] >= place
+    if prefix.exists is None:
+        sees = torch.cat([causal.new_ones(chunk, length), causal], dim=1)[None]
+        prefix_mask = None
+    else:
+        rows = prefix.exists[:, None].expand(-1, chunk, -1)
+        sees = torch.cat([rows, causal[None].expand(len(rows), -1, -1)], dim=2)
+        prefix_mask = Mask(rows)
+    keys, values = (
+        [part if layer.crosses else _with_room(part, chunk, layer) for layer, part in zip(layers, parts, strict=True)]
+        for parts in (prefix.keys, prefix.values)
+    )
+    width = layers[0].head_width
+    return Context(
+        keys, values, length, rotary(place, width), rotary(prefix.lengths + place, width), prefix_mask, Mask(sees)
+    )
+
+
+def _with_room(states: Tensor, more: int, layer: DecoderLayer) -> Tensor:
+    dtype = torch.promote_types(states.dtype, layer.stacks[0].dtype)
+    room = states.new_empty((*states.shape[:2], states.shape[2] + more, states.shape[3]), dtype=dtype)
+    room[:, :, : states.shape[2]] = states
+    return room
+
+
+def velocity(
+    model: Any, layers: Sequence[DecoderLayer], norm: Any, x: Tensor, bias: Tensor, context: Context
+) -> Tensor:
+    """Returns the velocity at a place.
+
+    Args:
+        model: The policy's ``VLAFlowMatching``.
+        layers: Of the expert.
+        norm: What comes after the last of them.
+        x: The place, shape (batch, chunk, padded action width).
+        bias: What the time adds in the first layer of the action's and time's network, shape (expert's width,).
+        context: What all steps share. Its room for the actions' keys and values is written.
+
+    Returns:
+        The shape of ``x``.
+    """
+    actions = model.action_in_proj(x)
+    hidden = F.linear(actions, model.action_time_mlp_in.weight[:, : actions.shape[-1]], bias)
+    hidden = model.action_time_mlp_out(F.silu(hidden))
+    for layer, keys, values in zip(layers, context.keys, context.values, strict=True):
+        normed = layer.normed(hidden)
+        if layer.crosses:
+            query, mask = layer.query(normed, context.alone), context.prefix_mask
+        else:
+            query, key, value = layer.project(normed, context.behind)
+            keys[:, :, context.length :] = key.transpose(1, 2)
+            values[:, :, context.length :] = value.transpose(1, 2)
+            mask = context.mask
+        hidden = layer.finish(hidden, attention(query, keys, values, mask))
+    result: Tensor = model.action_out_proj(norm(hidden).float())
+    return result

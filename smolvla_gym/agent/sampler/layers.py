@@ -1,0 +1,196 @@
+"""The layers of SmolVLA's transformers, in few operations and over the policy's own weights."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+
+from smolvla_gym.agent.sampler.stacked import Stacked
+
+_WAVELENGTH: Final = 10_000.0
+"""Of SmolVLA's rotary embedding, whatever the language model's configuration says."""
+
+_ALIGNMENT: Final = 8
+"""Rows of masks begin at multiples of so many numbers; CUDA's attention would copy others each time."""
+
+Rotary = tuple[Tensor, Tensor]
+"""Cosine, and sine with the sign of its half, each of shape (1 or batch, length, 1, head width), float32."""
+
+
+class UnsupportedPolicyError(Exception):
+    """The policy is built in a way that only LeRobot's own code knows."""
+
+
+class DecoderLayer:
+    """A layer of the language model or of the action expert."""
+
+    def __init__(self, layer: Any, head_width: int, *, crosses: bool = False) -> None:
+        """Looks at how the layer is built.
+
+        Args:
+            layer: A module like transformers' ``LlamaDecoderLayer``.
+            head_width: Width of a head.
+            crosses: Whether its keys and values come from elsewhere than its own input.
+        """
+        attend, mlp = layer.self_attn, layer.mlp
+        self._layer, self.head_width, self.crosses = layer, head_width, crosses
+        self.heads = attend.q_proj.out_features // head_width
+        self.kv_heads = attend.k_proj.out_features // head_width
+        projections = (attend.q_proj,) if crosses else (attend.q_proj, attend.k_proj, attend.v_proj)
+        self.stacks = [Stacked(*projections)]
+        self._gate_up: Stacked | None = None
+        if type(mlp).__name__ == "LlamaMLP":
+            self._gate_up = Stacked(mlp.gate_proj, mlp.up_proj)
+            self.stacks.append(self._gate_up)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Returns what goes into the attention's projections."""
+        return _rms_norm(self._layer.input_layernorm, hidden).to(self.stacks[0].dtype)
+
+    def project(self, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries and keys, turned by their positions, and values: (batch, length, heads, head width)."""
+        projected = self._split(self.stacks[0](normed))
+        both = self.heads + self.kv_heads
+        turned = _turned(projected[:, :, :both], rotary)
+        return turned[:, :, : self.heads], turned[:, :, self.heads :], projected[:, :, both:]
+
+    def query(self, normed: Tensor, rotary: Rotary) -> Tensor:
+        """Returns the queries of a layer that crosses."""
+        return _turned(self._split(self.stacks[0](normed)), rotary)
+
+    def keys_and_values(self, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Returns keys and values alone, see :meth:`project`."""
+        projected = self._split(self.stacks[0](normed, skip=1))
+        return _turned(projected[:, :, : self.kv_heads], rotary), projected[:, :, self.kv_heads :]
+
+    def cross(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Projects the keys and values of another layer, (batch, length, heads, head width), for this one's queries."""
+        attend = self._layer.self_attn
+        return (
+            self._split(attend.k_proj(keys.flatten(2).to(attend.k_proj.weight.dtype))),
+            self._split(attend.v_proj(values.flatten(2).to(attend.v_proj.weight.dtype))),
+        )
+
+    def finish(self, states: Tensor, attended: Tensor) -> Tensor:
+        """Does what comes after the attention, whose result has the shape (batch, length, heads * head width)."""
+        layer, output = self._layer, self._layer.self_attn.o_proj
+        # In place: the type of the layer's weights wins over that of what comes in, as in LeRobot's code.
+        between: Tensor = output(attended.to(output.weight.dtype))
+        between += states
+        normed = _rms_norm(layer.post_attention_layernorm, between)
+        if self._gate_up is None:
+            result: Tensor = layer.mlp(normed)
+        else:
+            gate, up = self._gate_up(normed).chunk(2, dim=-1)
+            result = layer.mlp.down_proj(layer.mlp.act_fn(gate) * up)
+        result += between
+        return result
+
+    def _split(self, states: Tensor) -> Tensor:
+        return states.view(*states.shape[:-1], -1, self.head_width)
+
+
+class VisionLayer:
+    """A layer of the vision tower."""
+
+    def __init__(self, layer: Any) -> None:
+        """Looks at how the layer is built.
+
+        Args:
+            layer: A module like transformers' ``SmolVLMEncoderLayer``.
+        """
+        attend = layer.self_attn
+        self._layer, self._heads = layer, attend.num_heads
+        self.stacks = [Stacked(attend.q_proj, attend.k_proj, attend.v_proj)]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Returns the layer's output; shapes (pictures, patches, width)."""
+        layer = self._layer
+        projected = self.stacks[0](layer.layer_norm1(hidden))
+        projected = projected.view(*projected.shape[:-1], 3, self._heads, -1)
+        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind()
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        hidden = layer.self_attn.out_proj(attended) + hidden
+        result: Tensor = layer.mlp(layer.layer_norm2(hidden)) + hidden
+        return result
+
+
+class Mask:
+    """Which query looks at which key; made once for all layers that share it."""
+
+    def __init__(self, sees: Tensor) -> None:
+        """Keeps it.
+
+        Args:
+            sees: Truth values, shape (1 or batch, queries, keys).
+        """
+        self._sees = sees
+        self._made: dict[tuple[torch.dtype, int], Tensor] = {}
+
+    def added(self, dtype: torch.dtype, group: int) -> Tensor:
+        """Returns what is added to the scores, (1 or batch, 1, group * queries, keys): 0, or minus infinity.
+
+        Args:
+            dtype: Type of the queries.
+            group: How many heads of queries share one of keys; they lie one behind the other.
+        """
+        key = dtype, group
+        if key not in self._made:
+            batch, queries, keys = self._sees.shape
+            width = -(-keys // _ALIGNMENT) * _ALIGNMENT
+            room = torch.zeros((batch, 1, group * queries, width), dtype=dtype, device=self._sees.device)
+            hidden = self._sees.logical_not().repeat(1, group, 1)[:, None]
+            self._made[key] = room[..., :keys].masked_fill_(hidden, -torch.inf)
+        return self._made[key]
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> Tensor:
+    """Attends with several heads of queries to one of keys.
+
+    The heads that share keys become one with more queries: no key is copied, and every kernel can do that.
+
+    Args:
+        query: Shape (batch, queries, heads, head width).
+        key: Shape (batch, fewer heads, keys, head width).
+        value: The same.
+        mask: Which query looks at which key; None: all at all.
+
+    Returns:
+        Shape (batch, queries, heads * head width).
+    """
+    # LeRobot saves a mixture of types, and the wider one counts.
+    dtype = torch.promote_types(torch.promote_types(query.dtype, key.dtype), value.dtype)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    batch, length, heads, width = query.shape
+    shared = key.shape[1]
+    group = heads // shared
+    rows = query.view(batch, length, shared, group, width).permute(0, 2, 3, 1, 4).reshape(batch, shared, -1, width)
+    added = None if mask is None else mask.added(dtype, group)
+    out = F.scaled_dot_product_attention(rows, key, value, attn_mask=added)
+    return out.view(batch, shared, group, length, width).permute(0, 3, 1, 2, 4).reshape(batch, length, heads * width)
+
+
+def rotary(positions: Tensor, head_width: int) -> Rotary:
+    """Returns by which angles heads are turned at positions of shape (1 or batch, length)."""
+    half = head_width // 2
+    exponents = (2.0 / head_width) * torch.arange(half, dtype=torch.float32, device=positions.device)
+    angles = (positions[..., None].float() / _WAVELENGTH**exponents)[:, :, None]
+    cosine, sine = torch.cos(angles), torch.sin(angles)
+    return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
+
+
+def _turned(states: Tensor, by: Rotary) -> Tensor:
+    """Turns heads of shape (batch, length, heads, width) by their positions."""
+    cosine, sine = by
+    wide = states.float()
+    return torch.addcmul(wide * cosine, wide.roll(wide.shape[-1] // 2, dims=-1), sine).to(states.dtype)
+
+
+def _rms_norm(norm: Any, states: Tensor) -> Tensor:
+    if type(norm).__name__ != "LlamaRMSNorm" or states.dtype != torch.float32 or norm.weight.dtype != torch.float32:
+        result: Tensor = norm(states)
+        return result
+    return F.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
