@@ -73,10 +73,8 @@ class LocalPolicy(ChunkPolicy):
 
         self._torch, self._checkpoint = torch, checkpoint
         spec, config = checkpoint.spec, checkpoint.policy.config
-        if num_steps is not None:
-            if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-                raise OptionError("num_steps", num_steps, "a whole number, at least 1")
-            config.num_steps = num_steps
+        if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1):
+            raise OptionError("num_steps", num_steps, "a whole number, at least 1")
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
         check_options("auto", compile_mode)
@@ -86,8 +84,8 @@ class LocalPolicy(ChunkPolicy):
         self._to_check = {"free": 2, "guided": 1}  # the first free one may be the warm-up's, of black pictures
         # LeRobot looks at the switch in its configuration and at the model's processor: its hook for guidance.
         config.rtc_config = RTCConfig(enabled=True)
-        self._guidance = PrefixGuidance(max_weight=float(config.num_steps))
-        checkpoint.policy.model.rtc_processor = self._guidance
+        steps = spec.num_steps if num_steps is None else num_steps
+        self._guidance = PrefixGuidance(max_weight=float(steps))
         # A policy's buffers are its own; two threads may ask the same one.
         self._lock = threading.Lock()
         self._card = PolicyCard(
@@ -96,7 +94,7 @@ class LocalPolicy(ChunkPolicy):
             camera_map=planned_cameras(spec, camera_map),
             chunk_size=spec.chunk_size,
             n_action_steps=spec.n_action_steps,
-            num_steps=int(config.num_steps),
+            num_steps=steps,
             noise_width=int(config.max_action_dim),
             device=checkpoint.device,
         )
@@ -116,6 +114,9 @@ class LocalPolicy(ChunkPolicy):
         torch, checkpoint = self._torch, self._checkpoint
         # no_grad, not inference_mode: a policy may be trained on in the same program.
         with self._lock, torch.no_grad():
+            # Another policy may share the checkpoint, with other flow steps.
+            checkpoint.policy.config.num_steps = self._card.num_steps
+            checkpoint.policy.model.rtc_processor = self._guidance
             batch, noise = self.prepare(request)
             left = request.leftover
             kept = None if left is None or not len(left) else torch.from_numpy(np.array(left))

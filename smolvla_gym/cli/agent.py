@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym.cli.arguments import at_least
 from smolvla_gym.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
     """Adds the options of a SmolVLA agent; ``several``: more than one mode and latency may be given."""
     modes: dict[str, Any] = {"default": None}
     latencies: dict[str, Any] = {"default": None}
+    steps: dict[str, Any] = {"default": None}
     if several:
         modes, latencies = {"nargs": "+", "default": ["sync"]}, {"nargs": "+", "default": [0.0]}
+        steps = {"nargs": "+", "default": [None]}
     add = parser.add_argument_group("SmolVLA agent").add_argument
     add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
     add(
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         **latencies,
         help="how long a chunk takes: exactly in simulated time, at least in real time (default: 0)",
     )
+    add("--num-steps", type=at_least(1), metavar="N", **steps, help="flow steps a chunk (default: the policy's)")
     add("--n-action-steps", type=int, metavar="N", help="actions of a chunk to execute (default: the policy's; or all)")
     add(
         "--queue-threshold",
@@ -83,6 +87,7 @@ def check(arguments: argparse.Namespace) -> None:
     given = {
         "--mode": arguments.mode,
         "--latency-ms": arguments.latency_ms,
+        "--num-steps": arguments.num_steps,
         "--n-action-steps": arguments.n_action_steps,
         "--queue-threshold": arguments.queue_threshold,
         "--aggregate": arguments.aggregate,
@@ -121,5 +126,9 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
         "aggregate": arguments.aggregate,
     }
     if remote:
+        if arguments.num_steps is not None:
+            raise OptionError("--num-steps", arguments.num_steps, "only with a policy on this machine")
         return SmolVLAAgent.connect(arguments.policy, **options)
-    return SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device, process=realtime, **options)
+    return SmolVLAAgent.from_pretrained(
+        arguments.policy, device=arguments.device, num_steps=arguments.num_steps, process=realtime, **options
+    )

@@ -235,13 +235,15 @@ def _measure(
 
 
 def _differences(reports: dict[Variant, Report]) -> dict[Variant, Difference]:
-    """Compares each variant with the one that differs from it in the type alone."""
+    """Compares each variant with the one that differs from it in the type alone, or has the most flow steps."""
     from smolvla_gym.evaluation.difference import compare_chunks
 
     differences = {}
     for variant, report in reports.items():
-        reference = reports.get(replace(variant, dtype=_REFERENCE))
-        if reference is None or reference is report:
+        alike = [other for other in reports if replace(other, num_steps=variant.num_steps) == variant]
+        most = max(alike, key=lambda other: reports[other].benchmark.num_steps)
+        reference = reports.get(replace(most, dtype=_REFERENCE), reports[most])
+        if reference is report:
             continue
         pairs = zip(reference.benchmark.samples, report.benchmark.samples, strict=True)
         both = [(one, other) for one, other in pairs if one is not None and other is not None]

@@ -31,6 +31,7 @@ _EXAMPLES: Final = """examples:
   smolvla-gym eval --policy DIR --vs bundled                which is better, on the same seeds
   smolvla-gym eval --task reach lift place push stack --num-objects 3
                                                             a row for each task
+  smolvla-gym eval --num-steps 1 2 3 5 10                   how many flow steps it needs
   smolvla-gym eval --swap-instruction                       the same scenes with another colour named
   smolvla-gym eval --policy DIR --task lift --episodes 20 --json | jq '.conditions[].success_rate'
 """
@@ -111,9 +112,10 @@ def run(arguments: argparse.Namespace) -> int:
     words = ["given", *(["swapped"] if arguments.swap_instruction else [])]
     words += ["unseen"] if arguments.unseen_phrasings else []
     conditions = [
-        Condition(mode, latency, task, said)
+        Condition(mode, latency, task, said, num_steps)
         for task in dict.fromkeys(arguments.task)
         for said in words
+        for num_steps in dict.fromkeys(arguments.num_steps)
         for mode in dict.fromkeys(arguments.mode)
         for latency in dict.fromkeys(arguments.latency_ms)
     ]
@@ -180,6 +182,7 @@ def _film(
         shown = [episode for episode in episodes if not episode.success][: max(count, bool(observers))]
         for episode in shown or (episodes[:1] if observers else []):
             words = "" if condition.words == "given" else f"_{condition.words}"
+            words += "" if condition.num_steps is None else f"_{condition.num_steps}steps"
             name = f"{condition.task}{words}_{condition.mode}_{condition.latency_ms:g}ms_seed{episode.seed}.mp4"
             print(f"smolvla-gym: filming {name} ({episode.failure or 'solved'})", file=sys.stderr, flush=True)
             folder = "failures" if count and not episode.success else "watched"

@@ -144,7 +144,7 @@ def findings(report: Report) -> list[str]:
 
 
 DIFFERENCE_COLUMNS: Final = (
-    "against float32",
+    "against float32, or the most flow steps",
     "joints max, rad",
     "mean, rad",
     "tool max, mm",

@@ -52,7 +52,9 @@ def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 def name(row: Row) -> str:
     """Returns what a condition asks for in a word or two."""
-    return str(row["task"]) if row["words"] == "given" else f"{row['task']}, {row['words']} words"
+    words = "" if row["words"] == "given" else f", {row['words']} words"
+    steps = "" if row["num_steps"] is None else f", {row['num_steps']} flow step{'s'[: row['num_steps'] > 1]}"
+    return f"{row['task']}{words}{steps}"
 
 
 def failures(rows: Sequence[Row]) -> list[str]:

@@ -39,12 +39,14 @@ class Condition:
         latency_ms: How long a chunk takes in ms of simulated time.
         task: What is to be done.
         words: One of ``WORDS``.
+        num_steps: Flow steps a chunk; None: the checkpoint's own.
     """
 
     mode: str
     latency_ms: float
     task: str = "lift"
     words: str = "given"
+    num_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -155,26 +157,33 @@ def prepare_worker() -> None:
 
 @cache
 def _load(policy: str, device: str) -> Any:
-    """Loads a policy, once a process."""
+    """Loads a checkpoint, once a process."""
     import contextlib
     import sys
 
     from smolvla_gym.agent.checkpoint import load_checkpoint
-    from smolvla_gym.agent.local_policy import LocalPolicy
 
     with contextlib.redirect_stdout(sys.stderr):
-        return LocalPolicy(load_checkpoint(policy, device=device), name=policy)
+        return load_checkpoint(policy, device=device)
 
 
 @cache
-def _setup(options: EvaluationOptions, task: str, render_mode: str | None = None) -> tuple[Any, Any]:
-    """Loads the policy and makes the env that it looks at, once a process."""
+def _policy(policy: str, device: str, num_steps: int | None) -> Any:
+    """Returns a policy that computes so many flow steps; all share their checkpoint."""
+    from smolvla_gym.agent.local_policy import LocalPolicy
+
+    return LocalPolicy(_load(policy, device), num_steps=num_steps, name=policy)
+
+
+@cache
+def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) -> Any:
+    """Makes the env that a policy looks at, once a process."""
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
     from smolvla_gym.agent.images import legible_size
 
-    policy = _load(options.policy, options.device)
+    policy = _policy(options.policy, options.device, None)
     size = legible_size(next(iter(policy.card.cameras.values())))
     # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
     # registers with the first picture: what is registered later runs earlier.
@@ -182,17 +191,23 @@ def _setup(options: EvaluationOptions, task: str, render_mode: str | None = None
     env = gym.make(SIM_ID, **made, **options.env)
     env.reset(seed=0)
     atexit.register(env.close)
-    return policy, env
+    return env
+
+
+def _agent(options: EvaluationOptions, condition: Condition, env: Any) -> Any:
+    from smolvla_gym.agent.smolvla import SmolVLAAgent
+
+    policy = _policy(options.policy, options.device, condition.num_steps)
+    agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
+    agent.attach(env)
+    return agent
 
 
 def run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[Condition, Outcome]]:
     """Runs some seeds under a condition."""
     options, condition, seeds = job
-    from smolvla_gym.agent.smolvla import SmolVLAAgent
-
-    policy, env = _setup(options, condition.task)
-    agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
-    agent.attach(env)
+    env = _env(options, condition.task)
+    agent = _agent(options, condition, env)
     return [(condition, _run_episode(env, agent, condition, seed)) for seed in seeds]
 
 
@@ -264,12 +279,10 @@ def film(
     Raises:
         RecordingError: The file could not be written.
     """
-    from smolvla_gym.agent.smolvla import SmolVLAAgent
     from smolvla_gym.evaluation.film import Film
 
-    policy, env = _setup(options, condition.task, "rgb_array")
-    agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
-    agent.attach(env)
+    env = _env(options, condition.task, "rgb_array")
+    agent = _agent(options, condition, env)
     with Film(path, env.metadata["render_fps"], realtime=False) as video:
         _run_episode(env, agent, condition, seed, video, observers)
 

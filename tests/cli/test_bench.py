@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint import bundled_checkpoint
+from smolvla_gym.agent.checkpoint import bundled_checkpoint, load_checkpoint
 from smolvla_gym.cli.main import main
 from smolvla_gym.evaluation import variants
 
@@ -69,6 +69,38 @@ def test_two_types_are_compared_in_json(capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_both_samplers_in_turn_and_where_the_time_goes(capsys):
+    command = [*QUICK, "--compare", "--num-steps", "2", "--num-steps", "5"]
+    assert main([*command, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (apart,) = result["differences"]
+    assert apart["name"] == "bundled, auto, 2 steps"  # against the one with five
+    assert 1e-5 < apart["joints_max"] < 1.0
+    flow = []
+    for row in result["variants"]:
+        speedup = row["speedup"]
+        assert speedup["ratio"] > 0
+        assert speedup["difference"]["joints_max"] < 1e-4
+        stages = {stage["name"]: stage for stage in speedup["stages"]}
+        assert list(stages) == ["vision", "prefix", "flow", "rest"]
+        for name in ("vision", "prefix", "flow"):
+            assert stages[name]["ms"] > 0
+            assert stages[name]["product_rate"] > 0
+            assert stages[name]["weights"] > 0
+        flow.append(stages["flow"])
+    # Work and weights of the flow are in proportion to its steps; a product of n x m x k counts as 2 n m k.
+    assert flow[1]["flops"] / flow[0]["flops"] == pytest.approx(2.5, rel=0.02)
+    assert flow[1]["weights"] / flow[0]["weights"] == 2.5
+    network = bundled_network()
+    vision = sum(p.numel() for layer in network.vision_model.encoder.layers for p in layer.parameters() if p.ndim == 2)
+    assert stages["vision"]["flops"] >= 2 * vision * 2 * 64  # two cameras of 64 patches, and attention besides
+
+
+def bundled_network():
+    return load_checkpoint("bundled", device="cpu").policy.model.vlm_with_expert.get_vlm_model()
+
+
+@pytest.mark.slow
 def test_the_table_the_verdict_and_a_variant_that_fails(capsys, tmp_path, kept):
     folder = shutil.copytree(bundled_checkpoint(), tmp_path / "six")
     config = json.loads((folder / "config.json").read_text())
@@ -107,6 +139,8 @@ def test_only_strict_makes_a_miss_an_error(capsys, kept):
         (["--dtype", "int8"], "invalid choice"),
         (["--compile", "fastest"], "compile_mode='fastest'"),
         (["--num-steps", "0"], "'0' is not a whole number"),
+        (["--absent-cameras", "1"], "absent=1 is not allowed: only with random-450m"),
+        (["--compare", "--sampler", "reference"], "sampler='reference'"),
         (["--chunks", "2"], "'2' is not a whole number from 3 on"),
         (["--target-ms", "0"], "'0' is not a positive number"),
         (["--inputs", "film"], "invalid choice"),

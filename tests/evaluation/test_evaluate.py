@@ -38,6 +38,17 @@ def test_every_condition_gets_every_seed(alone):
     assert {outcome.statistics.waited_steps for outcome in alone[CONDITIONS[1]]} == {6}
 
 
+def test_fewer_flow_steps_are_another_condition():
+    """All conditions share a checkpoint, and one must not compute with the steps of another."""
+    given, one = (Condition("sync", 0.0, num_steps=steps) for steps in (None, 1))
+    short = replace(OPTIONS, env={**OPTIONS.env, "max_episode_steps": 14})
+    together = evaluate(short, [given, one], [3, 4])
+    assert evaluate(short, [one, given], [3, 4]) == together
+    assert together[given] != together[one]
+    rows = [summarise(condition, together[condition], 30.0) for condition in (given, one)]
+    assert [row[0] for row in table(rows)] == ["task", "lift", "lift, 1 flow step"]
+
+
 @pytest.mark.slow
 def test_the_number_of_processes_does_not_matter(alone):
     """Not even that of the episodes before: other seeds, in another order, with other neighbours."""
