@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,24 +47,34 @@ def prepare(layers: Sequence[DecoderLayer], prefix: Prefix, chunk: int) -> Conte
         prefix: The observation.
         chunk: Actions a chunk.
     """
-    length, device = prefix.keys[0].shape[2], prefix.lengths.device
-    place = torch.arange(chunk, device=device)[None]
-    causal = place[0, :, None] >= place
+    length, width, device = prefix.keys[0].shape[2], layers[0].head_width, prefix.keys[0].device
     if prefix.exists is None:
-        sees = torch.cat([causal.new_ones(chunk, length), causal], dim=1)[None]
+        alone, behind, mask = _of_whole_prefixes(length, chunk, width, device)
         prefix_mask = None
     else:
+        place = torch.arange(chunk, device=device)[None]
+        alone, behind = rotary(place, width), rotary(prefix.exists.sum(dim=1, keepdim=True) + place, width)
         rows = prefix.exists[:, None].expand(-1, chunk, -1)
-        sees = torch.cat([rows, causal[None].expand(len(rows), -1, -1)], dim=2)
-        prefix_mask = Mask(rows)
+        prefix_mask, mask = Mask(rows), Mask(torch.cat([rows, _causal(chunk, device).expand(len(rows), -1, -1)], dim=2))
     keys, values = (
         [part if layer.crosses else _with_room(part, chunk, layer) for layer, part in zip(layers, parts, strict=True)]
         for parts in (prefix.keys, prefix.values)
     )
-    width = layers[0].head_width
-    return Context(
-        keys, values, length, rotary(place, width), rotary(prefix.lengths + place, width), prefix_mask, Mask(sees)
-    )
+    return Context(keys, values, length, alone, behind, prefix_mask, mask)
+
+
+@lru_cache(maxsize=16)
+def _of_whole_prefixes(length: int, chunk: int, width: int, device: torch.device) -> tuple[Rotary, Rotary, Mask]:
+    """Returns angles and mask of a chunk behind a prefix without gaps: the same for each observation of a length."""
+    place = torch.arange(chunk, device=device)[None]
+    causal = _causal(chunk, device)
+    sees = torch.cat([causal.new_ones(1, chunk, length), causal], dim=2)
+    return rotary(place, width), rotary(length + place, width), Mask(sees)
+
+
+def _causal(chunk: int, device: torch.device) -> Tensor:
+    place = torch.arange(chunk, device=device)
+    return (place[:, None] >= place)[None]
 
 
 def _with_room(states: Tensor, more: int, layer: DecoderLayer) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smolvla_gym.agent.sampler.layers import DecoderLayer, Mask, VisionLayer, attention, rotary
+from smolvla_gym.agent.sampler.layers import DecoderLayer, Mask, Rotary, VisionLayer, attention, rotary
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,11 @@ class Prefix:
         keys: For each layer of the expert the keys of the prefix, shape (batch, heads, length, head width).
         values: The values.
         exists: Which of them exist, shape (batch, length); None: all.
-        lengths: How many exist, shape (1 or batch, 1).
     """
 
     keys: list[Tensor]
     values: list[Tensor]
     exists: Tensor | None
-    lengths: Tensor
 
 
 class VisionTower:
@@ -91,10 +90,14 @@ def encode(
         exists: Which tokens exist, shape (batch, length); None: all.
         before: How many come before the state's.
     """
-    length = tokens.shape[1]
-    positions = torch.arange(length, device=tokens.device)[None] if exists is None else exists.cumsum(1) - 1
-    turn = rotary(positions, layers[0].head_width)
-    mask = Mask(_sees(length, before, exists, tokens.device))
+    length, width = tokens.shape[1], layers[0].head_width
+    if exists is None:
+        turn, mask = _of_whole_prefixes(length, before, width, tokens.device)
+    else:
+        # Nobody looks at a token that is no token. It has to look at something itself, or it would be NaN.
+        itself = torch.eye(length, dtype=torch.bool, device=tokens.device)
+        mask = Mask(_sees(length, before, tokens.device) & exists[:, None, :] | itself)
+        turn = rotary(exists.cumsum(1) - 1, width)
     keys, values = [], []
     for i, layer in enumerate(layers):
         normed = layer.normed(tokens)
@@ -108,16 +111,16 @@ def encode(
             key, value = expert[i].cross(key, value)
         keys.append(key.transpose(1, 2))
         values.append(value.transpose(1, 2))
-    if exists is None:
-        return Prefix(keys, values, None, torch.full((1, 1), length, device=tokens.device))
-    return Prefix(keys, values, exists, exists.sum(dim=1, keepdim=True))
+    return Prefix(keys, values, exists)
 
 
-def _sees(length: int, before: int, exists: Tensor | None, device: torch.device) -> Tensor:
-    """Returns which token looks at which, shape (1 or batch, length, length): nobody at the state but itself."""
+@lru_cache(maxsize=16)
+def _of_whole_prefixes(length: int, before: int, width: int, device: torch.device) -> tuple[Rotary, Mask]:
+    """Returns angles and mask of a prefix without gaps: the same for each observation of a length."""
+    return rotary(torch.arange(length, device=device)[None], width), Mask(_sees(length, before, device))
+
+
+def _sees(length: int, before: int, device: torch.device) -> Tensor:
+    """Returns which token looks at which, shape (1, length, length): nobody at the state but itself."""
     place = torch.arange(length, device=device)
-    sees = ((place[None, :] < before) | (place[:, None] >= place[None, :]) & (place[:, None] >= before))[None]
-    if exists is None:
-        return sees
-    # Nobody looks at a token that is no token. It has to look at something itself, or it would be NaN.
-    return sees & exists[:, None, :] | torch.eye(length, dtype=torch.bool, device=device)
+    return ((place[None, :] < before) | (place[:, None] >= place[None, :]) & (place[:, None] >= before))[None]
