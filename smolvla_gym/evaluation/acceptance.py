@@ -73,7 +73,7 @@ def name_variant(variant: Variant) -> str:
     if variant.absent:
         parts.append(f"{variant.absent} absent")
     if variant.num_steps is not None:
-        parts.append(f"{variant.num_steps} steps")
+        parts.append(f"{variant.num_steps} step{'s'[: variant.num_steps > 1]}")
     if variant.compile_mode is not None:
         parts.append(f"compiled ({variant.compile_mode})")
     if variant.sampler != "fast":

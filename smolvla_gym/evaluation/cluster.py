@@ -24,6 +24,9 @@ _PLACE: Final = re.compile(r"(?:ray://)?(\[[\da-fA-F:]+\]|[^:/]+):(\d+)")
 _PATIENCE: Final = 5.0
 """How long in s a machine may take to answer."""
 
+_GPU_SHARE: Final = 0.25
+"""Part of a GPU that a job takes, where the policy computes on one: while one of four steps its env, others infer."""
+
 Job = tuple[EvaluationOptions, Condition, list[int]]
 
 
@@ -44,7 +47,7 @@ def run_on_cluster(
 
     Raises:
         MissingExtraError: Ray is not installed.
-        SmolVLAGymError: The cluster cannot be reached, or a worker was lost.
+        SmolVLAGymError: The cluster cannot be reached, has no GPU for a policy that wants one, or lost a worker.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -60,7 +63,7 @@ def run_on_cluster(
             if options.policy not in sent:
                 sent[options.policy] = ray.put(_pack(options.policy))
         task = ray.remote(num_cpus=1)(_run_there)
-        waiting = [task.remote(job, sent[job[0].policy]) for job in jobs]
+        waiting = [task.options(num_gpus=_gpus(ray, job[0].device)).remote(job, sent[job[0].policy]) for job in jobs]
         while waiting:
             done, waiting = ray.wait(waiting)
             try:
@@ -70,6 +73,21 @@ def run_on_cluster(
                 raise cause or SmolVLAGymError(f"An episode failed on the cluster: {error}") from error
             except ray.exceptions.RayError as error:
                 raise SmolVLAGymError(f"The cluster lost a worker: {error}") from error
+
+
+def _gpus(ray: Any, device: str) -> float:
+    """Returns which part of a GPU a job needs; Ray hides those that were not asked for."""
+    there = bool(ray.cluster_resources().get("GPU"))
+    if device == "auto":
+        return _GPU_SHARE * there
+    if not device.startswith("cuda"):
+        return 0.0
+    if not there:
+        raise SmolVLAGymError(
+            f"The policy is to compute on {device!r}, and no machine of the cluster has a GPU that Ray knows "
+            "of. Take device='cpu' (--device cpu), or start Ray there with `ray start --num-gpus N`."
+        )
+    return _GPU_SHARE
 
 
 @contextlib.contextmanager

@@ -110,6 +110,9 @@ def test_a_cluster_gives_the_same(alone, tmp_path):
     options = replace(OPTIONS, policy=str(policy))
     there = evaluate(options, CONDITIONS[:1], range(3, 10), workers=2, ray="local")
     assert there[CONDITIONS[0]] == alone[CONDITIONS[0]]
+    # Without a GPU in it a job that wants one would wait for ever.
+    with pytest.raises(SmolVLAGymError, match=r"'cuda'.*no machine of the cluster has a GPU.*--num-gpus"):
+        evaluate(replace(options, device="cuda"), CONDITIONS[:1], [3], workers=1, ray="local")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
