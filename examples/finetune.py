@@ -38,7 +38,7 @@ def demonstrate(root: Path, task: str, episodes: int, size: int) -> int:
             env, ExpertSource(env), dataset, range(first, first + 10 * episodes), episodes,
             lambda attempt: print(f"{attempt.instruction!r}: {attempt.frames} frames", flush=True),
         )  # fmt: skip
-        return dataset.next_seed or 0
+    return dataset.next_seed or 0
 
 
 def train(root: Path, start: Path, out: Path, options: FinetuneOptions) -> Path:
