@@ -1,4 +1,4 @@
-"""What MoveIt wants to know beside the URDF: which joints are planned for, and which links never meet."""
+"""What MoveIt wants to know beside the URDF: which joints are planned for, and which links may touch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_srdf(folder: str | Path, gripper: Gripper) -> Path:
     for pose, travel in (("closed", 0.0), ("open", gripper.stroke)):
         _add_pose(robot, pose, "gripper", dict.fromkeys(JAWS, travel))
     ET.SubElement(robot, "end_effector", name="gripper", parent_link=TIP, group="gripper", parent_group="arm")
-    for one, other, reason in _never_meet(arm_spec(gripper).compile()):
+    for one, other, reason in _unchecked(arm_spec(gripper).compile()):
         ET.SubElement(robot, "disable_collisions", link1=one, link2=other, reason=reason)
     ET.indent(robot)
     path = Path(folder) / "parol6.srdf"
@@ -57,8 +57,12 @@ def _add_pose(robot: ET.Element, name: str, group: str, joints: dict[str, float]
         ET.SubElement(state, "joint", name=joint, value=f"{value:.6g}")
 
 
-def _never_meet(model: mujoco.MjModel) -> list[tuple[str, str, str]]:
-    """Returns the pairs of links that the simulation does not look at either, with MoveIt's word for the reason."""
+def _unchecked(model: mujoco.MjModel) -> list[tuple[str, str, str]]:
+    """Returns the pairs of links that need no look, with MoveIt's word for the reason.
+
+    They are neighbours, and those links next but one whose boxes, wider than the real parts, overlap: the simulation
+    leaves these out as well. All others stay to be checked, also where the simulation saves itself the look.
+    """
     weld, parent, excluded = model.body_weldid, model.body_parentid, set(model.exclude_signature.tolist())
 
     def carries(one: int, other: int) -> bool:
@@ -68,8 +72,10 @@ def _never_meet(model: mujoco.MjModel) -> list[tuple[str, str, str]]:
     for one, other in combinations(range(1, model.nbody), 2):
         if weld[one] == weld[other] or carries(one, other) or carries(other, one):
             reason = "Adjacent"
-        elif (one << 16) + other in excluded:
-            reason = "Never"
+        elif (one << 16) + other in excluded and any(
+            carries(one, link) and carries(link, other) for link in range(one, other)
+        ):
+            reason = "User"
         else:
             continue
         pairs.append((link_name(model.body(one).name), link_name(model.body(other).name), reason))
