@@ -1,6 +1,8 @@
 """The examples that somebody new would run, as they would."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def run(name, folder, *arguments):
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -36,6 +39,70 @@ def test_own_task(tmp_path):
     assert "demo has 3 episodes" in run("own_task.py", tmp_path, "--root", "demo", "--episodes", "3")
     info = json.loads((tmp_path / "demo" / "meta" / "info.json").read_text())
     assert info["total_episodes"] == 3
+
+
+@pytest.mark.slow
+def test_finetune(tmp_path):
+    """From a small checkpoint that is for another arm, as lerobot/smolvla_base is."""
+    pytest.importorskip("lerobot.datasets")
+    pytest.importorskip("accelerate")
+    from tests.training.other_arm import build_other_arm
+
+    build_other_arm(tmp_path / "base", ("pick up the red cube",))
+    arguments = ["--from", "base", "--out", "run", "--episodes", "2", "--image-size", "64", "--batch-size", "2",
+                 "--workers", "0", "--trials", "1", "--max-steps", "30"]  # fmt: skip
+    said = run("finetune.py", tmp_path, *arguments, "--steps", "2")
+    assert "step 2 of 2: loss " in said
+    assert re.search(r"run/policy solves [01] of 1 new scenes", said)
+    assert (tmp_path / "run" / "film" / "rollout.mp4").stat().st_size > 10_000
+    episodes = json.loads((tmp_path / "run" / "dataset" / "meta" / "parol6.json").read_text())["episodes"]
+    (tried,) = json.loads((tmp_path / "run" / "film" / "summary.json").read_text())["episodes"]
+    assert len(episodes) == 2
+    assert tried["seed"] not in {episode["seed"] for episode in episodes}
+    config = json.loads((tmp_path / "run" / "policy" / "config.json").read_text())
+    assert config["output_features"]["action"]["shape"] == [7]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the twin needs a pseudo-terminal")
+def test_sim_to_real(tmp_path):
+    pytest.importorskip("lerobot")
+    said = run("sim_to_real.py", tmp_path, "--seed", "2")
+    assert said.count("solved after") == 3
+    by_sight, replayed = (
+        [float(number) for number in re.findall(r"joint_\d ([\d.]+)", line)]
+        for line in said.splitlines()
+        if "apart by up to" in line
+    )
+    assert len(replayed) == 6
+    # The same actions: the bodies alone differ. The policy is misled by what it sees a little differently.
+    assert 0.0 < max(replayed) < 0.5
+    assert max(replayed) < max(by_sight) < 90.0
+
+
+@pytest.mark.slow
+def test_remote_gpu(tmp_path):
+    pytest.importorskip("lerobot")
+    said = run("remote_gpu.py", tmp_path, "--chunks", "6", "--episodes", "1")
+    assert "computes bundled on its" in said
+    assert re.search(r"a chunk takes \d+ ms \(median\), \d+ ms \(99th percentile\)", said)
+    chunks, late = re.search(r"solved in \d+ steps; (\d+) chunks, at most (\d+) steps late", said).groups()
+    assert int(chunks) > 5
+    assert int(late) > 0
+
+
+@pytest.mark.realtime
+def test_ros2_node(tmp_path):
+    pytest.importorskip("cyclonedds")
+    said = run("ros2_node.py", tmp_path, "--policy", "expert", "--domain", "94")
+    first, second = (
+        [float(number) for number in re.search(r"\[(.*?)\]", line)[1].split(",")]
+        for line in said.splitlines()
+        if line.startswith("joints at")
+    )
+    assert second[0] - first[0] == pytest.approx(0.3, abs=0.01)
+    assert ": solved" in said
+    assert "'event': 'stopped'" in said
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import threading
 from typing import Any, Final
 
 from smolvla_gym.cli import agent as agent_options
-from smolvla_gym.cli import real
-from smolvla_gym.cli.arguments import at_least, positive
+from smolvla_gym.cli import driven
+from smolvla_gym.cli.arguments import at_least
 from smolvla_gym.errors import OptionError
 
 _EXAMPLES: Final = """examples:
@@ -20,7 +20,8 @@ _EXAMPLES: Final = """examples:
   ros2 topic pub -r 10 /joint_commands sensor_msgs/JointState "{name: [joint_1], position: [0.5]}"
   ros2 topic pub --once /start std_msgs/Empty             the policy drives; /stop ends that
   smolvla-gym ros2 --env real --port twin --camera twin   the same on the virtual twin
-  smolvla-gym ros2 --urdf parol6                          write parol6/parol6.urdf with its meshes, and end
+  smolvla-gym ros2 --urdf parol6                          write parol6/parol6.urdf, its meshes and an SRDF, and end
+  smolvla-gym ros2 --urdf my_robot --mesh-prefix package://my_robot/meshes
 """
 
 
@@ -35,8 +36,6 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--env", choices=("sim", "real"), default="sim", help="which arm (default: %(default)s)")
-    add("--task", default="lift", help="what lies on the simulated table (default: %(default)s)")
     add("--policy", metavar="P", help="what drives between /start and /stop: bundled, expert, a folder, a repository")
     add("--domain", type=at_least(0), metavar="N", help="ROS domain (default: ROS_DOMAIN_ID, or 0)")
     add("--transport", default="auto", help="auto, cyclonedds or rclpy (default: %(default)s)")
@@ -48,48 +47,49 @@ def add_parser(commands: Any) -> None:
     )
     add("--cameras", nargs="*", metavar="NAME", help="which (default: those of the policy, or wrist)")
     add("--raw-images", action="store_true", help="send pictures as sensor_msgs/Image, too")
-    add("--seed", type=at_least(0), default=2, metavar="S", help="of the first scene (default: %(default)s)")
-    add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
-    add("--control-hz", type=positive, default=30, metavar="HZ", help="control rate (default: %(default)s)")
-    add("--duration", type=positive, metavar="S", help="end after so many seconds (default: never)")
-    add("--urdf", metavar="DIR", help="write the arm's URDF and its meshes there, and end")
-    agent_options.add_arguments(parser)
-    real.add_arguments(parser)
+    add("--urdf", metavar="DIR", help="write the arm's URDF with its meshes and an SRDF there, and end")
+    add(
+        "--mesh-prefix",
+        metavar="URL",
+        help="with --urdf: what stands before a mesh's name, such as package://my_robot/meshes (default: file://, the "
+        "folder on this machine)",
+    )
+    driven.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the bridge until it is interrupted."""
-    from smolvla_gym.parol6 import get_gripper
-
-    gripper = get_gripper(arguments.gripper)
     if arguments.urdf is not None:
-        from smolvla_gym.plugins.ros2.urdf import write_urdf
-
-        print(write_urdf(arguments.urdf, gripper))
-        return 0
+        return _describe(arguments)
     _check(arguments)
-    if arguments.env == "real":
-        real.find_devices(arguments)
     with contextlib.redirect_stdout(sys.stderr):
         _run(arguments)
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    from smolvla_gym.envs.options import check_control_hz
-    from smolvla_gym.sim.scene import check_cameras
-    from smolvla_gym.tasks import get_task
+def _describe(arguments: argparse.Namespace) -> int:
+    """Writes the arm's description."""
+    from smolvla_gym.parol6 import get_gripper
+    from smolvla_gym.plugins.ros2.srdf import write_srdf
+    from smolvla_gym.plugins.ros2.urdf import write_urdf
 
-    get_task(arguments.task)
-    check_control_hz(arguments.control_hz)
+    gripper = get_gripper(arguments.gripper)
+    print(write_urdf(arguments.urdf, gripper, arguments.mesh_prefix))
+    print(write_srdf(arguments.urdf, gripper))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from smolvla_gym.sim.scene import check_cameras
+
+    if arguments.mesh_prefix is not None:
+        raise OptionError("--mesh-prefix", arguments.mesh_prefix, "only with --urdf")
     if arguments.cameras is not None:
         check_cameras(tuple(arguments.cameras))
-    if arguments.policy is not None:
-        agent_options.check(arguments)
-        if arguments.cameras is not None and arguments.policy not in agent_options.SCRIPTED:
+        if arguments.policy is not None and arguments.policy not in agent_options.SCRIPTED:
             raise OptionError("--cameras", arguments.cameras, "only without a SmolVLA policy, which brings its own")
-    real.check(arguments)
+    driven.check(arguments)
 
 
 def _domain() -> int:
@@ -100,19 +100,16 @@ def _domain() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from smolvla_gym.cli.driven import driven_env
-    from smolvla_gym.plugins.ros2.bridge import PUBLISHED, TAKEN, Bridge
-    from smolvla_gym.plugins.ros2.transport import open_transport
+    from smolvla_gym.bridge.topics import PUBLISHED, TAKEN
+    from smolvla_gym.plugins.ros2.middleware import open_transport
 
     domain = _domain() if arguments.domain is None else arguments.domain
     with contextlib.ExitStack() as stack:
         transport = open_transport(arguments.transport, domain, arguments.interface)
         stack.callback(transport.close)
         cameras = ("wrist",) if arguments.cameras is None else tuple(arguments.cameras)
-        env, agent = driven_env(arguments, stack, cameras)
-        if arguments.env == "real":
-            real.announce_homing(env, arguments)
-        bridge = Bridge(env, transport, agent=agent, seed=arguments.seed, raw_images=arguments.raw_images)
+        env, agent = driven.driven_env(arguments, stack, cameras)
+        bridge = driven.make_bridge(arguments, env, transport, agent, raw_images=arguments.raw_images)
         print(f"smolvla-gym: ROS domain {domain} through {transport.name}; Ctrl-C ends it", flush=True)
         print(f"  sends {', '.join(PUBLISHED)} and /camera/...", flush=True)
         print(f"  takes {', '.join(TAKEN)}", flush=True)

@@ -253,6 +253,8 @@ class RealBackend(Backend):
         return tuple({key: value for key, value in event.items() if key != "time"} for event in events)
 
     def _fault(self, state: BoardState, age: float) -> str | None:
+        # The driver looks at the arm in each of its ticks and may have stopped it already; at the cameras we look when
+        # a step ends. Of two faults in one step the one that stopped the arm is told.
         if state.fault is not None:
             return state.fault
         if age > MAX_FRAME_AGE:

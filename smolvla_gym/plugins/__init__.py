@@ -1,1 +1,1 @@
-"""What makes the arm known to other programs: LeRobot's command line and ROS 2."""
+"""What makes the arm known to other programs: LeRobot's command line, ROS 2 and the browser."""

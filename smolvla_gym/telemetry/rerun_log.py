@@ -25,6 +25,11 @@ _APPLICATION: Final = "smolvla_gym"
 _JPEG_QUALITY: Final = 85
 _NOTHING: Final = np.zeros((0, 3))
 
+_COLORS: Final = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (90, 90, 90)
+)  # fmt: skip
+"""Of the joints and the gripper, the same where they are and where they are to be."""
+
 
 class RerunLog(EpisodeObserver):
     """Every episode is a recording of its own in the viewer, or a file of its own."""
@@ -73,7 +78,7 @@ class RerunLog(EpisodeObserver):
         for shape in self._puppet.shapes:
             self._draw(shape)
         for kind in ("state", "target"):
-            style = rr.SeriesLines(names=list(ACTION_NAMES))
+            style = rr.SeriesLines(names=list(ACTION_NAMES), colors=list(_COLORS))
             self._log(f"{kind}/joints", style, static=True)
 
     def note(self, moment: Moment) -> None:

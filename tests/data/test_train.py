@@ -1,7 +1,6 @@
 """``smolvla-gym train`` as a user calls it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,7 @@ from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.cli.main import main
 from smolvla_gym.data.dataset import Dataset, Episode
 from smolvla_gym.data.spec import DatasetSpec
-from smolvla_gym.training.geometry import make_policy
-from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny import tiny_geometry
+from tests.training.other_arm import build_other_arm
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +69,7 @@ def test_the_tiny_policy_from_nothing(root, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
-    """As smolvla_base is: six dimensions padded to 32, and cameras of other names."""
-    base = tmp_path / "base"
-    geometry = replace(
-        tiny_geometry(chunk_size=4, n_action_steps=2, num_steps=2), padded_width=32, action_dim=6, state_dim=6
-    )
-    six = {name: np.full(6, value, np.float32) for name, value in (("mean", 0), ("std", 1), ("min", -1), ("max", 1))}
-    parts = make_policy(
-        base, geometry, cameras=("camera1", "camera2"), stats={"observation.state": six, "action": six},
-        sentences=("lift the red cube",), vocabulary=384, seed=0,
-    )  # fmt: skip
-    save_checkpoint(base, *parts)
+    base = build_other_arm(tmp_path / "base", ("lift the red cube",))
     out = tmp_path / "run"
     command = ["train", "--dataset", str(root), "--from", str(base), "--trainer", "lerobot", "--out", str(out),
                "--batch-size", "2", "--workers", "0", "--device", "cpu", "--save-steps", "2", "--eval-episodes", "0",

@@ -140,6 +140,29 @@ def test_in_an_episode(make, case, moving):
 
 
 @pytest.mark.parametrize(
+    ("other", "after", "reported", "kept"),
+    [
+        # The picture is too old from 0.25 s on, which is looked at when the step ends, after 0.267 s: as on a real arm.
+        ("lost_homing", 0.240, "homing_lost", "homing_lost"),
+        ("lost_homing", 0.270, "camera_stale", "camera_stale"),
+        ("estop", 0.240, "estop", "estop"),
+        ("estop", 0.270, "camera_stale", "estop"),  # whoever is to clear it has to know that the button is pressed
+    ],
+)
+def test_of_two_faults_the_one_that_stopped_the_arm_is_told(make, other, after, reported, kept):
+    env, tap = make(cameras=("wrist",), image_size=(32, 32))
+    env.reset(seed=0, options=AT_HOME)
+    drive(env, 0.3)
+    tap.twin.faults.camera_frozen = True
+    tap.at(after, partial(tap.twin.faults.set, other, True))
+    begin = tap.now
+    assert drive(env, 0.5)["fault"] == reported
+    assert tap.now - begin < 0.27
+    tap.wait(0.2)
+    assert env.unwrapped.backend.link.state().fault == kept
+
+
+@pytest.mark.parametrize(
     "case",
     [
         Case("silence", True, ("feedback_timeout",), 0.15),

@@ -9,9 +9,9 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
+from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.errors import DeviceError, MissingExtraError
 from smolvla_gym.parol6 import NUM_JOINTS
-from smolvla_gym.plugins.ros2.transport import Transport
 from smolvla_gym.sim.shapes import Shape
 from smolvla_gym.telemetry.pose import Puppet
 from smolvla_gym.telemetry.ros_messages import Message, quaternion

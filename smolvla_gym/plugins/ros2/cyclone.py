@@ -12,8 +12,8 @@ import weakref
 from functools import cache
 from typing import Any, Final
 
+from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.errors import DeviceError, MissingExtraError
-from smolvla_gym.plugins.ros2.transport import Transport
 from smolvla_gym.telemetry.ros_messages import FIELDS, Message
 
 try:

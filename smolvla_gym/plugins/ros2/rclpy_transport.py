@@ -7,8 +7,8 @@ import importlib
 import warnings
 from typing import Any
 
+from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.errors import DeviceError, MissingExtraError
-from smolvla_gym.plugins.ros2.transport import Transport
 from smolvla_gym.telemetry.ros_messages import Message
 
 try:

@@ -24,16 +24,23 @@ _TOUCHES: Final = 3
 """MuJoCo's group of the shapes that stand for the links where they touch."""
 
 
-def write_urdf(folder: str | Path, gripper: Gripper) -> Path:
+TIP: Final = "tcp"
+"""The link at the tool centre point. The bridge calls this frame ``tool``: a frame has one sender in ROS, and this one
+is ``robot_state_publisher``'s."""
+
+
+def write_urdf(folder: str | Path, gripper: Gripper, mesh_prefix: str | None = None) -> Path:
     """Writes ``parol6.urdf`` and its meshes.
 
     Links and joints are named as in the simulation: ``base``, ``link1`` to ``link6``, ``joint_1`` to ``joint_6``, with
-    the board's angles, and ``jaw_left`` and ``jaw_right`` (in m, the right one mimics the left one). Meshes are named
-    by relative paths: give the file's folder, or put both into a package of yours.
+    the board's angles, and ``jaw_left`` and ``jaw_right`` (in m, the right one mimics the left one). They are those of
+    ``/joint_states``. MuJoCo reads the file too.
 
     Args:
-        folder: Where to; made where it is missing.
+        folder: Where to; made where it is missing. The meshes go to ``meshes`` in it.
         gripper: The gripper that is mounted.
+        mesh_prefix: What stands before a mesh's name, such as ``"package://my_robot/meshes"``. RViz needs URLs; the
+            default is that of the folder on this machine, ``file:///…/meshes``.
 
     Returns:
         The URDF.
@@ -42,18 +49,22 @@ def write_urdf(folder: str | Path, gripper: Gripper) -> Path:
         RecordingError: A file could not be written.
     """
     folder = Path(folder)
-    spec = arm_spec(gripper)
-    model = spec.compile()
+    prefix = (folder.absolute() / "meshes").as_uri() if mesh_prefix is None else mesh_prefix.rstrip("/")
+    model = arm_spec(gripper).compile()
     robot = ET.Element("robot", name="parol6")
+    # MuJoCo takes the meshes' names alone, and leaves out by default what is only seen and what cannot move.
+    options = {"meshdir": "meshes", "strippath": "true", "discardvisual": "false", "fusestatic": "false"}
+    ET.SubElement(ET.SubElement(robot, "mujoco"), "compiler", options)
     shapes: dict[str, list[Shape]] = {}
     for shape in visible_shapes(model):
         shapes.setdefault(shape.body, []).append(shape)
     try:
         (folder / "meshes").mkdir(parents=True, exist_ok=True)
         for index in range(1, model.nbody):
-            _add_link(robot, model, index, shapes.get(model.body(index).name, []), folder)
+            _add_link(robot, model, index, shapes.get(model.body(index).name, []), folder, prefix)
         for index in range(1, model.nbody):
             _add_joint(robot, model, index, gripper)
+        _add_tip(robot, model)
         ET.indent(robot)
         path = folder / "parol6.urdf"
         path.write_bytes(ET.tostring(robot, encoding="utf-8", xml_declaration=True) + b"\n")
@@ -62,13 +73,16 @@ def write_urdf(folder: str | Path, gripper: Gripper) -> Path:
     return path
 
 
-def _name(body: str) -> str:
+def link_name(body: str) -> str:
+    """Returns what a body of the simulation is called in ROS."""
     return body.removeprefix(GRIPPER_PREFIX)
 
 
-def _add_link(robot: ET.Element, model: mujoco.MjModel, index: int, shapes: list[Shape], folder: Path) -> None:
+def _add_link(
+    robot: ET.Element, model: mujoco.MjModel, index: int, shapes: list[Shape], folder: Path, prefix: str
+) -> None:
     body = model.body(index)
-    link = ET.SubElement(robot, "link", name=_name(body.name))
+    link = ET.SubElement(robot, "link", name=link_name(body.name))
     if body.mass[0] > 0:
         inertial = ET.SubElement(link, "inertial")
         _add_origin(inertial, body.ipos, _matrix(body.iquat))
@@ -79,7 +93,7 @@ def _add_link(robot: ET.Element, model: mujoco.MjModel, index: int, shapes: list
     for shape in shapes:
         seen[shape.kind] += 1
         visual = ET.SubElement(link, "visual")
-        _add_shape(visual, shape, folder, f"{_name(body.name)}_{shape.kind}_{seen[shape.kind]}")
+        _add_shape(visual, shape, folder, prefix, f"{link_name(body.name)}_{shape.kind}_{seen[shape.kind]}")
         material = ET.SubElement(visual, "material", name="rgba_" + "_".join(f"{c:.3g}" for c in shape.color))
         ET.SubElement(material, "color", rgba=" ".join(f"{c:.4g}" for c in shape.color))
     for geom in range(model.ngeom):
@@ -87,7 +101,7 @@ def _add_link(robot: ET.Element, model: mujoco.MjModel, index: int, shapes: list
             _add_collision(link, model, geom)
 
 
-def _add_shape(parent: ET.Element, shape: Shape, folder: Path, name: str) -> None:
+def _add_shape(parent: ET.Element, shape: Shape, folder: Path, prefix: str, name: str) -> None:
     _add_origin(parent, shape.position, shape.rotation)
     geometry = ET.SubElement(parent, "geometry")
     if shape.kind == "box":
@@ -101,7 +115,7 @@ def _add_shape(parent: ET.Element, shape: Shape, folder: Path, name: str) -> Non
         assert shape.vertices is not None
         assert shape.faces is not None
         (folder / "meshes" / f"{name}.stl").write_bytes(_stl(shape.vertices[shape.faces]))
-        ET.SubElement(geometry, "mesh", filename=f"meshes/{name}.stl")
+        ET.SubElement(geometry, "mesh", filename=f"{prefix}/{name}.stl")
 
 
 def _add_collision(link: ET.Element, model: mujoco.MjModel, index: int) -> None:
@@ -132,13 +146,13 @@ def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gr
         return  # the root
     fixed = int(body.jntnum[0]) == 0
     joint = None if fixed else model.joint(int(body.jntadr[0]))
-    name = f"{_name(body.name)}_mount" if joint is None else _name(joint.name)
+    name = f"{link_name(body.name)}_mount" if joint is None else link_name(joint.name)
     slides = joint is not None and int(joint.type[0]) == mujoco.mjtJoint.mjJNT_SLIDE
     kind = "fixed" if joint is None else "prismatic" if slides else "revolute"
     element = ET.SubElement(robot, "joint", name=name, type=kind)
     _add_origin(element, body.pos, _matrix(body.quat))
-    ET.SubElement(element, "parent", link=_name(parent))
-    ET.SubElement(element, "child", link=_name(body.name))
+    ET.SubElement(element, "parent", link=link_name(parent))
+    ET.SubElement(element, "child", link=link_name(body.name))
     if joint is None:
         return
     assert not np.any(joint.pos), "the joint's axis goes through the origin of its link"
@@ -153,6 +167,16 @@ def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gr
     ET.SubElement(element, "limit", {key: f"{value:.6g}" for key, value in limits.items()})
     if name == "jaw_right":
         ET.SubElement(element, "mimic", joint="jaw_left")
+
+
+def _add_tip(robot: ET.Element, model: mujoco.MjModel) -> None:
+    """Adds the tool centre point, which planners move."""
+    site = model.site(GRIPPER_PREFIX + "tcp")
+    ET.SubElement(robot, "link", name=TIP)
+    joint = ET.SubElement(robot, "joint", name=f"{TIP}_mount", type="fixed")
+    _add_origin(joint, site.pos, _matrix(site.quat))
+    ET.SubElement(joint, "parent", link=link_name(model.body(int(site.bodyid[0])).name))
+    ET.SubElement(joint, "child", link=TIP)
 
 
 def _add_origin(parent: ET.Element, position: Array, rotation: Array) -> None:

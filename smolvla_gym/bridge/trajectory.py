@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from smolvla_gym.bridge.joint_command import SLACK
 from smolvla_gym.errors import ActionError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, STEPS_PER_RAD, Array
-
-_SLACK: Final = 2.0 / STEPS_PER_RAD
-"""What was read back from the arm is rounded to whole steps."""
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Array
 
 
 class Trajectory:
@@ -40,7 +38,7 @@ class Trajectory:
             if values.shape != (len(names),) or not np.isfinite(values).all():
                 raise ActionError(f"Point {number} has the positions {values.tolist()}, for {len(names)} joints.")
             row[columns] = values
-            outside = (row < JOINT_LOWER - _SLACK) | (row > JOINT_UPPER + _SLACK)
+            outside = (row < JOINT_LOWER - SLACK) | (row > JOINT_UPPER + SLACK)
             if outside.any():
                 joint = int(np.flatnonzero(outside)[0])
                 raise ActionError(

@@ -1,47 +1,15 @@
-"""How messages travel: what the bridge needs of a middleware."""
+"""Which middleware carries ROS 2's messages: that of an installation of ROS 2, or CycloneDDS without one."""
 
 from __future__ import annotations
 
 import importlib
-from abc import ABC, abstractmethod
+from typing import Final
 
+from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.errors import OptionError
-from smolvla_gym.telemetry.ros_messages import Message
 
-TRANSPORTS = ("auto", "cyclonedds", "rclpy")
+TRANSPORTS: Final = ("auto", "cyclonedds", "rclpy")
 """``"auto"`` takes rclpy where it can be imported, and CycloneDDS, which needs no ROS, elsewhere."""
-
-
-class Transport(ABC):
-    """Sends and receives ROS 2 messages, which are dictionaries here; nothing runs beside the caller's thread."""
-
-    name = ""
-
-    @abstractmethod
-    def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
-        """Prepares sending on a topic, such as ``"/joint_states"`` of ``"sensor_msgs/JointState"``.
-
-        Args:
-            topic: The topic.
-            datatype: Of its messages.
-            depth: Messages that may wait for a slow receiver; older ones are dropped.
-        """
-
-    @abstractmethod
-    def subscribe(self, topic: str, datatype: str) -> None:
-        """Prepares receiving."""
-
-    @abstractmethod
-    def publish(self, topic: str, message: Message) -> None:
-        """Sends a message."""
-
-    @abstractmethod
-    def receive(self) -> list[tuple[str, Message]]:
-        """Returns topic and message of all that came since the last call, topic after topic, oldest first."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Leaves the graph; doing it twice does no harm."""
 
 
 def open_transport(kind: str, domain: int, interface: str) -> Transport:
