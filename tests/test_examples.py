@@ -24,6 +24,7 @@ def run(name, folder, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_first_steps(tmp_path):
     pytest.importorskip("lerobot")
     said = run("first_steps.py", tmp_path, "--out", "film")
@@ -33,6 +34,7 @@ def test_first_steps(tmp_path):
     assert (tmp_path / "film" / "rollout.mp4").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_own_task(tmp_path):
     pytest.importorskip("pyarrow")
     assert "demo has 2 episodes" in run("own_task.py", tmp_path, "--root", "demo", "--episodes", "2")

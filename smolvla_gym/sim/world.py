@@ -117,6 +117,7 @@ class World:
         self._jaw_ctrl = np.array([self.model.actuator(n).id for n in jaws])
         self._tcp = self.model.site(GRIPPER_PREFIX + "tcp").id
         self._pads = tuple(self.model.geom(GRIPPER_PREFIX + n).id for n in ("pad_left", "pad_right"))
+        self._stall_torques = 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1]
         self._objects = tuple(self.model.geom(object_name(i)).id for i in range(len(PARKING)))
         self._bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
 
@@ -136,15 +137,15 @@ class World:
     def stalled(self) -> NDArray[np.bool_]:
         """Which motors of the arm are at the end of their torque, shape (6,)."""
         force = np.abs(self.data.actuator_force[self._arm_ctrl])
-        return np.asarray(force >= 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1])
+        return np.asarray(force >= self._stall_torques)
 
     @property
     def opening(self) -> float:
         """Opening of the gripper, 0 (closed) to 1 (open)."""
         if self.gripper.binary:  # air gives no feedback: what was commanded
             return 1.0 if self._jaw_target > 0.0 else 0.0
-        left, right = (float(position) for position in self.data.qpos[self._jaw_qpos])
-        return min(max(0.5 * (left + right) / self.gripper.stroke, 0.0), 1.0)
+        left, right = self.data.qpos[self._jaw_qpos].tolist()
+        return min(max(0.5 * float(left + right) / self.gripper.stroke, 0.0), 1.0)
 
     @property
     def tool_position(self) -> Array:
@@ -243,7 +244,7 @@ class World:
         self._motors = np.array(motors[-1])
         travel = self._jaw_command(opening) - self._jaw_target
         reach = self.gripper.jaw_speed * self.timestep * np.arange(1, steps + 1)
-        jaws = self._jaw_target + np.clip(travel, -reach, reach)
+        jaws = self._jaw_target + np.minimum(np.maximum(travel, -reach), reach)
         self._jaw_target = float(jaws[-1])
         controls = np.empty((steps, self.model.nu))
         controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = motors + self.zero_error, jaws[:, None]

@@ -1,18 +1,20 @@
 """SmolVLA's flow-matching loss with several draws of noise for one pass through the vision-language model.
 
 LeRobot's own loss runs the whole network for each draw. Pictures, words and state do not depend on the noise, and the
-vision tower is most of the work, so here their keys and values are computed once, as LeRobot does at inference, and
+vision tower is most of the work, so here their keys and values are computed once, as the sampler does at inference, and
 the action expert alone sees every draw. With one draw the loss is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from smolvla_gym.agent.sampler.flow import prepare, velocity
+from smolvla_gym.agent.sampler.network import Network
+from smolvla_gym.agent.sampler.prefix import Prefix, encode
 
 
 def sample_times(count: int, generator: torch.Generator) -> Tensor:
@@ -29,71 +31,73 @@ def sample_times(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) ** (1 / 1.5) * 0.999 + 0.001
 
 
-def flow_loss(policy: Any, batch: dict[str, Tensor], noise: Tensor, times: Tensor) -> Tensor:
-    """Computes the mean squared error of the predicted flow over the actions that are not padding.
+class FlowLoss:
+    """The loss of a policy, through the sampler's few operations and with gradients for all that it uses."""
 
-    Args:
-        policy: A ``SmolVLAPolicy``.
-        batch: What its preprocessor gives, with ``"action"`` of shape (B, chunk, 7) and ``"action_is_pad"`` of shape
-            (B, chunk), True where there is nothing to learn.
-        noise: Shape (draws * B, chunk, max_action_dim); the draws of one frame follow each other.
-        times: Shape (draws * B,), from 0 (actions) to 1 (noise).
+    def __init__(self, policy: Any) -> None:
+        """Takes the policy apart.
 
-    Returns:
-        The loss, a scalar.
-    """
-    draws = len(noise) // len(batch["action"])
-    actions = policy.prepare_action(batch).repeat_interleave(draws, dim=0)
-    learnt = ~batch["action_is_pad"].repeat_interleave(draws, dim=0)
-    mask, cache = _encode_prefix(policy, batch)
-    cache.batch_repeat_interleave(draws)
-    share = times[:, None, None]
-    velocity = policy.model.denoise_step(
-        prefix_pad_masks=mask.repeat_interleave(draws, dim=0),
-        past_key_values=cache,
-        x_t=share * noise + (1 - share) * actions,
-        timestep=times,
-    )
-    width = policy.config.action_feature.shape[0]
-    errors: Tensor = (velocity - (noise - actions))[:, :, :width].square().mean(dim=-1)
-    return (errors * learnt).sum() / learnt.sum().clamp_min(1)
+        Args:
+            policy: A ``SmolVLAPolicy``.
 
+        Raises:
+            UnsupportedPolicyError: It has parts that are not handled here.
+        """
+        self._policy, self._network = policy, Network(policy, trains=True)
 
-def _encode_prefix(policy: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Any]:
-    """Runs pictures, words and state through the VLM; returns their padding mask and their keys and values."""
-    from lerobot.policies.common.vla_utils import make_att_2d_masks
+    def see(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        """Runs the vision tower alone.
 
-    images, image_masks = policy.prepare_images(batch)
-    embedded, mask, blocks = policy.model.embed_prefix(
-        images,
-        image_masks,
-        batch["observation.language.tokens"],
-        batch["observation.language.attention_mask"],
-        state=policy.prepare_state(batch),
-    )
-    _, cache = policy.model.vlm_with_expert.forward(
-        attention_mask=make_att_2d_masks(mask, blocks),
-        position_ids=torch.cumsum(mask, dim=1) - 1,
-        past_key_values=None,
-        inputs_embeds=[embedded, None],
-        use_cache=True,
-    )
-    return mask, cache
+        Args:
+            batch: With the pictures of all cameras.
 
+        Returns:
+            The tokens of each camera, shape (B, tokens, width).
+        """
+        images, _ = self._policy.prepare_images(batch)
+        return self._network.vision(images)
 
-def embed_images(policy: Any, batch: dict[str, Tensor]) -> list[Tensor]:
-    """Runs the vision tower alone; returns the tokens of each camera, shape (B, tokens, width)."""
-    images, _ = policy.prepare_images(batch)
-    return [policy.model.vlm_with_expert.embed_image(image) for image in images]
+    def __call__(
+        self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, pictures: list[Tensor] | None = None
+    ) -> Tensor:
+        """Computes the mean squared error of the predicted flow over the actions that are not padding.
 
+        Args:
+            batch: What the policy's preprocessor gives, with ``"action"`` of shape (B, chunk, 7) and
+                ``"action_is_pad"`` of shape (B, chunk), True where there is nothing to learn.
+            noise: Shape (draws * B, chunk, max_action_dim); the draws of one frame follow each other.
+            times: Shape (draws * B,), from 0 (actions) to 1 (noise).
+            pictures: What :meth:`see` gave, where that is known already; the batch needs no pictures then.
 
-@contextmanager
-def captured_image_tokens(policy: Any) -> Iterator[list[Tensor]]:
-    """Collects the image tokens of each camera, shape (B, tokens, width), as a loss computes them on its way."""
-    tokens: list[Tensor] = []
-    connector = policy.model.vlm_with_expert.get_vlm_model().connector
-    handle = connector.register_forward_hook(lambda module, inputs, output: tokens.append(output))
-    try:
-        yield tokens
-    finally:
-        handle.remove()
+        Returns:
+            The loss, a scalar.
+        """
+        policy, network = self._policy, self._network
+        pictures = self.see(batch) if pictures is None else pictures
+        draws = len(noise) // len(batch["action"])
+        actions = policy.prepare_action(batch).repeat_interleave(draws, dim=0)
+        learnt = ~batch["action_is_pad"].repeat_interleave(draws, dim=0)
+        prefix = self._encode(batch, pictures)
+        exists = None if prefix.exists is None else prefix.exists.repeat_interleave(draws, dim=0)
+        keys, values = (
+            [part.repeat_interleave(draws, dim=0) for part in parts] for parts in (prefix.keys, prefix.values)
+        )
+        context = prepare(network.expert, Prefix(keys, values, exists), noise.shape[1])
+        share = times[:, None, None]
+        speed = velocity(
+            network.model, network.expert, network.norm, share * noise + (1 - share) * actions,
+            network.time_biases(network.embed_times(times))[:, None], context,
+        )  # fmt: skip
+        width = policy.config.action_feature.shape[0]
+        errors: Tensor = (speed - (noise - actions))[:, :, :width].square().mean(dim=-1)
+        return (errors * learnt).sum() / learnt.sum().clamp_min(1)
+
+    def _encode(self, batch: dict[str, Tensor], pictures: list[Tensor]) -> Prefix:
+        tokens, words = batch["observation.language.tokens"], batch["observation.language.attention_mask"]
+        used = words.any(dim=0)  # sentences are padded to the longest of the dataset
+        tokens, words = tokens[:, used], words[:, used]
+        embedded = self._network.prefix_tokens(pictures, tokens, self._policy.prepare_state(batch))
+        seen = sum(picture.shape[1] for picture in pictures)
+        states = embedded.shape[1] - seen - tokens.shape[1]
+        exists = torch.cat([words.new_ones((len(words), seen)), words, words.new_ones((len(words), states))], dim=1)
+        return encode(self._network.text, self._network.expert, embedded, exists, seen + tokens.shape[1])

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ try:
     import torch
     from torch import Tensor, nn
 
-    from smolvla_gym.training.flow import captured_image_tokens, embed_images, flow_loss, sample_times
+    from smolvla_gym.training.flow import FlowLoss, sample_times
 except ImportError as err:
     raise MissingExtraError("Training", "smolvla", err) from err
 
@@ -62,6 +62,10 @@ def train(
     return trainer.run()
 
 
+_SEEN_AT_ONCE: Final = 256
+"""Pictures that the vision tower looks at together, where it is frozen."""
+
+
 def _to_stderr(progress: TrainProgress) -> None:
     print(progress, file=sys.stderr, flush=True)
 
@@ -97,10 +101,18 @@ class _Trainer:
         # SmolVLA freezes its last VLM layer, whose keys and values are used; here they begin at random.
         policy.requires_grad_(True)
         policy.model.vlm_with_expert.vlm.lm_head.requires_grad_(False)
+        if options.freeze_vision:
+            vlm = policy.model.vlm_with_expert.get_vlm_model()
+            for module in (vlm.vision_model, vlm.connector):
+                module.requires_grad_(False)
         policy.train()
+        self._flow_loss = FlowLoss(policy)
         self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self._means = [parameter.detach().clone() for parameter in self._parameters]
+        self._seen: list[Tensor] | None = None
         self._head = self._make_head()
+        if options.freeze_vision:
+            self._seen = self._see_all()
         head = list(self._head.parameters()) if self._head is not None else []
         self._optimiser = torch.optim.AdamW(
             [*self._parameters, *head],
@@ -129,15 +141,30 @@ class _Trainer:
 
     def _make_head(self) -> nn.Module | None:
         """Makes the auxiliary head over all image tokens; it is thrown away after the run."""
-        if self._targets is None:
+        if self._targets is None or self._options.freeze_vision:
             return None
         with torch.no_grad():
-            tokens = embed_images(self._checkpoint.policy, self._batch(np.zeros(1, dtype=np.int64)))
+            tokens = self._flow_loss.see(self._batch(np.zeros(1, dtype=np.int64)))
         width = sum(token.shape[1] * token.shape[2] for token in tokens)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._options.seed)
             head = nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, self._targets.shape[1]))
         return head.to(self._checkpoint.device)
+
+    def _see_all(self) -> list[Tensor]:
+        """Runs the vision tower over all pictures; returns each camera's tokens, shape (M, tokens, width), float16."""
+        parts: list[list[Tensor]] = []
+        began = told = time.monotonic()
+        for start in range(0, len(self._pictures), _SEEN_AT_ONCE):
+            rows = np.arange(start, min(start + _SEEN_AT_ONCE, len(self._pictures)))
+            with torch.no_grad():
+                parts.append([tokens.half() for tokens in self._flow_loss.see(self._batch(rows))])
+            now = time.monotonic()
+            if now - told >= self._options.report_s:
+                done, told = len(rows) + start, now
+                left = (now - began) * (len(self._pictures) - done) / done
+                print(f"looked at {done} of {len(self._pictures)} pictures, {left:.0f} s left", file=sys.stderr)
+        return [torch.cat(tokens) for tokens in zip(*parts, strict=True)]
 
     def run(self) -> TrainReport:
         """Trains until the budget is used up."""
@@ -182,15 +209,17 @@ class _Trainer:
         pictures = self._sampler.draw(options.batch_size)
         batch = self._batch(pictures)
         flow: Tensor | None = None
-        if only_vision:
-            tokens = embed_images(policy, batch)
+        if self._seen is None:
+            tokens = self._flow_loss.see(batch)
         else:
+            chosen = torch.from_numpy(pictures).to(self._checkpoint.device)
+            tokens = [camera[chosen].float() for camera in self._seen]
+        if not only_vision:
             count, device = options.batch_size * options.noise_draws, self._checkpoint.device
             shape = (count, policy.config.chunk_size, policy.config.max_action_dim)
             noise = torch.randn(shape, generator=self._generator).to(device)
             times = sample_times(count, self._generator).to(device)
-            with captured_image_tokens(policy) as tokens:
-                flow = flow_loss(policy, batch, noise, times)
+            flow = self._flow_loss(batch, noise, times, tokens)
         auxiliary = self._auxiliary_loss(tokens, pictures)
         terms = [
             term
@@ -229,7 +258,7 @@ class _Trainer:
             "action": self._actions[chunk],
             "action_is_pad": torch.from_numpy(is_pad).to(device),
         }
-        for name in self._checkpoint.spec.cameras:
+        for name in self._checkpoint.spec.cameras if self._seen is None else ():
             pixels = self._options.augmentation.apply(frames.images[name][pictures], self._random)
             batch[f"observation.images.{name}"] = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
         return batch

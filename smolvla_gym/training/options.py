@@ -17,6 +17,8 @@ class TrainOptions:
         steps: Optimiser steps.
         minutes: Wall-clock time.
         vision_share: Share of the run, at its beginning, in which only the vision tower learns the auxiliary targets.
+        freeze_vision: Leaves the vision tower as it is. What it sees in each picture, augmented once, is computed
+            before the first step and kept in memory, 4 kB a picture of the tiny policy's.
         batch_size: Frames a step.
         noise_draws: Draws of noise for each frame of a batch; they share one pass through the vision-language model.
         learning_rate: Peak of the schedule: linear warm-up, then a cosine down to a hundredth of it.
@@ -37,6 +39,7 @@ class TrainOptions:
     steps: int | None = None
     minutes: float | None = None
     vision_share: float = 0.0
+    freeze_vision: bool = False
     batch_size: int = 64
     noise_draws: int = 2
     learning_rate: float = 1e-3
@@ -63,6 +66,8 @@ class TrainOptions:
                 raise OptionError(name, value, "above 0")
         if not 0 <= self.vision_share < 1:
             raise OptionError("vision_share", self.vision_share, "from 0 to below 1")
+        if self.freeze_vision and self.vision_share:
+            raise OptionError("vision_share", self.vision_share, "0 where the vision tower is frozen")
 
 
 @dataclass(frozen=True)

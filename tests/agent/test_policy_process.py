@@ -62,6 +62,7 @@ def test_it_gives_the_same_chunks_as_one_in_this_process(policy, tiny, observati
         np.testing.assert_array_equal(policy.infer(request).actions, theirs.actions)
 
 
+@pytest.mark.slow
 def test_it_ends_when_the_agent_is_forgotten(tiny):
     agent = SmolVLAAgent.from_pretrained(tiny, device="cpu", process=True)
     pid = agent._policy.pid

@@ -117,6 +117,7 @@ def test_the_table_the_verdict_and_a_variant_that_fails(capsys, tmp_path, kept):
     assert "--policy random-450m" in printed
 
 
+@pytest.mark.slow
 def test_only_strict_makes_a_miss_an_error(capsys, kept):
     lax = ["--target-ms", "1e9", "--target-rate", "1e-9", "--target-gb", "1e9"]
     command = [*QUICK, "--inputs", "sim"]

@@ -9,6 +9,7 @@ pytest.importorskip("lerobot")
 from smolvla_gym.cli.main import main
 
 
+@pytest.mark.slow
 def test_a_table_a_plot_and_json(tmp_path, capsys):
     out = tmp_path / "eval"
     command = ["eval", "--episodes", "2", "--seed", "2", "--workers", "1", "--mode", "rtc", "--latency-ms", "100",

@@ -57,6 +57,7 @@ def observation():
     return {"pixels": pictures, "agent_pos": np.full(7, 0.3, dtype=np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_it_serves_and_ends_cleanly(observation, tmp_path):
     pytest.importorskip("lerobot")

@@ -217,6 +217,7 @@ for _ in range(400):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_env_leaves_the_arm_at_rest_and_disabled(start):
     twin = start("--homed", "--gripper", "pneumatic", "--status", "0.05")
     program = subprocess.Popen(

@@ -37,7 +37,10 @@ def cycle(close=True, steps=2):
 
 
 @pytest.mark.skipif(not PROC, reason="needs /proc")
-@pytest.mark.parametrize(("close", "times"), [(True, 30), (False, 10)], ids=["closed", "dropped mid-episode"])
+@pytest.mark.parametrize(
+    ("close", "times"),
+    [pytest.param(True, 30, id="closed", marks=pytest.mark.slow), pytest.param(False, 10, id="dropped mid-episode")],
+)
 def test_envs_leave_nothing_behind(close, times):
     for _ in range(3):  # what is loaded once and kept: drivers, shaders, allocator
         cycle(close)

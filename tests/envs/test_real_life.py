@@ -125,9 +125,9 @@ def comes_to_rest(twin: Twin, limit: float = LIMIT) -> float:
         ("terminate", signal.SIGTERM, -signal.SIGTERM),
         ("interrupt", signal.SIGINT, None),
         ("exception", None, 1),
-        ("exit", None, 3),
-        ("_exit", None, 4),
-        ("no close", None, 0),
+        pytest.param("exit", None, 3, marks=pytest.mark.slow),
+        pytest.param("_exit", None, 4, marks=pytest.mark.slow),
+        pytest.param("no close", None, 0, marks=pytest.mark.slow),
     ],
 )
 def test_the_program_ends(arm, end, number, status):
@@ -163,6 +163,7 @@ def make(arm):
         env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_one_port_has_one_owner_who_can_close_twice_and_fork(make, arm):
     env = make()
@@ -205,6 +206,7 @@ def test_one_port_has_one_owner_who_can_close_twice_and_fork(make, arm):
     assert drive(again, 0.3)["fault"] is None
 
 
+@pytest.mark.slow
 def test_many_twins_at_once():
     options = {"port": "twin", "camera": "twin", "realtime": False, "cameras": ("wrist",), "image_size": (32, 32),
                "log": None, "twin_options": {"homed": True}}  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 
 from smolvla_gym.agent.checkpoint import load_checkpoint
 from smolvla_gym.errors import CheckpointError, OptionError
-from smolvla_gym.training.flow import flow_loss, sample_times
+from smolvla_gym.training.flow import FlowLoss, sample_times
 from smolvla_gym.training.frames import Frames, join
 from smolvla_gym.training.imitation import TrainOptions, train
 from smolvla_gym.training.stats import compute_stats
@@ -64,7 +64,7 @@ def test_the_loss_is_lerobots_own(policy_dir):
     batch = batch_of(policy)
     generator = torch.Generator().manual_seed(1)
     noise, times = torch.randn((3, 4, 7), generator=generator), sample_times(3, generator)
-    ours = flow_loss(policy, batch, noise, times)
+    ours = FlowLoss(policy)(batch, noise, times)
     theirs, _ = policy.forward(dict(batch), noise=noise, time=times)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     gradients = []
@@ -83,8 +83,8 @@ def test_draws_are_averaged(policy_dir):
     generator = torch.Generator().manual_seed(1)
     noise, times = torch.randn((3, 2, 4, 7), generator=generator), sample_times(6, generator).view(3, 2)
     with torch.no_grad():
-        both = flow_loss(policy, batch, noise.flatten(0, 1), times.flatten())
-        each = [flow_loss(policy, batch, noise[:, draw], times[:, draw]) for draw in range(2)]
+        both = FlowLoss(policy)(batch, noise.flatten(0, 1), times.flatten())
+        each = [FlowLoss(policy)(batch, noise[:, draw], times[:, draw]) for draw in range(2)]
     assert both.item() == pytest.approx(sum(each).item() / 2, rel=1e-5)
 
 
@@ -207,3 +207,18 @@ def test_pictures_of_another_size_are_refused(policy_dir, tmp_path):
 def test_options_are_checked(options):
     with pytest.raises(OptionError):
         TrainOptions(**options)
+
+
+def test_a_frozen_vision_tower_stays_as_it_is_and_the_rest_learns(policy_dir, tmp_path):
+    from safetensors.torch import load_file
+
+    options = TrainOptions(steps=40, batch_size=8, ema=0.9, warmup_steps=5, threads=1, freeze_vision=True)
+    report = train(policy_dir, demonstrations(), tmp_path, options)
+    assert report.loss < 0.9  # the pictures tell the actions apart, also to a tower that learnt nothing
+    before, after = load_file(policy_dir / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert any("lm_expert" in key for key in changed)
+    assert any("text_model.layers.0" in key for key in changed)
+    assert not any("vision_model" in key or "connector" in key for key in changed)
+    with pytest.raises(OptionError, match=r"vision_share=0\.5"):
+        TrainOptions(steps=1, freeze_vision=True, vision_share=0.5)

@@ -25,8 +25,8 @@ try:
     from smolvla_gym.agent.guidance import Pull, strength
     from smolvla_gym.agent.sampler.flow import Context, prepare, velocity
     from smolvla_gym.agent.sampler.graph import Replay
-    from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
-    from smolvla_gym.agent.sampler.prefix import Prefix, VisionTower, encode
+    from smolvla_gym.agent.sampler.network import Network
+    from smolvla_gym.agent.sampler.prefix import Prefix, encode
 except ImportError as err:
     raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
 
@@ -74,35 +74,10 @@ class FastSampler:
         Raises:
             UnsupportedPolicyError: It has parts that are not handled here.
         """
-        self._policy, self._model = policy, policy.model
-        network, config = self._model.vlm_with_expert, policy.config
-        problems = {
-            "use_cache=False": not config.use_cache,
-            "adapt_to_pi_aloha": config.adapt_to_pi_aloha,
-            "add_image_special_tokens": self._model.add_image_special_tokens,
-            "an expert with fewer layers than the language model": network.num_vlm_layers != network.num_expert_layers,
-        }
-        found = [name for name, there in problems.items() if there]
-        if found:
-            raise UnsupportedPolicyError(", ".join(found))
-        vlm = network.get_vlm_model()
-        every, crossing = network.self_attn_every_n_layers, "cross" in network.attention_mode
-        width = int(network.vlm.config.text_config.head_dim)
-        try:
-            self._vision = VisionTower(vlm.vision_model, vlm.connector)
-            self._words = vlm.text_model.get_input_embeddings()
-            self._text = [DecoderLayer(layer, width) for layer in vlm.text_model.layers]
-            self._expert = [
-                DecoderLayer(layer, width, crosses=crossing and not (every > 0 and i % every == 0))
-                for i, layer in enumerate(network.lm_expert.layers)
-            ]
-        except AttributeError as error:
-            raise UnsupportedPolicyError(f"modules of another kind ({error})") from error
-        self._norm = network.lm_expert.norm
-        self._stacks = [*self._vision.stacks, *(stack for layer in self._text + self._expert for stack in layer.stacks)]
+        self._policy, self._network = policy, Network(policy)
         self._constants: dict[tuple[Any, ...], Tensor] = {}
         self._compiled = compile_mode is not None
-        self._see: Callable[..., list[Tensor]] = self._vision
+        self._see: Callable[..., list[Tensor]] = self._network.vision
         self._understand: Callable[..., Prefix] = encode
         self._velocity: Callable[..., Tensor] = velocity
         if compile_mode is not None:
@@ -110,7 +85,7 @@ class FastSampler:
             mode = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}.get(
                 compile_mode, compile_mode
             )
-            self._see = torch.compile(self._vision.__call__, mode=mode, dynamic=False)
+            self._see = torch.compile(self._network.vision.__call__, mode=mode, dynamic=False)
             self._understand = torch.compile(encode, mode=mode, dynamic=False)
             self._velocity = torch.compile(velocity, mode=mode, dynamic=False)
         self._graphs: OrderedDict[tuple[Any, ...], Replay] = OrderedDict()
@@ -181,26 +156,25 @@ class FastSampler:
 
     def encode(self, pictures: list[Tensor], inputs: Inputs) -> Prefix:
         """Runs the language model over pictures, words and state."""
-        words = self._words(inputs.tokens)
-        state = self._model.state_proj(inputs.state)
-        state = state[:, None] if state.ndim == 2 else state
-        tokens = torch.cat([*pictures, words * words.shape[-1] ** 0.5, state], dim=1)
+        tokens = self._network.prefix_tokens(pictures, inputs.tokens, inputs.state)
+        states = 1 if inputs.state.ndim == 2 else inputs.state.shape[1]
         exists: Tensor | None = None
         if self._keeps_shapes(inputs.noise) or not bool(inputs.words.all() & inputs.seen.all()):
             parts = [inputs.seen[:, i, None].expand(-1, part.shape[1]) for i, part in enumerate(pictures)]
-            exists = torch.cat([*parts, inputs.words, inputs.words.new_ones(state.shape[:2])], dim=1)
-        return self._understand(self._text, self._expert, tokens, exists, tokens.shape[1] - state.shape[1])
+            exists = torch.cat([*parts, inputs.words, inputs.words.new_ones((len(tokens), states))], dim=1)
+        return self._understand(self._network.text, self._network.expert, tokens, exists, tokens.shape[1] - states)
 
     def flow(self, prefix: Prefix, inputs: Inputs) -> Tensor:
         """Takes the flow steps; returns actions of shape (batch, chunk, action width)."""
         x, steps = inputs.noise, int(self._policy.config.num_steps)
-        context: Context = prepare(self._expert, prefix, x.shape[1])
-        biases = self._time_biases(steps, x)
+        network = self._network
+        context: Context = prepare(network.expert, prefix, x.shape[1])
+        biases = network.time_biases(self._constant(("times", steps), lambda: self._embed_times(steps, x), x))
         width = inputs.target.shape[1]
         guided = self._keeps_shapes(x) or bool(inputs.weights.any())
         for step in range(steps):
             time = 1.0 - step / steps
-            speed = self._velocity(self._model, self._expert, self._norm, x, biases[step], context)
+            speed = self._velocity(network.model, network.expert, network.norm, x, biases[step], context)
             if guided:
                 guess = x[..., :width] - time * speed[..., :width]
                 error = strength(time, float(steps)) * inputs.weights * (inputs.target - guess)
@@ -216,26 +190,13 @@ class FastSampler:
 
     def _refresh(self) -> None:
         """Follows weights that were put in the place of others."""
-        changed = [stack.refresh() for stack in self._stacks]
+        changed = [stack.refresh() for stack in self._network.stacks]
         if any(changed):
             self._graphs.clear()
 
-    def _time_biases(self, steps: int, x: Tensor) -> Tensor:
-        """Returns what each time adds in the first layer of the action's and time's network, shape (steps, width)."""
-        from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding
-
-        config, layer = self._policy.config, self._model.action_time_mlp_in
-        width = self._model.vlm_with_expert.expert_hidden_size
-
-        def embed() -> Tensor:
-            times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)
-            table: Tensor = create_sinusoidal_pos_embedding(
-                times, width, config.min_period, config.max_period, device=x.device
-            )
-            return table
-
-        embedded = self._constant(("times", steps), embed, x)
-        return F.linear(embedded.to(layer.weight.dtype), layer.weight[:, width:], layer.bias)
+    def _embed_times(self, steps: int, x: Tensor) -> Tensor:
+        times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)
+        return self._network.embed_times(times)
 
     def _constant(self, name: Any, make: Callable[[], Tensor], like: Tensor) -> Tensor:
         """Returns what is computed once for a device; a CUDA graph must not do it, since it comes from the host."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from smolvla_gym.agent.sampler.layers import DecoderLayer, Mask, Rotary, attention, rotary
+from smolvla_gym.agent.sampler.layers import DecoderLayer, Mask, Rotary, attention, rms_norm, rotary
 from smolvla_gym.agent.sampler.prefix import Prefix
 
 
@@ -94,14 +94,16 @@ def velocity(
         layers: Of the expert.
         norm: What comes after the last of them.
         x: The place, shape (batch, chunk, padded action width).
-        bias: What the time adds in the first layer of the action's and time's network, shape (expert's width,).
+        bias: What the time adds in the first layer of the action's and time's network, shape (expert's width,), or
+            (batch, 1, expert's width) where each has a time of its own.
         context: What all steps share. Its room for the actions' keys and values is written.
 
     Returns:
         The shape of ``x``.
     """
     actions = model.action_in_proj(x)
-    hidden = F.linear(actions, model.action_time_mlp_in.weight[:, : actions.shape[-1]], bias)
+    weight = model.action_time_mlp_in.weight[:, : actions.shape[-1]]
+    hidden = F.linear(actions, weight, bias) if bias.ndim == 1 else F.linear(actions, weight) + bias
     hidden = model.action_time_mlp_out(F.silu(hidden))
     for layer, keys, values in zip(layers, context.keys, context.values, strict=True):
         normed = layer.normed(hidden)
@@ -113,5 +115,5 @@ def velocity(
             values[:, :, context.length :] = value.transpose(1, 2)
             mask = context.mask
         hidden = layer.finish(hidden, attention(query, keys, values, mask))
-    result: Tensor = model.action_out_proj(norm(hidden).float())
+    result: Tensor = model.action_out_proj(rms_norm(norm, hidden).float())
     return result

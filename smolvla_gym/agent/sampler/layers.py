@@ -27,28 +27,29 @@ class UnsupportedPolicyError(Exception):
 class DecoderLayer:
     """A layer of the language model or of the action expert."""
 
-    def __init__(self, layer: Any, head_width: int, *, crosses: bool = False) -> None:
+    def __init__(self, layer: Any, head_width: int, *, crosses: bool = False, trains: bool = False) -> None:
         """Looks at how the layer is built.
 
         Args:
             layer: A module like transformers' ``LlamaDecoderLayer``.
             head_width: Width of a head.
             crosses: Whether its keys and values come from elsewhere than its own input.
+            trains: Whether gradients are to reach its weights.
         """
         attend, mlp = layer.self_attn, layer.mlp
         self._layer, self.head_width, self.crosses = layer, head_width, crosses
         self.heads = attend.q_proj.out_features // head_width
         self.kv_heads = attend.k_proj.out_features // head_width
         projections = (attend.q_proj,) if crosses else (attend.q_proj, attend.k_proj, attend.v_proj)
-        self.stacks = [Stacked(*projections)]
+        self.stacks = [Stacked(*projections, trains=trains)]
         self._gate_up: Stacked | None = None
         if type(mlp).__name__ == "LlamaMLP":
-            self._gate_up = Stacked(mlp.gate_proj, mlp.up_proj)
+            self._gate_up = Stacked(mlp.gate_proj, mlp.up_proj, trains=trains)
             self.stacks.append(self._gate_up)
 
     def normed(self, hidden: Tensor) -> Tensor:
         """Returns what goes into the attention's projections."""
-        return _rms_norm(self._layer.input_layernorm, hidden).to(self.stacks[0].dtype)
+        return rms_norm(self._layer.input_layernorm, hidden).to(self.stacks[0].dtype)
 
     def project(self, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries and keys, turned by their positions, and values: (batch, length, heads, head width)."""
@@ -80,7 +81,7 @@ class DecoderLayer:
         # In place: the type of the layer's weights wins over that of what comes in, as in LeRobot's code.
         between: Tensor = output(attended.to(output.weight.dtype))
         between += states
-        normed = _rms_norm(layer.post_attention_layernorm, between)
+        normed = rms_norm(layer.post_attention_layernorm, between)
         if self._gate_up is None:
             result: Tensor = layer.mlp(normed)
         else:
@@ -96,15 +97,16 @@ class DecoderLayer:
 class VisionLayer:
     """A layer of the vision tower."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, *, trains: bool = False) -> None:
         """Looks at how the layer is built.
 
         Args:
             layer: A module like transformers' ``SmolVLMEncoderLayer``.
+            trains: Whether gradients are to reach its weights.
         """
         attend = layer.self_attn
         self._layer, self._heads = layer, attend.num_heads
-        self.stacks = [Stacked(attend.q_proj, attend.k_proj, attend.v_proj)]
+        self.stacks = [Stacked(attend.q_proj, attend.k_proj, attend.v_proj, trains=trains)]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns the layer's output; shapes (pictures, patches, width)."""
@@ -189,8 +191,9 @@ def _turned(states: Tensor, by: Rotary) -> Tensor:
     return torch.addcmul(wide * cosine, wide.roll(wide.shape[-1] // 2, dims=-1), sine).to(states.dtype)
 
 
-def _rms_norm(norm: Any, states: Tensor) -> Tensor:
-    if type(norm).__name__ != "LlamaRMSNorm" or states.dtype != torch.float32 or norm.weight.dtype != torch.float32:
+def rms_norm(norm: Any, states: Tensor) -> Tensor:
+    """Normalises as the module does, in one operation where it is the usual one and of the states' type."""
+    if type(norm).__name__ != "LlamaRMSNorm" or states.dtype != norm.weight.dtype:
         result: Tensor = norm(states)
         return result
     return F.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)

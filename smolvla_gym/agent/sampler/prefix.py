@@ -31,22 +31,27 @@ class Prefix:
 class VisionTower:
     """Pictures to tokens, all cameras together."""
 
-    def __init__(self, vision: Any, connector: Any) -> None:
+    def __init__(self, vision: Any, connector: Any, *, trains: bool = False) -> None:
         """Looks at how the tower is built.
 
         Args:
             vision: The policy's ``vision_model``.
             connector: What makes tokens of the language model's width from its output.
+            trains: Whether gradients are to reach its weights.
         """
         self._vision, self._connector = vision, connector
         layers = vision.encoder.layers
         known = all(type(layer).__name__ == "SmolVLMEncoderLayer" for layer in layers)
-        self._layers = [VisionLayer(layer) for layer in layers] if known else []
+        self._layers = [VisionLayer(layer, trains=trains) for layer in layers] if known else []
         self.stacks = [stack for layer in self._layers for stack in layer.stacks]
         self._positions: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the tokens of each picture, shape (batch, tokens, width); pictures of a size go together."""
+        """Returns the tokens of each picture, shape (batch, tokens, width), not scaled yet.
+
+        Args:
+            images: Of each camera, shape (batch, 3, height, width), -1..1; those of a size go together.
+        """
         if not images:
             return []
         if len({image.shape for image in images}) != 1:
@@ -60,8 +65,8 @@ class VisionTower:
                 hidden = layer(hidden)
         else:
             hidden = self._vision.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
-        tokens = self._connector(self._vision.post_layernorm(hidden))
-        return list((tokens * tokens.shape[-1] ** 0.5).chunk(len(images)))
+        tokens: Tensor = self._connector(self._vision.post_layernorm(hidden))
+        return list(tokens.chunk(len(images)))
 
     def _patch_positions(self, pixels: Tensor) -> Tensor:
         """Returns the number of each patch's position embedding, shape (1, patches), as the tower itself chooses it."""

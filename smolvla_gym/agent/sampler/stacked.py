@@ -17,13 +17,15 @@ class Stacked:
     changes both, and no weight is there twice.
     """
 
-    def __init__(self, *layers: Any) -> None:
+    def __init__(self, *layers: Any, trains: bool = False) -> None:
         """Lays the weights together where the layers are plain and of one type; others are called one by one.
 
         Args:
             layers: Modules that map the same input, such as q_proj, k_proj and v_proj.
+            trains: Whether gradients are to reach the weights: then they stay where they are, and are put together in
+                each call.
         """
-        self._layers = layers
+        self._layers, self._trains = layers, trains
         self._plain = _alike(layers)
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
@@ -38,7 +40,7 @@ class Stacked:
 
     def refresh(self) -> bool:
         """Lays the weights together again where somebody put others in their place; returns whether that was so."""
-        if not self._plain:
+        if not self._plain or self._trains:
             return False
         weights = [layer.weight for layer in self._layers]
         if self._places == tuple(weight.data_ptr() for weight in weights):
@@ -62,6 +64,10 @@ class Stacked:
             states: Shape (..., width).
             skip: How many of the layers, from the first on, are left out.
         """
+        if self._trains and self._plain:
+            layers = self._layers[skip:]
+            bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+            return F.linear(states, torch.cat([layer.weight for layer in layers]), bias)
         if self._weight is None:
             return torch.cat([layer(states) for layer in self._layers[skip:]], dim=-1)
         if not skip:

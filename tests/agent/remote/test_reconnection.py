@@ -99,7 +99,7 @@ class Drive:
             self.steps(1)
 
 
-@pytest.mark.parametrize("mode", ["sync", "async", "rtc"])
+@pytest.mark.parametrize("mode", ["async", *(pytest.param(m, marks=pytest.mark.slow) for m in ("sync", "rtc"))])
 def test_the_arm_holds_while_the_server_is_gone_and_then_goes_on(start, mode):
     program = start()
     address = program.address()

@@ -1,0 +1,92 @@
+"""The parts of a SmolVLA policy, as the sampler and the training see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+
+from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
+from smolvla_gym.agent.sampler.prefix import VisionTower
+
+
+class Network:
+    """A policy's modules, taken apart.
+
+    Attributes:
+        model: The policy's ``VLAFlowMatching``.
+        vision: From pictures to tokens.
+        words: The embedding of the instruction's tokens.
+        text: Layers of the language model.
+        expert: Layers of the action expert.
+        norm: What comes after the last of them.
+        stacks: All layers that are computed together.
+    """
+
+    def __init__(self, policy: Any, *, trains: bool = False) -> None:
+        """Looks at how the policy is built.
+
+        Args:
+            policy: A ``SmolVLAPolicy``.
+            trains: Whether gradients are to reach its weights.
+
+        Raises:
+            UnsupportedPolicyError: It has parts that are not handled here.
+        """
+        self._config, self.model = policy.config, policy.model
+        network, config = self.model.vlm_with_expert, policy.config
+        problems = {
+            "use_cache=False": not config.use_cache,
+            "adapt_to_pi_aloha": config.adapt_to_pi_aloha,
+            "add_image_special_tokens": self.model.add_image_special_tokens,
+            "an expert with fewer layers than the language model": network.num_vlm_layers != network.num_expert_layers,
+        }
+        found = [name for name, there in problems.items() if there]
+        if found:
+            raise UnsupportedPolicyError(", ".join(found))
+        vlm = network.get_vlm_model()
+        every, crossing = network.self_attn_every_n_layers, "cross" in network.attention_mode
+        width = int(network.vlm.config.text_config.head_dim)
+        try:
+            self.vision = VisionTower(vlm.vision_model, vlm.connector, trains=trains)
+            self.words = vlm.text_model.get_input_embeddings()
+            self.text = [DecoderLayer(layer, width, trains=trains) for layer in vlm.text_model.layers]
+            self.expert = [
+                DecoderLayer(layer, width, crosses=crossing and not (every > 0 and i % every == 0), trains=trains)
+                for i, layer in enumerate(network.lm_expert.layers)
+            ]
+        except AttributeError as error:
+            raise UnsupportedPolicyError(f"modules of another kind ({error})") from error
+        self.norm = network.lm_expert.norm
+        self.stacks = [*self.vision.stacks, *(stack for layer in self.text + self.expert for stack in layer.stacks)]
+
+    def prefix_tokens(self, pictures: list[Tensor], tokens: Tensor, state: Tensor) -> Tensor:
+        """Puts together what the language model sees, shape (batch, length, width).
+
+        Args:
+            pictures: What :attr:`vision` makes of each camera.
+            tokens: Of the instruction, shape (batch, words).
+            state: Shape (batch, padded state width), or (batch, states, padded state width).
+        """
+        words = self.words(tokens)
+        scale = words.shape[-1] ** 0.5
+        states = self.model.state_proj(state)
+        states = states[:, None] if states.ndim == 2 else states
+        return torch.cat([*(picture * scale for picture in pictures), words * scale, states], dim=1)
+
+    def embed_times(self, times: Tensor) -> Tensor:
+        """Returns the sinusoids of times 1 (noise) to 0 (actions) of shape (n,); shape (n, expert's width)."""
+        from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding
+
+        width, config = self.model.vlm_with_expert.expert_hidden_size, self._config
+        embedded: Tensor = create_sinusoidal_pos_embedding(
+            times, width, config.min_period, config.max_period, device=times.device
+        )
+        return embedded
+
+    def time_biases(self, embedded: Tensor) -> Tensor:
+        """Returns what times add in the first layer of the action's and time's network, shape (n, expert's width)."""
+        layer, width = self.model.action_time_mlp_in, embedded.shape[-1]
+        return F.linear(embedded.to(layer.weight.dtype), layer.weight[:, width:], layer.bias)
