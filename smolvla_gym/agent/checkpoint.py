@@ -6,7 +6,8 @@ import contextlib
 import difflib
 import re
 import sys
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ class LoadedCheckpoint:
         spec: What the checkpoint's small files say.
         device: The device in torch's spelling.
         left_out: Parameters of the language head, where it was not kept in memory.
+        lock: Held while a chunk is computed: the policy's settings and buffers are for one at a time.
     """
 
     policy: Any
@@ -43,6 +45,7 @@ class LoadedCheckpoint:
     spec: CheckpointSpec
     device: str
     left_out: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def bundled_checkpoint() -> Path:

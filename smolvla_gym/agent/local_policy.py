@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, override
@@ -29,6 +28,8 @@ _CLOSE: Final = 1e-3
 _SIMILAR: Final = 0.999
 """Least cosine between the two in half precision."""
 
+_IMAGES: Final = "observation.images."
+
 _APART: Final = 0.05
 """Largest length of their difference, as a share of the chunk's."""
 
@@ -36,10 +37,11 @@ _APART: Final = 0.05
 class LocalPolicy(ChunkPolicy):
     """LeRobot's SmolVLA, unmodified.
 
-    Its first chunks are computed both ways; where they differ LeRobot's own stays in use.
+    With the first chunk some are computed both ways; where they differ LeRobot's own code stays in use.
 
     Attributes:
         sampler: The way that is in use, one of ``SAMPLERS``.
+        fallback: Why that is not the one that was asked for; None: it is.
     """
 
     def __init__(
@@ -80,14 +82,13 @@ class LocalPolicy(ChunkPolicy):
         check_options("auto", compile_mode)
         # A checkpoint that was loaded to be compiled is compiled by LeRobot, with LeRobot's code.
         self.sampler = sampler = "reference" if config.compile_model else sampler
+        self.fallback: str | None = None
         self._fast = self._make_fast(compile_mode) if sampler == "fast" else None
-        self._to_check = {"free": 2, "guided": 1}  # the first free one may be the warm-up's, of black pictures
+        self._verified = False
         # LeRobot looks at the switch in its configuration and at the model's processor: its hook for guidance.
         config.rtc_config = RTCConfig(enabled=True)
         steps = spec.num_steps if num_steps is None else num_steps
         self._guidance = PrefixGuidance(max_weight=float(steps))
-        # A policy's buffers are its own; two threads may ask the same one.
-        self._lock = threading.Lock()
         self._card = PolicyCard(
             name=name or spec.directory.name,
             cameras=spec.cameras,
@@ -113,7 +114,7 @@ class LocalPolicy(ChunkPolicy):
     def infer(self, request: ChunkRequest) -> Chunk:
         torch, checkpoint = self._torch, self._checkpoint
         # no_grad, not inference_mode: a policy may be trained on in the same program.
-        with self._lock, torch.no_grad():
+        with checkpoint.lock, torch.no_grad():
             # Another policy may share the checkpoint, with other flow steps.
             checkpoint.policy.config.num_steps = self._card.num_steps
             checkpoint.policy.model.rtc_processor = self._guidance
@@ -157,31 +158,49 @@ class LocalPolicy(ChunkPolicy):
             return None
 
     def _fall_back(self, why: str) -> None:
-        warnings.warn(f"Chunks are computed by LeRobot's own code, which is slower: {why}.", stacklevel=3)
-        self.sampler, self._fast = "reference", None
+        warnings.warn(f"Chunks are computed by LeRobot's own code, which is slower: {why}.", stacklevel=4)
+        self.sampler, self._fast, self.fallback = "reference", None, why
 
     def _sample(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
         """Returns a chunk in the policy's own units, shape (1, chunk, action width)."""
+        if self._fast is not None and self._checkpoint.policy.training:
+            self._checkpoint.policy.eval()
+        if self._fast is not None and not self._verified:
+            self._verify(batch, noise)
+            self._verified = True
         if self._fast is None:
             return self._by_lerobot(batch, noise, left, delay)
+        return self._by_sampler(batch, noise, left, delay)
+
+    def _verify(self, batch: dict[str, Any], noise: Any) -> None:
+        """Computes two chunks both ways: as asked, and from random pictures with a rest to continue.
+
+        What is asked first is often the warm-up's black pictures, and later there is an arm that waits.
+        """
+        torch, chunk = self._torch, noise.shape[1]
+        generator = torch.Generator().manual_seed(0)
+        noisy = {
+            name: torch.rand(value.shape, generator=generator).to(value) if name.startswith(_IMAGES) else value
+            for name, value in batch.items()
+        }
+        width = self._checkpoint.policy.config.action_feature.shape[0]
+        left = torch.randn((max(1, chunk // 2), width), generator=generator)
+        for inputs in ((batch, noise, None, 0), (noisy, noise, left, chunk // 4)):
+            reference = self._by_lerobot(*inputs)
+            try:
+                latent = self._by_sampler(*inputs)
+            except Exception as error:  # what LeRobot's own code can do, this agent can do
+                text = " ".join(str(error).split())[:200]
+                self._fall_back(f"the fast way failed ({type(error).__name__}: {text})")
+                return
+            difference = self._difference(latent, reference)
+            if difference is not None:
+                self._fall_back(f"the fast chunk differs from it ({difference})")
+                return
+
+    def _by_sampler(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
         pull = None if left is None else self._guidance.pull(left, delay, noise.shape[1])
-        if self._checkpoint.policy.training:
-            self._checkpoint.policy.eval()
-        kind = "free" if pull is None else "guided"
-        if not self._to_check[kind]:
-            return self._fast.sample(batch, noise, pull)
-        reference = self._by_lerobot(batch, noise, left, delay)
-        try:
-            latent = self._fast.sample(batch, noise, pull)
-        except Exception as error:  # what LeRobot's own code can do, this agent can do
-            self._fall_back(f"the fast way failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
-            return reference
-        difference = self._difference(latent, reference)
-        if difference is not None:
-            self._fall_back(f"the fast chunk differs from it ({difference})")
-            return reference
-        self._to_check[kind] -= int(reference.isfinite().all())
-        return latent
+        return self.fast.sample(batch, noise, pull)
 
     def _by_lerobot(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
         guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}

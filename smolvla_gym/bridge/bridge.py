@@ -111,9 +111,9 @@ class Bridge:
 
     def _take(self, topic: str, message: Mapping[str, Any]) -> None:
         if _stops(topic, message):
-            self._halt("estop" if topic == "/estop" else "stopped")
             if topic == "/estop":
-                self._bare.stop()
+                self._bare.stop()  # first of all, whatever becomes of the rest
+            self._halt("estop" if topic == "/estop" else "stopped")
         elif topic == "/joint_commands":
             if self._may_move(topic):
                 self._setpoint.command(message)

@@ -108,6 +108,7 @@ def _column(report: Report, targets: Targets) -> dict[str, str]:
         "device": report.device_name or f"{report.device}, {report.threads} thread{'s'[: report.threads > 1]}",
         "parameters": f"{report.parameters / 1e6:.1f} M, and {report.left_out / 1e6:.1f} M that no chunk uses",
         "weights": f"{'+'.join(report.dtypes)}, {_gb(report.weights)}",
+        "sampler": report.sampler if report.fallback is None else f"{report.sampler}: {report.fallback}",
         "cameras": pictures,
         "load": f"{report.load_s:.1f} s (after {report.import_s:.1f} s of imports)",
         "output": f"{figures.shape}, {figures.num_steps} flow steps",

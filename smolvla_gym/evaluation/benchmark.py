@@ -23,7 +23,7 @@ DEFINITIONS: Final[Mapping[str, str]] = {
     "chunk": "wall-clock time from an observation to its chunk of actions in rad on the host; resizing, tokenising, "
     "copying to the device and back are part of it",
     "warm-up": "the chunks before those that count, on inputs of the same kind: they load kernels, fill caches and, "
-    "where that was asked for, compile",
+    "where that was asked for, compile; with the first one the fast sampler is checked against LeRobot's code",
     "chunks/s": "one over the mean time of a chunk",
     "actions/s": "chunks/s times the actions of each chunk that are executed (n_action_steps)",
     "queue pop": "SmolVLAAgent.act while its queue holds actions",

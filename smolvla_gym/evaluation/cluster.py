@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from smolvla_gym.agent.checkpoint import BUNDLED
 from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
 from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome, run_job
 
@@ -130,7 +131,7 @@ def _no_cluster(address: str, error: Exception) -> SmolVLAGymError:
 def _pack(policy: str) -> dict[str, bytes] | None:
     """Returns the files of a policy that is a folder, by their paths in it."""
     folder = Path(policy).expanduser()
-    if not folder.is_dir():
+    if policy == BUNDLED or not folder.is_dir():
         return None
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
@@ -141,6 +142,8 @@ def _pack(policy: str) -> dict[str, bytes] | None:
 def _run_there(job: Job, files: dict[str, bytes] | None) -> list[tuple[Condition, Outcome]]:
     options, condition, seeds = job
     _prepare()
+    if options.device.startswith("cuda:"):  # Ray shows a job its own GPU alone
+        options = dataclasses.replace(options, device="cuda")
     if files is not None:
         options = dataclasses.replace(options, policy=str(_unpack(files)))
     return run_job((options, condition, seeds))

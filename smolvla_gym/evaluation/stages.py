@@ -34,7 +34,7 @@ class Stage:
         name: ``"vision"``, ``"prefix"``, ``"flow"`` or ``"rest"``: pre- and postprocessing, and all copies.
         ms: Its time.
         flops: Floating point operations of its products and attention, as torch counts them.
-        weights: Bytes of the weights that it reads, once for each pass.
+        weights: Bytes of the weights of its modules, times its passes: about what has to be read from memory.
         product: Rows, inner width and columns of its typical matrix product.
         product_rate: Operations a second of that product alone, on the same device and in the same type.
     """
@@ -124,7 +124,7 @@ def _count(run: Callable[[], object]) -> int:
 
 
 def _product_rate(rows: int, weight: Tensor) -> float:
-    """Measures a linear layer alone, with as many different weights as a stage goes through."""
+    """Measures a linear layer alone, with several weights in turn, as a stage has them: one would stay in the cache."""
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 

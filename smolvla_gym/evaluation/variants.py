@@ -94,6 +94,8 @@ class Report:
         action_width: Components of an action.
         padded_width: Components that the network computes.
         benchmark: What was measured.
+        sampler: How its chunks were computed in fact.
+        fallback: Why that is not what was asked for; None: it is.
         speedup: The fast sampler against LeRobot's code, where that was asked for.
     """
 
@@ -113,6 +115,8 @@ class Report:
     action_width: int
     padded_width: int
     benchmark: Benchmark
+    sampler: str = "fast"
+    fallback: str | None = None
     speedup: Speedup | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -271,6 +275,11 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
 
     checkpoint = policy.checkpoint
     benchmark = run_benchmark(policy, options, progress)
+    if policy.fallback is not None and (variant.compare or variant.compile_mode is not None):
+        raise InferenceError(
+            f"{variant.policy!r} was computed by LeRobot's own code, not by the fast sampler that was to be measured: "
+            f"{policy.fallback}. A CPU compiles with a C++ compiler only, a GPU with Triton."
+        )
     speedup = None
     if variant.compare and policy.sampler == "fast":
         reference = LocalPolicy(checkpoint, num_steps=variant.num_steps, name=variant.policy, sampler="reference")
@@ -296,5 +305,7 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
         action_width=checkpoint.spec.action_dim,
         padded_width=policy.card.noise_width,
         benchmark=benchmark,
+        sampler=policy.sampler,
+        fallback=policy.fallback,
         speedup=speedup,
     )

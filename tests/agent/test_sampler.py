@@ -200,10 +200,13 @@ def test_a_layer_of_another_kind_is_called(tmp_path):
     attend = policy.model.vlm_with_expert.lm_expert.layers[0].self_attn
     adapted = Adapted(attend.v_proj.in_features, attend.v_proj.out_features, bias=False)
     adapted.load_state_dict(attend.v_proj.state_dict())
-    before = FastSampler(policy).sample(dict(batch), noise_for(policy, 2))
+    sampler = FastSampler(policy)
+    before = sampler.sample(dict(batch), noise_for(policy, 2))
     attend.v_proj = adapted
+    after = sampler.sample(dict(batch), noise_for(policy, 2))
     fast, reference = both(policy, batch, noise_for(policy, 2))
     assert_same(fast, reference)
+    assert torch.equal(fast, after)
     assert (fast - before).abs().max() > 1e-3
 
 
@@ -225,8 +228,13 @@ def test_weights_may_be_replaced_and_saved(tmp_path):
 
 
 def test_no_weight_is_there_twice(tmp_path):
-    policy, _ = other_policy(tmp_path)
-    FastSampler(policy)
+    policy, batch = other_policy(tmp_path)
+    first = FastSampler(policy)
+    places = [parameter.data_ptr() for parameter in policy.parameters()]
+    second = FastSampler(policy)  # such as that of the same policy with other flow steps
+    chunks = [sampler.sample(dict(batch), noise_for(policy, 2)) for sampler in (first, second, first)]
+    assert torch.equal(chunks[0], chunks[1])
+    assert [parameter.data_ptr() for parameter in policy.parameters()] == places
     storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in policy.parameters()}
     assert sum(storages.values()) == sum(p.numel() * p.element_size() for p in policy.parameters())
 
@@ -256,6 +264,20 @@ def test_the_policy_is_fast_by_default():
         LocalPolicy(load_checkpoint("bundled", device="cpu"), sampler="turbo")
 
 
+def test_only_the_first_chunk_is_computed_both_ways():
+    """Later there is an arm that waits for it."""
+    policy = LocalPolicy(load_checkpoint("bundled", device="cpu"))
+    inner, calls = policy.checkpoint.policy, []
+    own = inner.predict_action_chunk
+    inner.predict_action_chunk = lambda *args, **kwargs: calls.append(kwargs) or own(*args, **kwargs)
+    policy.infer(request())
+    assert [sorted(kwargs) for kwargs in calls] == [["noise"], ["inference_delay", "noise", "prev_chunk_left_over"]]
+    policy.infer(replace(request(), leftover=np.zeros((20, 7), np.float32), delay=3))
+    policy.infer(request())
+    assert len(calls) == 2
+    assert policy.fallback is None
+
+
 def test_a_policy_that_was_changed_falls_back_and_says_so():
     checkpoint = load_checkpoint(bundled_checkpoint(), device="cpu")
     model = checkpoint.policy.model
@@ -269,4 +291,5 @@ def test_a_policy_that_was_changed_falls_back_and_says_so():
     with pytest.warns(UserWarning, match="LeRobot's own code.*differs"):
         first = policy.infer(request()).actions
     assert policy.sampler == "reference"
+    assert "differs" in policy.fallback
     np.testing.assert_array_equal(first, policy.infer(request()).actions)

@@ -96,6 +96,18 @@ def test_both_samplers_in_turn_and_where_the_time_goes(capsys):
     assert stages["vision"]["flops"] >= 2 * vision * 2 * 64  # two cameras of 64 patches, and attention besides
 
 
+@pytest.mark.slow
+def test_what_the_fast_sampler_cannot_do_is_not_sold_as_its_figures(capsys, tmp_path):
+    folder = shutil.copytree(bundled_checkpoint(), tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "add_image_special_tokens": True}))
+    assert main([*QUICK, "--policy", str(folder), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["variants"]
+    assert (row["sampler"], row["fallback"]) == ("reference", "this policy has add_image_special_tokens")
+    assert main([*QUICK, "--policy", str(folder), "--compare"]) == 1
+    assert "not by the fast sampler that was to be measured: this policy has add_image_special_tokens" in capsys.readouterr().err
+
+
 def bundled_network():
     return load_checkpoint("bundled", device="cpu").policy.model.vlm_with_expert.get_vlm_model()
 

@@ -88,6 +88,7 @@ class FastSampler:
             self._see = torch.compile(self._network.vision.__call__, mode=mode, dynamic=False)
             self._understand = torch.compile(encode, mode=mode, dynamic=False)
             self._velocity = torch.compile(velocity, mode=mode, dynamic=False)
+        self._places: tuple[int, ...] = ()
         self._graphs: OrderedDict[tuple[Any, ...], Replay] = OrderedDict()
 
     @torch.no_grad()
@@ -106,6 +107,11 @@ class FastSampler:
         inputs = self.inputs(batch, noise, pull)
         if not noise.is_cuda:
             return self.chunk(inputs)
+        # A graph reads its weights where they were when it was captured.
+        places = tuple(parameter.data_ptr() for parameter in self._policy.parameters())
+        if places != self._places:
+            self._graphs.clear()
+            self._places = places
         flat = (*inputs[:-1], *inputs.images)
         key = (int(self._policy.config.num_steps), *((tensor.shape, tensor.dtype) for tensor in flat))
         if key not in self._graphs:
@@ -190,9 +196,8 @@ class FastSampler:
 
     def _refresh(self) -> None:
         """Follows weights that were put in the place of others."""
-        changed = [stack.refresh() for stack in self._network.stacks]
-        if any(changed):
-            self._graphs.clear()
+        for stack in self._network.stacks:
+            stack.refresh()
 
     def _embed_times(self, steps: int, x: Tensor) -> Tensor:
         times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)
@@ -200,7 +205,7 @@ class FastSampler:
 
     def _constant(self, name: Any, make: Callable[[], Tensor], like: Tensor) -> Tensor:
         """Returns what is computed once for a device; a CUDA graph must not do it, since it comes from the host."""
-        key = (name, like.device, like.shape[1:])
+        key = (name, like.device, like.dtype, like.shape[1:])
         if key not in self._constants:
             self._constants[key] = make()
         return self._constants[key]

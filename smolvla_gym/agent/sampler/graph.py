@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -10,6 +11,10 @@ from torch import Tensor
 
 _WARM_UP: Final = 3
 """Calls before the capture, in which libraries choose their kernels, as PyTorch's notes on CUDA graphs advise."""
+
+
+_capturing = threading.Lock()
+"""One capture at a time: they share the allocator."""
 
 
 class Replay:
@@ -24,20 +29,24 @@ class Replay:
         """
         self._inputs = [tensor.clone() for tensor in inputs]
         device = inputs[0].device
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                function(*self._inputs)
-        torch.cuda.current_stream(device).wait_stream(stream)
+        self._device = device
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads, such as that of a camera or of a server, may use the device meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._output = function(*self._inputs)
+        # The stream has to be one of this device; torch's own one for captures is of that which was current first.
+        with _capturing, torch.cuda.device(device):
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP):
+                    function(*self._inputs)
+                # Other threads, such as that of a camera or of a server, may use the device meanwhile.
+                with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                    self._output = function(*self._inputs)
+            torch.cuda.current_stream(device).wait_stream(stream)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Returns what the function gives for these inputs."""
-        for kept, given in zip(self._inputs, inputs, strict=True):
-            kept.copy_(given, non_blocking=True)
-        self._graph.replay()
-        return self._output.clone()
+        with torch.cuda.device(self._device):
+            for kept, given in zip(self._inputs, inputs, strict=True):
+                kept.copy_(given, non_blocking=True)
+            self._graph.replay()
+            return self._output.clone()

@@ -40,11 +40,11 @@ class DecoderLayer:
         self._layer, self.head_width, self.crosses = layer, head_width, crosses
         self.heads = attend.q_proj.out_features // head_width
         self.kv_heads = attend.k_proj.out_features // head_width
-        projections = (attend.q_proj,) if crosses else (attend.q_proj, attend.k_proj, attend.v_proj)
-        self.stacks = [Stacked(*projections, trains=trains)]
+        projections = ("q_proj",) if crosses else ("q_proj", "k_proj", "v_proj")
+        self.stacks = [Stacked(attend, *projections, trains=trains)]
         self._gate_up: Stacked | None = None
         if type(mlp).__name__ == "LlamaMLP":
-            self._gate_up = Stacked(mlp.gate_proj, mlp.up_proj, trains=trains)
+            self._gate_up = Stacked(mlp, "gate_proj", "up_proj", trains=trains)
             self.stacks.append(self._gate_up)
 
     def normed(self, hidden: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class VisionLayer:
         """
         attend = layer.self_attn
         self._layer, self._heads = layer, attend.num_heads
-        self.stacks = [Stacked(attend.q_proj, attend.k_proj, attend.v_proj, trains=trains)]
+        self.stacks = [Stacked(attend, "q_proj", "k_proj", "v_proj", trains=trains)]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns the layer's output; shapes (pictures, patches, width)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
 from smolvla_gym.agent.sampler.prefix import VisionTower
+from smolvla_gym.agent.sampler.stacked import is_plain
 
 
 class Network:
@@ -41,6 +43,7 @@ class Network:
             "use_cache=False": not config.use_cache,
             "adapt_to_pi_aloha": config.adapt_to_pi_aloha,
             "add_image_special_tokens": self.model.add_image_special_tokens,
+            "an adapter of the time's network": not is_plain(self.model.action_time_mlp_in),
             "an expert with fewer layers than the language model": network.num_vlm_layers != network.num_expert_layers,
         }
         found = [name for name, there in problems.items() if there]
@@ -74,7 +77,9 @@ class Network:
         scale = words.shape[-1] ** 0.5
         states = self.model.state_proj(state)
         states = states[:, None] if states.ndim == 2 else states
-        return torch.cat([*(picture * scale for picture in pictures), words * scale, states], dim=1)
+        # LeRobot makes a tensor of the pictures' type from their scale; in bfloat16 that is another number.
+        seen = [picture * _rounded(scale, picture.dtype) for picture in pictures]
+        return torch.cat([*seen, words * scale, states], dim=1)
 
     def embed_times(self, times: Tensor) -> Tensor:
         """Returns the sinusoids of times 1 (noise) to 0 (actions) of shape (n,); shape (n, expert's width)."""
@@ -90,3 +95,8 @@ class Network:
         """Returns what times add in the first layer of the action's and time's network, shape (n, expert's width)."""
         layer, width = self.model.action_time_mlp_in, embedded.shape[-1]
         return F.linear(embedded.to(layer.weight.dtype), layer.weight[:, width:], layer.bias)
+
+
+@lru_cache(maxsize=16)
+def _rounded(value: float, dtype: torch.dtype) -> float:
+    return float(torch.tensor(value, dtype=dtype))

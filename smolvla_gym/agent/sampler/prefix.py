@@ -44,7 +44,7 @@ class VisionTower:
         known = all(type(layer).__name__ == "SmolVLMEncoderLayer" for layer in layers)
         self._layers = [VisionLayer(layer, trains=trains) for layer in layers] if known else []
         self.stacks = [stack for layer in self._layers for stack in layer.stacks]
-        self._positions: dict[tuple[int, ...], Tensor] = {}
+        self._positions: dict[tuple[Any, ...], Tensor] = {}
 
     def __call__(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Returns the tokens of each picture, shape (batch, tokens, width), not scaled yet.
@@ -70,7 +70,7 @@ class VisionTower:
 
     def _patch_positions(self, pixels: Tensor) -> Tensor:
         """Returns the number of each patch's position embedding, shape (1, patches), as the tower itself chooses it."""
-        key = (*pixels.shape[2:], pixels.device.index or 0)
+        key = (*pixels.shape[2:], pixels.device, self._vision.dtype)
         if key not in self._positions:
             chosen: list[Tensor] = []
             table: nn.Module = self._vision.embeddings.position_embedding

@@ -17,16 +17,18 @@ class Stacked:
     changes both, and no weight is there twice.
     """
 
-    def __init__(self, *layers: Any, trains: bool = False) -> None:
+    def __init__(self, parent: Any, *names: str, trains: bool = False) -> None:
         """Lays the weights together where the layers are plain and of one type; others are called one by one.
 
         Args:
-            layers: Modules that map the same input, such as q_proj, k_proj and v_proj.
+            parent: The module that has the layers.
+            names: Their names in it, such as q_proj, k_proj and v_proj; all map the same input.
             trains: Whether gradients are to reach the weights: then they stay where they are, and are put together in
                 each call.
         """
-        self._layers, self._trains = layers, trains
-        self._plain = _alike(layers)
+        self._parent, self._names, self._trains = parent, names, trains
+        self._layers: tuple[Any, ...] = ()
+        self._plain = False
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
         self._places: tuple[int, ...] = ()
@@ -38,24 +40,26 @@ class Stacked:
         dtype: torch.dtype = self._layers[0].weight.dtype
         return dtype
 
-    def refresh(self) -> bool:
-        """Lays the weights together again where somebody put others in their place; returns whether that was so."""
-        if not self._plain or self._trains:
-            return False
-        weights = [layer.weight for layer in self._layers]
-        if self._places == tuple(weight.data_ptr() for weight in weights):
-            return False
-        if not _alike(self._layers):
-            self._plain, self._weight = False, None
-            return True
+    def refresh(self) -> None:
+        """Follows layers or weights that were put in the place of others, such as an adapter."""
+        self._layers = tuple(getattr(self._parent, name) for name in self._names)
+        self._plain = _alike(self._layers)
+        if not self._plain:
+            self._weight, self._bias, self._places = None, None, ()
+            return
+        places = tuple(part.data_ptr() for part in self._parameters())
+        if self._trains or places == self._places:
+            return
         self._weight = _joined([layer.weight for layer in self._layers])
-        for layer in self._layers:
-            if _own_memory not in layer._state_dict_hooks.values():
-                layer.register_state_dict_post_hook(_own_memory)
         biases = [layer.bias for layer in self._layers]
         self._bias = None if biases[0] is None else _joined(biases)
-        self._places = tuple(weight.data_ptr() for weight in weights)
-        return True
+        self._places = tuple(part.data_ptr() for part in self._parameters())
+        for layer in self._layers:
+            if len(self._layers) > 1 and _own_memory not in layer._state_dict_hooks.values():
+                layer.register_state_dict_post_hook(_own_memory)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [part for layer in self._layers for part in (layer.weight, layer.bias) if part is not None]
 
     def __call__(self, states: Tensor, skip: int = 0) -> Tensor:
         """Returns the outputs side by side.
@@ -64,21 +68,25 @@ class Stacked:
             states: Shape (..., width).
             skip: How many of the layers, from the first on, are left out.
         """
-        if self._trains and self._plain:
-            layers = self._layers[skip:]
+        layers = self._layers[skip:]
+        if not self._plain:
+            return torch.cat([layer(states) for layer in layers], dim=-1)
+        if self._trains:
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
             return F.linear(states, torch.cat([layer.weight for layer in layers]), bias)
-        if self._weight is None:
-            return torch.cat([layer(states) for layer in self._layers[skip:]], dim=-1)
-        if not skip:
-            return F.linear(states, self._weight, self._bias)
+        assert self._weight is not None
         rows = sum(int(layer.out_features) for layer in self._layers[:skip])
         return F.linear(states, self._weight[rows:], None if self._bias is None else self._bias[rows:])
 
 
+def is_plain(layer: Any) -> bool:
+    """Says whether a layer is its weight and bias alone: no subclass, such as an adapter, and no hook."""
+    return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+
+
 def _alike(layers: Sequence[Any]) -> bool:
-    """Says whether the layers can be one: no subclass, such as an adapter, whose forward does something else."""
-    if any(type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
+    """Says whether the layers can be one."""
+    if not all(is_plain(layer) for layer in layers):
         return False
     kinds = {(layer.weight.dtype, layer.weight.device, layer.bias is None, layer.in_features) for layer in layers}
     return len(kinds) == 1
@@ -87,15 +95,27 @@ def _alike(layers: Sequence[Any]) -> bool:
 def _own_memory(layer: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
     """Gives what is saved memory of its own: safetensors refuses a part of something larger."""
     for name in ("weight", "bias"):
-        if prefix + name in state:
-            state[prefix + name] = state[prefix + name].clone()
+        entry = state.get(prefix + name)
+        if entry is not None and not isinstance(entry, nn.Parameter):  # those who keep parameters save nothing
+            state[prefix + name] = entry.clone()
 
 
 @torch.no_grad()
 def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Copies parameters into common memory and makes them views of it."""
+    """Makes parameters views of common memory, unless they are that already, and returns it."""
+    first = parameters[0].data
     if len(parameters) == 1:
-        return parameters[0].data
+        return first
+    rows = sum(len(parameter) for parameter in parameters)
+    end = first.data_ptr()
+    for parameter in parameters:
+        if parameter.data_ptr() != end or not parameter.is_contiguous():
+            break
+        end += parameter.numel() * parameter.element_size()
+    else:
+        memory = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        if len(memory) == 1:  # another sampler of the same policy laid them together
+            return first.as_strided((rows, *first.shape[1:]), first.stride())
     common = torch.cat([parameter.data for parameter in parameters])
     start = 0
     for parameter in parameters:
