@@ -10,7 +10,7 @@ cut short goes on. ``--from`` begins with another policy than a random one. Eval
 
 The policy that is bundled knows ``lift`` alone; it was made in the same way, by an earlier state of this script. This
 one has recorded its 3,000 demonstrations (20 minutes on 2 cores) and begun to train; nobody has run it to its end yet.
-On 2 cores a step takes 0.9 s.
+On 2 cores a step of 64 frames takes 0.9 s, and 0.4 s where the vision tower is frozen.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Stage:
         data: Name of the folder of its demonstrations.
         minutes: Time of training, at scale 1, which is meant for a GPU.
         vision_share: Share of the time at its beginning in which only the vision tower learns.
+        freeze_vision: Whether it stays as it is; steps take less than half of the time then.
         learning_rate: Peak of the schedule.
     """
 
@@ -58,12 +59,14 @@ class Stage:
     data: str
     minutes: float
     vision_share: float = 0.0
+    freeze_vision: bool = False
     learning_rate: float = 1e-3
 
 
 STAGES = (
-    Stage("1-imitation", "demonstrations", 15.0, vision_share=0.15),
-    Stage("2-dagger", "dagger", 20.0),
+    Stage("1-seeing", "demonstrations", 8.0, vision_share=0.4),
+    Stage("2-acting", "demonstrations", 12.0, freeze_vision=True),
+    Stage("3-dagger", "dagger", 15.0),
 )
 
 
@@ -124,7 +127,7 @@ def run_stage(
         shutil.copytree(previous, part)
     options = TrainOptions(
         minutes=minutes, device=device, batch_size=batch_size,
-        vision_share=stage.vision_share, learning_rate=stage.learning_rate,
+        vision_share=stage.vision_share, freeze_vision=stage.freeze_vision, learning_rate=stage.learning_rate,
         augmentation=Augmentation(brightness=0.1, contrast=0.1, colour=0.05),
     )  # fmt: skip
     report = train(part, frames, part, options)
