@@ -105,7 +105,8 @@ def test_what_the_fast_sampler_cannot_do_is_not_sold_as_its_figures(capsys, tmp_
     (row,) = json.loads(capsys.readouterr().out)["variants"]
     assert (row["sampler"], row["fallback"]) == ("reference", "this policy has add_image_special_tokens")
     assert main([*QUICK, "--policy", str(folder), "--compare"]) == 1
-    assert "not by the fast sampler that was to be measured: this policy has add_image_special_tokens" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "not by the fast sampler that was to be measured: this policy has add_image_special_tokens" in said
 
 
 def bundled_network():
