@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -149,16 +150,25 @@ def evaluate(
 
 def prepare_worker() -> None:
     """Prepares a process that runs episodes beside others."""
+    os.environ["TQDM_DISABLE"] = "1"
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Has torch compute with one thread: others round differently, and there may be other workers."""
     import torch
 
-    torch.set_num_threads(1)  # there are other workers
-    os.environ["TQDM_DISABLE"] = "1"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache
 def _load(policy: str, device: str) -> Any:
     """Loads a checkpoint, once a process."""
-    import contextlib
     import sys
 
     from smolvla_gym.agent.checkpoint import load_checkpoint
@@ -206,9 +216,10 @@ def _agent(options: EvaluationOptions, condition: Condition, env: Any) -> Any:
 def run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[Condition, Outcome]]:
     """Runs some seeds under a condition."""
     options, condition, seeds = job
-    env = _env(options, condition.task)
-    agent = _agent(options, condition, env)
-    return [(condition, _run_episode(env, agent, condition, seed)) for seed in seeds]
+    with _one_thread():
+        env = _env(options, condition.task)
+        agent = _agent(options, condition, env)
+        return [(condition, _run_episode(env, agent, condition, seed)) for seed in seeds]
 
 
 def reset(env: Any, condition: Condition, seed: int) -> tuple[Any, dict[str, Any]]:
@@ -279,10 +290,17 @@ def film(
     Raises:
         RecordingError: The file could not be written.
     """
+    with _one_thread():
+        env = _env(options, condition.task, "rgb_array")
+        agent = _agent(options, condition, env)
+        _film(env, agent, condition, seed, path, observers)
+
+
+def _film(
+    env: Any, agent: Any, condition: Condition, seed: int, path: Path, observers: Sequence[EpisodeObserver]
+) -> None:
     from smolvla_gym.evaluation.film import Film
 
-    env = _env(options, condition.task, "rgb_array")
-    agent = _agent(options, condition, env)
     with Film(path, env.metadata["render_fps"], realtime=False) as video:
         _run_episode(env, agent, condition, seed, video, observers)
 

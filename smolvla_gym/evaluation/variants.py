@@ -249,12 +249,15 @@ def _work(connection: Connection, variant: Variant, options: BenchmarkOptions, l
 def _explain(error: Exception, variant: Variant) -> SmolVLAGymError:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]
     if variant.compile_mode is not None:
-        return InferenceError(
-            f"{variant.policy!r} could not be run with torch.compile, mode {variant.compile_mode!r} "
-            f"({type(error).__name__}: {text}). On a CPU it needs a C++ compiler, on a GPU Triton. Leave it out, or "
-            "try another mode."
-        )
+        return _not_compiled(variant, f"{type(error).__name__}: {text}")
     return InferenceError(f"Measuring {variant.policy!r} failed ({type(error).__name__}: {text}).")
+
+
+def _not_compiled(variant: Variant, why: str) -> InferenceError:
+    return InferenceError(
+        f"{variant.policy!r} could not be run with torch.compile, mode {variant.compile_mode!r} ({why}). On a CPU it "
+        "needs a C++ compiler, on a GPU Triton. Leave it out, or try another mode."
+    )
 
 
 def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[str, int, int], None]) -> Report:
@@ -275,10 +278,12 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
 
     checkpoint = policy.checkpoint
     benchmark = run_benchmark(policy, options, progress)
-    if policy.fallback is not None and (variant.compare or variant.compile_mode is not None):
+    if policy.fallback is not None and variant.compile_mode is not None:
+        raise _not_compiled(variant, policy.fallback)
+    if policy.fallback is not None and variant.compare:
         raise InferenceError(
             f"{variant.policy!r} was computed by LeRobot's own code, not by the fast sampler that was to be measured: "
-            f"{policy.fallback}. A CPU compiles with a C++ compiler only, a GPU with Triton."
+            f"{policy.fallback}."
         )
     speedup = None
     if variant.compare and policy.sampler == "fast":
