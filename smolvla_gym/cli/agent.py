@@ -100,6 +100,8 @@ def check(arguments: argparse.Namespace) -> None:
         for name, value in given.items():
             if value is not None:
                 raise OptionError(name, value, "only with a SmolVLA policy")
+    if is_address(arguments.policy) and arguments.num_steps is not None:
+        raise OptionError("--num-steps", arguments.num_steps, "only with a policy on this machine")
     if arguments.aggregate is not None:
         from smolvla_gym.agent.aggregation import get_aggregate
 
@@ -126,8 +128,6 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
         "aggregate": arguments.aggregate,
     }
     if remote:
-        if arguments.num_steps is not None:
-            raise OptionError("--num-steps", arguments.num_steps, "only with a policy on this machine")
         return SmolVLAAgent.connect(arguments.policy, **options)
     return SmolVLAAgent.from_pretrained(
         arguments.policy, device=arguments.device, num_steps=arguments.num_steps, process=realtime, **options

@@ -194,14 +194,14 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
     return [
         Variant(
             policy,
-            dtype,
-            arguments.device,
-            cameras,
-            num_steps,
-            arguments.compile,
-            sampler,
-            arguments.absent_cameras,
-            arguments.compare,
+            dtype=dtype,
+            device=arguments.device,
+            cameras=cameras,
+            num_steps=num_steps,
+            compile_mode=arguments.compile,
+            sampler=sampler,
+            absent=arguments.absent_cameras,
+            compare=arguments.compare,
         )
         for policy in policies
         for num_steps in dict.fromkeys(arguments.num_steps or [None])

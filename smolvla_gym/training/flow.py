@@ -54,8 +54,7 @@ class FlowLoss:
         Returns:
             The tokens of each camera, shape (B, tokens, width).
         """
-        images, _ = self._policy.prepare_images(batch)
-        return self._network.vision(images)
+        return self._network.vision(self._network.images(batch)[0])
 
     def __call__(
         self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, pictures: list[Tensor] | None = None

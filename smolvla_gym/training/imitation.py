@@ -22,6 +22,7 @@ try:
     import torch
     from torch import Tensor, nn
 
+    from smolvla_gym.agent.sampler import UnsupportedPolicyError
     from smolvla_gym.training.flow import FlowLoss, sample_times
 except ImportError as err:
     raise MissingExtraError("Training", "smolvla", err) from err
@@ -106,7 +107,11 @@ class _Trainer:
             for module in (vlm.vision_model, vlm.connector):
                 module.requires_grad_(False)
         policy.train()
-        self._flow_loss = FlowLoss(policy)
+        try:
+            self._flow_loss = FlowLoss(policy)
+        except UnsupportedPolicyError as reason:
+            text = f"{checkpoint.spec.directory} cannot be trained here: it has {reason}. Train it with lerobot-train."
+            raise CheckpointError(text) from reason
         self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self._means = [parameter.detach().clone() for parameter in self._parameters]
         self._seen: list[Tensor] | None = None

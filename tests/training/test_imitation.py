@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -59,8 +60,11 @@ def batch_of(policy, count=3):
     }
 
 
-def test_the_loss_is_lerobots_own(policy_dir):
+@pytest.mark.parametrize("absent", [0, 1])
+def test_the_loss_is_lerobots_own(policy_dir, absent):
     policy = load_checkpoint(policy_dir, device="cpu").policy
+    policy.config.empty_cameras = absent  # LeRobot computes a black picture that nothing looks at
+    policy.config.validate_features()
     batch = batch_of(policy)
     generator = torch.Generator().manual_seed(1)
     noise, times = torch.randn((3, 4, 7), generator=generator), sample_times(3, generator)
@@ -207,6 +211,14 @@ def test_pictures_of_another_size_are_refused(policy_dir, tmp_path):
 def test_options_are_checked(options):
     with pytest.raises(OptionError):
         TrainOptions(**options)
+
+
+def test_a_policy_that_the_loss_does_not_know_is_refused(policy_dir, tmp_path):
+    other = shutil.copytree(policy_dir, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "add_image_special_tokens": True}))
+    with pytest.raises(CheckpointError, match=r"add_image_special_tokens.*lerobot-train"):
+        train(other, demonstrations(), tmp_path / "out", TrainOptions(steps=1, threads=1))
 
 
 def test_a_frozen_vision_tower_stays_as_it_is_and_the_rest_learns(policy_dir, tmp_path):

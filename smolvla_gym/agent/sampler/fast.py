@@ -133,12 +133,10 @@ class FastSampler:
 
     def inputs(self, batch: dict[str, Tensor], noise: Tensor, pull: Pull | None = None) -> Inputs:
         """Gathers what a chunk is computed from; arguments as those of :meth:`sample`."""
-        images, masks = self._policy.prepare_images(batch)
-        # Behind the cameras that are there come black pictures for those that are not, which nothing looks at.
-        there = sum(key in batch for key in self._policy.config.image_features)
+        images, masks = self._network.images(batch)
         if not self._keeps_shapes(noise):
-            used = [i for i in range(there) if bool(masks[i].any())]
-            images, masks, there = [images[i] for i in used], [masks[i] for i in used], len(used)
+            used = [i for i, mask in enumerate(masks) if bool(mask.any())]
+            images, masks = [images[i] for i in used], [masks[i] for i in used]
         tokens, words = batch[_TOKENS], batch[_TOKEN_MASK]
         if self._keeps_shapes(noise):
             missing = self._policy.config.tokenizer_max_length - tokens.shape[1]
@@ -147,14 +145,14 @@ class FastSampler:
             anywhere = words.any(dim=0)
             tokens, words = tokens[:, anywhere], words[:, anywhere]
         state = self._policy.prepare_state(batch)
-        seen = torch.stack(masks[:there], dim=1) if there else words[:, :0]
+        seen = torch.stack(masks, dim=1) if masks else words[:, :0]
         chunk, width = noise.shape[1], self._policy.config.action_feature.shape[0]
         if pull is None:
             still = self._constant("still", lambda: noise.new_zeros((chunk, width + 1)), noise)
             target, weights = still[:, :width], still[:, width:]
         else:
             target, weights = pull.target.to(noise), pull.weights.to(noise)[:, None]
-        return Inputs(tokens, words, seen, state, noise, target, weights, tuple(images[:there]))
+        return Inputs(tokens, words, seen, state, noise, target, weights, tuple(images))
 
     def see(self, inputs: Inputs) -> list[Tensor]:
         """Returns the tokens of each picture, shape (batch, tokens, width)."""

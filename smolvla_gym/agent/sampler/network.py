@@ -37,7 +37,7 @@ class Network:
         Raises:
             UnsupportedPolicyError: It has parts that are not handled here.
         """
-        self._config, self.model = policy.config, policy.model
+        self._policy, self._config, self.model = policy, policy.config, policy.model
         network, config = self.model.vlm_with_expert, policy.config
         problems = {
             "use_cache=False": not config.use_cache,
@@ -64,6 +64,15 @@ class Network:
             raise UnsupportedPolicyError(f"modules of another kind ({error})") from error
         self.norm = network.lm_expert.norm
         self.stacks = [*self.vision.stacks, *(stack for layer in self.text + self.expert for stack in layer.stacks)]
+
+    def images(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the pictures of the cameras that are there, and in which rows of the batch they are, shape (batch,).
+
+        LeRobot puts black pictures behind them for cameras that are absent, which nothing looks at.
+        """
+        images, masks = self._policy.prepare_images(batch)
+        there = sum(key in batch for key in self._config.image_features)
+        return images[:there], masks[:there]
 
     def prefix_tokens(self, pictures: list[Tensor], tokens: Tensor, state: Tensor) -> Tensor:
         """Puts together what the language model sees, shape (batch, length, width).
