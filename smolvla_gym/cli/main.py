@@ -97,5 +97,6 @@ def _signals() -> Iterator[None]:
 
 
 def _say(line: str, error: BaseException) -> None:
-    for text in (line, *getattr(error, "__notes__", ())):
-        print(f"smolvla-gym: {' '.join(text.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where nobody reads any more, the exit code still says it
+        for text in (line, *getattr(error, "__notes__", ())):
+            print(f"smolvla-gym: {' '.join(text.split())}", file=sys.stderr)

@@ -30,7 +30,7 @@ TWIN: Final = "twin"
 
 _BOARD_OPTIONS: Final = tuple(field.name for field in fields(BoardSettings) if field.name != "gripper")
 _CAMERA_OPTIONS: Final = ("resolution", "fps", "exposure", "gain", "white_balance")
-_TWIN_OPTIONS: Final = ("homed", "noise", "faults")
+_TWIN_OPTIONS: Final = ("homed", "noise", "faults", "own_process")
 
 REFERENCES: Final = {"wrist": D405_COLOUR, "scene": Intrinsics.from_fovy(SCENE_FOVY, 640, 480)}
 """The views of the simulation's cameras, which are cut out of the pictures of the real ones."""
@@ -87,7 +87,8 @@ def make_real_env(
         num_objects: Of the twin's scene, as in the simulation.
         reward: Of the twin's scene, as in the simulation.
         realtime: False runs a twin in lockstep, as fast as it can and repeatably.
-        twin_options: Of ``Twin``, such as ``{"homed": True, "noise": 0.0}``.
+        twin_options: Of ``Twin``, such as ``{"homed": True, "noise": 0.0}``; ``"own_process"``: False keeps a twin in
+            real time in this process, where one can look into it and where it makes steps late.
         render_mode: None, ``"rgb_array"`` or ``"human"``.
         render_quality: Rendering quality of what the twin's cameras see.
 
@@ -109,12 +110,16 @@ def make_real_env(
     if isinstance(speed_scale, bool) or not isinstance(speed_scale, int | float) or not 0.0 < speed_scale <= 1.0:
         raise OptionError("speed_scale", speed_scale, "a number above 0 and up to 1")
     workspace = check_workspace(workspace)
-    # The twin shares the interpreter with whatever the caller computes, so its answers may be late.
+    # The twin shares the computer with whatever the caller computes, so its answers may be late.
     patience = {"feedback_timeout": 0.5} if port == TWIN and realtime else {}
     board = patience | check_keys("board_options", board_options, _BOARD_OPTIONS)
     settings = BoardSettings(gripper=gripper, **board)
     seeing = check_keys("camera_options", camera_options, _CAMERA_OPTIONS)
     virtual = check_keys("twin_options", twin_options, _TWIN_OPTIONS)
+    own_process = virtual.pop("own_process", realtime)
+    check_switch('twin_options["own_process"]', own_process)
+    if own_process and not realtime:
+        raise OptionError('twin_options["own_process"]', True, "False in lockstep, where nothing runs beside the steps")
     log_path = None if log is None else default_log_path() if log == "auto" else Path(log)
 
     backend: RealBackend
@@ -126,8 +131,8 @@ def make_real_env(
 
         backend = make_twin_backend(
             options, settings, {name: REFERENCES[name] for name in options.cameras}, speed_scale=speed_scale,
-            workspace=workspace, home=home is not False, log=log_path, realtime=realtime, camera_options=seeing,
-            twin_options=virtual,
+            workspace=workspace, home=home is not False, log=log_path, realtime=realtime, own_process=own_process,
+            camera_options=seeing, twin_options=virtual,
         )  # fmt: skip
     else:
         if camera == TWIN:

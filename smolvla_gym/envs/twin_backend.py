@@ -27,8 +27,10 @@ from smolvla_gym.safety.collision import Box, CollisionGuard
 from smolvla_gym.sim.scene import DEPTH_RANGES
 from smolvla_gym.sim.window import Window
 from smolvla_gym.tasks import Stage
+from smolvla_gym.twin.camera import SERIALS
 from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepClock, LockstepPort
-from smolvla_gym.twin.twin import SERIALS, Twin
+from smolvla_gym.twin.process import TwinProcess
+from smolvla_gym.twin.twin import Twin
 
 _FRAME_TIMEOUT = 2.0  # s of real time for a picture to pass librealsense
 
@@ -39,7 +41,7 @@ _PAUSE = 1.0
 class TwinView:
     """The virtual arm with its objects, as they really are."""
 
-    def __init__(self, twin: Twin) -> None:
+    def __init__(self, twin: Twin | TwinProcess) -> None:
         """Looks at a twin.
 
         Args:
@@ -70,7 +72,7 @@ class TwinBackend(RealBackend):
         stage: The task on its table.
     """
 
-    def __init__(self, twin: Twin, stage: Stage, *, lockstep: bool, **options: Any) -> None:
+    def __init__(self, twin: Twin | TwinProcess, stage: Stage, *, lockstep: bool, **options: Any) -> None:
         """Takes over a twin.
 
         Args:
@@ -96,9 +98,7 @@ class TwinBackend(RealBackend):
             self._link.enable()
             self._clock.sleep_until(round(self._clock.now() + 0.35, 1))
             self._link.events()
-        with self.twin.lock:
-            self.twin.clear_table()
-            self.stage.arrange(rng)
+        self.twin.lay(lambda: self.stage.arrange(rng))
         self._instruction = self.stage.layout.instruction
         self.twin.reseed(int(rng.integers(2**31)))
 
@@ -120,7 +120,7 @@ class TwinBackend(RealBackend):
             self._stop_wanted = False
             super().stop()
         reading = super().step(action, dt)
-        with self.twin.lock:
+        with self.twin.present():
             reading.reward, reading.is_success = self.stage.judge()
         return reading
 
@@ -137,7 +137,7 @@ class TwinBackend(RealBackend):
 
     @override
     def expert(self) -> Array:
-        with self.twin.lock:
+        with self.twin.present():
             return self.stage.expert()
 
     @override
@@ -145,6 +145,7 @@ class TwinBackend(RealBackend):
         if self._lockstep:
             # No step lets time pass now, and the driver has to hear that the cause is gone.
             self._clock.sleep_until(self._clock.now() + _PAUSE)
+            assert isinstance(self.twin, Twin)
             self.twin.board.service()
             for name in self._cameras:
                 self._frame(name)
@@ -166,6 +167,7 @@ def make_twin_backend(
     home: bool,
     log: Path | None,
     realtime: bool,
+    own_process: bool,
     camera_options: dict[str, Any],
     twin_options: dict[str, Any],
 ) -> TwinBackend:
@@ -180,16 +182,18 @@ def make_twin_backend(
         home: Whether ``reset`` homes.
         log: File that keeps the events, or None.
         realtime: Whether it runs by the computer's clock or in lockstep.
+        own_process: Whether the twin has a process of its own; not in lockstep.
         camera_options: Of ``RealSenseCamera``.
         twin_options: Of ``Twin``.
     """
     lockstep = LockstepClock()
     clock: Clock = SystemClock() if realtime else lockstep
     task, gripper, depth, period = options.task, options.gripper, options.depth, 1.0 / options.control_hz
-    twin = Twin(
-        gripper=gripper.name, kind=task.kind, goal=task.has_goal, cameras=options.cameras, depth=depth,
-        quality=options.quality, clock=clock, **twin_options,
-    )  # fmt: skip
+    scene = {
+        "gripper": gripper.name, "kind": task.kind, "goal": task.has_goal, "cameras": options.cameras, "depth": depth,
+        "quality": options.quality, **twin_options,
+    }  # fmt: skip
+    twin = TwinProcess(**scene) if own_process else Twin(**scene, clock=clock)
     with ExitStack() as undo:
         undo.callback(twin.close)
         stage = Stage(
@@ -209,10 +213,11 @@ def make_twin_backend(
         link: BoardLink
         if realtime:
             link = BoardProcess(
-                twin.board.path, settings, period=period, speed_scale=speed_scale, workspace=workspace, log=log
+                twin.port, settings, period=period, speed_scale=speed_scale, workspace=workspace, log=log
             )
         else:
             gate = SafetyGate(period, speed_scale=speed_scale, guard=CollisionGuard(gripper.name, workspace))
+            assert isinstance(twin, Twin)
             link = _inline(twin, gate, settings, lockstep, log)
         undo.pop_all()
     return TwinBackend(

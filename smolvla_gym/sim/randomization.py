@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import mujoco
 import numpy as np
@@ -31,20 +32,33 @@ class ArmVariation:
     zero_error: Array = field(default_factory=lambda: np.zeros(NUM_JOINTS))
 
 
+_FIELDS: Final = (
+    "geom_rgba", "mat_rgba", "geom_friction", "light_diffuse", "light_pos", "light_dir", "cam_pos", "cam_quat",
+    "cam_fovy",
+)  # fmt: skip
+
+Looks = dict[str, Array]
+"""Values of what the randomisation changes in a model, by name."""
+
+
+def read_looks(model: mujoco.MjModel) -> Looks:
+    """Returns a copy of all that a :class:`Randomizer` may change."""
+    return {"ambient": model.vis.headlight.ambient.copy(), **{name: getattr(model, name).copy() for name in _FIELDS}}
+
+
+def write_looks(model: mujoco.MjModel, looks: Looks) -> None:
+    """Gives a model what :func:`read_looks` returned, of itself or of another one of the same scene."""
+    model.vis.headlight.ambient[:] = looks["ambient"]
+    for name in _FIELDS:
+        getattr(model, name)[:] = looks[name]
+
+
 class Randomizer:
     """Colours the objects and, at level 2, varies what differs between a simulation and a table at home."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         """Remembers the model as it was compiled, so that every episode starts from the same values."""
-        self._model = model
-        self._ambient = model.vis.headlight.ambient.copy()
-        self._fields = {
-            name: getattr(model, name).copy()
-            for name in (
-                "geom_rgba", "mat_rgba", "geom_friction", "light_diffuse", "light_pos", "light_dir",
-                "cam_pos", "cam_quat", "cam_fovy",
-            )
-        }  # fmt: skip
+        self._model, self._compiled = model, read_looks(model)
 
     def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> ArmVariation:
         """Sets the model for an episode.
@@ -58,9 +72,7 @@ class Randomizer:
             What differs in the arm; that is up to its body.
         """
         model = self._model
-        for name, value in self._fields.items():
-            getattr(model, name)[:] = value
-        model.vis.headlight.ambient[:] = self._ambient
+        write_looks(model, self._compiled)
         for i, color in enumerate(colors):
             shade = np.array(COLORS[color])
             if level >= 2:

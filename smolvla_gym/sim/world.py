@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import mujoco
 import numpy as np
@@ -47,6 +48,26 @@ class Observed:
     agent_pos: NDArray[np.float32]
     pixels: dict[str, Image] = field(default_factory=dict)
     depth: dict[str, NDArray[np.uint16]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that changes in a world while time passes; of its model see :func:`smolvla_gym.sim.randomization.read_looks`.
+
+    Attributes:
+        physics: MuJoCo's state for integration.
+        motors: Joint angles in rad that the motors were last sent to, shape (6,).
+        zero_error: True minus reported joint angles in rad, shape (6,).
+        jaw_target: Travel in m that the jaws were last sent to.
+    """
+
+    physics: Array
+    motors: Array
+    zero_error: Array
+    jaw_target: float
+
+
+_PHYSICS: Final = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
 def start_pose(gripper: Gripper) -> Array:
@@ -184,7 +205,19 @@ class World:
         """Tells whether neither jaw's pad touches an object."""
         return self.touching(index).isdisjoint(self._pads)
 
+    def snapshot(self) -> Snapshot:
+        """Returns a copy of the state."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _PHYSICS))
+        mujoco.mj_getState(self.model, self.data, physics, _PHYSICS)
+        return Snapshot(physics, self._motors.copy(), self.zero_error.copy(), self._jaw_target)
+
     # -- change ----------------------------------------------------------------------------------------------------
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Takes over the state of this world, or of another one of the same scene; end with :meth:`settle`."""
+        mujoco.mj_setState(self.model, self.data, snapshot.physics, _PHYSICS)
+        self._motors, self.zero_error = snapshot.motors.copy(), snapshot.zero_error.copy()
+        self._jaw_target = snapshot.jaw_target
 
     def reset(self, joints: Array, opening: float = 1.0) -> None:
         """Puts the arm at rest at joint angles in rad, shape (6,), with the gripper at an opening 0..1.

@@ -13,16 +13,25 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.errors import DeviceError
 from smolvla_gym.hardware.framing import Intrinsics
 from smolvla_gym.hardware.librealsense import load
-from smolvla_gym.twin.camera_model import D405, CameraModel, SoftwareDevice
+from smolvla_gym.twin.camera_model import D405, CameraModel, SoftwareDevice, d435
 from smolvla_gym.twin.faults import Faults
+
+SERIALS: Final = {"wrist": "405000000001", "scene": "435000000002"}
+"""Serial numbers of the twin's cameras by name."""
+
+# A D435 at 640x480 sees more than the scene camera of the simulation, so the same view can be cut out.
+MODELS: Final[Mapping[str, CameraModel]] = {"wrist": D405, "scene": d435(Intrinsics.from_fovy(42.5, 640, 480))}
+"""What kinds of camera they are."""
 
 Render = Callable[[], tuple[NDArray[np.uint8], NDArray[np.float32] | None]]
 """Draws what the camera sees: colour, uint8, shape (H, W, 3), and the distance in m along the optical axis, float32,
@@ -159,7 +168,7 @@ class VirtualRealSense:
             atexit.unregister(self.stop)
 
     def _feed(self) -> None:
-        _give_way()
+        give_way()
         try:
             self.push()
             # Modules that drew the first picture may clean up at exit too: the last to register is the first to go.
@@ -172,6 +181,8 @@ class VirtualRealSense:
                 if self._stopping.wait(due - time.monotonic()):
                     break
                 self.push()
+        except DeviceError:
+            pass  # what draws is gone; whoever reads the camera sees no new pictures
         finally:
             if self._on_stop is not None:
                 self._on_stop()
@@ -198,7 +209,7 @@ class VirtualRealSense:
         return VirtualBus([self]).context_factory()
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Lets everything else on this computer go before the calling thread and those that it starts.
 
     A real camera takes its pictures without the computer's help, so drawing them must not hold up a control loop.
@@ -207,6 +218,40 @@ def _give_way() -> None:
         return
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def camera_size(name: str) -> tuple[int, int]:
+    """Returns height and width in px of the pictures of one of the twin's cameras."""
+    colour = MODELS[name].colour[0]
+    return colour.height, colour.width
+
+
+def named_camera(
+    name: str,
+    look: Callable[[Intrinsics, Intrinsics | None], tuple[NDArray[np.uint8], NDArray[np.float32] | None]],
+    *,
+    depth: bool,
+    noise: float,
+    seed: int,
+    faults: Faults,
+    on_stop: Callable[[], None],
+) -> VirtualRealSense:
+    """Makes one of the twin's cameras.
+
+    Args:
+        name: ``"wrist"`` or ``"scene"``.
+        look: Draws a picture through the first intrinsics, and distances through the second ones if there are any.
+        depth: Whether it measures depth.
+        noise: Standard deviation of the noise in grey levels.
+        seed: Seed of the noise.
+        faults: What is to go wrong.
+        on_stop: Called by the thread that drew, at its end.
+    """
+    model = MODELS[name]
+    return VirtualRealSense(
+        partial(look, model.colour[0], model.depth[0] if depth else None), serial=SERIALS[name], model=model,
+        noise=noise, seed=seed, faults=faults, on_stop=on_stop,
+    )  # fmt: skip
 
 
 class VirtualBus:

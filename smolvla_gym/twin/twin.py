@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 
 from smolvla_gym.hardware.clock import Clock, SystemClock
-from smolvla_gym.hardware.framing import Intrinsics
 from smolvla_gym.parol6 import HOME, NUM_JOINTS, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
 from smolvla_gym.twin.board import VirtualBoard
-from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense
-from smolvla_gym.twin.camera_model import D405, CameraModel, d435
+from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense, camera_size, named_camera
 from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
@@ -24,9 +23,6 @@ from smolvla_gym.twin.gripper import make_gripper
 
 RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
 """How somebody left the arm before it was switched on, in rad, shape (6,). Its board does not know."""
-
-SERIALS: Final = {"wrist": "405000000001", "scene": "435000000002"}
-"""Serial numbers of the virtual cameras by name."""
 
 # Two full steps, in microsteps: a rotor that is forced farther falls into the next stable place, four full steps on.
 _STEP_LOSS, _STEP_PERIOD = 64, 128
@@ -37,10 +33,26 @@ _STALL_TIME = 0.015
 # The mechanical ends of J4 and J5 lie beyond their soft limits, where homing finds their switches; J6 turns endlessly.
 _ENDS: Final = {"joint_4": (-110.0, 146.0), "joint_5": (-128.0, 95.0)}
 
-# A D435 at 640x480 sees more than the scene camera of the simulation, so the same view can be cut out.
-_SCENE_CAMERA: Final = Intrinsics.from_fovy(42.5, 640, 480)
+OVERVIEW_SIZE: Final = (480, 640)
+"""Height and width in px of the pictures for people."""
 
-_OVERVIEW_SIZE = (480, 640)
+
+def make_world(gripper: str, kind: ObjectKind, *, goal: bool) -> World:
+    """Builds the scene of a twin.
+
+    Args:
+        gripper: Name of the gripper.
+        kind: The kind of its objects.
+        goal: Whether there is a goal mark.
+    """
+    world = World(
+        get_gripper(gripper), kind, goal=goal, control_hz=100.0, cameras=(), image_size=OVERVIEW_SIZE, depth=False,
+        quality=QUALITIES["fast"],
+    )  # fmt: skip
+    for name, ends in _ENDS.items():
+        world.model.joint(name).range[:] = np.deg2rad(ends)
+    world.model.jnt_limited[world.model.joint("joint_6").id] = False
+    return world
 
 
 class Twin:
@@ -86,11 +98,7 @@ class Twin:
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
         self._clock: Clock = SystemClock() if clock is None else clock
-        self.world = World(
-            get_gripper(gripper), kind, goal=goal, control_hz=100.0, cameras=(), image_size=_OVERVIEW_SIZE,
-            depth=False, quality=quality,
-        )  # fmt: skip
-        self._free_the_joints()
+        self.world = make_world(gripper, kind, goal=goal)
         joints = HOME if homed else RESTING
         self._firmware = Firmware(steps_from_rad(joints), make_gripper(gripper))
         if homed:
@@ -105,32 +113,30 @@ class Twin:
         self.cameras: dict[str, VirtualRealSense] = {}
         self._eyes: list[Eye] = []
         for name in cameras:
-            self._add_camera(name, depth, quality, noise)
+            eye = self.eye(name, quality)
+            self._eyes.append(eye)
+            self.cameras[name] = named_camera(
+                name, eye.look, depth=depth, noise=noise, seed=len(self.cameras), faults=self.faults, on_stop=eye.close
+            )
         self.bus = VirtualBus(list(self.cameras.values()))
-        self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], _OVERVIEW_SIZE)
+        self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
 
-    def _free_the_joints(self) -> None:
-        model = self.world.model
-        for name, ends in _ENDS.items():
-            model.joint(name).range[:] = np.deg2rad(ends)
-        model.jnt_limited[model.joint("joint_6").id] = False
-
-    def _add_camera(self, name: str, depth: bool, quality: Quality, noise: float) -> None:
-        model: CameraModel = D405 if name == "wrist" else d435(_SCENE_CAMERA)
-        colour = model.colour[0]
-        eye = Eye(self.world, self.lock, name, quality, (colour.height, colour.width), self.board.service)
-        self._eyes.append(eye)
-        self.cameras[name] = VirtualRealSense(
-            lambda: eye.look(colour, model.depth[0] if depth else None),
-            serial=SERIALS[name],
-            model=model,
-            noise=noise,
-            seed=len(self.cameras),
-            faults=self.faults,
-            on_stop=eye.close,
-        )
+    def eye(self, camera: str, quality: Quality) -> Eye:
+        """Returns what one of its cameras sees with, or would."""
+        return Eye(self.world, self.lock, camera, quality, camera_size(camera), self.board.service)
 
     # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> str:
+        """The serial port of the board."""
+        return self.board.path
+
+    @contextmanager
+    def present(self) -> Iterator[World]:
+        """Gives the world as it is now; no time passes in it meanwhile."""
+        with self.lock:
+            yield self.world
 
     @property
     def joints(self) -> Array:
@@ -196,6 +202,16 @@ class Twin:
         with self.lock:
             self._firmware.recover()
             self.world.reset(rad_from_steps(self._firmware.motor), self._firmware.gripper.target_opening)
+
+    def lay(self, arrange: Callable[[], object]) -> None:
+        """Clears the table and has it laid anew, while no time passes.
+
+        Args:
+            arrange: Puts objects into :attr:`world`, and may change how its model looks.
+        """
+        with self.lock:
+            self.clear_table()
+            arrange()
 
     # -- life --------------------------------------------------------------------------------------------------------
 

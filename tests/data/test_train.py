@@ -9,6 +9,9 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 pytest.importorskip("accelerate")
 
+import torch
+from safetensors.torch import load_file
+
 from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.cli.main import main
 from smolvla_gym.data.dataset import Dataset, Episode
@@ -68,6 +71,18 @@ def test_the_tiny_policy_from_nothing(root, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_frozen_vision_tower_stays_as_it_is(root, tmp_path):
+    out = tmp_path / "run"
+    command = ["train", "--dataset", str(root), "--out", str(out), "--from", "bundled", "--freeze-vision", "--steps",
+               "2", "--batch-size", "4", "--device", "cpu", "--eval-episodes", "0"]  # fmt: skip
+    assert main(command) == 0
+    before, after = (load_file(out / name / "model.safetensors") for name in ("start", "policy"))
+    changed = {name for name, weights in after.items() if not torch.equal(weights.float(), before[name].float())}
+    assert changed
+    assert not [name for name in changed if "vision_model" in name or "connector" in name]
+
+
+@pytest.mark.slow
 def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
     base = build_other_arm(tmp_path / "base", ("lift the red cube",))
     out = tmp_path / "run"
@@ -110,6 +125,7 @@ def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
         (["--eval-seed", "5"], "--eval-seed=5"),
         (["--device", "tpu"], "device='tpu'"),
         (["--resume"], "the folder of a run"),
+        (["--freeze-vision"], "--freeze-vision=True is not allowed: only with --from"),
         (["--trainer", "lerobot"], "a checkpoint"),
         (["--dataset", "nowhere"], "no LeRobot dataset"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from smolvla_gym.errors import FaultError, NotHomedError, SmolVLAGymError
 from smolvla_gym.parol6 import HOME
-from tests.envs.twin_rig import TARGET, Tap, drive, make_twin
+from tests.envs.twin_rig import SOUND, TARGET, Tap, drive, make_twin
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
@@ -314,7 +314,10 @@ LOADED = 0.6
 @pytest.fixture(scope="module")
 def live():
     options = {"disable_after": 1.5}
-    env = make_twin(realtime=True, cameras=("wrist",), image_size=(32, 32), board_options=options)
+    inside = {**SOUND, "own_process": False}  # for the tap
+    env = make_twin(
+        realtime=True, cameras=("wrist",), image_size=(32, 32), board_options=options, twin_options=inside
+    )  # fmt: skip
     yield env, Tap(env)
     env.close()
 
