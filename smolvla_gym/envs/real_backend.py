@@ -18,6 +18,7 @@ from smolvla_gym.hardware.clock import Clock
 from smolvla_gym.hardware.framing import Framing
 from smolvla_gym.hardware.link import BoardLink
 from smolvla_gym.hardware.realsense import Frame, RealSenseCamera
+from smolvla_gym.hardware.scheduling import be_prompt
 from smolvla_gym.parol6 import Array, Gripper
 from smolvla_gym.safety import SafetyEvent
 
@@ -127,6 +128,8 @@ class RealBackend(Backend):
         if not isinstance(instruction, str) or not instruction.strip():
             raise OptionError('options["instruction"]', instruction, "a sentence")
         self._plan(rng, options)
+        if self.realtime:
+            be_prompt()  # the thread that resets is the one that will step
         self._wake(home=bool(options.get("home", False)))
         self._link.events()
         self._go(joints, opening)

@@ -26,6 +26,7 @@ from smolvla_gym.hardware.event_log import EventLog
 from smolvla_gym.hardware.link_messages import error_to_json, perform, refuse_stale
 from smolvla_gym.hardware.port import SerialPort
 from smolvla_gym.hardware.protocol import Command
+from smolvla_gym.hardware.scheduling import be_prompt
 from smolvla_gym.safety import SafetyGate
 
 Message = dict[str, Any]
@@ -120,6 +121,7 @@ class _Loop:
         self._publish()
         self._answer(0, None)
         gc.freeze()
+        be_prompt()
         try:
             self._ticks()
             self._stop_arm()

@@ -7,9 +7,6 @@ would with a real camera on a USB port.
 from __future__ import annotations
 
 import atexit
-import contextlib
-import os
-import sys
 import threading
 import time
 import weakref
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.hardware.framing import Intrinsics
 from smolvla_gym.hardware.librealsense import load
+from smolvla_gym.hardware.scheduling import give_way
 from smolvla_gym.twin.camera_model import D405, CameraModel, SoftwareDevice, d435
 from smolvla_gym.twin.faults import Faults
 
@@ -37,8 +35,38 @@ Render = Callable[[], tuple[NDArray[np.uint8], NDArray[np.float32] | None]]
 """Draws what the camera sees: colour, uint8, shape (H, W, 3), and the distance in m along the optical axis, float32,
 shape (H, W), as its depth intrinsics see it, or None."""
 
-_NICENESS = 10
-"""How far the thread that draws steps back, on the scale of ``nice``."""
+
+class Noise:
+    """What a camera's sensor adds to a picture."""
+
+    def __init__(self, deviation: float, seed: int) -> None:
+        """Draws it.
+
+        Args:
+            deviation: Standard deviation in grey levels; 0 adds nothing.
+            seed: Of all that is drawn.
+        """
+        self._deviation, self._seed = deviation, seed
+        self._bank: NDArray[np.int16] | None = None
+        self._rng = np.random.default_rng(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Makes what is added to the pictures to come depend on a seed alone."""
+        self._rng = np.random.default_rng(seed)
+
+    def added(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns a picture with noise, of the same shape."""
+        if self._deviation <= 0.0:
+            return pixels
+        # A new draw for each pixel of each frame takes longer than drawing the picture: each frame gets another
+        # stretch of the same noise.
+        if self._bank is None or self._bank.size != 2 * pixels.size:
+            samples = np.random.default_rng(self._seed).standard_normal(2 * pixels.size, np.float32)
+            self._bank = np.rint(self._deviation * samples).astype(np.int16)
+        start = int(self._rng.integers(pixels.size))
+        noise = self._bank[start : start + pixels.size].reshape(pixels.shape)
+        noisy = pixels + noise
+        return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
 
 class VirtualRealSense:
@@ -80,9 +108,7 @@ class VirtualRealSense:
         self.fps, self.frozen, self.number = 30.0, False, 0
         self.serial, self.model, self.usb_type = serial, model, usb_type
         self._render, self._on_stop, self._faults = render, on_stop, faults
-        self._noise, self._seed = noise, seed
-        self._noise_bank: NDArray[np.int16] | None = None
-        self._rng = np.random.default_rng(seed)
+        self._noise = Noise(noise, seed)
         self._rs = load()
         self._pictures: tuple[NDArray[np.uint8], NDArray[np.uint16] | None] | None = None
         self._lock = threading.Lock()
@@ -103,7 +129,7 @@ class VirtualRealSense:
 
     def reseed(self, seed: int) -> None:
         """Makes the noise of the frames to come depend on a seed alone."""
-        self._rng = np.random.default_rng(seed)
+        self._noise.reseed(seed)
 
     # -- frames ----------------------------------------------------------------------------------------------------
 
@@ -117,7 +143,7 @@ class VirtualRealSense:
         if self._pictures is None or not self.frozen:
             pixels, distance = self._render()
             depth = None if distance is None else self.model.raw_depth(distance)
-            self._pictures = self._with_noise(pixels), depth
+            self._pictures = self._noise.added(pixels), depth
             self.number += 1
         with self._lock:
             if self._device is not None:
@@ -132,19 +158,6 @@ class VirtualRealSense:
             self.unplug()
         elif not self._faults.camera_unplugged and self.plugged is None:
             self.replug()
-
-    def _with_noise(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self._noise <= 0.0:
-            return pixels
-        # A new draw for each pixel of each frame takes longer than drawing the picture: each frame gets another
-        # stretch of the same noise.
-        if self._noise_bank is None or self._noise_bank.size != 2 * pixels.size:
-            samples = np.random.default_rng(self._seed).standard_normal(2 * pixels.size, np.float32)
-            self._noise_bank = np.rint(self._noise * samples).astype(np.int16)
-        start = int(self._rng.integers(pixels.size))
-        noise = self._noise_bank[start : start + pixels.size].reshape(pixels.shape)
-        noisy = pixels + noise
-        return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
     def start(self, fps: float = 30.0) -> None:
         """Lets a thread deliver frames.
@@ -168,7 +181,7 @@ class VirtualRealSense:
             atexit.unregister(self.stop)
 
     def _feed(self) -> None:
-        give_way()
+        give_way()  # a real camera takes its pictures without the computer's help
         try:
             self.push()
             # Modules that drew the first picture may clean up at exit too: the last to register is the first to go.
@@ -207,17 +220,6 @@ class VirtualRealSense:
     def context_factory(self) -> Any:
         """Returns a new librealsense context with this camera alone."""
         return VirtualBus([self]).context_factory()
-
-
-def give_way() -> None:
-    """Lets everything else on this computer go before the calling thread and those that it starts.
-
-    A real camera takes its pictures without the computer's help, so drawing them must not hold up a control loop.
-    """
-    if sys.platform != "linux":  # elsewhere priorities belong to processes
-        return
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def camera_size(name: str) -> tuple[int, int]:

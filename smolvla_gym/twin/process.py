@@ -7,9 +7,12 @@ program that steps keeps a copy of the scene, which it brings up to date wheneve
 from __future__ import annotations
 
 import contextlib
+import mmap
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +25,13 @@ from numpy.typing import NDArray
 
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.hardware.framing import Intrinsics
+from smolvla_gym.hardware.scheduling import give_way
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.randomization import read_looks, write_looks
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense, give_way, named_camera
+from smolvla_gym.twin.camera import Noise, VirtualBus, VirtualRealSense, camera_size, named_camera
 from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import NAMES, Faults
 from smolvla_gym.twin.twin import OVERVIEW_SIZE, Twin, make_world
@@ -37,6 +41,9 @@ _START: Final = 60.0
 
 _ANSWER: Final = 5.0
 """How long any other answer may take in s; it is there within milliseconds."""
+
+_MEMORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where a file is memory and never written to a disk."""
 
 _GRACE: Final = 5.0
 """How long the process may take to end in s before it is killed."""
@@ -80,31 +87,36 @@ class TwinProcess:
         self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update)
         self._talk = threading.Lock()
         self._control, control = Pipe()
-        pictures = {name: Pipe() for name in cameras}
-        ends = [control, *(far for _, far in pictures.values())]
+        pipes = {name: Pipe() for name in cameras}
+        canvases = {name: _Canvas(camera_size(name)) for name in cameras}
+        ends = [control.fileno()]
+        for name, (_, far) in pipes.items():
+            ends += [far.fileno(), canvases[name].descriptor]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *(str(end.fileno()) for end in ends)],
+            [sys.executable, "-m", __name__, *map(str, ends)],
             stdin=subprocess.DEVNULL,
-            pass_fds=[end.fileno() for end in ends],
+            pass_fds=ends,
             start_new_session=True,  # the terminal's Ctrl-C is for the program that steps
         )
-        for end in ends:
-            end.close()
-        self._end = weakref.finalize(
-            self, _end, self._process, [self._control, *(near for near, _ in pictures.values())]
-        )
+        for far in (control, *(far for _, far in pipes.values())):
+            far.close()
+        for canvas in canvases.values():
+            os.close(canvas.descriptor)
+        mine = [self._control, *(near for near, _ in pipes.values())]
+        self._end = weakref.finalize(self, _end, self._process, mine)
         try:
             options = {"gripper": gripper, "kind": kind, "goal": goal, "homed": homed, "faults": self._switches()}
-            self.port: str = self._ask(options, tuple(cameras), quality, timeout=_START)
+            self.port: str = self._ask(options, tuple(cameras), quality, noise, timeout=_START)
         except BaseException:
             self.close()
             raise
         self.faults.tell(self._pass_on)
         self.cameras: dict[str, VirtualRealSense] = {
+            # The noise is in what arrives.
             name: named_camera(
-                name, _Far(near), depth=depth, noise=noise, seed=number, faults=self.faults, on_stop=near.close
+                name, _Far(near, canvases[name]), depth=depth, noise=0.0, seed=0, faults=self.faults, on_stop=near.close
             )
-            for number, (name, (near, _)) in enumerate(pictures.items())
+            for name, (near, _) in pipes.items()
         }  # fmt: skip
         self.bus = VirtualBus(list(self.cameras.values()))
 
@@ -164,8 +176,7 @@ class TwinProcess:
 
     def reseed(self, seed: int) -> None:
         """Makes the cameras' noise depend on a seed alone."""
-        for i, camera in enumerate(self.cameras.values()):
-            camera.reseed(seed + i)
+        self._ask("reseed", seed)
 
     def close(self) -> None:
         """Ends everything; doing it twice does no harm."""
@@ -213,25 +224,46 @@ class TwinProcess:
         raise DeviceError(f"The process of the virtual arm has not answered for {timeout:g} s. Make the env again.")
 
 
+class _Canvas:
+    """Memory that both processes see, for one picture and its distances."""
+
+    def __init__(self, size: tuple[int, int], descriptor: int | None = None) -> None:
+        """Makes it, or opens one that the other process has made.
+
+        Args:
+            size: Height and width of the picture in px.
+            descriptor: Of the one that was made.
+        """
+        count = size[0] * size[1]
+        with contextlib.ExitStack() as stack:
+            if descriptor is None:
+                # Its name is gone at once; it lives as long as somebody has it open.
+                descriptor = stack.enter_context(tempfile.TemporaryFile(dir=_MEMORY)).fileno()
+                os.ftruncate(descriptor, 7 * count)
+                descriptor = os.dup(descriptor)
+            self.descriptor = descriptor
+            memory = mmap.mmap(descriptor, 7 * count)
+        self.pixels: Image = np.frombuffer(memory, np.uint8, 3 * count).reshape(*size, 3)
+        self.distance = np.frombuffer(memory, np.float32, count, offset=3 * count).reshape(size)
+
+
 class _Far:
     """Pictures that are drawn in the process."""
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe, self._talk = pipe, threading.Lock()
+    def __init__(self, pipe: Connection, canvas: _Canvas) -> None:
+        self._pipe, self._canvas = pipe, canvas
+        self._talk = threading.Lock()
 
     def __call__(self, colour: Intrinsics, depth: Intrinsics | None) -> tuple[Image, NDArray[np.float32] | None]:
-        pixels: Image = np.empty((colour.height, colour.width, 3), np.uint8)
-        distance = None if depth is None else np.empty((depth.height, depth.width), np.float32)
         with self._talk:
             try:
                 self._pipe.send((colour, depth))
-                for picture in (pixels,) if distance is None else (pixels, distance):
-                    if not self._pipe.poll(_ANSWER):
-                        raise DeviceError(f"The process of the virtual arm has drawn nothing for {_ANSWER:g} s.")
-                    self._pipe.recv_bytes_into(memoryview(picture).cast("B"))
+                if not self._pipe.poll(_ANSWER):
+                    raise DeviceError(f"The process of the virtual arm has drawn nothing for {_ANSWER:g} s.")
+                self._pipe.recv_bytes()
             except (EOFError, OSError) as error:
                 raise DeviceError("The process of the virtual arm has ended.") from error
-        return pixels, distance
+            return self._canvas.pixels.copy(), None if depth is None else self._canvas.distance.copy()
 
 
 def _end(process: subprocess.Popen[bytes], pipes: Sequence[Connection]) -> None:
@@ -252,18 +284,20 @@ def main(descriptors: Sequence[int]) -> None:
     """Runs a twin until the program that started it hangs up.
 
     Args:
-        descriptors: Of the pipe for control, and of one a camera for its pictures.
+        descriptors: Of the pipe for control, and of a pipe and a canvas for each camera.
     """
-    control, *pipes = (Connection(descriptor) for descriptor in descriptors)
+    control = Connection(descriptors[0])
     try:
-        options, cameras, quality = control.recv()
+        options, cameras, quality, noise = control.recv()
     except EOFError:
         return
     twin = Twin(**{**options, "faults": Faults(**options["faults"])})
     try:
         artists = [
-            threading.Thread(target=_draw, args=(twin, name, quality, pipe), name=f"camera {name}", daemon=True)
-            for name, pipe in zip(cameras, pipes, strict=True)
+            _Artist(twin, name, quality, Noise(noise, number), Connection(pipe), _Canvas(camera_size(name), canvas))
+            for number, (name, pipe, canvas) in enumerate(
+                zip(cameras, descriptors[1::2], descriptors[2::2], strict=True)
+            )
         ]
         for artist in artists:
             artist.start()
@@ -271,14 +305,38 @@ def main(descriptors: Sequence[int]) -> None:
         control.send(twin.port)
         with contextlib.suppress(EOFError, OSError):
             while True:
-                control.send(_answer(twin, *control.recv()))
+                control.send(_answer(twin, artists, *control.recv()))
         for artist in artists:
             artist.join(1.0)
     finally:
         twin.close()
 
 
-def _answer(twin: Twin, what: str, *arguments: Any) -> Any:
+class _Artist(threading.Thread):
+    """Draws what a camera sees when it is asked to; the OpenGL context belongs to this thread."""
+
+    def __init__(
+        self, twin: Twin, camera: str, quality: Quality, noise: Noise, pipe: Connection, canvas: _Canvas
+    ) -> None:
+        super().__init__(name=f"camera {camera}", daemon=True)
+        self.noise = noise
+        self._eye, self._pipe, self._canvas = twin.eye(camera, quality), pipe, canvas
+
+    def run(self) -> None:
+        give_way()
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    pixels, distance = self._eye.look(*self._pipe.recv())
+                    self._canvas.pixels[:] = self.noise.added(pixels)
+                    if distance is not None:
+                        self._canvas.distance[:] = distance
+                    self._pipe.send_bytes(b"drawn")
+        finally:
+            self._eye.close()
+
+
+def _answer(twin: Twin, artists: Sequence[_Artist], what: str, *arguments: Any) -> Any:
     with twin.lock:
         match what:
             case "see":
@@ -300,21 +358,11 @@ def _answer(twin: Twin, what: str, *arguments: Any) -> Any:
                 twin.world.restore(snapshot)
                 twin.world.settle()
                 return None
+            case "reseed":
+                for number, artist in enumerate(artists):
+                    artist.noise.reseed(arguments[0] + number)
+                return None
     raise ValueError(what)
-
-
-def _draw(twin: Twin, camera: str, quality: Quality, pipe: Connection) -> None:
-    """Draws what is asked for; the OpenGL context belongs to this thread."""
-    give_way()
-    eye = twin.eye(camera, quality)
-    try:
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                for picture in eye.look(*pipe.recv()):
-                    if picture is not None:
-                        pipe.send_bytes(memoryview(np.ascontiguousarray(picture)).cast("B"))
-    finally:
-        eye.close()
 
 
 if __name__ == "__main__":
