@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.cli import real, watching
 from smolvla_gym.cli.arguments import at_least, output_folder, positive
+from smolvla_gym.errors import OptionError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -26,6 +27,8 @@ _EXAMPLES: Final = """examples:
   smolvla-gym rollout --policy expert --episodes 10      the scripted expert, ten videos
   smolvla-gym rollout --policy you/smolvla_parol6        a policy from the Hugging Face Hub
   smolvla-gym rollout --task push --max-steps 300        give up after 300 steps
+  smolvla-gym rollout --policy expert --task reach lift place push stack
+                                                         an episode of each task
   smolvla-gym rollout --no-video --json | jq .success_rate
   smolvla-gym rollout --mode async --latency-ms 466      as if a chunk took 466 ms
   smolvla-gym rollout --env real --port twin --camera twin
@@ -46,14 +49,20 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--env", choices=("sim", "real"), default="sim", help="which arm (default: %(default)s)")
-    add("--task", default="lift", help="what to do; `smolvla-gym tasks` lists them (default: %(default)s)")
+    add(
+        "--task",
+        nargs="+",
+        default=["lift"],
+        metavar="T",
+        help="what to do, one after the other; `smolvla-gym tasks` lists them (default: lift)",
+    )
     add(
         "--policy",
         default="bundled",
         help="bundled, expert (scripted), random, a checkpoint folder, a Hub repository OWNER/NAME, or HOST:PORT of "
         "`smolvla-gym serve` (default: %(default)s)",
     )
-    add("--episodes", type=at_least(1), default=1, metavar="N", help="how many episodes (default: %(default)s)")
+    add("--episodes", type=at_least(1), default=1, metavar="N", help="how many episodes a task (default: %(default)s)")
     add(
         "--seed",
         type=at_least(0),
@@ -108,6 +117,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
 
     smolvla = None
     options: dict[str, Any] = {}
+    summary: RolloutSummary | None = None
     with contextlib.ExitStack() as stack:
         if arguments.policy not in agent_options.SCRIPTED:
             smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
@@ -117,30 +127,38 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             options = {"cameras": smolvla.cameras, "image_size": legible_size(smolvla.image_size)}
         if arguments.env == "real":
             options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
-        env = stack.enter_context(_make_env(arguments, **options))
-        agent: Agent
-        if smolvla is not None:
-            smolvla.attach(env)
-            agent = smolvla
-        else:
-            agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
-        if arguments.env == "real":
-            real.announce_homing(env, arguments)
-        return rollout(
-            env,
-            agent,
-            episodes=arguments.episodes,
-            seed=arguments.seed,
-            out=out,
-            video=arguments.video,
-            policy=arguments.policy,
-            progress=stack.enter_context(_progress(arguments.episodes)),
-            observers=stack.enter_context(watching.observers(arguments, realtime=env.metadata["realtime"])),
-        )
+        progress = stack.enter_context(_progress(arguments.episodes * len(arguments.task)))
+        realtime = arguments.env == "real" and not arguments.lockstep
+        observers = stack.enter_context(watching.observers(arguments, realtime=realtime))
+        for task in arguments.task:
+            with _make_env(arguments, task, **options) as env:
+                agent: Agent
+                if smolvla is not None:
+                    smolvla.attach(env)
+                    agent = smolvla
+                else:
+                    agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+                if arguments.env == "real":
+                    real.announce_homing(env, arguments)
+                summary = rollout(
+                    env,
+                    agent,
+                    episodes=arguments.episodes,
+                    seed=arguments.seed,
+                    out=out,
+                    video=arguments.video,
+                    policy=arguments.policy,
+                    name=task if len(arguments.task) > 1 else "rollout",
+                    summary=summary,
+                    progress=progress,
+                    observers=observers,
+                )
+    assert summary is not None  # there is at least one task
+    return summary
 
 
-def _make_env(arguments: argparse.Namespace, **options: Any) -> gym.Env[Any, Any]:
-    """Makes the arm; ``options`` are those that the agent asks for and those of a real one."""
+def _make_env(arguments: argparse.Namespace, task: str, **options: Any) -> gym.Env[Any, Any]:
+    """Makes the arm with a task; ``options`` are those that the agent asks for and those of a real one."""
     import gymnasium as gym
 
     if arguments.max_steps is not None:
@@ -149,7 +167,7 @@ def _make_env(arguments: argparse.Namespace, **options: Any) -> gym.Env[Any, Any
         options["randomization"] = 1 if arguments.randomization is None else arguments.randomization
     return gym.make(
         "PAROL6Real-v0" if arguments.env == "real" else "PAROL6Sim-v0",
-        task=arguments.task,
+        task=task,
         gripper=arguments.gripper,
         control_hz=arguments.control_hz,
         render_mode="rgb_array" if arguments.video else None,
@@ -169,7 +187,12 @@ def _check(arguments: argparse.Namespace) -> None:
     from smolvla_gym.sim.randomization import MAX_LEVEL
     from smolvla_gym.tasks import get_task
 
-    get_task(arguments.task)
+    for task in arguments.task:
+        get_task(task)
+    if len(set(arguments.task)) < len(arguments.task):
+        raise OptionError("--task", " ".join(arguments.task), "each task once; --episodes says how often")
+    if len(arguments.task) > 1 and arguments.env == "real":
+        raise OptionError("--task", " ".join(arguments.task), "one task with --env real, which a table is laid for")
     get_gripper(arguments.gripper)
     if arguments.randomization is not None:
         check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
@@ -215,13 +238,14 @@ def _print_table(summary: RolloutSummary, out: Path) -> None:
 
     from smolvla_gym.evaluation.cadence import describe
 
-    table = Table("seed", "instruction", "success", "steps", "return", box=box.SIMPLE_HEAD)
+    table = Table("task", "seed", "instruction", "success", "steps", "return", box=box.SIMPLE_HEAD)
     for column in table.columns:
-        column.justify = "left" if column.header == "instruction" else "right"
+        column.justify = "left" if column.header in ("task", "instruction") else "right"
     for episode in summary.episodes:
         outcome = "yes" if episode.success else f"fault {episode.fault}" if episode.fault else "no"
         style = "green" if episode.success else "red" if episode.fault else ""
         table.add_row(
+            episode.task,
             str(episode.seed),
             Text(episode.instruction),
             Text(outcome, style),

@@ -122,6 +122,8 @@ def rollout(
     out: str | os.PathLike[str] | None = None,
     video: bool = True,
     policy: str | None = None,
+    name: str = "rollout",
+    summary: RolloutSummary | None = None,
     progress: Callable[[EpisodeRecord], None] | None = None,
     observers: Sequence[EpisodeObserver] = (),
 ) -> RolloutSummary:
@@ -142,6 +144,8 @@ def rollout(
         out: Output folder, made if absent; None writes no files.
         video: Whether to film, given ``out``.
         policy: What the summary calls the agent; None: its class.
+        name: What the names of the videos begin with.
+        summary: That of earlier episodes, in another env perhaps, which this one goes on with; None: a new one.
         progress: Called with the record of the running episode after each step and at its end (``end`` is set then).
         observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
 
@@ -166,7 +170,7 @@ def rollout(
         raise OptionError("video", video, f"the env has render_mode={env.render_mode!r}; make it with 'rgb_array'")
     fps = float(env.metadata["render_fps"])
     env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    summary = RolloutSummary(env_id, policy or type(agent).__name__, fps)
+    summary = RolloutSummary(env_id, policy or type(agent).__name__, fps) if summary is None else summary
     attach(agent, env)
     watch = watch_link(env)
     digits = max(3, len(str(episodes - 1)))
@@ -174,7 +178,7 @@ def rollout(
         for index in range(episodes):
             path = None
             if folder is not None and video:
-                path = folder / ("rollout.mp4" if episodes == 1 else f"rollout_{index:0{digits}d}.mp4")
+                path = folder / (f"{name}.mp4" if episodes == 1 else f"{name}_{index:0{digits}d}.mp4")
             _run_episode(env, agent, seed + index, path, summary, watch is not None, progress, observers)
             summary.link = watch.report() if watch is not None else None
     except BaseException as error:

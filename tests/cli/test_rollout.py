@@ -129,6 +129,20 @@ def test_each_episode_has_its_video(capsys, tmp_path):
     assert "0% (0 of 2)" in capsys.readouterr().out
 
 
+def test_an_episode_of_each_task(made, capsys, tmp_path):
+    line = "rollout --task reach push --policy expert --max-steps 2 --episodes 2 --out out"
+    assert main(line.split()) == 0
+    assert [env.unwrapped.task for env in made] == ["reach", "push"]
+    videos = ["push_000.mp4", "push_001.mp4", "reach_000.mp4", "reach_001.mp4"]
+    assert files(tmp_path / "out") == [*videos, "summary.json"]
+    episodes = [(episode["task"], episode["seed"], episode["video"]) for episode in load(tmp_path / "out")["episodes"]]
+    assert episodes == [
+        ("reach", 2, "reach_000.mp4"), ("reach", 3, "reach_001.mp4"), ("push", 2, "push_000.mp4"),
+        ("push", 3, "push_001.mp4"),
+    ]  # fmt: skip
+    assert "0% (0 of 4)" in capsys.readouterr().out
+
+
 def test_rollouts_that_start_together_have_folders_of_their_own(tmp_path):
     for _ in range(3):
         assert main([*SHORT, "--policy", "random", "--no-video"]) == 0
@@ -182,6 +196,8 @@ def test_a_policy_gets_the_cameras_it_needs(made, policy, capsys, tmp_path):
         ("--control-hz -3", "not a positive number"),
         ("--control-hz nan", "not a positive number"),
         ("--control-hz 1000", "control_hz=1000.0 is not allowed: 5 to 100."),
+        ("--task lift lift", "each task once"),
+        ("--task lift push --env real --port twin --camera twin", "one task with --env real"),
         ("--nonsense", "unrecognized arguments"),
     ],
 )
