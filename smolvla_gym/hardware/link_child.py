@@ -20,6 +20,7 @@ from typing import Any, Final
 from smolvla_gym.errors import DeviceError, FaultError
 from smolvla_gym.hardware.board_state import UNKNOWN, BoardState, Fault, Mode
 from smolvla_gym.hardware.link_messages import error_from_json
+from smolvla_gym.hardware.scheduling import be_prompt
 
 _START: Final = 60.0
 """How long the process may take to import what it needs and to open the port, in s."""
@@ -211,6 +212,7 @@ class Child:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
+        be_prompt()
         try:
             with self._process.stdout as stream:
                 for line in _lines(stream.fileno()):

@@ -20,6 +20,7 @@ from smolvla_gym.hardware.clock import Clock, SystemClock
 from smolvla_gym.hardware.framing import Framing, Intrinsics
 from smolvla_gym.hardware.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
 from smolvla_gym.hardware.realsense_stream import DEPTH_UNIT, Settings, Stream
+from smolvla_gym.hardware.scheduling import be_prompt
 
 __all__ = ["DEPTH_UNIT", "CameraInfo", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
 
@@ -180,6 +181,7 @@ class RealSenseCamera:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self, rs: ModuleType, stream: Stream | None, stopping: threading.Event) -> None:
+        be_prompt()
         heard, looked = self._clock.now(), time.monotonic()
         while not stopping.is_set():
             if stream is None:

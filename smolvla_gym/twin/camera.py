@@ -90,6 +90,7 @@ class VirtualRealSense:
         noise: float = 1.0,
         seed: int = 0,
         faults: Faults | None = None,
+        on_start: Callable[[], object] = give_way,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
         """Plugs the camera in.
@@ -102,12 +103,14 @@ class VirtualRealSense:
             noise: Standard deviation of the noise of the pixels in grey levels.
             seed: Seed of the noise.
             faults: What is to go wrong; looked at before each frame.
+            on_start: Called by the thread of :meth:`start` first. A real camera takes its pictures without the
+                computer's help, so one that draws them gives way to all else.
             on_stop: Called by the thread of :meth:`start` before it ends: an OpenGL context has to be freed by the
                 thread that drew with it.
         """
         self.fps, self.frozen, self.number = 30.0, False, 0
         self.serial, self.model, self.usb_type = serial, model, usb_type
-        self._render, self._on_stop, self._faults = render, on_stop, faults
+        self._render, self._on_start, self._on_stop, self._faults = render, on_start, on_stop, faults
         self._noise = Noise(noise, seed)
         self._rs = load()
         self._pictures: tuple[NDArray[np.uint8], NDArray[np.uint16] | None] | None = None
@@ -181,7 +184,7 @@ class VirtualRealSense:
             atexit.unregister(self.stop)
 
     def _feed(self) -> None:
-        give_way()  # a real camera takes its pictures without the computer's help
+        self._on_start()
         try:
             self.push()
             # Modules that drew the first picture may clean up at exit too: the last to register is the first to go.
@@ -236,6 +239,7 @@ def named_camera(
     noise: float,
     seed: int,
     faults: Faults,
+    on_start: Callable[[], object] = give_way,
     on_stop: Callable[[], None],
 ) -> VirtualRealSense:
     """Makes one of the twin's cameras.
@@ -247,12 +251,13 @@ def named_camera(
         noise: Standard deviation of the noise in grey levels.
         seed: Seed of the noise.
         faults: What is to go wrong.
-        on_stop: Called by the thread that drew, at its end.
+        on_start: Called by the thread that draws, first.
+        on_stop: Called by it, last.
     """
     model = MODELS[name]
     return VirtualRealSense(
         partial(look, model.colour[0], model.depth[0] if depth else None), serial=SERIALS[name], model=model,
-        noise=noise, seed=seed, faults=faults, on_stop=on_stop,
+        noise=noise, seed=seed, faults=faults, on_start=on_start, on_stop=on_stop,
     )  # fmt: skip
 
 

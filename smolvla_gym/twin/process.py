@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.hardware.framing import Intrinsics
-from smolvla_gym.hardware.scheduling import give_way
+from smolvla_gym.hardware.scheduling import be_prompt, give_way
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.randomization import read_looks, write_looks
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
@@ -114,7 +114,8 @@ class TwinProcess:
         self.cameras: dict[str, VirtualRealSense] = {
             # The noise is in what arrives.
             name: named_camera(
-                name, _Far(near, canvases[name]), depth=depth, noise=0.0, seed=0, faults=self.faults, on_stop=near.close
+                name, _Far(near, canvases[name]), depth=depth, noise=0.0, seed=0, faults=self.faults,
+                on_start=be_prompt, on_stop=near.close,
             )
             for name, (near, _) in pipes.items()
         }  # fmt: skip
