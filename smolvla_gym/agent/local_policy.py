@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, override
@@ -29,6 +30,8 @@ _SIMILAR: Final = 0.999
 """Least cosine between the two in half precision."""
 
 _IMAGES: Final = "observation.images."
+
+_LANGUAGE: Final = "observation.language."
 
 _APART: Final = 0.05
 """Largest length of their difference, as a share of the chunk's."""
@@ -85,6 +88,8 @@ class LocalPolicy(ChunkPolicy):
         self.fallback: str | None = None
         self._fast = self._make_fast(compile_mode) if sampler == "fast" else None
         self._verified = False
+        self._wordless = _without_tokenizer(checkpoint.preprocessor)
+        self._words: tuple[str, dict[str, Any]] | None = None
         # LeRobot looks at the switch in its configuration and at the model's processor: its hook for guidance.
         config.rtc_config = RTCConfig(enabled=True)
         steps = spec.num_steps if num_steps is None else num_steps
@@ -144,7 +149,13 @@ class LocalPolicy(ChunkPolicy):
 
     def prepare(self, request: ChunkRequest) -> tuple[dict[str, Any], Any]:
         """Returns the policy's batch and the noise, shape (1, chunk, padded action width), on the device."""
-        batch = self._checkpoint.preprocessor(self._frame(request))
+        frame = self._frame(request)
+        if self._words is not None and self._words[0] == request.instruction:
+            batch = self._wordless(frame) | self._words[1]
+        else:  # the same words have the same tokens, and most of the preprocessing is making them
+            batch = self._checkpoint.preprocessor(frame)
+            tokens = {name: value for name, value in batch.items() if name.startswith(_LANGUAGE)}
+            self._words = request.instruction, tokens
         noise = self._torch.from_numpy(np.array(request.noise, dtype=np.float32))[None]
         return batch, noise.to(self._checkpoint.device)
 
@@ -230,3 +241,11 @@ class LocalPolicy(ChunkPolicy):
             pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)
             frame[f"observation.images.{ours}"] = pixels.float() / 255.0
         return frame
+
+
+def _without_tokenizer(preprocessor: Any) -> Any:
+    """Returns a preprocessor with the same steps but the one that makes tokens of words."""
+    from lerobot.processor import TokenizerProcessorStep
+
+    steps = [step for step in preprocessor.steps if not isinstance(step, TokenizerProcessorStep)]
+    return dataclasses.replace(preprocessor, steps=steps)

@@ -125,6 +125,22 @@ def test_what_the_policy_gets(agent, loaded, observation, monkeypatch):
     assert batch["observation.state"][0].numpy() == pytest.approx(expected, rel=1e-4)
 
 
+def test_tokens_are_those_of_the_present_instruction(agent, loaded, observation, monkeypatch):
+    from lerobot.processor import TokenizerProcessorStep
+
+    calls, tokenized, tokenize = Calls(monkeypatch, loaded.policy), [], TokenizerProcessorStep.observation
+    monkeypatch.setattr(TokenizerProcessorStep, "observation", lambda *a: tokenized.append(a) or tokenize(*a))
+    for words in ("lift the red cube", "lift the blue cube", "lift the red cube"):
+        for _ in range(2):
+            agent.reset(words, seed=0)
+            agent.act(observation)
+    keys = ("observation.language.tokens", "observation.language.attention_mask", "observation.state")
+    red, again, blue, still, last, at_last = ([batch[key].tolist() for key in keys] for batch in calls.batches)
+    assert red == again == last == at_last
+    assert blue == still != red
+    assert len(tokenized) == 3  # an instruction that stays is not read again
+
+
 def test_a_seed_repeats_the_noise_bit_for_bit(make, observation):
     agent = make(n_action_steps=4)
     first = rollout(agent, observation, seed=7)
