@@ -3,8 +3,9 @@
     python examples/soak_twin.py --minutes 10
     python examples/soak_twin.py --minutes 10 --policy bundled --mode async --latency-ms 466 --out soak.json
 
-Everything runs on one machine: the driver in its process, and in another one the virtual board, the virtual cameras
-(which have to be drawn) and the agent. A real arm and real cameras leave more of the processor to the agent.
+Everything runs on one machine, each in its process: the driver, the virtual board with the virtual cameras (which have to
+be drawn), the policy and the loop, whose memory and threads are counted. A real arm and real cameras leave more of the
+processor to the rest.
 """
 
 from __future__ import annotations
