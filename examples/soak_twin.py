@@ -3,23 +3,22 @@
     python examples/soak_twin.py --minutes 10
     python examples/soak_twin.py --minutes 10 --policy bundled --mode async --latency-ms 466 --out soak.json
 
-Everything runs on one machine, each in its process: the driver, the virtual board with the virtual cameras (which have to
-be drawn), the policy and the loop, whose memory and threads are counted. A real arm and real cameras leave more of the
-processor to the rest.
+Everything runs on one machine, each in its process: the driver, the virtual board with the virtual cameras (which have
+to be drawn), the policy and the loop. A real arm and real cameras leave more of the processor to the rest.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import psutil
 
 import smolvla_gym
 from smolvla_gym.evaluation.cadence import Cadence, describe, watch_link
@@ -144,20 +143,12 @@ def add_counts(total: dict[str, int], agent: Agent) -> None:
 
 
 def resources() -> dict[str, float]:
-    """Returns the memory of this process in MB (resident; the largest so far where the system tells no other)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        memory = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except OSError:
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    try:
-        threads = len(os.listdir("/proc/self/task"))
-    except OSError:
-        threads = threading.active_count()
-    return {"memory_mb": round(memory, 1), "threads": threads}
+    """Returns the resident memory in MB and the threads of this process and of those that it has started."""
+    memory, threads = 0, 0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            memory, threads = memory + process.memory_info().rss, threads + process.num_threads()
+    return {"memory_mb": round(memory / 1e6, 1), "threads": threads}
 
 
 if __name__ == "__main__":
