@@ -81,6 +81,13 @@ def add_parser(commands: Any) -> None:
         help="with --source expert: standard deviation of what pushes the joints; the clean action is recorded "
         "(default: 0)",
     )
+    add(
+        "--max-seconds",
+        type=positive,
+        default=120.0,
+        metavar="S",
+        help="by hand: how long an episode may get; its pictures wait in memory (default: %(default)g)",
+    )
     add("--env", choices=("sim", "real"), default="sim", help="which arm (default: %(default)s)")
     add(
         "--seed",
@@ -185,7 +192,7 @@ def _source(arguments: argparse.Namespace, env: gym.Env[Any, Any], stack: contex
 
         window = OperatorWindow(arguments.source)
         stack.callback(window.close)
-        return TeleopSource(env, window, arguments.source)
+        return TeleopSource(env, window, arguments.source, longest=arguments.max_seconds)
     return ExpertSource(env, arguments.noise)
 
 

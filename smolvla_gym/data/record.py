@@ -91,7 +91,8 @@ def _demonstrate(
     success = False
     while not success and (chosen := source.act(observation)) is not None:
         label, command = chosen
-        episode.note(observation, label)
+        if label is not None:
+            episode.note(observation, label)
         observation, _, terminated, truncated, info = env.step(command)
         watch.note(observation, info, command)
         if info["fault"]:

@@ -44,8 +44,8 @@ class Source(Protocol):
         """
         ...
 
-    def act(self, observation: Observation) -> tuple[Array, Array] | None:
-        """Returns the action to record and the action to execute, each of shape (7,); None: this was all."""
+    def act(self, observation: Observation) -> tuple[Array | None, Array] | None:
+        """Returns the action to record, if any, and the action to execute, of shape (7,); None: this was all."""
         ...
 
 

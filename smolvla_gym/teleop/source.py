@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -12,31 +12,39 @@ from numpy.typing import NDArray
 from smolvla_gym.teleop.jog import Command, ToolJog
 from smolvla_gym.teleop.window import OperatorWindow
 
+LONGEST: Final = 120.0
+"""How long an episode may get in s, where nothing else is said: 1.4 GB of two cameras' pictures of 256x256 at 30 Hz."""
+
 
 class TeleopSource:
     """Asks a window what to do, and shows there what the cameras see.
 
     The recording of an episode begins with the first thing that the operator does. In the simulation and on the twin
-    the task decides when it is solved; on a real arm nobody does but the operator.
+    the task decides when it is solved; on a real arm nobody does but the operator. Pictures are kept in memory until an
+    episode is over, so one that gets too long is recorded and driven no further: the operator keeps it or not.
 
     Attributes:
         name: The device.
         verdict: Whether the operator wants to keep the episode; None: that is up to the task.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], window: OperatorWindow, device: str) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], window: OperatorWindow, device: str, *, longest: float = LONGEST
+    ) -> None:
         """Takes over an env.
 
         Args:
             env: Where.
             window: The operator's.
             device: What is noted beside each episode.
+            longest: How long an episode may get in s.
         """
         bare: Any = env.unwrapped
         self.name = device
         self.verdict: bool | None = None
         self._window = window
         self._period = 1.0 / bare.control_hz
+        self._most = max(2, round(longest * bare.control_hz))
         self._paced = not env.metadata.get("realtime", False)  # simulated time waits for the operator's
         self._jog = ToolJog(bare.gripper, bare.control_hz)
         self._instruction, self._frames, self._due = "", 0, 0.0
@@ -82,8 +90,8 @@ class TeleopSource:
                 hold = self._jog.step(command, observation["agent_pos"])
                 observation, *_ = env.step(hold)  # a real arm wants to be told that somebody is there
 
-    def act(self, observation: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Returns the operator's action twice; None once the operator ends the episode."""
+    def act(self, observation: dict[str, Any]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]] | None:
+        """Returns the operator's action twice, to record and to execute; None once the operator ends the episode."""
         command, self._pending = self._pending, None
         if command is None:
             command = self._window.poll()
@@ -92,13 +100,15 @@ class TeleopSource:
         if command.keep or command.discard:
             self.verdict = command.keep
             return None
-        self._frames += 1
-        self._show(observation, f"recording  {self._frames * self._period:5.1f} s")
+        full = self._frames >= self._most
+        self._frames += not full
+        seconds = f"{self._frames * self._period:5.1f} s"
+        self._show(observation, f"{seconds} are the most: Enter keeps them" if full else f"recording  {seconds}")
         if self._paced:
             self._due = max(self._due + self._period, time.monotonic())
             time.sleep(max(0.0, self._due - time.monotonic()))
-        action = self._jog.step(command, observation["agent_pos"])
-        return action, action
+        action = self._jog.step(Command() if full else command, observation["agent_pos"])
+        return None if full else action, action
 
     def _show(self, observation: dict[str, Any], doing: str) -> None:
         pixels = observation.get("pixels", {})

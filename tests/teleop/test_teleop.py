@@ -175,6 +175,33 @@ def test_the_arm_goes_where_the_operator_wants(window):
         env.close()
 
 
+def test_an_episode_that_gets_too_long_is_driven_and_recorded_no_further(window):
+    env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
+    try:
+        source = TeleopSource(env, window, "keyboard", longest=0.2)
+        observation, info = env.reset(seed=1)
+        later(0.1, pygame.K_a)
+        observation = source.begin(env, observation, info["instruction"], 1)
+        recorded, sent = [], []
+        for _ in range(12):
+            label, action = source.act(observation)
+            recorded.append(label is not None)
+            sent.append(action)
+            observation, *_ = env.step(action)
+        assert recorded == [True] * 6 + [False] * 6
+        assert not np.array_equal(sent[0], sent[5])
+        np.testing.assert_array_equal(sent[6:], [sent[5]] * 6)
+        press(pygame.K_RETURN)
+        assert source.act(observation) is None
+        assert source.verdict is True
+        # The next one may be as long again.
+        later(0.1, pygame.K_a)
+        source.begin(env, observation, info["instruction"], 2)
+        assert source.act(observation)[0] is not None
+    finally:
+        env.close()
+
+
 def test_no_display_is_said(monkeypatch, capsys, tmp_path):
     pytest.importorskip("lerobot.datasets")
     monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
