@@ -4,7 +4,8 @@
     python examples/soak_twin.py --minutes 10 --policy bundled --mode async --latency-ms 466 --out soak.json
 
 Everything runs on one machine, each in its process: the driver, the virtual board with the virtual cameras (which have
-to be drawn), the policy and the loop. A real arm and real cameras leave more of the processor to the rest.
+to be drawn), the policy and the loop. A real arm and real cameras leave more of the processor to the rest. It wants
+psutil, which a clone of the repository has.
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ DEVICES: Final = ("keyboard", "gamepad")
 SOURCES: Final = ("expert", "dagger", "replay", *DEVICES)
 
 _FIRST_SEED: Final = 1_000_000
+
+_MAX_SECONDS: Final = 120.0
+"""How long an episode by hand may get in s: 1.4 GB of two cameras' pictures of 256x256 at 30 Hz."""
 """Evaluations count up from 0, so that a policy is not asked what it was shown."""
 
 _LINES: Final = 10
@@ -84,9 +87,8 @@ def add_parser(commands: Any) -> None:
     add(
         "--max-seconds",
         type=positive,
-        default=120.0,
         metavar="S",
-        help="by hand: how long an episode may get; its pictures wait in memory (default: %(default)g)",
+        help=f"by hand: how long an episode may get; its pictures wait in memory (default: {_MAX_SECONDS:g})",
     )
     add("--env", choices=("sim", "real"), default="sim", help="which arm (default: %(default)s)")
     add(
@@ -131,7 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress = stack.enter_context(_progress(arguments.episodes, before))
         observers = stack.enter_context(watching.observers(arguments, realtime=env.metadata["realtime"]))
         try:
-            record(env, source, dataset, _seeds(arguments, dataset, source), arguments.episodes, progress, observers)
+            seeds = _seeds(arguments, dataset, source)
+            record(env, source, dataset, seeds, arguments.episodes, progress, observers, _longest(arguments))
         except BaseException as error:
             if len(dataset):
                 error.add_note(f"{arguments.root} has {len(dataset)} complete episodes; the same command goes on")
@@ -192,8 +195,15 @@ def _source(arguments: argparse.Namespace, env: gym.Env[Any, Any], stack: contex
 
         window = OperatorWindow(arguments.source)
         stack.callback(window.close)
-        return TeleopSource(env, window, arguments.source, longest=arguments.max_seconds)
+        return TeleopSource(env, window, arguments.source, longest=arguments.max_seconds or _MAX_SECONDS)
     return ExpertSource(env, arguments.noise)
+
+
+def _longest(arguments: argparse.Namespace) -> int | None:
+    """Returns the frames of the longest episode by hand; None: the env's own limit counts."""
+    if arguments.source not in DEVICES:
+        return None
+    return int((arguments.max_seconds or _MAX_SECONDS) * arguments.control_hz)
 
 
 def _seeds(arguments: argparse.Namespace, dataset: Dataset, source: Source) -> Iterable[int]:
@@ -232,6 +242,8 @@ def _check(arguments: argparse.Namespace) -> None:
         if arguments.policy in agent_options.SCRIPTED or agent_options.is_address(arguments.policy):
             raise OptionError("--policy", arguments.policy, "a SmolVLA policy on this machine")
         agent_options.check_policy(arguments.policy)
+    if arguments.max_seconds is not None and arguments.source not in DEVICES:
+        raise OptionError("--max-seconds", arguments.max_seconds, "only with --source keyboard or gamepad")
     if arguments.noise and arguments.source != "expert":
         raise OptionError("--noise", arguments.noise, "only with --source expert")
     if arguments.env == "real" and arguments.port != real.TWIN and arguments.source not in DEVICES:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from smolvla_gym.evaluation.rollout import EpisodeRecord, RolloutSummary
     from smolvla_gym.evaluation.scripted import Agent
+    from smolvla_gym.telemetry.observer import EpisodeObserver
 
 _EXAMPLES: Final = """examples:
   smolvla-gym rollout                                    the bundled policy lifts a cube once
@@ -128,33 +129,47 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
         if arguments.env == "real":
             options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
         progress = stack.enter_context(_progress(arguments.episodes * len(arguments.task)))
-        realtime = arguments.env == "real" and not arguments.lockstep
-        observers = stack.enter_context(watching.observers(arguments, realtime=realtime))
+        observers: list[EpisodeObserver] | None = None
+        stack.push(lambda kind, *_: _note_interruption(summary, out) if kind is not None else None)
         for task in arguments.task:
-            with _make_env(arguments, task, **options) as env:
-                agent: Agent
-                if smolvla is not None:
-                    smolvla.attach(env)
-                    agent = smolvla
-                else:
-                    agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
-                if arguments.env == "real":
-                    real.announce_homing(env, arguments)
-                summary = rollout(
-                    env,
-                    agent,
-                    episodes=arguments.episodes,
-                    seed=arguments.seed,
-                    out=out,
-                    video=arguments.video,
-                    policy=arguments.policy,
-                    name=task if len(arguments.task) > 1 else "rollout",
-                    summary=summary,
-                    progress=progress,
-                    observers=observers,
-                )
+            env = stack.enter_context(_make_env(arguments, task, **options))
+            agent: Agent
+            if smolvla is not None:
+                smolvla.attach(env)
+                agent = smolvla
+            else:
+                agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+            if arguments.env == "real":
+                real.announce_homing(env, arguments)
+            if observers is None:  # only now: files of earlier rollouts are lost to no arm that is not there
+                watchers = watching.observers(arguments, realtime=env.metadata["realtime"])
+                observers = stack.enter_context(watchers)
+            summary = rollout(
+                env,
+                agent,
+                episodes=arguments.episodes,
+                seed=arguments.seed,
+                out=out,
+                video=arguments.video,
+                policy=arguments.policy,
+                name=task if len(arguments.task) > 1 else "rollout",
+                summary=summary,
+                progress=progress,
+                observers=observers,
+            )
+            if task != arguments.task[-1]:
+                env.close()
     assert summary is not None  # there is at least one task
     return summary
+
+
+def _note_interruption(summary: RolloutSummary | None, out: Path) -> None:
+    """Has the summary say what happened between two tasks; within one it does already."""
+    from smolvla_gym.evaluation.rollout import SUMMARY_NAME
+
+    if summary is not None and not summary.interrupted:
+        summary.interrupted = True
+        summary.save(out / SUMMARY_NAME)
 
 
 def _make_env(arguments: argparse.Namespace, task: str, **options: Any) -> gym.Env[Any, Any]:

@@ -73,7 +73,7 @@ def add_parser(commands: Any) -> None:
         "--freeze-vision",
         action="store_const",
         const=True,
-        help="leave the vision tower as it is, which more than doubles the steps a second (LeRobot does so anyway)",
+        help="in memory: leave the vision tower as it is, for about twice the steps a second",
     )
     add("--save-steps", type=at_least(1), metavar="N", help="steps between savings (default: a tenth of --steps)")
     add("--cameras", nargs="+", metavar="NAME", help="of the dataset, in the order of the policy's (default: all)")
@@ -119,6 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
         _check_start(arguments, start, recording)
     if arguments.freeze_vision and start is None:
         raise OptionError("--freeze-vision", True, f"only with --from: a frozen tower of {TINY} would see nothing")
+    if arguments.freeze_vision and trainer == "lerobot":
+        allowed = "only in memory: LeRobot does what the checkpoint's own freeze_vision_encoder says"
+        raise OptionError("--freeze-vision", True, allowed)
     tasks = _tasks(arguments, recording)
     _say(
         f"{recording.episodes} episodes, {len(recording)} frames at {recording.fps} Hz, cameras "
@@ -262,6 +265,7 @@ def _recall(arguments: argparse.Namespace) -> None:
             kept = json.loads((arguments.out / _RUN).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OptionError("--out", str(arguments.out), f"the folder of a run, with {_RUN} ({error})") from error
+        kept = dict.fromkeys(_KEPT) | kept  # a run of an earlier version lacks what there was not
     for name in _KEPT:
         given = getattr(arguments, name)
         given = str(given) if isinstance(given, Path) else given

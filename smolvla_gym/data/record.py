@@ -42,6 +42,7 @@ def record(
     episodes: int,
     progress: Callable[[Attempt], None] = lambda attempt: None,
     observers: Sequence[EpisodeObserver] = (),
+    longest: int | None = None,
 ) -> None:
     """Records until the dataset has so many episodes, or the seeds are used up.
 
@@ -55,12 +56,14 @@ def record(
         episodes: How many the dataset is to have.
         progress: Called after each attempt.
         observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
+        longest: Frames for which there has to be room on the disk; None: those of the env's longest episode.
 
     Raises:
         FaultError: The arm stopped; the episode is lost, those before are kept.
         DatasetError: The disk is full.
     """
-    longest = env.spec.max_episode_steps if env.spec and env.spec.max_episode_steps else _LONGEST
+    if longest is None:
+        longest = env.spec.max_episode_steps if env.spec and env.spec.max_episode_steps else _LONGEST
     dataset.check_disk(longest)
     for seed in seeds:
         if len(dataset) >= episodes:

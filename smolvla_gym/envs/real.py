@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from smolvla_gym.safety.collision import WORKSPACE, Box, check_workspace
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.scene import DEPTH_RANGES, SCENE_FOVY
 from smolvla_gym.sim.world import World
+from smolvla_gym.twin.faults import Faults
 
 TWIN: Final = "twin"
 
@@ -118,6 +120,11 @@ def make_real_env(
     virtual = check_keys("twin_options", twin_options, _TWIN_OPTIONS)
     own_process = virtual.pop("own_process", realtime)
     check_switch('twin_options["own_process"]', own_process)
+    if not isinstance(virtual.get("faults", Faults()), Faults):
+        raise OptionError('twin_options["faults"]', virtual["faults"], "a smolvla_gym.twin.faults.Faults")
+    noise = virtual.get("noise", 0.0)
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0.0 <= noise < math.inf:
+        raise OptionError('twin_options["noise"]', noise, "grey levels, 0 or more")
     if own_process and not realtime:
         raise OptionError('twin_options["own_process"]', True, "False in lockstep, where nothing runs beside the steps")
     log_path = None if log is None else default_log_path() if log == "auto" else Path(log)

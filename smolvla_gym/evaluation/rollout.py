@@ -145,7 +145,8 @@ def rollout(
         video: Whether to film, given ``out``.
         policy: What the summary calls the agent; None: its class.
         name: What the names of the videos begin with.
-        summary: That of earlier episodes, in another env perhaps, which this one goes on with; None: a new one.
+        summary: That of earlier episodes of this agent, in another env perhaps, which this one goes on with; its
+            ``link`` becomes that of this env. None: a new one.
         progress: Called with the record of the running episode after each step and at its end (``end`` is set then).
         observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
 

@@ -46,10 +46,12 @@ def be_prompt() -> bool:
     """Has the calling thread run as soon as it wakes, where the system can do that for anybody: Linux from 6.12 on.
 
     Its share of the processor stays the same. By default a thread that wakes on a busy processor waits until the one
-    that runs there has used its slice up, 3 ms; one with a shorter slice does not.
+    that runs there has used its slice up, 3 ms; one with a shorter slice does not. Older kernels take it and change
+    nothing. A thread that did this cannot give itself another policy any more without ``SCHED_RESET_ON_FORK``, unless
+    it has CAP_SYS_NICE.
 
     Returns:
-        Whether that worked.
+        Whether the kernel took it.
     """
     calls = _CALLS.get(platform.machine()) if sys.platform == "linux" else None
     if calls is None:

@@ -62,7 +62,7 @@ class McapLog(EpisodeObserver):
         """Writes what is known of an episode beforehand."""
         self._begin = self._now + _GAP_S
         self._now = self._begin
-        if self._puppet is None:
+        if self._puppet is None or not self._puppet.shows(env):
             self._puppet = Puppet(env)
         self._text("/instruction", instruction)
         self._text("/status", json.dumps({"event": "begin", "seed": seed, "instruction": instruction}))

@@ -29,7 +29,7 @@ class Puppet:
             env: A ``PAROL6Env``, wrapped or not.
         """
         bare: Any = env.unwrapped
-        self._gripper = bare.gripper
+        self._env, self._gripper = bare, bare.gripper
         twin = getattr(bare.backend, "twin", None)
         self._world = getattr(bare.backend if twin is None else twin, "world", None)
         if self._world is not None:
@@ -44,6 +44,10 @@ class Puppet:
             if self._model.joint(i).name.startswith(GRIPPER_PREFIX)
         ]
         self._tip = self._model.site(GRIPPER_PREFIX + "tcp").id
+
+    def shows(self, env: gym.Env[Any, Any]) -> bool:
+        """Tells whether it was built of this env; another one has another scene."""
+        return self._env is env.unwrapped
 
     @property
     def shapes(self) -> list[Shape]:

@@ -71,7 +71,7 @@ class RerunLog(EpisodeObserver):
             name = self._file if self._count == 0 else self._file.with_stem(f"{self._file.stem}_{self._count:03d}")
             self._stream.save(str(name), default_blueprint=self._blueprint(env))
         self._count += 1
-        if self._puppet is None:
+        if self._puppet is None or not self._puppet.shows(env):
             self._puppet = Puppet(env)
         self._log("instruction", rr.TextDocument(f"{instruction}  (seed {seed})"), static=True)
         self._log("scene", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)

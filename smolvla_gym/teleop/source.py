@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from smolvla_gym.teleop.jog import Command, ToolJog
 from smolvla_gym.teleop.window import OperatorWindow
-
-LONGEST: Final = 120.0
-"""How long an episode may get in s, where nothing else is said: 1.4 GB of two cameras' pictures of 256x256 at 30 Hz."""
 
 
 class TeleopSource:
@@ -28,9 +25,7 @@ class TeleopSource:
         verdict: Whether the operator wants to keep the episode; None: that is up to the task.
     """
 
-    def __init__(
-        self, env: gym.Env[Any, Any], window: OperatorWindow, device: str, *, longest: float = LONGEST
-    ) -> None:
+    def __init__(self, env: gym.Env[Any, Any], window: OperatorWindow, device: str, *, longest: float) -> None:
         """Takes over an env.
 
         Args:

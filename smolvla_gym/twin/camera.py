@@ -240,7 +240,7 @@ def named_camera(
     seed: int,
     faults: Faults,
     on_start: Callable[[], object] = give_way,
-    on_stop: Callable[[], None],
+    on_stop: Callable[[], None] | None = None,
 ) -> VirtualRealSense:
     """Makes one of the twin's cameras.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from smolvla_gym.errors import OptionError, UnknownNameError
@@ -41,15 +40,6 @@ class Faults:
     camera_unplugged: bool = False
     camera_fps: float | None = None
     seed: int = 0
-
-    def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-        if (told := self.__dict__.get("_told")) is not None:
-            told()
-
-    def tell(self, told: Callable[[], None] | None) -> None:
-        """Has a function called after each switch that is turned, in the thread that turns it; None: no longer."""
-        object.__setattr__(self, "_told", told)
 
     def set(self, name: str, value: bool | float | None) -> None:
         """Sets a switch by name, as a command line does.

@@ -7,17 +7,17 @@ program that steps keeps a copy of the scene, which it brings up to date wheneve
 from __future__ import annotations
 
 import contextlib
-import mmap
+import itertools
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -25,28 +25,42 @@ from numpy.typing import NDArray
 
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.hardware.framing import Intrinsics
-from smolvla_gym.hardware.scheduling import be_prompt, give_way
+from smolvla_gym.hardware.scheduling import be_prompt
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.randomization import read_looks, write_looks
+from smolvla_gym.sim.randomization import read_looks
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.camera import Noise, VirtualBus, VirtualRealSense, camera_size, named_camera
+from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense, camera_size, named_camera
+from smolvla_gym.twin.canvas import Canvas, make_memory
 from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import NAMES, Faults
-from smolvla_gym.twin.twin import OVERVIEW_SIZE, Twin, make_world
+from smolvla_gym.twin.twin import OVERVIEW_SIZE, make_world
 
 _START: Final = 60.0
 """How long the process may take to import what it needs and to set the arm up, in s."""
 
 _ANSWER: Final = 5.0
-"""How long any other answer may take in s; it is there within milliseconds."""
+"""How long an answer may take in s; it is there within milliseconds."""
 
-_MEMORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None
-"""Where a file is memory and never written to a disk."""
+_SOON: Final = 0.5
+"""The same for what a control loop waits for."""
+
+_LOOK: Final = 0.02
+"""How often in s to look whether a switch was turned."""
 
 _GRACE: Final = 5.0
 """How long the process may take to end in s before it is killed."""
+
+# Whatever this interpreter can import the other can, and a file in the current folder cannot get in between.
+# What libraries print is no output of the program that started it.
+_PROGRAM: Final = """\
+import os, sys
+os.dup2(2, 1)
+sys.path.append(sys.argv[1])
+from smolvla_gym.twin.serving import main
+main([int(descriptor) for descriptor in sys.argv[2:]])
+"""
 
 
 class TwinProcess:
@@ -85,40 +99,47 @@ class TwinProcess:
         self.lock = threading.RLock()
         self.world = make_world(gripper, kind, goal=goal)
         self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update)
-        self._talk = threading.Lock()
+        self.cameras: dict[str, VirtualRealSense] = {}
+        self._talk, self._numbers = threading.Lock(), itertools.count()
+        self._closing, self._messenger = threading.Event(), threading.Thread(target=self._tell, daemon=True)
         self._control, control = Pipe()
         pipes = {name: Pipe() for name in cameras}
-        canvases = {name: _Canvas(camera_size(name)) for name in cameras}
-        ends = [control.fileno()]
-        for name, (_, far) in pipes.items():
-            ends += [far.fileno(), canvases[name].descriptor]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *map(str, ends)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=ends,
-            start_new_session=True,  # the terminal's Ctrl-C is for the program that steps
-        )
-        for far in (control, *(far for _, far in pipes.values())):
-            far.close()
-        for canvas in canvases.values():
-            os.close(canvas.descriptor)
-        mine = [self._control, *(near for near, _ in pipes.values())]
-        self._end = weakref.finalize(self, _end, self._process, mine)
+        memory: list[int] = []
         try:
-            options = {"gripper": gripper, "kind": kind, "goal": goal, "homed": homed, "faults": self._switches()}
-            self.port: str = self._ask(options, tuple(cameras), quality, noise, timeout=_START)
+            memory += [make_memory(camera_size(name)) for name in cameras]
+            canvases = {name: Canvas(camera_size(name), part) for name, part in zip(cameras, memory, strict=True)}
+            ends = [control.fileno()]
+            for (_, far), part in zip(pipes.values(), memory, strict=True):
+                ends += [far.fileno(), part]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), *map(str, ends)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=ends,
+                start_new_session=True,  # the terminal's Ctrl-C is for the program that steps
+            )
+        except OSError as error:
+            raise DeviceError(f"The process of the virtual arm could not be started: {error}.") from error
+        finally:
+            for far in (control, *(far for _, far in pipes.values())):
+                far.close()
+            for part in memory:
+                os.close(part)
+        near = [near for near, _ in pipes.values()]
+        self._end = weakref.finalize(self, _end, self._process, self._control, near, os.getpid())
+        try:
+            self._told = self._switches()
+            options = {"gripper": gripper, "kind": kind, "goal": goal, "homed": homed, "faults": self._told}
+            self.port: str = self._ask("begin", options, tuple(cameras), quality, noise, timeout=_START)
         except BaseException:
             self.close()
             raise
-        self.faults.tell(self._pass_on)
-        self.cameras: dict[str, VirtualRealSense] = {
+        self._forget_homing()
+        self._messenger.start()
+        for name, (pipe, _) in pipes.items():
             # The noise is in what arrives.
-            name: named_camera(
-                name, _Far(near, canvases[name]), depth=depth, noise=0.0, seed=0, faults=self.faults,
-                on_start=be_prompt, on_stop=near.close,
+            self.cameras[name] = named_camera(
+                name, _Far(pipe, canvases[name]), depth=depth, noise=0.0, seed=0, faults=self.faults, on_start=be_prompt
             )
-            for name, (near, _) in pipes.items()
-        }  # fmt: skip
         self.bus = VirtualBus(list(self.cameras.values()))
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -132,8 +153,7 @@ class TwinProcess:
     def present(self) -> Iterator[World]:
         """Gives the world as it is now, or as it was when the process ended; no time passes in it meanwhile."""
         with self.lock:
-            with contextlib.suppress(DeviceError):  # the driver tells of an arm that is gone
-                self._update()
+            self._update()
             yield self.world
 
     @property
@@ -181,8 +201,10 @@ class TwinProcess:
 
     def close(self) -> None:
         """Ends everything; doing it twice does no harm."""
-        self.faults.tell(None)
-        for camera in getattr(self, "cameras", {}).values():
+        self._closing.set()
+        if self._messenger.is_alive():
+            self._messenger.join()
+        for camera in self.cameras.values():
             camera.stop()
         self._end()
         self.overview.close()
@@ -191,67 +213,57 @@ class TwinProcess:
     # -- the process -------------------------------------------------------------------------------------------------
 
     def _update(self) -> None:
-        self.world.restore(self._ask("see"))
-        self.world.settle()
+        """Brings the copy up to date; where the process is gone it stays as it was, and the driver tells of that."""
+        with contextlib.suppress(DeviceError):
+            self.world.restore(self._ask("see", timeout=_SOON))
+            self.world.settle()
 
-    def _pass_on(self) -> None:
-        switches = self._switches()
-        if self.faults.lost_homing:
-            object.__setattr__(self.faults, "lost_homing", False)  # the process has taken it from here on
-        with contextlib.suppress(DeviceError):  # an arm that is gone has no faults
-            self._ask("fail", switches)
+    def _tell(self) -> None:
+        """Tells the process which switches were turned, again and again."""
+        while not self._closing.wait(_LOOK):
+            switches = self._switches()
+            if switches != self._told:
+                with contextlib.suppress(DeviceError):
+                    self._ask("fail", switches, timeout=_SOON)
+                    self._told = switches
+                    self._forget_homing()
+
+    def _forget_homing(self) -> None:
+        """Turns the switch off that goes off by itself, once the process knows of it."""
+        if self._told["lost_homing"]:
+            self.faults.lost_homing = self._told["lost_homing"] = False
 
     def _switches(self) -> dict[str, Any]:
         return {name: getattr(self.faults, name) for name in (*NAMES, "seed")}
 
-    def _ask(self, *message: Any, timeout: float = _ANSWER) -> Any:
-        """Sends a message and returns the answer.
+    def _ask(self, what: str, *arguments: Any, timeout: float = _ANSWER) -> Any:
+        """Asks for something and returns the answer.
 
         Raises:
             DeviceError: The process has ended or does not answer.
         """
         with self._talk:
+            number, end = next(self._numbers), time.monotonic() + timeout
             try:
-                self._control.send(message)
-                if self._control.poll(timeout):
-                    return self._control.recv()
+                self._control.send((number, what, arguments))
+                while self._control.poll(max(0.0, end - time.monotonic())):
+                    answered, answer = self._control.recv()
+                    if answered == number:  # an earlier one came too late, or nobody waited for it
+                        return answer
             except (EOFError, OSError) as error:
-                status = self._process.poll()
-                raise DeviceError(
-                    f"The process of the virtual arm has ended (exit status {status}). Make the env again."
-                ) from error
-            with contextlib.suppress(OSError):
-                self._control.close()  # an answer that comes later would be taken for another one
+                raise DeviceError(f"{self._epitaph()} Make the env again.") from error
         raise DeviceError(f"The process of the virtual arm has not answered for {timeout:g} s. Make the env again.")
 
-
-class _Canvas:
-    """Memory that both processes see, for one picture and its distances."""
-
-    def __init__(self, size: tuple[int, int], descriptor: int | None = None) -> None:
-        """Makes it, or opens one that the other process has made.
-
-        Args:
-            size: Height and width of the picture in px.
-            descriptor: Of the one that was made.
-        """
-        count = size[0] * size[1]
-        with contextlib.ExitStack() as stack:
-            if descriptor is None:
-                # Its name is gone at once; it lives as long as somebody has it open.
-                descriptor = stack.enter_context(tempfile.TemporaryFile(dir=_MEMORY)).fileno()
-                os.ftruncate(descriptor, 7 * count)
-                descriptor = os.dup(descriptor)
-            self.descriptor = descriptor
-            memory = mmap.mmap(descriptor, 7 * count)
-        self.pixels: Image = np.frombuffer(memory, np.uint8, 3 * count).reshape(*size, 3)
-        self.distance = np.frombuffer(memory, np.float32, count, offset=3 * count).reshape(size)
+    def _epitaph(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return f"The process of the virtual arm has ended with status {self._process.wait(1.0)}."
+        return "The process of the virtual arm has hung up."
 
 
 class _Far:
     """Pictures that are drawn in the process."""
 
-    def __init__(self, pipe: Connection, canvas: _Canvas) -> None:
+    def __init__(self, pipe: Connection, canvas: Canvas) -> None:
         self._pipe, self._canvas = pipe, canvas
         self._talk = threading.Lock()
 
@@ -267,105 +279,18 @@ class _Far:
             return self._canvas.pixels.copy(), None if depth is None else self._canvas.distance.copy()
 
 
-def _end(process: subprocess.Popen[bytes], pipes: Sequence[Connection]) -> None:
-    for pipe in pipes:
+def _end(process: subprocess.Popen[bytes], control: Connection, pipes: Sequence[Connection], owner: int) -> None:
+    mine = os.getpid() == owner  # not that of a fork
+    with contextlib.suppress(OSError):
+        if mine:
+            control.send((-1, "end", ()))  # a fork may hold the pipes open
+    for pipe in (control, *pipes):
         with contextlib.suppress(OSError):
             pipe.close()
+    if not mine:
+        return
     try:
         process.wait(_GRACE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-# -- in the process ----------------------------------------------------------------------------------------------------
-
-
-def main(descriptors: Sequence[int]) -> None:
-    """Runs a twin until the program that started it hangs up.
-
-    Args:
-        descriptors: Of the pipe for control, and of a pipe and a canvas for each camera.
-    """
-    control = Connection(descriptors[0])
-    try:
-        options, cameras, quality, noise = control.recv()
-    except EOFError:
-        return
-    twin = Twin(**{**options, "faults": Faults(**options["faults"])})
-    try:
-        artists = [
-            _Artist(twin, name, quality, Noise(noise, number), Connection(pipe), _Canvas(camera_size(name), canvas))
-            for number, (name, pipe, canvas) in enumerate(
-                zip(cameras, descriptors[1::2], descriptors[2::2], strict=True)
-            )
-        ]
-        for artist in artists:
-            artist.start()
-        twin.board.start()
-        control.send(twin.port)
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                control.send(_answer(twin, artists, *control.recv()))
-        for artist in artists:
-            artist.join(1.0)
-    finally:
-        twin.close()
-
-
-class _Artist(threading.Thread):
-    """Draws what a camera sees when it is asked to; the OpenGL context belongs to this thread."""
-
-    def __init__(
-        self, twin: Twin, camera: str, quality: Quality, noise: Noise, pipe: Connection, canvas: _Canvas
-    ) -> None:
-        super().__init__(name=f"camera {camera}", daemon=True)
-        self.noise = noise
-        self._eye, self._pipe, self._canvas = twin.eye(camera, quality), pipe, canvas
-
-    def run(self) -> None:
-        give_way()
-        try:
-            with contextlib.suppress(EOFError, OSError):
-                while True:
-                    pixels, distance = self._eye.look(*self._pipe.recv())
-                    self._canvas.pixels[:] = self.noise.added(pixels)
-                    if distance is not None:
-                        self._canvas.distance[:] = distance
-                    self._pipe.send_bytes(b"drawn")
-        finally:
-            self._eye.close()
-
-
-def _answer(twin: Twin, artists: Sequence[_Artist], what: str, *arguments: Any) -> Any:
-    with twin.lock:
-        match what:
-            case "see":
-                twin.board.service()
-                return twin.world.snapshot()
-            case "board":
-                return {"disabled": twin.disabled, "command": int(twin.command), "homed": twin.homed}
-            case "fail":
-                for name, value in arguments[0].items():
-                    setattr(twin.faults, name, value)
-                return None
-            case "clear":
-                twin.clear_table()
-                twin.world.settle()  # time goes on until the table is laid
-                return twin.world.snapshot()
-            case "lay":
-                snapshot, looks = arguments
-                write_looks(twin.world.model, looks)
-                twin.world.restore(snapshot)
-                twin.world.settle()
-                return None
-            case "reseed":
-                for number, artist in enumerate(artists):
-                    artist.noise.reseed(arguments[0] + number)
-                return None
-    raise ValueError(what)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    main([int(argument) for argument in sys.argv[1:]])

@@ -61,6 +61,7 @@ def test_ctrl_c_keeps_what_is_complete(tmp_path, capsys, monkeypatch):
         ("--episodes 0", "'0' is not a whole number from 1 on"),
         ("--noise 7", "noise=7.0 is not allowed"),
         ("--source dagger", "--policy=None is not allowed: needed with --source dagger"),
+        ("--max-seconds 5", "--max-seconds=5.0 is not allowed: only with --source keyboard or gamepad"),
         ("--policy bundled", "--policy='bundled' is not allowed: only with --source dagger"),
         ("--source replay", "--replay=None is not allowed: needed with --source replay"),
         ("--source replay --replay nowhere", "There is no LeRobot dataset in nowhere"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from smolvla_gym.cli.main import main
-from smolvla_gym.errors import OptionError
+from smolvla_gym.errors import DeviceError, OptionError
 from tests.evaluation.injectors import Disturbed, Faulty, throw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +141,35 @@ def test_an_episode_of_each_task(made, capsys, tmp_path):
         ("push", 3, "push_001.mp4"),
     ]  # fmt: skip
     assert "0% (0 of 4)" in capsys.readouterr().out
+
+
+def test_an_earlier_recording_outlives_an_arm_that_is_not_there(monkeypatch, tmp_path):
+    pytest.importorskip("mcap_ros2")
+    (tmp_path / "run.mcap").write_bytes(b"earlier")
+
+    def make(*args, **options):
+        raise DeviceError("it is not there")
+
+    monkeypatch.setattr(gymnasium, "make", make)
+    assert main([*SHORT, "--policy", "expert", "--mcap", "run.mcap"]) == 1
+    assert (tmp_path / "run.mcap").read_bytes() == b"earlier"
+
+
+def test_an_interruption_between_two_tasks_is_noted(monkeypatch, tmp_path):
+    make, made = gymnasium.make, []
+
+    def once(*args, **options):
+        if made:
+            raise KeyboardInterrupt
+        made.append(make(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(gymnasium, "make", once)
+    line = "rollout --task reach push --policy random --max-steps 2 --no-video --out out"
+    assert main(line.split()) == 130
+    summary = load(tmp_path / "out")
+    assert summary["interrupted"]
+    assert [episode["task"] for episode in summary["episodes"]] == ["reach"]
 
 
 def test_rollouts_that_start_together_have_folders_of_their_own(tmp_path):

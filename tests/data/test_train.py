@@ -125,6 +125,7 @@ def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
         (["--eval-seed", "5"], "--eval-seed=5"),
         (["--device", "tpu"], "device='tpu'"),
         (["--resume"], "the folder of a run"),
+        (["--freeze-vision", "--from", "bundled", "--trainer", "lerobot"], "only in memory"),
         (["--freeze-vision"], "--freeze-vision=True is not allowed: only with --from"),
         (["--trainer", "lerobot"], "a checkpoint"),
         (["--dataset", "nowhere"], "no LeRobot dataset"),

@@ -168,6 +168,22 @@ def test_a_pixel_of_the_camera_is_where_the_object_is(make):
     assert seen >= 4
 
 
+def test_another_env_is_another_scene(make, tmp_path):
+    pytest.importorskip("mcap_ros2")
+    from smolvla_gym.telemetry.mcap_log import McapLog
+
+    log = McapLog(tmp_path / "run.mcap")
+    for task in ("reach", "stack"):
+        env = make(task=task)
+        env.reset(seed=0)
+        log.begin(env, 0, task)
+        assert log._puppet.shows(env)
+        before = log._puppet
+        log.begin(env, 1, task)
+        assert log._puppet is before
+    log.close()
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Two episodes on the command line."""

@@ -150,7 +150,7 @@ def test_nothing_pressed_is_nothing_moved():
 def test_the_arm_goes_where_the_operator_wants(window):
     env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
     try:
-        source = TeleopSource(env, window, "keyboard")
+        source = TeleopSource(env, window, "keyboard", longest=60.0)
         observation, info = env.reset(seed=1)
         before = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3]
         press(pygame.K_SPACE)  # while nobody looked

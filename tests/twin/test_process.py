@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tests.envs.twin_rig import SOUND, drive
 
 pytestmark = [
     pytest.mark.realtime,
-    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
 ]
 
 LIMIT = 10.0
@@ -103,13 +104,68 @@ def test_switches_are_turned_there(twin):
     faults.unplugged = False
     wait_for(lambda: Path(far.port).exists())
     assert far.homed
-    far.faults.set("lost_homing", True)
-    assert not far.faults.lost_homing  # it goes off by itself
+    far.faults.lost_homing = True
     wait_for(lambda: not far.homed)
+    assert not far.faults.lost_homing  # it goes off by itself
     far.faults.unplugged = True
     wait_for(lambda: not Path(far.port).exists())
     far.faults.clear()
     wait_for(lambda: Path(far.port).exists())
+
+
+def test_a_homing_that_was_lost_at_the_beginning_is_lost_once(twin):
+    far = twin(faults=Faults(lost_homing=True))
+    wait_for(lambda: not far.homed)
+    assert not far.faults.lost_homing
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(twin):
+    far = twin()
+    with pytest.raises(DeviceError, match="not answered for 0 s"):
+        far._ask("see", timeout=0.0)
+    for _ in range(3):
+        assert not far.disabled
+        assert far.joints == pytest.approx(HOME, abs=0.01)
+
+
+def test_an_env_with_faults_can_be_made_again():
+    faults = Faults()
+    options = {"port": "twin", "cameras": (), "log": None, "twin_options": {**SOUND, "faults": faults}}
+    with gym.make(smolvla_gym.REAL_ID, **options) as env:
+        assert env.spec is not None
+        copied = pickle.loads(pickle.dumps(env.unwrapped))
+        copied.close()
+        assert env.unwrapped.backend.twin.homed
+
+
+def test_cameras_can_be_stopped_and_started_again(twin):
+    far = twin(cameras=("wrist",))
+    camera = far.cameras["wrist"]
+    for _ in range(2):
+        before = camera.number
+        wait_for(lambda before=before: camera.number > before)
+        camera.stop()
+        camera.start()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_does_not_keep_it_alive():
+    far = TwinProcess(**SOUND)
+    child = os.fork()
+    if child == 0:
+        far.close()  # of the copy
+        time.sleep(2 * LIMIT)
+        os._exit(0)
+    try:
+        assert not far.disabled
+        begin = time.monotonic()
+        far.close()
+        assert time.monotonic() - begin < 3.0
+        assert not runs(far.pid)
+        assert not Path(far.port).exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_what_is_done_to_the_arm_is_seen_in_the_copy():
@@ -135,9 +191,10 @@ def test_what_is_done_to_the_arm_is_seen_in_the_copy():
         # When it is killed the arm is gone, as if its cable had been pulled; nothing waits for it.
         os.kill(copy.pid, signal.SIGKILL)
         assert drive(env, 2.0)["fault"] in ("port_lost", "feedback_timeout")
-        with pytest.raises(DeviceError, match="Make the env again"):
+        with pytest.raises(DeviceError, match=r"ended with status -9\. Make the env again"):
             copy.lay(lambda: None)
         assert copy.joints.shape == (6,)
+        assert copy.overview.look(None, None)[0].std() > 10.0
     finally:
         env.close()
 
@@ -179,5 +236,6 @@ def test_it_ends_with_the_program_that_started_it(end):
 def test_lockstep_has_one_process():
     with pytest.raises(OptionError, match="own_process"):
         gym.make(smolvla_gym.REAL_ID, port="twin", realtime=False, cameras=(), twin_options={"own_process": True})
-    with pytest.raises(OptionError, match="own_process"):
-        gym.make(smolvla_gym.REAL_ID, port="twin", cameras=(), twin_options={"own_process": 3})
+    for name, value in (("own_process", 3), ("faults", {"estop": True}), ("noise", "a"), ("noise", -1.0)):
+        with pytest.raises(OptionError, match=name):
+            gym.make(smolvla_gym.REAL_ID, port="twin", cameras=(), twin_options={name: value})
