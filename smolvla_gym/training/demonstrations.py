@@ -81,7 +81,8 @@ def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambd
 
     Returns:
         The frames. Their auxiliary targets are, for every colour, the object's position in the tool frame and its
-        place on the table, in m, and last the same of the goal mark; NaN where there is none.
+        place on the table, in m, and last the same of the goal mark; NaN where there is none. The referents are those
+        of the object that is named, and of where it goes: the second object named, or the goal mark.
     """
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
     jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, max(1, options.episodes // 25))]
@@ -106,6 +107,7 @@ class _Part:
         states: Of every frame.
         actions: Of every frame.
         targets: Of the frames with pictures.
+        referents: Of the frames with pictures.
         weights: Of the frames with pictures.
     """
 
@@ -114,6 +116,7 @@ class _Part:
     states: list[NDArray[np.float32]]
     actions: list[NDArray[np.float32]]
     targets: list[NDArray[np.float32]]
+    referents: list[NDArray[np.float32]]
     weights: list[float]
 
 
@@ -204,7 +207,7 @@ class _Episode:
         layout = self._backend.layout
         base = layout.colors[layout.base] if layout.base >= 0 else ""
         meaning = layout.phrase, layout.colors[layout.target], base
-        return _Part(meaning, {c: [] for c in self._options.cameras}, [], [], [], [])
+        return _Part(meaning, {c: [] for c in self._options.cameras}, [], [], [], [], [])
 
     def _look(self) -> dict[str, NDArray[np.uint8]]:
         world = self._backend.world
@@ -253,12 +256,14 @@ class _Episode:
                     step = picture.shape[0] // size
                     picture = picture[step // 2 :: step, step // 2 :: step]
                 part.images[name].append(np.ascontiguousarray(resize_area(picture, (size, size))))
-            part.targets.append(self._targets())
+            for kept, found in zip((part.targets, part.referents), self._targets(), strict=True):
+                kept.append(found)
             part.weights.append(self._weight())
         part.states.append(observation["agent_pos"])
         part.actions.append(action)
 
-    def _targets(self) -> NDArray[np.float32]:
+    def _targets(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns where everything is, and where that is what the instruction speaks of."""
         world, layout = self._backend.world, self._backend.layout
         targets = np.full((len(COLORS) + 1, 5), np.nan, np.float32)
         places = {list(COLORS).index(color): world.object_position(i) for i, color in enumerate(layout.colors)}
@@ -267,7 +272,9 @@ class _Episode:
         for row, position in places.items():
             relative = world.tool_rotation.T @ (position - world.tool_position)
             targets[row] = [*relative, *position[:2]]
-        return targets.reshape(-1)
+        names = [*COLORS]
+        goal = names.index(layout.colors[layout.base]) if layout.base >= 0 else len(COLORS)
+        return targets.reshape(-1), targets[[names.index(layout.colors[layout.target]), goal]].reshape(-1)
 
     def _weight(self) -> float:
         """Returns how much more a frame counts in which another object than the one to go to is near."""
@@ -301,6 +308,7 @@ def _join(parts: Sequence[_Part], options: DemonstrationOptions) -> Frames:
             [start + np.arange(0, n, options.stride) for start, n in zip(starts, lengths, strict=True)]
         ),
         targets=np.concatenate([np.stack(part.targets) for part in parts]),
+        referents=np.concatenate([np.stack(part.referents) for part in parts]),
         weights=np.concatenate([np.array(part.weights) for part in parts]),
         paraphrases=same,
     )

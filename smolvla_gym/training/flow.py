@@ -56,42 +56,13 @@ class FlowLoss:
         """
         return self._network.vision(self._network.images(batch)[0])
 
-    def __call__(
-        self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, pictures: list[Tensor] | None = None
-    ) -> Tensor:
-        """Computes the mean squared error of the predicted flow over the actions that are not padding.
+    def read(self, batch: dict[str, Tensor], pictures: list[Tensor]) -> Prefix:
+        """Runs the language model over pictures, words and state.
 
         Args:
-            batch: What the policy's preprocessor gives, with ``"action"`` of shape (B, chunk, 7) and
-                ``"action_is_pad"`` of shape (B, chunk), True where there is nothing to learn.
-            noise: Shape (draws * B, chunk, max_action_dim); the draws of one frame follow each other.
-            times: Shape (draws * B,), from 0 (actions) to 1 (noise).
-            pictures: What :meth:`see` gave, where that is known already; the batch needs no pictures then.
-
-        Returns:
-            The loss, a scalar.
+            batch: What the policy's preprocessor gives; it needs no pictures.
+            pictures: What :meth:`see` gave.
         """
-        policy, network = self._policy, self._network
-        pictures = self.see(batch) if pictures is None else pictures
-        draws = len(noise) // len(batch["action"])
-        actions = policy.prepare_action(batch).repeat_interleave(draws, dim=0)
-        learnt = ~batch["action_is_pad"].repeat_interleave(draws, dim=0)
-        prefix = self._encode(batch, pictures)
-        exists = None if prefix.exists is None else prefix.exists.repeat_interleave(draws, dim=0)
-        keys, values = (
-            [part.repeat_interleave(draws, dim=0) for part in parts] for parts in (prefix.keys, prefix.values)
-        )
-        context = prepare(network.expert, Prefix(keys, values, exists), noise.shape[1])
-        share = times[:, None, None]
-        speed = velocity(
-            network.model, network.expert, network.norm, share * noise + (1 - share) * actions,
-            network.time_biases(network.embed_times(times))[:, None], context,
-        )  # fmt: skip
-        width = policy.config.action_feature.shape[0]
-        errors: Tensor = (speed - (noise - actions))[:, :, :width].square().mean(dim=-1)
-        return (errors * learnt).sum() / learnt.sum().clamp_min(1)
-
-    def _encode(self, batch: dict[str, Tensor], pictures: list[Tensor]) -> Prefix:
         tokens, words = batch["observation.language.tokens"], batch["observation.language.attention_mask"]
         used = words.any(dim=0)  # sentences are padded to the longest of the dataset
         tokens, words = tokens[:, used], words[:, used]
@@ -100,3 +71,35 @@ class FlowLoss:
         states = embedded.shape[1] - seen - tokens.shape[1]
         exists = torch.cat([words.new_ones((len(words), seen)), words, words.new_ones((len(words), states))], dim=1)
         return encode(self._network.text, self._network.expert, embedded, exists, seen + tokens.shape[1])
+
+    def __call__(self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, prefix: Prefix | None = None) -> Tensor:
+        """Computes the mean squared error of the predicted flow over the actions that are not padding.
+
+        Args:
+            batch: What the policy's preprocessor gives, with ``"action"`` of shape (B, chunk, 7) and
+                ``"action_is_pad"`` of shape (B, chunk), True where there is nothing to learn.
+            noise: Shape (draws * B, chunk, max_action_dim); the draws of one frame follow each other.
+            times: Shape (draws * B,), from 0 (actions) to 1 (noise).
+            prefix: What :meth:`read` gave, where that is known already; the batch needs no pictures then.
+
+        Returns:
+            The loss, a scalar.
+        """
+        policy, network = self._policy, self._network
+        prefix = self.read(batch, self.see(batch)) if prefix is None else prefix
+        draws = len(noise) // len(batch["action"])
+        actions = policy.prepare_action(batch).repeat_interleave(draws, dim=0)
+        learnt = ~batch["action_is_pad"].repeat_interleave(draws, dim=0)
+        exists = None if prefix.exists is None else prefix.exists.repeat_interleave(draws, dim=0)
+        keys, values = (
+            [part.repeat_interleave(draws, dim=0) for part in parts] for parts in (prefix.keys, prefix.values)
+        )
+        context = prepare(network.expert, Prefix(keys, values, exists, prefix.tokens), noise.shape[1])
+        share = times[:, None, None]
+        speed = velocity(
+            network.model, network.expert, network.norm, share * noise + (1 - share) * actions,
+            network.time_biases(network.embed_times(times))[:, None], context,
+        )  # fmt: skip
+        width = policy.config.action_feature.shape[0]
+        errors: Tensor = (speed - (noise - actions))[:, :, :width].square().mean(dim=-1)
+        return (errors * learnt).sum() / learnt.sum().clamp_min(1)

@@ -31,6 +31,8 @@ class Frames:
         pictured: The frames that have pictures, ascending, shape (M,). ``None`` for all.
         targets: Auxiliary targets for the vision tower, shape (M, k), such as positions of objects relative to the
             camera; NaN where a value does not exist. ``None`` for none.
+        referents: Auxiliary targets for the language model, shape (M, k): the same of what the sentence speaks of.
+            ``None`` for none.
         weights: How often each frame with pictures is drawn, relative to the others, shape (M,). ``None`` for equally.
         paraphrases: For each of ``instructions`` the indices of those that mean the same, itself included: training
             draws one of them each time. ``None`` for itself alone.
@@ -44,6 +46,7 @@ class Frames:
     segments: NDArray[np.int64]
     pictured: NDArray[np.int64] | None = None
     targets: NDArray[np.float32] | None = None
+    referents: NDArray[np.float32] | None = None
     weights: NDArray[np.float64] | None = None
     paraphrases: Sequence[Sequence[int]] | None = None
 
@@ -64,6 +67,7 @@ class Frames:
             ("instruction_ids", self.instruction_ids, count),
             ("segments", self.segments, count),
             ("targets", self.targets, pictures),
+            ("referents", self.referents, pictures),
             ("weights", self.weights, pictures),
         ]
         for name, column, rows in columns:
@@ -94,7 +98,7 @@ class Frames:
 
 
 def join(recordings: Sequence[Frames]) -> Frames:
-    """Puts several recordings together, such as of several tasks; all or none of them have targets and weights."""
+    """Puts several recordings together, such as of several tasks; what one of them has besides, all have."""
     sizes = np.array([len(frames) for frames in recordings])
     offsets = np.cumsum(sizes) - sizes
     sentences = np.array([len(frames.instructions) for frames in recordings])
@@ -105,6 +109,7 @@ def join(recordings: Sequence[Frames]) -> Frames:
         count = int(segments[-1].max()) + 1
     first = recordings[0]
     targets = [frames.targets for frames in recordings if frames.targets is not None]
+    referents = [frames.referents for frames in recordings if frames.referents is not None]
     weights = [frames.weights for frames in recordings if frames.weights is not None]
     return Frames(
         images={name: np.concatenate([frames.images[name] for frames in recordings]) for name in first.images},
@@ -115,6 +120,7 @@ def join(recordings: Sequence[Frames]) -> Frames:
         segments=np.concatenate(segments),
         pictured=np.concatenate([f.pictures + offset for f, offset in zip(recordings, offsets, strict=True)]),
         targets=np.concatenate(targets) if targets else None,
+        referents=np.concatenate(referents) if referents else None,
         weights=np.concatenate(weights) if weights else None,
         paraphrases=[
             [int(w) + i for i in group]

@@ -23,6 +23,7 @@ try:
     from torch import Tensor, nn
 
     from smolvla_gym.agent.sampler import UnsupportedPolicyError
+    from smolvla_gym.training.auxiliary import Regression
     from smolvla_gym.training.flow import FlowLoss, sample_times
 except ImportError as err:
     raise MissingExtraError("Training", "smolvla", err) from err
@@ -63,6 +64,9 @@ def train(
     return trainer.run()
 
 
+type _Losses = dict[str, Tensor]
+"""By name: "flow", "seeing" and "grounding", as far as they were computed."""
+
 _SEEN_AT_ONCE: Final = 256
 """Pictures that the vision tower looks at together, where it is frozen."""
 
@@ -97,7 +101,6 @@ class _Trainer:
         self._generator = torch.Generator().manual_seed(options.seed)
         self._windows = Windows(frames.segments, checkpoint.spec.chunk_size)
         self._normalise()
-        self._targets = _standardised(frames.targets)
 
         # SmolVLA freezes its last VLM layer, whose keys and values are used; here they begin at random.
         policy.requires_grad_(True)
@@ -115,12 +118,11 @@ class _Trainer:
         self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self._means = [parameter.detach().clone() for parameter in self._parameters]
         self._seen: list[Tensor] | None = None
-        self._head = self._make_head()
+        self._heads = self._make_heads()
         if options.freeze_vision:
             self._seen = self._see_all()
-        head = list(self._head.parameters()) if self._head is not None else []
         self._optimiser = torch.optim.AdamW(
-            [*self._parameters, *head],
+            [*self._parameters, *self._heads.parameters()],
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
             betas=(0.9, 0.95),
@@ -144,17 +146,19 @@ class _Trainer:
         self._tokens = batch["observation.language.tokens"]
         self._token_masks = batch["observation.language.attention_mask"]
 
-    def _make_head(self) -> nn.Module | None:
-        """Makes the auxiliary head over all image tokens; it is thrown away after the run."""
-        if self._targets is None or self._options.freeze_vision:
-            return None
+    def _make_heads(self) -> nn.ModuleDict:
+        """Makes the auxiliary heads: over all image tokens, and over what the language model makes of the state."""
+        frames, seed = self._frames, self._options.seed
+        heads = nn.ModuleDict()
         with torch.no_grad():
-            tokens = self._flow_loss.see(self._batch(np.zeros(1, dtype=np.int64)))
-        width = sum(token.shape[1] * token.shape[2] for token in tokens)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._options.seed)
-            head = nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, self._targets.shape[1]))
-        return head.to(self._checkpoint.device)
+            batch = self._batch(np.zeros(1, dtype=np.int64))
+            tokens = self._flow_loss.see(batch)
+            read = self._flow_loss.read(batch, tokens).tokens
+        if frames.targets is not None and not self._options.freeze_vision:
+            heads["seeing"] = Regression(sum(token.shape[1] * token.shape[2] for token in tokens), frames.targets, seed)
+        if frames.referents is not None:
+            heads["grounding"] = Regression(read.shape[2], frames.referents, seed)
+        return heads.to(self._checkpoint.device)
 
     def _see_all(self) -> list[Tensor]:
         """Runs the vision tower over all pictures; returns each camera's tokens, shape (M, tokens, width), float16."""
@@ -176,21 +180,18 @@ class _Trainer:
         options, start = self._options, time.monotonic() - self._earlier
         reported = saved = time.monotonic()
         reported_step = saved_step = self._step
-        flow: list[Tensor] = []
-        auxiliary: list[Tensor] = []
+        recent: dict[str, list[Tensor]] = {"flow": [], "seeing": [], "grounding": []}
         while (progress := self._progress(start)) < 1:
-            only_vision = self._head is not None and progress < options.vision_share
-            losses = self._train_step(progress, only_vision)
-            for loss, kept in zip(losses, (flow, auxiliary), strict=True):
-                if loss is not None:
-                    kept.append(loss.detach())
+            only_vision = "seeing" in self._heads and progress < options.vision_share
+            for name, loss in self._train_step(progress, only_vision).items():
+                recent[name].append(loss.detach())
             now = time.monotonic()
             if now - reported >= options.report_s:
                 left = (now - start) * (1 - progress) / max(progress, 1e-6)
                 rate = (self._step - reported_step) / (now - reported)
-                self._report(TrainProgress(self._step, _mean(flow), _mean(auxiliary), rate, left))
+                self._report(TrainProgress(self._step, **_means(recent), rate=rate, left=left))
                 reported, reported_step = now, self._step
-                flow, auxiliary = flow[-1:], auxiliary[-1:]
+                recent = {name: losses[-1:] for name, losses in recent.items()}
             if options.save_steps is None:
                 due = now - saved >= options.save_minutes * 60
             else:
@@ -199,7 +200,7 @@ class _Trainer:
                 self._save(now - start)
                 saved, saved_step = time.monotonic(), self._step
         self._save(time.monotonic() - start)
-        return TrainReport(self._out, self._step, time.monotonic() - start, _mean(flow), _mean(auxiliary))
+        return TrainReport(self._out, self._step, time.monotonic() - start, **_means(recent))
 
     def _progress(self, start: float) -> float:
         """Returns how much of the budget is used up, 0..1."""
@@ -208,31 +209,32 @@ class _Trainer:
         by_time = (time.monotonic() - start) / (60 * minutes) if minutes else 0.0
         return min(1.0, max(by_steps, by_time))
 
-    def _train_step(self, progress: float, only_vision: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Does one optimiser step; returns the flow loss and the auxiliary loss."""
+    def _train_step(self, progress: float, only_vision: bool) -> _Losses:
+        """Does one optimiser step."""
         options, policy = self._options, self._checkpoint.policy
         pictures = self._sampler.draw(options.batch_size)
         batch = self._batch(pictures)
-        flow: Tensor | None = None
+        losses: _Losses = {}
         if self._seen is None:
             tokens = self._flow_loss.see(batch)
         else:
             chosen = torch.from_numpy(pictures).to(self._checkpoint.device)
             tokens = [camera[chosen].float() for camera in self._seen]
+        if "seeing" in self._heads:
+            losses["seeing"] = self._heads["seeing"](torch.cat([token.flatten(1) for token in tokens], dim=1), pictures)
         if not only_vision:
             count, device = options.batch_size * options.noise_draws, self._checkpoint.device
             shape = (count, policy.config.chunk_size, policy.config.max_action_dim)
             noise = torch.randn(shape, generator=self._generator).to(device)
             times = sample_times(count, self._generator).to(device)
-            flow = self._flow_loss(batch, noise, times, tokens)
-        auxiliary = self._auxiliary_loss(tokens, pictures)
-        terms = [
-            term
-            for term in (flow, None if auxiliary is None else options.auxiliary_weight * auxiliary)
-            if term is not None
-        ]
-        self._optimise(torch.stack(terms).sum(), progress)
-        return flow, auxiliary
+            prefix = self._flow_loss.read(batch, tokens)
+            losses["flow"] = self._flow_loss(batch, noise, times, prefix)
+            if "grounding" in self._heads:
+                # Of the state's token alone: the expert finds there what the words and the pictures come to.
+                losses["grounding"] = self._heads["grounding"](prefix.tokens[:, -1], pictures)
+        weights = {"flow": 1.0, "seeing": options.auxiliary_weight, "grounding": options.auxiliary_weight}
+        self._optimise(torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(), progress)
+        return losses
 
     def _optimise(self, loss: Tensor, progress: float) -> None:
         options = self._options
@@ -275,15 +277,6 @@ class _Trainer:
             return sentences
         return np.array([same[i][int(self._random.integers(len(same[i])))] for i in sentences], dtype=np.int64)
 
-    def _auxiliary_loss(self, tokens: list[Tensor], pictures: NDArray[np.int64]) -> Tensor | None:
-        if self._head is None or self._targets is None:
-            return None
-        guess = self._head(torch.cat([token.flatten(1) for token in tokens], dim=1))
-        wanted = torch.from_numpy(self._targets[pictures]).to(guess.device)
-        exists = ~wanted.isnan()
-        errors: Tensor = (guess - wanted.nan_to_num()).square() * exists
-        return errors.sum() / exists.sum().clamp_min(1)
-
     def _save(self, seconds: float) -> None:
         """Saves the running mean of the weights and goes on with the present ones."""
         present = [parameter.detach().clone() for parameter in self._parameters]
@@ -305,7 +298,7 @@ class _Trainer:
         return {
             "parameters": [parameter.detach() for parameter in self._parameters],
             "means": self._means,
-            "head": None if self._head is None else self._head.state_dict(),
+            "heads": self._heads.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "noise": self._generator.get_state(),
             "pictures": self._random.bit_generator.state,
@@ -320,8 +313,7 @@ class _Trainer:
                 for mine, kept in ((self._parameters, parts["parameters"]), (self._means, parts["means"])):
                     for value, saved in zip(mine, kept, strict=True):
                         value.copy_(saved)
-            if self._head is not None:
-                self._head.load_state_dict(parts["head"])
+            self._heads.load_state_dict(parts["heads"])
             self._optimiser.load_state_dict(parts["optimiser"])
             self._generator.set_state(parts["noise"])
             self._random.bit_generator.state = parts["pictures"]
@@ -334,13 +326,7 @@ class _Trainer:
             ) from err
 
 
-def _standardised(targets: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    """Shifts and scales each auxiliary target to mean 0 and deviation 1; NaN stays."""
-    if targets is None:
-        return None
-    spread = np.maximum(np.nanstd(targets, axis=0), 1e-6)
-    return np.asarray((targets - np.nanmean(targets, axis=0)) / spread, dtype=np.float32)
-
-
-def _mean(losses: list[Tensor]) -> float:
-    return float(torch.stack(losses).mean()) if losses else math.nan
+def _means(recent: dict[str, list[Tensor]]) -> dict[str, float]:
+    """Returns the losses as a report names them."""
+    flow, seeing, grounding = (float(torch.stack(kept).mean()) if kept else math.nan for kept in recent.values())
+    return {"loss": flow, "auxiliary_loss": seeing, "grounding_loss": grounding}

@@ -26,7 +26,8 @@ class TrainOptions:
         weight_decay: AdamW's.
         clip: Largest norm of the gradient.
         ema: Decay of the running mean of the weights; the mean is what is saved.
-        auxiliary_weight: Weight of the auxiliary loss beside the flow loss.
+        auxiliary_weight: Weight of the auxiliary losses beside the flow loss: where everything is, of the vision
+            tower, and where that is what the sentence speaks of, of the language model.
         augmentation: How pictures are changed.
         threads: Threads of torch.
         seed: Seed of everything that is drawn.
@@ -77,7 +78,8 @@ class TrainProgress:
     Attributes:
         step: Optimiser steps done.
         loss: Mean flow loss since the last report; NaN if there was none.
-        auxiliary_loss: The same of the auxiliary loss.
+        auxiliary_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
+        grounding_loss: The same of the language model's.
         rate: Steps a second since the last report.
         left: Time that the rest will take, in s.
     """
@@ -85,14 +87,15 @@ class TrainProgress:
     step: int
     loss: float
     auxiliary_loss: float
+    grounding_loss: float
     rate: float
     left: float
 
     def __str__(self) -> str:
         """Returns a line for people."""
         return (
-            f"step {self.step:6d}  loss {self.loss:.4f}  aux {self.auxiliary_loss:.4f}  {self.rate:.2f} steps/s  "
-            f"{self.left / 60:.1f} min left"
+            f"step {self.step:6d}  loss {self.loss:.4f}  seeing {self.auxiliary_loss:.4f}  "
+            f"grounding {self.grounding_loss:.4f}  {self.rate:.2f} steps/s  {self.left / 60:.1f} min left"
         )
 
 
@@ -105,7 +108,8 @@ class TrainReport:
         steps: Optimiser steps done.
         seconds: Wall-clock time of them.
         loss: Mean flow loss since the last progress line; NaN if there was none.
-        auxiliary_loss: The same of the auxiliary loss: 1 is as good as always guessing the mean.
+        auxiliary_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
+        grounding_loss: The same of the language model's.
     """
 
     directory: Path
@@ -113,3 +117,4 @@ class TrainReport:
     seconds: float
     loss: float
     auxiliary_loss: float
+    grounding_loss: float

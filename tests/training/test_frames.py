@@ -47,6 +47,7 @@ def test_bad_weights_are_refused(weights):
         {"segments": np.array([0, 0, 1, 1, 0, 0])},
         {"images": {"wrist": np.zeros((5, 64, 64, 3), dtype=np.uint8)}},
         {"targets": np.zeros((5, 2), dtype=np.float32)},
+        {"referents": np.zeros((5, 2), dtype=np.float32)},
         {"instruction_ids": np.ones(6, dtype=np.int64)},
     ],
 )

@@ -30,7 +30,10 @@ def demonstrations(count=120):
     ids = rng.integers(0, 2, count)
     targets = np.stack([bright, np.full(count, np.nan)], axis=1).astype(np.float32)
     targets[0, 1] = 0.0
-    return Frames({"wrist": picture}, states, actions, SENTENCES, ids, np.arange(count), targets=targets)
+    named = np.stack([ids, np.full(count, np.nan)], axis=1).astype(np.float32)
+    return Frames(
+        {"wrist": picture}, states, actions, SENTENCES, ids, np.arange(count), targets=targets, referents=named
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +109,7 @@ def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path):
     assert report.steps == 50
     assert report.loss < 0.8
     assert report.auxiliary_loss < 0.3
+    assert report.grounding_loss < 0.3
     assert "steps/s" in str(lines[0])
     assert [line.step for line in lines] == sorted(line.step for line in lines)
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
@@ -183,8 +187,9 @@ def test_chunks_begin_where_there_are_pictures_and_words_vary(policy_dir, tmp_pa
 
 def test_recordings_are_put_together():
     one, other = demonstrations(6), demonstrations(9)
-    other = replace(other, images={"wrist": other.images["wrist"][::2]}, pictured=np.arange(0, 9, 2), targets=None)
-    both = join([replace(one, targets=None), other])
+    bare = {"targets": None, "referents": None}
+    other = replace(other, images={"wrist": other.images["wrist"][::2]}, pictured=np.arange(0, 9, 2), **bare)
+    both = join([replace(one, **bare), other])
     assert len(both) == 15
     assert both.pictures.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
     assert both.instruction_ids.max() >= len(SENTENCES)

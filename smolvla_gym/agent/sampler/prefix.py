@@ -21,11 +21,13 @@ class Prefix:
         keys: For each layer of the expert the keys of the prefix, shape (batch, heads, length, head width).
         values: The values.
         exists: Which of them exist, shape (batch, length); None: all.
+        tokens: What its last layer gets, normalised, shape (batch, length, width).
     """
 
     keys: list[Tensor]
     values: list[Tensor]
     exists: Tensor | None
+    tokens: Tensor
 
 
 class VisionTower:
@@ -116,7 +118,7 @@ def encode(
             key, value = expert[i].cross(key, value)
         keys.append(key.transpose(1, 2))
         values.append(value.transpose(1, 2))
-    return Prefix(keys, values, exists)
+    return Prefix(keys, values, exists, normed)
 
 
 @lru_cache(maxsize=16)
