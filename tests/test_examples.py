@@ -66,6 +66,17 @@ def test_finetune(tmp_path):
 
 
 @pytest.mark.slow
+def test_train_bundled(tmp_path):
+    pytest.importorskip("lerobot")
+    from smolvla_gym.agent import SmolVLAAgent
+
+    few = ["--episodes", "1", "--scale", "0.0003", "--batch-size", "4", "--workers", "1"]
+    said = run("train_bundled.py", tmp_path, "--out", "made", *few)
+    assert re.search(r"1-demonstrations: 2 steps in .*\n(.*\n)*2-dagger: 1 steps in", said)
+    assert SmolVLAAgent.from_pretrained(tmp_path / "made" / "policy", device="cpu").chunk_size == 32
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the twin needs a pseudo-terminal")
 def test_sim_to_real(tmp_path):
     pytest.importorskip("lerobot")

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from smolvla_gym.telemetry.observer import EpisodeObserver
 
 _EXAMPLES: Final = """examples:
-  smolvla-gym rollout                                    the bundled policy lifts a cube once
+  smolvla-gym rollout                                    the bundled policy, an episode of each task
   smolvla-gym rollout --policy expert --episodes 10      the scripted expert, ten videos
   smolvla-gym rollout --policy you/smolvla_parol6        a policy from the Hugging Face Hub
-  smolvla-gym rollout --task push --max-steps 300        give up after 300 steps
-  smolvla-gym rollout --policy expert --task reach lift place push stack
-                                                         an episode of each task
+  smolvla-gym rollout --task push stack --max-steps 300  two tasks; give up after 300 steps
   smolvla-gym rollout --no-video --json | jq .success_rate
   smolvla-gym rollout --mode async --latency-ms 466      as if a chunk took 466 ms
   smolvla-gym rollout --env real --port twin --camera twin
@@ -53,9 +51,9 @@ def add_parser(commands: Any) -> None:
     add(
         "--task",
         nargs="+",
-        default=["lift"],
         metavar="T",
-        help="what to do, one after the other; `smolvla-gym tasks` lists them (default: lift)",
+        help="what to do, one after the other; `smolvla-gym tasks` lists them (default: each of them with the bundled "
+        "policy in the simulation, lift otherwise)",
     )
     add(
         "--policy",
@@ -200,8 +198,11 @@ def _check(arguments: argparse.Namespace) -> None:
     from smolvla_gym.envs.options import check_choice, check_control_hz
     from smolvla_gym.parol6 import get_gripper
     from smolvla_gym.sim.randomization import MAX_LEVEL
-    from smolvla_gym.tasks import get_task
+    from smolvla_gym.tasks import TASKS, get_task
 
+    if arguments.task is None:
+        knows_all = arguments.policy == "bundled" and arguments.env == "sim"
+        arguments.task = [*TASKS] if knows_all else ["lift"]
     for task in arguments.task:
         get_task(task)
     if len(set(arguments.task)) < len(arguments.task):

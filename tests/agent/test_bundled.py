@@ -46,12 +46,13 @@ def test_it_refuses_an_env_without_its_cameras(agent):
         agent.check(env.observation_space, env.action_space)
 
 
-def test_it_lifts_the_named_cube(agent):
-    with gym.make("PAROL6Sim-v0", task="lift", cameras=agent.cameras, reward="sparse") as env:
+@pytest.mark.parametrize("task", ["reach", "lift", "place", "stack", "push"])
+def test_it_does_what_it_is_told_among_three_objects(agent, task):
+    with gym.make("PAROL6Sim-v0", task=task, cameras=agent.cameras, num_objects=3, reward="sparse") as env:
         agent.check(env.observation_space, env.action_space)
-        summary = smolvla_gym.rollout(env, agent, episodes=6, seed=500)
-    # A policy that succeeds in 91 % fails three of six in one of a hundred such tests; weights and seeds are fixed.
-    assert sum(episode.success for episode in summary.episodes) >= 4
+        summary = smolvla_gym.rollout(env, agent, episodes=3, seed=500)
+    # Whatever its success: by chance it would be right in none of three, and no more than one of `reach`.
+    assert sum(episode.success for episode in summary.episodes) >= 2
 
 
 def test_the_same_seed_gives_the_same_episode(agent):
