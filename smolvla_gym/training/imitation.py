@@ -329,4 +329,4 @@ class _Trainer:
 def _means(recent: dict[str, list[Tensor]]) -> dict[str, float]:
     """Returns the losses as a report names them."""
     flow, seeing, grounding = (float(torch.stack(kept).mean()) if kept else math.nan for kept in recent.values())
-    return {"loss": flow, "auxiliary_loss": seeing, "grounding_loss": grounding}
+    return {"loss": flow, "seeing_loss": seeing, "grounding_loss": grounding}

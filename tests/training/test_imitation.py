@@ -108,7 +108,7 @@ def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path):
     report = train(policy_dir, demonstrations(), tmp_path / "out", options, report=lines.append)
     assert report.steps == 50
     assert report.loss < 0.8
-    assert report.auxiliary_loss < 0.3
+    assert report.seeing_loss < 0.3
     assert report.grounding_loss < 0.3
     assert "steps/s" in str(lines[0])
     assert [line.step for line in lines] == sorted(line.step for line in lines)
