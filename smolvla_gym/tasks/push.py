@@ -17,8 +17,8 @@ _AT_REST = 0.02
 _TOOL_HEIGHT = 0.014
 _TRAVEL_HEIGHT = 0.050
 # The jaws push as a fork, half open: two points of contact keep the puck from rolling off to the side.
-_FORK = 0.5
-_CONTACT = 0.027
+_FORK = 0.75
+_CONTACT = 0.022
 _BEHIND = PUCK_RADIUS + 0.020
 _STRIDE = 0.018
 

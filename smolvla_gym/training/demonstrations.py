@@ -35,9 +35,12 @@ _RENDERED = (256, 128, 64)
 
 _RANDOM_START = 0.55
 _INTERRUPTION = 0.02
+_STRAY = (10, 120)
+"""Steps that the policy drives: long enough to lose what it held or pushed, and to have to begin anew."""
+
 _TAIL = 6
 _STEPS = 600
-_SENTENCES = 40
+_SENTENCES = 400
 """Paraphrases of each instruction, besides the env's own."""
 
 
@@ -228,7 +231,7 @@ class _Episode:
         """Lets the policy drive for a while."""
         assert self._agent is not None
         self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
-        for _ in range(int(self._rng.integers(10, 70))):
+        for _ in range(int(self._rng.integers(*_STRAY))):
             if self._agent.queue_length == 0:  # it looks now, and not otherwise
                 observation = {**observation, "pixels": self._look()}
             observation, _, done, _, _ = self._env.step(self._agent.act(observation))

@@ -25,6 +25,7 @@ try:
     from smolvla_gym.agent.sampler import UnsupportedPolicyError
     from smolvla_gym.training.auxiliary import Regression
     from smolvla_gym.training.flow import FlowLoss, sample_times
+    from smolvla_gym.training.words import Words
 except ImportError as err:
     raise MissingExtraError("Training", "smolvla", err) from err
 
@@ -143,8 +144,13 @@ class _Trainer:
             }
         )
         self._states, self._actions = batch["observation.state"], batch["action"]
-        self._tokens = batch["observation.language.tokens"]
-        self._token_masks = batch["observation.language.attention_mask"]
+        self._words = Words(
+            batch["observation.language.tokens"].cpu().numpy(),
+            batch["observation.language.attention_mask"].cpu().numpy(),
+            frames.paraphrases,
+            self._checkpoint.policy.model.vlm_with_expert.vlm.config.text_config.vocab_size,
+            self._options.garbled_words,
+        )
 
     def _make_heads(self) -> nn.ModuleDict:
         """Makes the auxiliary heads: over all image tokens, and over what the language model makes of the state."""
@@ -257,11 +263,11 @@ class _Trainer:
         frames, device = self._frames, self._checkpoint.device
         rows = self._pictures[pictures]
         chunk, is_pad = self._windows.rows(rows)
-        sentences = torch.from_numpy(self._reworded(frames.instruction_ids[rows])).to(device)
+        tokens, masks = self._words.draw(frames.instruction_ids[rows], self._random)
         batch: dict[str, Any] = {
             "observation.state": self._states[rows],
-            "observation.language.tokens": self._tokens[sentences],
-            "observation.language.attention_mask": self._token_masks[sentences],
+            "observation.language.tokens": torch.from_numpy(tokens).to(device),
+            "observation.language.attention_mask": torch.from_numpy(masks).to(device),
             "action": self._actions[chunk],
             "action_is_pad": torch.from_numpy(is_pad).to(device),
         }
@@ -269,13 +275,6 @@ class _Trainer:
             pixels = self._options.augmentation.apply(frames.images[name][pictures], self._random)
             batch[f"observation.images.{name}"] = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
         return batch
-
-    def _reworded(self, sentences: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns for each sentence one of those that mean the same."""
-        same = self._frames.paraphrases
-        if same is None:
-            return sentences
-        return np.array([same[i][int(self._random.integers(len(same[i])))] for i in sentences], dtype=np.int64)
 
     def _save(self, seconds: float) -> None:
         """Saves the running mean of the weights and goes on with the present ones."""

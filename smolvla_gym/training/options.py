@@ -29,6 +29,8 @@ class TrainOptions:
         auxiliary_weight: Weight of the auxiliary losses beside the flow loss: where everything is, of the vision
             tower, and where that is what the sentence speaks of, of the language model.
         augmentation: How pictures are changed.
+        garbled_words: Share of the instructions in which words are replaced and put in at random, besides those that
+            all paraphrases of it have in common. Without paraphrases there are no others.
         threads: Threads of torch.
         seed: Seed of everything that is drawn.
         report_s: Seconds between progress lines.
@@ -50,6 +52,7 @@ class TrainOptions:
     ema: float = 0.998
     auxiliary_weight: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
+    garbled_words: float = 0.3
     threads: int = 2
     seed: int = 0
     report_s: float = 10.0
@@ -67,6 +70,8 @@ class TrainOptions:
                 raise OptionError(name, value, "above 0")
         if not 0 <= self.vision_share < 1:
             raise OptionError("vision_share", self.vision_share, "from 0 to below 1")
+        if not 0 <= self.garbled_words <= 1:
+            raise OptionError("garbled_words", self.garbled_words, "from 0 to 1")
         if self.freeze_vision and self.vision_share:
             raise OptionError("vision_share", self.vision_share, "0 where the vision tower is frozen")
 
