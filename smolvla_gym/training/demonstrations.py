@@ -38,6 +38,9 @@ _INTERRUPTION = 0.02
 _STRAY = (10, 120)
 """Steps that the policy drives: long enough to lose what it held or pushed, and to have to begin anew."""
 
+_REACH = 0.6
+"""Distance from the base in m beyond which an object is lost: a puck that was tipped over rolls for metres."""
+
 _TAIL = 6
 _STEPS = 600
 _SENTENCES = 400
@@ -60,6 +63,8 @@ class DemonstrationOptions:
         hard_weight: How many times as often a frame is drawn in which another object is about as near as the
             named one; without it a policy learns to half ignore the instruction.
         policy: A checkpoint that takes over now and then, or None.
+        latencies_ms: How long its chunks take, one of which is drawn for each episode: a policy that is to act on
+            what it saw half a second ago has to know where that leads.
         workers: Processes.
     """
 
@@ -72,6 +77,7 @@ class DemonstrationOptions:
     randomization: tuple[int, ...] = (1, 2)
     hard_weight: float = 4.0
     policy: Path | None = None
+    latencies_ms: tuple[float, ...] = (0.0,)
     workers: int = 2
 
 
@@ -128,7 +134,6 @@ def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
 
 
 def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
-    agent = _load(options.policy) if options.policy is not None else None
     parts: list[_Part] = []
     envs: dict[tuple[int, int, int], gym.Env[Any, Any]] = {}
     for seed in seeds:
@@ -144,6 +149,7 @@ def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
                 SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
                 randomization=level, num_objects=objects, disable_env_checker=True,
             )  # fmt: skip
+        agent = None if options.policy is None else _load(options.policy, float(rng.choice(options.latencies_ms)))
         parts += _Episode(envs[rendered, objects, level], options, seed, rng, sampled, agent).run()
     for env in envs.values():
         env.close()
@@ -151,11 +157,13 @@ def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
 
 
 @functools.cache
-def _load(policy: Path) -> SmolVLAAgent:
+def _load(policy: Path, latency_ms: float) -> SmolVLAAgent:
     import torch
 
     torch.set_num_threads(1)  # there are other workers
-    return SmolVLAAgent.from_pretrained(policy, device="cpu")
+    if not latency_ms:
+        return SmolVLAAgent.from_pretrained(policy, device="cpu")
+    return SmolVLAAgent.from_pretrained(policy, device="cpu", mode="async", latency_ms=latency_ms)
 
 
 class _Episode:
@@ -195,6 +203,8 @@ class _Episode:
                 parts.append(self._part())
                 if done:
                     break
+            if self._lost():
+                break
             action = self._expert()
             self._note(parts[-1], observation, action)
             observation, _, done, _, _ = env.step(action)
@@ -219,6 +229,12 @@ class _Episode:
         world.blind = True
         return pictures
 
+    def _lost(self) -> bool:
+        """Returns whether an object is where no expert can bring it back from, nor a camera see it."""
+        world = self._backend.world
+        places = [world.object_position(i) for i in range(len(self._backend.layout.colors))]
+        return max(float(np.linalg.norm(place)) for place in places) > _REACH
+
     def _somewhere(self, near: bool) -> Array | None:
         rng, layout = self._rng, self._backend.layout
         if near:
@@ -230,9 +246,10 @@ class _Episode:
     def _stray(self, observation: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """Lets the policy drive for a while."""
         assert self._agent is not None
+        self._agent.attach(self._env)
         self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
         for _ in range(int(self._rng.integers(*_STRAY))):
-            if self._agent.queue_length == 0:  # it looks now, and not otherwise
+            if self._agent.queue_length == 0 or self._agent.mode != "sync":  # it looks now, and not otherwise
                 observation = {**observation, "pixels": self._look()}
             observation, _, done, _, _ = self._env.step(self._agent.act(observation))
             if done:

@@ -1,12 +1,17 @@
+from dataclasses import replace
+
+import gymnasium as gym
 import numpy as np
 import pytest
 
 pytest.importorskip("lerobot")
 
+from smolvla_gym import SIM_ID
+from smolvla_gym.agent.checkpoint import bundled_checkpoint
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, MAX_SPEED
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.training.demonstrations import DemonstrationOptions, collect
+from smolvla_gym.training.demonstrations import DemonstrationOptions, _Episode, collect
 
 
 @pytest.fixture(scope="module", params=["stack", "push"])
@@ -53,3 +58,35 @@ def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded)
     together = np.diff(frames.segments) == 0
     assert (np.abs(np.diff(frames.states[:, :6], axis=0)[together]) < 1.1 * MAX_SPEED / 30).all()
     assert len(np.unique(frames.segments)) > 2  # it was interrupted
+
+
+class Tipped(gym.Wrapper):
+    """A puck rolls away after some steps."""
+
+    def step(self, action):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 20:
+            self.unwrapped.backend.world.place_object(0, np.array([1.5, 0.0, 0.012]), 0.0)
+        return super().step(action)
+
+
+def test_an_episode_ends_where_an_object_is_lost():
+    env = Tipped(
+        gym.make(SIM_ID, task="push", cameras=("wrist",), image_size=(64, 64), num_objects=2, disable_env_checker=True)
+    )
+    options = DemonstrationOptions(task="push", cameras=("wrist",), stride=30)
+    parts = _Episode(env, options, 5, np.random.default_rng(3), sampled=False, agent=None).run()
+    env.close()
+    assert sum(len(part.states) for part in parts) <= 20
+    assert np.nanmax(np.abs(np.concatenate([part.targets for part in parts]))) < 1
+
+
+def test_a_policy_takes_over_with_latency():
+    options = DemonstrationOptions(
+        task="place", episodes=4, first_seed=3_100_000, stride=12, workers=1, policy=bundled_checkpoint(),
+        latencies_ms=(466.0,),
+    )  # fmt: skip
+    frames = collect(options)
+    other = collect(replace(options, latencies_ms=(0.0,)))
+    assert len(np.unique(frames.segments)) > 2
+    assert not np.array_equal(frames.states, other.states)
