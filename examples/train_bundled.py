@@ -9,8 +9,8 @@ Evaluate the result with
     uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
 
 On 2 cores recording 3,000 demonstrations takes 20 minutes, and a step of 64 frames 0.95 s. The model card of the policy
-that is bundled, ``assets/policies/parol6_tiny/README.md``, says in which stages that one came about, without the
-DAgger at the end. Nobody has run this recipe at its full length, some four hours on 2 cores.
+that is bundled, ``assets/policies/parol6_tiny/README.md``, says in which stages that one came about. Nobody has run
+this recipe at its full length, some four hours on 2 cores.
 """
 
 from __future__ import annotations
