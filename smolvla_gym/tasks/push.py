@@ -16,7 +16,7 @@ _TOLERANCE = 0.020
 _AT_REST = 0.02
 _TOOL_HEIGHT = 0.014
 _TRAVEL_HEIGHT = 0.050
-# The jaws push as a fork, half open: two points of contact keep the puck from rolling off to the side.
+# The jaws push as a fork: two points of contact, far apart, keep the puck from rolling off to the side.
 _FORK = 0.75
 _CONTACT = 0.022
 _BEHIND = PUCK_RADIUS + 0.020

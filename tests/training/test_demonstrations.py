@@ -63,8 +63,10 @@ def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded)
 class Tipped(gym.Wrapper):
     """A puck rolls away after some steps."""
 
+    steps = 0
+
     def step(self, action):
-        self.steps = getattr(self, "steps", 0) + 1
+        self.steps += 1
         if self.steps == 20:
             self.unwrapped.backend.world.place_object(0, np.array([1.5, 0.0, 0.012]), 0.0)
         return super().step(action)
