@@ -249,7 +249,7 @@ class _Episode:
         self._agent.attach(self._env)
         self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
         for _ in range(int(self._rng.integers(*_STRAY))):
-            # Only a chunk that is asked for needs pictures: in sync mode when the queue is empty, in others at any time.
+            # A chunk that is asked for needs pictures: in sync mode when the queue is empty, in others at any time.
             if self._agent.queue_length == 0 or self._agent.mode != "sync":
                 observation = {**observation, "pixels": self._look()}
             observation, _, done, _, _ = self._env.step(self._agent.act(observation))
