@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -51,6 +52,13 @@ def check_checkpoint(spec: CheckpointSpec) -> None:
     if spec.config.get("adapt_to_pi_aloha"):
         raise PolicyMismatchError(
             f"The policy in {name} flips joints for an Aloha arm (adapt_to_pi_aloha). {_FINE_TUNE}"
+        )
+    state = (spec.config.get("normalization_mapping") or {}).get("STATE", "IDENTITY")
+    # Only without statistics: a fine-tuned policy may carry the declared width of the one it was tuned from.
+    if state == "IDENTITY" and spec.state_dim != WIDTH:
+        raise PolicyMismatchError(
+            f"The policy in {name} takes a state of {spec.state_dim} components, and this arm has {WIDTH} "
+            f"({', '.join(ACTION_NAMES)}). {_FINE_TUNE}"
         )
     if not 1 <= spec.n_action_steps <= spec.chunk_size:
         raise PolicyMismatchError(
@@ -141,9 +149,20 @@ def match_cameras(card: PolicyCard, offered: Iterable[str]) -> None:
         f"The policy {card.name!r} needs the cameras {', '.join(map(repr, card.camera_map))}; the env has "
         f"{', '.join(map(repr, offered)) or 'none'}. Missing: {', '.join(map(repr, lacking.values()))}. "
         f"Make the env with gym.make(..., cameras={card.env_cameras!r}) if it knows these cameras, or name the env's "
-        f"camera for each of the policy's with "
-        f"camera_map={dict.fromkeys(lacking, offered[0] if offered else 'wrist')!r}."
+        f"camera for each of the policy's with camera_map={suggest_camera_map(card.camera_map, offered)!r}."
     )
+
+
+def suggest_camera_map(camera_map: Mapping[str, str], offered: Sequence[str]) -> dict[str, str]:
+    """Returns an env camera for each of a policy's that an env lacks: as far as they go, those that are left over.
+
+    Args:
+        camera_map: Env camera by policy camera.
+        offered: The env's cameras. Where there are none, ``"wrist"`` stands for one.
+    """
+    lacking = [ours for ours, theirs in camera_map.items() if theirs not in offered]
+    left_over_first = sorted(offered or ("wrist",), key=lambda camera: camera in camera_map.values())
+    return dict(zip(lacking, itertools.cycle(left_over_first), strict=False))
 
 
 def planned_cameras(spec: CheckpointSpec, camera_map: Mapping[str, str] | None = None) -> dict[str, str]:

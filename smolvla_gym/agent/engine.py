@@ -109,6 +109,8 @@ class ChunkEngine:
         """
         self._card, self._pipeline, self._options = card, pipeline, options
         self._delays = deque[int](maxlen=_REMEMBERED)
+        self._pending: Future[Chunk] | None = None
+        self._abandoned: Future[Chunk] | None = None  # the latest that was being computed when it was given up
         self.reset("", np.random.default_rng(0))
 
     def reset(self, instruction: str, rng: np.random.Generator) -> None:
@@ -123,10 +125,9 @@ class ChunkEngine:
         if not self._pipeline.blocks:  # simulated delays are known again after the first chunk
             self._delays.clear()
         self._queue = ActionQueue()
-        self._pending: Future[Chunk] | None = None
+        self._give_up()
         self._asked_step = self._asked_at = 0
-        self._asked_time: float | None = None  # of the first request that was not answered yet
-        self._lost: PolicyConnectionError | None = None  # why the latest of them has to be made again
+        self._asked_behind = False  # the request has to wait until a chunk that was given up is computed
         self._last: Array | None = None
         self._fresh = False  # the next action is the first one of a chunk
         self.statistics = AgentStatistics()
@@ -139,6 +140,11 @@ class ChunkEngine:
     def plan(self) -> Array:
         """The actions in the queue, shape (n, 7)."""
         return self._queue.planned
+
+    @property
+    def lost(self) -> PolicyConnectionError | None:
+        """Why the latest request has to be made again; None where it does not."""
+        return self._lost
 
     def step(self, observation: Observation) -> Array:
         """Returns the next action, shape (7,): where nothing is planned, the one that holds the arm.
@@ -154,10 +160,18 @@ class ChunkEngine:
                     self._wait()
                 self._take()
         except BaseException:
-            self._pending, self._asked_time, self._lost = None, None, None
+            self._give_up()
             self._queue.clear()
             raise
         return self._next(observation)
+
+    def _give_up(self) -> None:
+        """Lets go of the request that was not answered yet."""
+        if self._pending is not None and not self._pending.cancel() and self._pending.running():
+            self._abandoned = self._pending
+        self._pending = None
+        self._asked_time: float | None = None  # of the first request that was not answered yet
+        self._lost: PolicyConnectionError | None = None  # why the latest of them has to be made again
 
     def _next(self, observation: Observation) -> Array:
         action = self._queue.pop()
@@ -185,6 +199,7 @@ class ChunkEngine:
         noise = self._rng.standard_normal(shape, dtype=np.float32)
         request = ChunkRequest(observation, self._instruction, noise, leftover, delay)
         self._asked_step, self._asked_at = self.statistics.steps, self._queue.popped
+        self._asked_behind = self._abandoned is not None and self._abandoned.running()
         if self._asked_time is None:
             self._asked_time = time.monotonic()
         self._pending = self._pipeline.submit(request, self._asked_step)
@@ -222,7 +237,8 @@ class ChunkEngine:
             Chunk(chunk.actions[:steps], chunk.latent[:steps]), self._asked_at, self._options.aggregate
         )
         delay = step - self._asked_step
-        self._delays.append(delay)
+        if not self._asked_behind:  # no later request waits for that chunk
+            self._delays.append(delay)
         self._fresh = border
         self.statistics.chunks += 1
         self.statistics.overdue_actions += overdue

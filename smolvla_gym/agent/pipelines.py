@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, override
 
+import numpy as np
+
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy, ChunkRequest
 from smolvla_gym.errors import OptionError
 
@@ -27,19 +29,19 @@ def check_latency(latency_ms: Any) -> tuple[float, ...]:
     """Returns latencies in s.
 
     Args:
-        latency_ms: A latency in ms, or a sequence of them.
+        latency_ms: A latency in ms, or a sequence or array of them.
 
     Raises:
         OptionError: It is none of both, empty, negative or not finite.
     """
-    allowed = "a number of ms from 0 on, or a sequence of such numbers"
     try:
-        values = tuple(float(v) for v in (latency_ms if isinstance(latency_ms, Sequence) else [latency_ms]))
-    except (TypeError, ValueError):
-        raise OptionError("latency_ms", latency_ms, allowed) from None
-    if isinstance(latency_ms, str | bool) or not values or not all(0.0 <= v < math.inf for v in values):
-        raise OptionError("latency_ms", latency_ms, allowed)
-    return tuple(v / 1e3 for v in values)
+        values = np.atleast_1d(np.asarray(latency_ms))
+    except (TypeError, ValueError):  # such as lists of different lengths
+        values = np.empty(0)
+    numbers = values.dtype.kind in "iuf" and values.ndim == 1 and values.size > 0
+    if not numbers or not np.all((values >= 0.0) & np.isfinite(values)):
+        raise OptionError("latency_ms", latency_ms, "a number of ms from 0 on, or a sequence of such numbers")
+    return tuple(float(value) / 1e3 for value in values)
 
 
 class Pipeline(ABC):
@@ -152,18 +154,22 @@ def _finish(jobs: queue.SimpleQueue[_Job | None], thread: threading.Thread) -> N
 
 def _work(policy: ChunkPolicy, jobs: queue.SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
-        future, request, latency = job
-        if not future.set_running_or_notify_cancel():
-            continue
-        due = time.monotonic() + latency
+        _answer(policy, *job)
+        del job  # an idle thread keeps no pictures
 
-        def compute(request: ChunkRequest = request, due: float = due) -> Chunk:
-            chunk = policy.infer(request)
-            time.sleep(max(0.0, due - time.monotonic()))
-            return chunk
 
-        _fulfil(future, compute)
-        del job, future, request  # an idle thread keeps no pictures
+def _answer(policy: ChunkPolicy, future: Future[Chunk], request: ChunkRequest, latency: float) -> None:
+    """Computes a chunk that takes ``latency`` in s at least, unless nobody waits for it any more."""
+    if not future.set_running_or_notify_cancel():
+        return
+    due = time.monotonic() + latency
+
+    def compute() -> Chunk:
+        chunk = policy.infer(request)
+        time.sleep(max(0.0, due - time.monotonic()))
+        return chunk
+
+    _fulfil(future, compute)
 
 
 def _fulfil(future: Future[Chunk], compute: Callable[[], Chunk]) -> None:

@@ -22,10 +22,13 @@ import smolvla_gym.errors
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.remote.client import RemotePolicy
 from smolvla_gym.agent.remote.tokens import TOKEN_VARIABLE
-from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
+from smolvla_gym.errors import CheckpointError, InferenceError, OptionError, PolicyConnectionError, SmolVLAGymError
 
 _GRACE: Final = 3.0
 """How long in s the process may take to end before it is killed."""
+
+_LAST_MOMENT: Final = 0.5
+"""How much later in s than its connection a process may end."""
 
 _NICENESS: Final = 5
 """How far a policy on the CPU steps back behind the control loop, on the scale of ``nice``."""
@@ -60,6 +63,9 @@ class PolicyProcess(ChunkPolicy):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, TOKEN_VARIABLE: token},
+            # Ctrl-C in a terminal is for the program that started this: it may catch it, and still needs its policy.
+            # The end of its standard input ends the process, however the program ends.
+            start_new_session=True,
         )
         self._end = weakref.finalize(self, _end, self._process)
         try:
@@ -98,7 +104,25 @@ class PolicyProcess(ChunkPolicy):
 
     @override
     def infer(self, request: ChunkRequest) -> Chunk:
-        return self._remote.infer(request)
+        """See the base class.
+
+        Raises:
+            InferenceError: The policy failed, or its process has ended.
+            InferenceTimeoutError: It did not answer.
+            PolicyConnectionError: The connection was lost, and the process goes on.
+        """
+        try:
+            return self._remote.infer(request)
+        except PolicyConnectionError as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_MOMENT)
+            status = self._process.returncode
+            if status is None:
+                raise
+            raise InferenceError(
+                f"The process that computes the policy {self.card.name!r} ended (exit status {status}; -9 often means "
+                "that the memory ran out). The arm holds. Load the policy again."
+            ) from error
 
     @override
     def close(self) -> None:

@@ -8,11 +8,12 @@ from typing import Any, Final, Self
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from smolvla_gym.agent.compatibility import WIDTH, check_fit
 from smolvla_gym.agent.engine import ChunkEngine, EngineOptions
 from smolvla_gym.agent.pipelines import Lockstep, Pipeline, RealTime, check_latency
-from smolvla_gym.agent.policy import Array, ChunkPolicy, Observation
+from smolvla_gym.agent.policy import Array, ChunkPolicy, Observation, PolicyCard
 from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.errors import MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError
 
@@ -54,7 +55,7 @@ class SmolVLAAgent:
         n_action_steps: int | None = None,
         queue_threshold: int | None = None,
         aggregate: str | None = None,
-        latency_ms: float | Sequence[float] | None = None,
+        latency_ms: float | Sequence[float] | NDArray[Any] | None = None,
         timeout_s: float = 10.0,
         seed: int | None = None,
     ) -> None:
@@ -69,12 +70,10 @@ class SmolVLAAgent:
             timeout_s=timeout_s,
         )
         self._latencies = None if latency_ms is None else check_latency(latency_ms)
-        self._instruction: str | None = None
         self._checked = False
         self._rng = np.random.default_rng(seed)
-        self._clock: tuple[float, bool] | None = None
-        self._pipeline: Pipeline = Lockstep(policy, 1.0)
-        self._engine = ChunkEngine(policy.card, self._pipeline, self._options)
+        self._instruction: str | None = None
+        self._use(Lockstep(policy, 1.0), None)
 
     @classmethod
     def from_pretrained(
@@ -204,6 +203,11 @@ class SmolVLAAgent:
             raise
 
     @property
+    def card(self) -> PolicyCard:
+        """What there is to know of the policy: its own names of the cameras, the sizes of its pictures and chunks."""
+        return self._policy.card
+
+    @property
     def name(self) -> str:
         """What the policy was called when it was loaded."""
         return self._policy.card.name
@@ -261,7 +265,8 @@ class SmolVLAAgent:
     def attach(self, env: gym.Env[Any, Any]) -> None:
         """Takes the env's clock, and refuses an env that does not fit, before anything moves.
 
-        In real time it also computes one chunk for nothing, since the first one takes longest.
+        In real time it also computes one chunk for nothing, since the first one takes longest. Where that fails the
+        agent has no clock, as before the first call.
 
         Args:
             env: Its spaces are looked at, and ``metadata``: ``"render_fps"`` is its control rate, and ``"realtime"``
@@ -271,21 +276,26 @@ class SmolVLAAgent:
             PolicyMismatchError: What does not fit, and the option that would mend it.
             InferenceError: The policy failed.
             InferenceTimeoutError: It gave no chunk.
+            PolicyConnectionError: It runs elsewhere, and cannot be reached.
         """
         self.check(env.observation_space, env.action_space)
         clock = float(env.metadata["render_fps"]), bool(env.metadata.get("realtime", False))
         if clock == self._clock:
             return
         self._pipeline.close()
-        self._clock = control_hz, realtime = clock
+        self._use(Lockstep(self._policy, 1.0), None)
+        control_hz, realtime = clock
         latencies = self._latencies or (0.0,)
-        if realtime:
-            self._pipeline = RealTime(self._policy, latencies)
-            self._warm_up(env.observation_space)
-        else:
-            self._pipeline = Lockstep(self._policy, control_hz, latencies)
-        self._engine = ChunkEngine(self._policy.card, self._pipeline, self._options)
-        self._instruction = None
+        if not realtime:
+            self._use(Lockstep(self._policy, control_hz, latencies), clock)
+            return
+        pipeline = RealTime(self._policy, latencies)
+        try:
+            self._warm_up(pipeline, env.observation_space)
+        except BaseException:
+            pipeline.close()
+            raise
+        self._use(pipeline, clock)
 
     def check(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Refuses an env that does not fit, before anything moves.
@@ -360,7 +370,13 @@ class SmolVLAAgent:
         self._pipeline.close()
         self._policy.close()
 
-    def _warm_up(self, observation_space: gym.Space[Any]) -> None:
+    def _use(self, pipeline: Pipeline, clock: tuple[float, bool] | None) -> None:
+        """Takes a pipeline and its clock: the env's control rate in Hz and whether its time is real; None: no env."""
+        self._pipeline, self._clock = pipeline, clock
+        self._engine = ChunkEngine(self._policy.card, pipeline, self._options)
+        self._instruction = None
+
+    def _warm_up(self, pipeline: Pipeline, observation_space: gym.Space[Any]) -> None:
         """Has a chunk computed from an empty observation, by the thread that will compute the others."""
         assert isinstance(observation_space, gym.spaces.Dict)
         card = self._policy.card
@@ -370,6 +386,8 @@ class SmolVLAAgent:
             "agent_pos": np.zeros(WIDTH, np.float32),
             "pixels": {name: np.zeros(pixels[name].shape or (), np.uint8) for name in card.env_cameras},
         }
-        engine = ChunkEngine(card, self._pipeline, EngineOptions.choose(card, timeout_s=_WARM_UP_TIMEOUT))
+        engine = ChunkEngine(card, pipeline, EngineOptions.choose(card, timeout_s=_WARM_UP_TIMEOUT))
         engine.reset("warm up", np.random.default_rng(0))
         engine.step(observation)
+        if engine.lost is not None:  # it would ask again in the next step, of which there is none
+            raise engine.lost

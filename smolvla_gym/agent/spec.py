@@ -51,6 +51,7 @@ class CheckpointSpec:
         directory: Where it is.
         config: The whole of ``config.json``.
         cameras: Size (height, width) in pixels of each picture the policy wants, by the policy's name for it.
+        state_dim: Width of the state that is declared. Fine-tuning leaves it as it was, whatever the data's width.
         action_dim: Width of an action.
         chunk_size: Actions a chunk.
         n_action_steps: How many of them are meant to be executed.
@@ -62,6 +63,7 @@ class CheckpointSpec:
     directory: Path
     config: Mapping[str, Any]
     cameras: Mapping[str, tuple[int, int]]
+    state_dim: int
     action_dim: int
     chunk_size: int
     n_action_steps: int
@@ -112,6 +114,7 @@ def read_spec(directory: Path) -> CheckpointSpec:
             directory=directory,
             config=config,
             cameras=cameras,
+            state_dim=int(inputs[STATE]["shape"][0]),
             action_dim=int(outputs[ACTION]["shape"][0]),
             chunk_size=int(config["chunk_size"]),
             n_action_steps=int(config["n_action_steps"]),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import NUM_JOINTS
 
+_REMEMBERED: Final = 100_000
+"""Values kept of each kind: the steps of 55 minutes at 30 Hz."""
+
 
 @dataclass
 class AgentStatistics:
     """Of one episode so far.
+
+    An episode may be endless: of delays and jumps the latest 100 000 are kept each.
 
     Attributes:
         steps: Actions that were asked for.
@@ -36,9 +43,9 @@ class AgentStatistics:
     chunks: int = 0
     overdue_actions: int = 0
     retries: int = 0
-    delays: list[int] = field(default_factory=list)
-    border_jumps: list[float] = field(default_factory=list)
-    inner_jumps: list[float] = field(default_factory=list)
+    delays: deque[int] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    border_jumps: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    inner_jumps: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def note(self, before: NDArray[np.float32] | None, action: NDArray[np.float32], *, border: bool) -> None:
         """Takes note of a command, shape (7,), and of the one before it, None for the first."""
@@ -48,7 +55,7 @@ class AgentStatistics:
             (self.border_jumps if border else self.inner_jumps).append(jump)
 
     def report(self) -> dict[str, Any]:
-        """Returns the counts, the largest delay, and the 99th percentile and the largest of the jumps."""
+        """Returns the counts, and of what is kept the largest delay, and the jumps' 99th percentile and largest."""
         return {
             "chunks": self.chunks,
             "waited_steps": self.waited_steps,
@@ -61,7 +68,7 @@ class AgentStatistics:
         }
 
 
-def _spread(name: str, values: list[float]) -> dict[str, float]:
+def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {}
     return {

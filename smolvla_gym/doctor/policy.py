@@ -22,7 +22,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         free_gpu: Free memory of the largest GPU in bytes; None where there is none.
     """
     from smolvla_gym.agent.checkpoint import fetch_checkpoint
-    from smolvla_gym.agent.compatibility import check_checkpoint, planned_cameras
+    from smolvla_gym.agent.compatibility import check_checkpoint, planned_cameras, suggest_camera_map
     from smolvla_gym.agent.spec import WEIGHTS, read_spec
 
     title = f"policy {name}"
@@ -41,7 +41,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
     ]
     unknown = [camera for camera in cameras.values() if camera not in _CAMERAS]
     if unknown:
-        remedy = f"Name the env's camera for each: camera_map={dict.fromkeys(unknown, 'wrist')!r},."
+        remedy = f"Name the env's camera for each: camera_map={suggest_camera_map(cameras, _CAMERAS)!r}."
         findings.append(fail(title, f"its cameras {', '.join(unknown)} are none of the env's: wrist, scene", remedy))
     findings += _memory(title, directory / WEIGHTS, free_gpu)
     return findings

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from smolvla_gym.agent.checkpoint import load_checkpoint, resolve_device
-from smolvla_gym.agent.compatibility import check_checkpoint, planned_cameras
+from smolvla_gym.agent.compatibility import check_checkpoint, match_cameras, planned_cameras, suggest_camera_map
+from smolvla_gym.agent.policy import PolicyCard
 from smolvla_gym.agent.spec import read_spec
+from smolvla_gym.doctor.policy import check_policy
 from smolvla_gym.errors import CheckpointError, OptionError, PolicyMismatchError
 
 pytest.importorskip("lerobot")
@@ -42,7 +44,8 @@ def predict(checkpoint):
 def test_the_spec_is_read_without_weights(tiny):
     spec = read_spec(tiny)
     assert dict(spec.cameras) == {"wrist": (64, 64), "scene": (64, 64)}
-    assert (spec.action_dim, spec.chunk_size, spec.n_action_steps, spec.num_steps) == (7, 16, 8, 5)
+    assert (spec.state_dim, spec.action_dim) == (7, 7)
+    assert (spec.chunk_size, spec.n_action_steps, spec.num_steps) == (16, 8, 5)
 
 
 def test_a_checkpoint_holds_no_path_of_this_machine(tiny):
@@ -118,6 +121,23 @@ def test_a_declared_state_of_six_is_fine(copy, edit):
     features["observation.state"]["shape"] = [6]
     edit(copy / "config.json", input_features=features)
     check_checkpoint(read_spec(copy))
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_a_state_that_is_not_normalised_has_seven_components(copy, edit, width):
+    config = json.loads((copy / "config.json").read_text())
+    config["input_features"]["observation.state"]["shape"] = [width]
+    config["normalization_mapping"]["STATE"] = "IDENTITY"
+    edit(copy / "config.json", **config)
+    pipeline = json.loads((copy / "policy_preprocessor.json").read_text())
+    pipeline["steps"][5]["config"]["norm_map"]["STATE"] = "IDENTITY"
+    edit(copy / "policy_preprocessor.json", **pipeline)
+    spec = read_spec(copy)
+    if width == 7:
+        check_checkpoint(spec)
+        return
+    with pytest.raises(PolicyMismatchError, match=r"state of 6 components, and this arm has 7 .*Fine-tune"):
+        check_checkpoint(spec)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +332,33 @@ def test_the_renames_of_the_training_are_followed(copy, edit):
     edit(copy / "policy_preprocessor.json", **pipeline)
     assert planned_cameras(read_spec(copy)) == {"wrist": "wrist", "scene": "top"}
     assert np.isfinite(predict(load_checkpoint(copy, device="cpu"))).all()
+
+
+@pytest.mark.parametrize(
+    ("camera_map", "offered", "suggested"),
+    [
+        ({"a": "top", "b": "left"}, ("wrist", "scene"), {"a": "wrist", "b": "scene"}),
+        ({"a": "top", "wrist": "wrist"}, ("wrist", "scene"), {"a": "scene"}),
+        ({"a": "a", "wrist": "wrist", "b": "b"}, ("wrist", "scene"), {"a": "scene", "b": "wrist"}),
+        ({"a": "a", "b": "b", "c": "c"}, ("wrist", "scene"), {"a": "wrist", "b": "scene", "c": "wrist"}),
+        ({"a": "a", "b": "b"}, (), {"a": "wrist", "b": "wrist"}),
+    ],
+)
+def test_what_an_env_lacks_is_paired_with_what_it_has(camera_map, offered, suggested):
+    assert suggest_camera_map(camera_map, offered) == suggested
+    card = PolicyCard("policy", dict.fromkeys(camera_map, (64, 64)), camera_map, 16, 8, 5, 32, "cpu")
+    with pytest.raises(PolicyMismatchError, match=re.escape(f"camera_map={suggested}.")):
+        match_cameras(card, offered)
+
+
+def test_the_doctor_suggests_a_map_that_the_policy_takes(copy, edit):
+    pipeline = json.loads((copy / "policy_preprocessor.json").read_text())
+    pipeline["steps"][0]["config"]["rename_map"] = {"observation.images.top": "observation.images.wrist"}
+    edit(copy / "policy_preprocessor.json", **pipeline)
+    suggested = {"wrist": "wrist"}  # the scene is looked at already
+    remedies = [finding.remedy for finding in check_policy(str(copy)) if finding.remedy]
+    assert remedies == [f"Name the env's camera for each: camera_map={suggested}."]
+    assert planned_cameras(read_spec(copy), suggested) == {"wrist": "wrist", "scene": "scene"}
 
 
 def test_a_home_path_is_local(copy, monkeypatch):

@@ -2,8 +2,10 @@
 
 import gc
 import itertools
+import pickle
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import gymnasium as gym
@@ -12,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolvla_gym.agent import statistics as statistics_module
 from smolvla_gym.agent.engine import EngineOptions
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy, PolicyCard
-from smolvla_gym.agent.smolvla import AgentNotAttachedError, SmolVLAAgent
+from smolvla_gym.agent.smolvla import AgentNotAttachedError, AgentNotResetError, SmolVLAAgent
 from smolvla_gym.errors import (
     ActionError,
     InferenceError,
@@ -144,10 +147,18 @@ def test_a_queue_that_runs_out_holds_and_says_so():
     assert statistics.overdue_actions == 5 * (statistics.chunks - 1)
 
 
-def test_a_recorded_distribution_is_taken_in_turn():
-    agent = make(mode="async", latency_ms=[100, 200, 33])
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda values: np.array(values, np.float32)])
+def test_a_recorded_distribution_is_taken_in_turn(kind):
+    agent = make(mode="async", latency_ms=kind([100, 200, 33]))
     play(agent, 200)
-    assert agent.statistics.delays[:6] == [3, 6, 1, 3, 6, 1]
+    assert list(agent.statistics.delays)[:6] == [3, 6, 1, 3, 6, 1]
+
+
+@pytest.mark.parametrize("latency", [100, 100.0, np.float32(100), np.array(100)])
+def test_a_latency_is_any_number(latency):
+    agent = make(latency_ms=latency)
+    play(agent, 20)
+    assert set(agent.statistics.delays) == {3}
 
 
 def test_overlaps_are_aggregated():
@@ -218,6 +229,17 @@ def test_jumps_are_told_apart():
     assert len(agent.statistics.inner_jumps) == 16
 
 
+def test_an_endless_episode_does_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(statistics_module, "_REMEMBERED", 20)
+    agent = make(mode="async", latency_ms=[300, *[33] * 100])
+    play(agent, 500)
+    statistics = agent.statistics
+    assert [len(values) for values in (statistics.delays, statistics.border_jumps, statistics.inner_jumps)] == [20] * 3
+    assert (statistics.steps, statistics.chunks > 20) == (500, True)
+    assert statistics.report()["max_delay"] == 1  # the first one is forgotten
+    assert pickle.loads(pickle.dumps(statistics)) == statistics
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     mode=st.sampled_from(["sync", "async", "rtc"]),
@@ -250,6 +272,59 @@ def test_reset_lets_no_old_chunk_through(mode, realtime):
             assert 1000 * (episode + 1) <= action[0] < 1000 * (episode + 2)
             if realtime:
                 time.sleep(0.03)
+    agent.close()
+
+
+def wait_for(true):
+    deadline = time.monotonic() + 10.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_is_given_up_before_its_turn_is_not_computed(mode):
+    release, seen = threading.Event(), []
+
+    def before(request):
+        seen.append(request.instruction)
+        if request.instruction == "first":
+            release.wait()
+
+    agent = make(Numbered(before), mode=mode, realtime=True, hz=100.0, timeout_s=0.3)
+    for instruction in ("first", "second", "third"):
+        agent.reset(instruction)
+        if mode == "sync":
+            with pytest.raises(InferenceTimeoutError):
+                agent.act(observe(0))
+        else:
+            agent.act(observe(0))
+        wait_for(lambda: "first" in seen)
+    agent.reset("fourth")
+    threading.Timer(0.05, release.set).start()
+    agent.act(observe(0))
+    wait_for(lambda: "fourth" in seen)
+    assert seen == ["warm up", "first", "fourth"]
+    agent.close()
+
+
+def test_the_rest_of_an_old_chunk_is_no_delay_of_the_next_one():
+    release, policy = threading.Event(), Numbered()
+    agent = make(policy, mode="rtc", realtime=True, hz=50.0)
+    policy.before = lambda request: release.wait() if request.instruction == "old" else None
+    agent.reset("old")
+    agent.act(observe(0))
+    wait_for(lambda: policy.requests[-1].instruction == "old")
+    agent.reset("new")
+    for step in range(100):
+        if step == 30:
+            release.set()
+        agent.act(observe(step))
+        time.sleep(0.02)
+    assert agent.statistics.delays[0] >= 30
+    guided = [request for request in policy.requests if request.leftover is not None]
+    assert len(guided) > 3
+    assert all(request.delay < len(request.leftover) for request in guided)
     agent.close()
 
 
@@ -314,6 +389,19 @@ def test_threads_and_pictures_do_not_pile_up():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_an_idle_thread_keeps_no_pictures():
+    policy = Numbered()
+    agent = make(policy, mode="sync", realtime=True)
+    picture = np.zeros((16, 16, 3), np.uint8)
+    forgotten = weakref.ref(picture)
+    agent.reset("count")
+    agent.act({**observe(0), "pixels": {"wrist": picture}})
+    policy.requests.clear()
+    del picture
+    wait_for(lambda: forgotten() is None)
+    agent.close()
 
 
 # What goes wrong.
@@ -394,6 +482,36 @@ def test_one_that_stays_away_is_an_error():
         play(agent, 1000)
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"), [(RuntimeError("gone"), InferenceError), (PolicyConnectionError("gone"), PolicyConnectionError)]
+)
+def test_a_first_chunk_that_fails_leaves_no_clock(error, kind):
+    fails, threads = [], []
+
+    def before(request):
+        threads.append(threading.current_thread())
+        if fails:
+            raise fails.pop()
+
+    agent = make(Numbered(before), mode="async", realtime=True, hz=100.0)
+    agent.reset("count")
+    running, slower = threading.active_count(), Clock(realtime=True, hz=50.0)
+    fails.append(error)
+    with pytest.raises(kind, match="gone"):
+        agent.attach(slower)
+    assert threading.active_count() == running - 1
+    with pytest.raises(AgentNotResetError):
+        agent.act(observe(0))
+    with pytest.raises(AgentNotAttachedError):
+        agent.reset("count")
+    agent.attach(slower)
+    threads.clear()
+    play(agent, 50, period=0.02)
+    assert agent.statistics.chunks > 1
+    assert threading.main_thread() not in threads
+    agent.close()
+
+
 # Options.
 
 
@@ -414,6 +532,10 @@ def test_one_that_stays_away_is_an_error():
         ({"latency_ms": [1, -2]}, "latency_ms="),
         ({"latency_ms": "fast"}, "latency_ms='fast'"),
         ({"latency_ms": True}, "latency_ms=True"),
+        ({"latency_ms": ["1"]}, "latency_ms="),
+        ({"latency_ms": np.zeros((2, 2))}, "latency_ms="),
+        ({"latency_ms": np.array([1.0, np.inf])}, "latency_ms="),
+        ({"latency_ms": np.array([True])}, "latency_ms="),
         ({"timeout_s": 0}, "timeout_s=0"),
         ({"timeout_s": float("inf")}, "timeout_s=inf"),
     ],

@@ -18,7 +18,7 @@ from smolvla_gym.agent.local_policy import LocalPolicy
 from smolvla_gym.agent.policy import ChunkRequest
 from smolvla_gym.agent.policy_process import PolicyProcess
 from smolvla_gym.agent.smolvla import SmolVLAAgent
-from smolvla_gym.errors import CheckpointError, OptionError, PolicyConnectionError
+from smolvla_gym.errors import CheckpointError, InferenceError, OptionError
 
 
 def alive(pid):
@@ -86,6 +86,36 @@ def test_it_ends_with_the_program_that_started_it_however_that_ends(tiny):
     assert wait_for_end(pid)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_ctrl_c_leaves_the_policy_alone(tiny):
+    """A terminal sends it to all processes of the group."""
+    code = """
+import sys, time
+import numpy as np
+from smolvla_gym import SmolVLAAgent
+
+agent = SmolVLAAgent.from_pretrained(sys.argv[1], device="cpu", process=True)
+try:
+    print(agent._policy.pid, flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+agent.reset("lift the red cube")
+pixels = {name: np.zeros((64, 64, 3), np.uint8) for name in agent.cameras}
+agent.act({"pixels": pixels, "agent_pos": np.zeros(7, np.float32)})
+print(agent.statistics.chunks, "chunk")
+"""
+    command = [sys.executable, "-c", code, str(tiny)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as program:
+        try:
+            pid = int(program.stdout.readline())
+            os.killpg(program.pid, signal.SIGINT)
+            assert program.stdout.readline() == "1 chunk\n"
+        finally:
+            program.kill()
+    assert wait_for_end(pid)
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
@@ -98,10 +128,14 @@ def test_what_loading_raises_there_is_raised_here(tiny, options, kind, message):
         PolicyProcess(**{"path_or_repo": tiny, "device": "cpu"} | options)
 
 
-def test_a_process_that_was_killed_cannot_be_reached(policy, observation):
+def test_a_process_that_was_killed_is_an_error_at_once(policy, observation):
     """The last test: nobody can use the policy after it."""
+    agent = SmolVLAAgent(policy)
+    agent.reset("lift the red cube")
     os.kill(policy.pid, signal.SIGKILL)
-    with pytest.raises(PolicyConnectionError):
-        policy.infer(ask(observation, policy.card))
+    for _ in range(2):
+        with pytest.raises(InferenceError, match=r"process .* ended \(exit status -9;.* Load the policy again"):
+            agent.act(observation)
+    assert agent.statistics.retries == 0
     policy.close()
     assert wait_for_end(policy.pid)

@@ -181,11 +181,20 @@ def test_a_chunk_on_a_gpu_waits_for_nothing(bundled):
 
 @pytest.mark.slow
 def test_compiled(tmp_path):
+    from torch._dynamo.utils import counters
+
     policy, batch = other_policy(tmp_path)
     sampler = FastSampler(policy, compile_mode="default")
     for count, seed in ((2, 1), (2, 2)):
         noise = noise_for(policy, count, seed)
         assert_same(sampler.sample(dict(batch), noise), policy.predict_action_chunk(dict(batch), noise=noise), 5e-5)
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    keys = [f"observation.language.{name}" for name in ("tokens", "attention_mask")]
+    length = int(batch[keys[1]].sum(dim=1).max())
+    batch |= {key: batch[key][:, :length] for key in keys}  # as without padding
+    assert_same(sampler.sample(dict(batch), noise), policy.predict_action_chunk(dict(batch), noise=noise), 5e-5)
+    assert counters["stats"]["unique_graphs"] == graphs, "a sentence of another length is not compiled again"
 
 
 class Adapted(torch.nn.Linear):

@@ -30,14 +30,14 @@ from smolvla_gym.errors import (
 )
 
 _OPEN_TIMEOUT: Final = 3.0
-"""How long in s a server may take to let a client in, and to accept a request."""
+"""How long in s a server may take to let a client in."""
 
 _CLOSE_TIMEOUT: Final = 1.0
 """How long in s a client waits for the server to say goodbye."""
 
 _PING_INTERVAL: Final = 1.0
 _PING_TIMEOUT: Final = 4.0
-"""After the sum of both in s, a server that went without a word (a cable that is out) counts as gone."""
+"""After the sum of both in s, a server without a word (a cable that is out) or that takes no request counts as gone."""
 
 _PAUSE: Final = 0.1
 """Between a failure and the next try, in s. In sync the arm waits meanwhile, and it brakes after 0.25 s."""
@@ -186,7 +186,9 @@ class RemotePolicy(ChunkPolicy):
     def _connect(self) -> tuple[ClientConnection, PolicyCard]:
         connection = self._open()
         try:
-            connection.socket.settimeout(_OPEN_TIMEOUT)  # for a server that takes no more bytes
+            # For a server that takes no more bytes: no ping comes through then. It bounds receiving as well, so it must
+            # not be shorter than what pings allow. SO_SNDTIMEO, which bounds sending alone, does nothing with TLS.
+            connection.socket.settimeout(_PING_INTERVAL + _PING_TIMEOUT)
             return connection, read_description(connection.recv(_OPEN_TIMEOUT))
         except BaseException as error:
             connection.close()

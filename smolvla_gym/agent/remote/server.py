@@ -8,6 +8,7 @@ import logging
 import os
 import queue
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ DEFAULT_PORT: Final = 8765
 _LOG: Final = logging.getLogger(__name__)
 
 _SEND_TIMEOUT: Final = 5.0
-"""How long in s a client may take to accept an answer."""
+"""How long in s a client may accept not one byte of an answer."""
 
 _CLOSE_TIMEOUT: Final = 1.0
 """How long in s the end waits for a client to say goodbye."""
@@ -158,7 +159,7 @@ class PolicyServer:
     def _talk(self, connection: ServerConnection, worker: _Worker, card: PolicyCard) -> None:
         """Serves one client until it leaves."""
         client = _name(connection)
-        connection.socket.settimeout(_SEND_TIMEOUT)
+        _limit_sending(connection.socket, _SEND_TIMEOUT)
         _LOG.info("%s came", client)
         try:
             connection.send(write_description(card))
@@ -252,6 +253,18 @@ def _bind(host: str, port: int, token: str | None) -> socket.socket:
         bound.close()
         raise OptionError("port", port, f"a free one of {host!r} ({error.strerror}); 0 takes any") from error
     return bound
+
+
+def _limit_sending(connection: socket.socket, seconds: float) -> None:
+    """Makes sending fail after a time in which the other side took no byte, on a socket without TLS.
+
+    ``settimeout`` would bound receiving too, and drop a client that has nothing to ask for a while.
+    """
+    if os.name == "posix":
+        limit = struct.pack("ll", int(seconds), int(seconds % 1.0 * 1e6))  # a struct timeval
+    else:
+        limit = struct.pack("L", int(seconds * 1e3))  # a DWORD
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _check_servable(card: PolicyCard) -> None:

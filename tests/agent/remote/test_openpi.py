@@ -1,9 +1,12 @@
 """The way openpi's clients talk, byte by byte: the encoding of their ``msgpack_numpy`` from its format."""
 
+import time
+
 import msgpack
 import numpy as np
 from websockets.sync.client import connect
 
+from smolvla_gym.agent.remote import server as server_module
 from tests.agent.remote.connections import serving
 from tests.agent.remote.policies import make_request, request_map
 
@@ -39,3 +42,15 @@ def test_a_client_like_openpis(wave):
 
         connection.send(msgpack.packb({"prompt": "go"}, default=pack))
         assert isinstance(connection.recv(), str), "openpi's clients take a text for an error"
+
+
+def test_a_client_may_be_silent_for_as_long_as_it_likes(wave, monkeypatch):
+    """As during a reset of its arm."""
+    monkeypatch.setattr(server_module, "_SEND_TIMEOUT", 0.2)
+    with serving(wave) as server, connect(server.address, compression=None, max_size=None) as connection:
+        connection.recv()
+        for pause in (0.0, 0.8):
+            time.sleep(pause)
+            connection.send(msgpack.packb(request_map(), default=pack))
+            answer = msgpack.unpackb(connection.recv(), object_hook=unpack)
+            assert answer["actions"].tobytes() == wave.chunk(make_request()).actions.tobytes()

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -181,3 +182,31 @@ def test_a_server_that_is_silent_counts_as_gone(start, monkeypatch):
             assert time.monotonic() - begin < 10.0
         program.process.send_signal(signal.SIGCONT)
         assert_same(remote.infer(make_request(2)), Wave().chunk(make_request(2)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_one_that_is_silent_for_a_moment_does_not(start, monkeypatch):
+    monkeypatch.setattr(client_module, "_OPEN_TIMEOUT", 1.0)
+    program = start()
+    with contextlib.closing(RemotePolicy(program.address())) as remote:
+        program.process.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)
+        program.process.send_signal(signal.SIGCONT)
+        assert_same(remote.infer(make_request()), Wave().chunk(make_request()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_a_server_that_takes_no_request_counts_as_gone(start, monkeypatch):
+    """No ping gets past a request that is stuck."""
+    for name, value in (("_PING_INTERVAL", 0.2), ("_PING_TIMEOUT", 0.3)):
+        monkeypatch.setattr(client_module, name, value)
+    program = start()
+    with contextlib.closing(RemotePolicy(program.address(), timeout_s=TIMEOUT)) as remote:
+        remote._connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        request = make_request()
+        request.observation["pixels"].update({name: np.zeros((600, 800, 3), np.uint8) for name in ("wrist", "scene")})
+        program.process.send_signal(signal.SIGSTOP)
+        begin = time.monotonic()
+        with pytest.raises(PolicyConnectionError, match=r"was lost \(timed out\)"):
+            remote.infer(request)
+        assert time.monotonic() - begin < 10.0

@@ -22,7 +22,7 @@ from smolvla_gym.errors import (
     PolicyServerError,
 )
 from tests.agent.remote.connections import TIMEOUT, serving, talking, until
-from tests.agent.remote.policies import HEIGHT, WIDTH, assert_same, make_request, request_map
+from tests.agent.remote.policies import HEIGHT, WIDTH, Wave, assert_same, make_request, request_map
 
 pytestmark = pytest.mark.realtime
 
@@ -244,6 +244,17 @@ def test_the_request_of_a_client_that_left_is_not_computed(wave, server):
         threading.Timer(0.2, wave.free.set).start()
         last.infer(make_request())
         assert wave.count == before + 2
+
+
+def test_a_client_that_takes_no_answer_is_dropped(monkeypatch, caplog):
+    monkeypatch.setattr(server_module, "_SEND_TIMEOUT", 0.2)
+    with (
+        serving(Wave(chunk_size=20_000)) as server,  # answers of 1 MB: no buffer holds all of them
+        talking(server.address, max_queue=1, close_timeout=0.1) as deaf,
+    ):
+        for _ in range(20):
+            deaf.send(encode(request_map(noise=...)))
+        until(lambda: "was lost" in caplog.text)
 
 
 def test_the_end_waits_for_no_policy_that_hangs(wave, monkeypatch):
