@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         modes, latencies = {"nargs": "+", "default": ["sync"]}, {"nargs": "+", "default": [0.0]}
         steps = {"nargs": "+", "default": [None]}
     add = parser.add_argument_group("SmolVLA agent").add_argument
-    add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
+    add_computing(add)
+    add(
+        "--camera-map",
+        nargs="+",
+        type=_pair,
+        default=[],
+        metavar="ITS=ENV",
+        help="the env's camera for each of the policy's whose name differs, such as camera1=wrist camera2=scene",
+    )
     add(
         "--mode",
         choices=_MODES,
@@ -56,6 +65,31 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         "policy's own number is smaller)",
     )
     add("--aggregate", metavar="NAME", help="how async makes one of two chunks (default: weighted_average)")
+
+
+def add_computing(add: Callable[..., Any]) -> None:
+    """Adds the options that say where and how chunks are computed; ``add``: of a parser or of a group of it."""
+    add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
+    add(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="the type that it computes in; auto: that of its weights (default: auto)",
+    )
+    add(
+        "--compile",
+        nargs="?",
+        const="default",
+        metavar="MODE",
+        help="use torch.compile in a mode such as default or max-autotune; the first chunk then takes minutes",
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    theirs, equals, ours = text.partition("=")
+    if not (theirs and equals and ours):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form camera1=wrist")
+    return theirs, ours
 
 
 def is_address(policy: str) -> bool:
@@ -84,10 +118,17 @@ def check(arguments: argparse.Namespace) -> None:
         UnknownNameError: There is no policy or aggregate of this name.
     """
     check_policy(arguments.policy)
+    local = {
+        "--device": None if arguments.device == "auto" else arguments.device,
+        "--dtype": None if arguments.dtype == "auto" else arguments.dtype,
+        "--compile": arguments.compile,
+        "--num-steps": arguments.num_steps,
+    }
     given = {
+        **local,
+        "--camera-map": arguments.camera_map or None,
         "--mode": arguments.mode,
         "--latency-ms": arguments.latency_ms,
-        "--num-steps": arguments.num_steps,
         "--n-action-steps": arguments.n_action_steps,
         "--queue-threshold": arguments.queue_threshold,
         "--aggregate": arguments.aggregate,
@@ -100,12 +141,28 @@ def check(arguments: argparse.Namespace) -> None:
         for name, value in given.items():
             if value is not None:
                 raise OptionError(name, value, "only with a SmolVLA policy")
-    if is_address(arguments.policy) and arguments.num_steps is not None:
-        raise OptionError("--num-steps", arguments.num_steps, "only with a policy on this machine")
+    if is_address(arguments.policy):
+        for name, value in local.items():
+            if value is not None:
+                raise OptionError(name, value, "only with a policy on this machine; `smolvla-gym serve` takes it there")
+    check_compile(arguments.compile)
     if arguments.aggregate is not None:
         from smolvla_gym.agent.aggregation import get_aggregate
 
         get_aggregate(arguments.aggregate)
+
+
+def check_compile(mode: str | None) -> None:
+    """Refuses a mode that torch.compile does not have.
+
+    Raises:
+        OptionError: There is no such mode.
+        MissingExtraError: torch is not installed.
+    """
+    if mode is not None:
+        from smolvla_gym.agent.checkpoint import check_options
+
+        check_options("auto", mode)
 
 
 def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
@@ -126,9 +183,30 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
         "n_action_steps": arguments.n_action_steps,
         "queue_threshold": arguments.queue_threshold,
         "aggregate": arguments.aggregate,
+        "camera_map": dict(arguments.camera_map),
     }
     if remote:
-        return SmolVLAAgent.connect(arguments.policy, **options)
-    return SmolVLAAgent.from_pretrained(
-        arguments.policy, device=arguments.device, num_steps=arguments.num_steps, process=realtime, **options
+        return _known_cameras(SmolVLAAgent.connect(arguments.policy, **options))
+    agent = SmolVLAAgent.from_pretrained(
+        arguments.policy,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        compile_mode=arguments.compile,
+        num_steps=arguments.num_steps,
+        process=realtime,
+        **options,
     )
+    return _known_cameras(agent)
+
+
+def _known_cameras(agent: SmolVLAAgent) -> SmolVLAAgent:
+    """Refuses a policy that looks through cameras which no env has, before one is made."""
+    from smolvla_gym.agent.compatibility import match_cameras
+    from smolvla_gym.sim.scene import CAMERAS
+
+    try:
+        match_cameras(agent.card, CAMERAS)
+    except BaseException:
+        agent.close()
+        raise
+    return agent

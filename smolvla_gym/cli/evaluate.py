@@ -78,6 +78,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="film the first N episodes of each condition that failed",
     )
+    add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
     add("--control-hz", type=positive, default=30.0, metavar="HZ", help="control rate (default: 30)")
     add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/eval/<date>_<time>)")
     add("--json", action="store_true", help="print the result as JSON on stdout and nothing else there")
@@ -97,10 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
     options = EvaluationOptions(
         policy=arguments.policy,
         device=arguments.device,
+        dtype=arguments.dtype,
+        compile_mode=arguments.compile,
+        camera_map=dict(arguments.camera_map),
         env={
             "randomization": arguments.randomization,
             "num_objects": arguments.num_objects,
             "control_hz": arguments.control_hz,
+            "gripper": arguments.gripper,
             "reward": "sparse",
         },
         agent={
@@ -140,6 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
         result = {
             "randomization": arguments.randomization,
             "num_objects": arguments.num_objects,
+            "gripper": arguments.gripper,
+            "dtype": arguments.dtype,
             "seeds": [seeds.start, seeds.stop - 1],
             "agent": options.agent,
             "seconds": round(time.monotonic() - began, 1),
@@ -157,7 +164,9 @@ def run(arguments: argparse.Namespace) -> int:
         (out / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (out / "eval.md").write_text(text, encoding="utf-8")
         with watching.observers(arguments, realtime=False) as observers:
-            _film(options, results[0], out, arguments.failure_videos, observers)
+            for policy, episodes, folder in zip(policies, results, (out, out / "vs"), strict=False):
+                chosen = dataclasses.replace(options, policy=policy)
+                _film(chosen, episodes, folder, arguments.failure_videos, observers)
         if arguments.json:
             print(json.dumps(result))
         else:
@@ -177,13 +186,15 @@ def _film(
     Where somebody watches, they see one episode of each condition at least, a failure if there was any.
     """
     from smolvla_gym.evaluation.evaluate import film
+    from smolvla_gym.tasks import get_task
 
     for condition, episodes in results.items():
         shown = [episode for episode in episodes if not episode.success][: max(count, bool(observers))]
         for episode in shown or (episodes[:1] if observers else []):
             words = "" if condition.words == "given" else f"_{condition.words}"
             words += "" if condition.num_steps is None else f"_{condition.num_steps}steps"
-            name = f"{condition.task}{words}_{condition.mode}_{condition.latency_ms:g}ms_seed{episode.seed}.mp4"
+            scene = f"{condition.mode}_{condition.latency_ms:g}ms_seed{episode.seed}"
+            name = f"{get_task(condition.task).name}{words}_{scene}.mp4"
             print(f"smolvla-gym: filming {name} ({episode.failure or 'solved'})", file=sys.stderr, flush=True)
             folder = "failures" if count and not episode.success else "watched"
             film(options, condition, episode.seed, out / folder / name, observers)
@@ -206,6 +217,7 @@ def _figures(policy: str, results: dict[Condition, list[Outcome]], control_hz: f
 
 def _check(arguments: argparse.Namespace) -> None:
     from smolvla_gym.envs.options import check_choice, check_control_hz
+    from smolvla_gym.parol6 import get_gripper
     from smolvla_gym.sim.randomization import MAX_LEVEL
     from smolvla_gym.sim.scene import MAX_OBJECTS
     from smolvla_gym.tasks import get_task
@@ -219,6 +231,7 @@ def _check(arguments: argparse.Namespace) -> None:
         agent_options.check_policy(policy)
     for task in arguments.task:
         get_task(task)
+    get_gripper(arguments.gripper)
     check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
     check_control_hz(arguments.control_hz)
     check_choice("--num-objects", arguments.num_objects, range(2, MAX_OBJECTS + 1))

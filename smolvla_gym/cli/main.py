@@ -42,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as exit_:  # argparse: 0 after --help, 2 after a wrong argument
         return int(exit_.code or 0)
+    # Tasks of one's own, "module:name", are found in the working directory, as the interpreter would find them; behind
+    # everything else, so that no file there takes the place of an installed module.
+    with contextlib.suppress(OSError):  # it may have been removed
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
     try:
         with _signals():
             code: int = arguments.run(arguments)

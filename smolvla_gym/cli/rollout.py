@@ -83,6 +83,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="give an episode up after N steps (default: the env's own limit)",
     )
+    add("--ask", action="store_true", help="ask after each episode whether it was solved: a real arm cannot tell")
     add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/rollout/<date>_<time>)")
     add("--no-video", dest="video", action="store_false", help="do not film, which is faster")
     add("--json", action="store_true", help="print the summary as JSON on stdout and nothing else there")
@@ -106,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(summary.to_dict(), ensure_ascii=False))
         else:
             _print_table(summary, out)
+            if arguments.env == "real" and not arguments.ask:
+                print("Nothing on a real arm tells whether a task was solved. With --ask you do, after each episode.")
     return 0
 
 
@@ -113,6 +116,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
     """Builds the agent and the env that it needs, and runs them."""
     from smolvla_gym.evaluation.rollout import rollout
     from smolvla_gym.evaluation.scripted import ExpertAgent, RandomAgent
+    from smolvla_gym.tasks import get_task
 
     smolvla = None
     options: dict[str, Any] = {}
@@ -126,7 +130,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             options = {"cameras": smolvla.cameras, "image_size": legible_size(smolvla.image_size)}
         if arguments.env == "real":
             options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
-        progress = stack.enter_context(_progress(arguments.episodes * len(arguments.task)))
+        progress, ask = stack.enter_context(_progress(arguments.episodes * len(arguments.task)))
         observers: list[EpisodeObserver] | None = None
         stack.push(lambda kind, *_: _note_interruption(summary, out) if kind is not None else None)
         for task in arguments.task:
@@ -150,8 +154,9 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
                 out=out,
                 video=arguments.video,
                 policy=arguments.policy,
-                name=task if len(arguments.task) > 1 else "rollout",
+                name=get_task(task).name if len(arguments.task) > 1 else "rollout",
                 summary=summary,
+                judge=ask if arguments.ask else None,
                 progress=progress,
                 observers=observers,
             )
@@ -219,8 +224,14 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _progress(episodes: int) -> Iterator[Callable[[EpisodeRecord], None]]:
-    """Shows a progress line on stderr where that is a terminal; yields what to call after each step."""
+def _progress(
+    episodes: int,
+) -> Iterator[tuple[Callable[[EpisodeRecord], None], Callable[[EpisodeRecord], bool]]]:
+    """Shows a progress line on stderr where that is a terminal.
+
+    Yields:
+        What to call after each step, and what asks whoever sits there whether an episode was solved.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -243,7 +254,18 @@ def _progress(episodes: int) -> Iterator[Callable[[EpisodeRecord], None]]:
             text = f"step {record.steps}  solved {successes}  {record.instruction}"
             bar.update(line, advance=int(ended), description=text)
 
-        yield update
+        def ask(record: EpisodeRecord) -> bool:
+            bar.stop()
+            answer = ""
+            while answer not in ("y", "yes", "n", "no"):
+                try:
+                    answer = input(f"{record.instruction!r} (seed {record.seed}): solved? [y/n] ").strip().lower()
+                except EOFError:
+                    raise OptionError("--ask", True, "where somebody can answer, in a terminal") from None
+            bar.start()
+            return answer.startswith("y")
+
+        yield update, ask
 
 
 def _print_table(summary: RolloutSummary, out: Path) -> None:

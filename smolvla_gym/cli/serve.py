@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -39,13 +40,7 @@ def add_parser(commands: Any) -> None:
         default="bundled",
         help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: %(default)s)",
     )
-    add("--device", default="auto", metavar="D", help="where it computes: auto, cpu, cuda, mps (default: auto)")
-    add(
-        "--dtype",
-        default="auto",
-        metavar="T",
-        help="auto, as the weights were saved, or float32 (default: %(default)s)",
-    )
+    agent_options.add_computing(add)
     add(
         "--host",
         default="127.0.0.1",
@@ -68,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         from smolvla_gym.agent.remote.server import PolicyServer
     except ImportError as error:
         raise MissingExtraError("Serving a policy", "remote", error) from error
+    agent_options.check_compile(arguments.compile)
     token = None if arguments.token_file is None else _read_token(arguments.token_file)
     # The port is taken first: what is wrong with the arguments shows before the seconds that a policy takes to load.
     with PolicyServer(host=arguments.host, port=arguments.port, token=token) as server:
@@ -89,7 +85,7 @@ def _load(arguments: argparse.Namespace) -> ChunkPolicy:
     from smolvla_gym.agent.local_policy import LocalPolicy
 
     checkpoint = load_checkpoint(arguments.policy, device=arguments.device, dtype=arguments.dtype)
-    return LocalPolicy(checkpoint, name=arguments.policy)
+    return LocalPolicy(checkpoint, name=arguments.policy, compile_mode=arguments.compile)
 
 
 def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.evaluation.success import mcnemar, wilson_interval
+from smolvla_gym.processes import process_pool
 from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class EvaluationOptions:
     Attributes:
         policy: A checkpoint's folder, a repository, or ``"bundled"``.
         device: Where it computes.
+        dtype: What type it computes in, see ``SmolVLAAgent.from_pretrained``.
+        compile_mode: A mode of ``torch.compile``, or None.
+        camera_map: Env camera by policy camera, for those whose names differ.
         env: Options of ``PAROL6Sim-v0``, without the task, which the condition has, and the cameras and their size,
             which the policy chooses.
         agent: Options of ``SmolVLAAgent`` that are the same in all conditions.
@@ -64,11 +68,14 @@ class EvaluationOptions:
 
     policy: str = "bundled"
     device: str = "auto"
+    dtype: str = "auto"
+    compile_mode: str | None = None
+    camera_map: dict[str, str] = field(default_factory=dict)
     env: dict[str, Any] = field(default_factory=dict)
     agent: dict[str, Any] = field(default_factory=dict)
 
     def __hash__(self) -> int:
-        return hash((self.policy, self.device, repr(self.env), repr(self.agent)))
+        return hash((self.policy, self.device, self.dtype, self.compile_mode, repr((self.env, self.agent))))
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def evaluate(
         For each condition its episodes, in the order of the seeds.
 
     Raises:
-        SmolVLAGymError: A policy cannot be loaded, or there is no such cluster.
+        SmolVLAGymError: A policy cannot be loaded, there is no such cluster, or a process was killed.
     """
     jobs = [
         (options, condition, list(seeds[i : i + _JOB])) for condition in conditions for i in range(0, len(seeds), _JOB)
@@ -137,12 +144,9 @@ def evaluate(
         for job in jobs:
             take(run_job(job))
     else:
-        # A process that was forked after drawing cannot draw.
-        with multiprocessing.get_context("spawn").Pool(workers, prepare_worker) as pool:
-            for outcomes in pool.imap_unordered(run_job, jobs):
-                take(outcomes)
-            pool.close()
-            pool.join()  # told to terminate, they would be cut off while they free what they draw with
+        with process_pool(workers, prepare_worker) as pool:
+            for future in as_completed([pool.submit(run_job, job) for job in jobs]):
+                take(future.result())
     for episodes in results.values():
         episodes.sort(key=lambda outcome: seeds.index(outcome.seed))
     return results
@@ -167,22 +171,29 @@ def _one_thread() -> Iterator[None]:
 
 
 @cache
-def _load(policy: str, device: str) -> Any:
+def _load(policy: str, device: str, dtype: str) -> Any:
     """Loads a checkpoint, once a process."""
     import sys
 
     from smolvla_gym.agent.checkpoint import load_checkpoint
 
     with contextlib.redirect_stdout(sys.stderr):
-        return load_checkpoint(policy, device=device)
+        return load_checkpoint(policy, device=device, dtype=dtype)
 
 
 @cache
-def _policy(policy: str, device: str, num_steps: int | None) -> Any:
+def _policy(options: EvaluationOptions, num_steps: int | None) -> Any:
     """Returns a policy that computes so many flow steps; all share their checkpoint."""
     from smolvla_gym.agent.local_policy import LocalPolicy
 
-    return LocalPolicy(_load(policy, device), num_steps=num_steps, name=policy)
+    checkpoint = _load(options.policy, options.device, options.dtype)
+    return LocalPolicy(
+        checkpoint,
+        num_steps=num_steps,
+        camera_map=options.camera_map,
+        name=options.policy,
+        compile_mode=options.compile_mode,
+    )
 
 
 @cache
@@ -191,9 +202,12 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
+    from smolvla_gym.agent.compatibility import match_cameras
     from smolvla_gym.agent.images import legible_size
+    from smolvla_gym.sim.scene import CAMERAS
 
-    policy = _policy(options.policy, options.device, None)
+    policy = _policy(options, None)
+    match_cameras(policy.card, CAMERAS)
     size = legible_size(next(iter(policy.card.cameras.values())))
     # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
     # registers with the first picture: what is registered later runs earlier.
@@ -207,7 +221,7 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
 def _agent(options: EvaluationOptions, condition: Condition, env: Any) -> Any:
     from smolvla_gym.agent.smolvla import SmolVLAAgent
 
-    policy = _policy(options.policy, options.device, condition.num_steps)
+    policy = _policy(options, condition.num_steps)
     agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
     agent.attach(env)
     return agent

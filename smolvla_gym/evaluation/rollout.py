@@ -124,6 +124,7 @@ def rollout(
     policy: str | None = None,
     name: str = "rollout",
     summary: RolloutSummary | None = None,
+    judge: Callable[[EpisodeRecord], bool] | None = None,
     progress: Callable[[EpisodeRecord], None] | None = None,
     observers: Sequence[EpisodeObserver] = (),
 ) -> RolloutSummary:
@@ -147,6 +148,8 @@ def rollout(
         name: What the names of the videos begin with.
         summary: That of earlier episodes of this agent, in another env perhaps, which this one goes on with; its
             ``link`` becomes that of this env. None: a new one.
+        judge: Says after each episode whether it was solved, as a person does beside a real arm, whose env cannot
+            tell. None: the env says so.
         progress: Called with the record of the running episode after each step and at its end (``end`` is set then).
         observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
 
@@ -180,7 +183,7 @@ def rollout(
             path = None
             if folder is not None and video:
                 path = folder / (f"{name}.mp4" if episodes == 1 else f"{name}_{index:0{digits}d}.mp4")
-            _run_episode(env, agent, seed + index, path, summary, watch is not None, progress, observers)
+            _run_episode(env, agent, seed + index, path, summary, watch is not None, judge, progress, observers)
             summary.link = watch.report() if watch is not None else None
     except BaseException as error:
         summary.interrupted = True
@@ -203,6 +206,7 @@ def _run_episode(
     path: Path | None,
     summary: RolloutSummary,
     realtime: bool,
+    judge: Callable[[EpisodeRecord], bool] | None,
     progress: Callable[[EpisodeRecord], None] | None,
     observers: Sequence[EpisodeObserver],
 ) -> None:
@@ -252,6 +256,8 @@ def _run_episode(
         if path is not None and film is not None and film.saved:
             record.video = path.name
     record.end = end
+    if judge is not None:
+        record.success = judge(record)
     watch.end(record.success)
     if progress is not None:
         progress(record)

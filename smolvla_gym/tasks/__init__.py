@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.lift import Lift
@@ -18,9 +20,21 @@ TASKS: dict[str, Task] = {task.name: task for task in (Reach(), Lift(), Place(),
 def get_task(name: str) -> Task:
     """Returns a task by name.
 
+    Args:
+        name: ``"lift"``, or as with ``gym.make`` ``"module:name"``: the module is imported first, which registers
+            the task. So a task of one's own is known to every command, and to the processes that these start.
+
     Raises:
         UnknownNameError: There is no task of this name.
+        OptionError: The module cannot be imported.
     """
+    if isinstance(name, str) and ":" in name:
+        module, _, name = name.rpartition(":")
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            allowed = f"a module that can be imported from here, and a task that it registers ({error})"
+            raise OptionError("task", f"{module}:{name}", allowed) from error
     try:
         return TASKS[name]
     except (KeyError, TypeError):

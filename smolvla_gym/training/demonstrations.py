@@ -8,7 +8,6 @@ not recorded, and no chunk reaches across it: what is learnt from is always the 
 from __future__ import annotations
 
 import functools
-import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from smolvla_gym.agent.images import resize_area
 from smolvla_gym.envs.sim_backend import SimBackend
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import Array
+from smolvla_gym.processes import process_pool
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.tasks.expert import square_yaw
@@ -92,14 +92,17 @@ def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambd
         The frames. Their auxiliary targets are, for every colour, the object's position in the tool frame and its
         place on the table, in m, and last the same of the goal mark; NaN where there is none. The referents are those
         of the object that is named, and of where it goes: the second object named, or the goal mark.
+
+    Raises:
+        SmolVLAGymError: A process was killed.
     """
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
     jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, max(1, options.episodes // 25))]
     parts: list[_Part] = []
-    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+    with process_pool(options.workers) as pool:
         done = 0
         # In the order of the seeds, so that the result does not depend on which worker was faster.
-        for (_, chunk), recorded in zip(jobs, pool.imap(_record_job, jobs), strict=True):
+        for (_, chunk), recorded in zip(jobs, pool.map(_record_job, jobs), strict=True):
             parts += recorded
             done += len(chunk)
             report(done)

@@ -43,6 +43,10 @@ def test_a_table_a_plot_and_json(tmp_path, capsys):
         (["--aggregate", "newest"], "There is no aggregate 'newest'"),
         (["--randomization", "3"], "--randomization=3"),
         (["--task", "lfit"], "Did you mean 'lift'"),
+        (["--gripper", "claw"], "There is no gripper 'claw'"),
+        (["--dtype", "int8"], "invalid choice"),
+        (["--compile", "fastest"], "compile_mode='fastest'"),
+        (["--camera-map", "camera1"], "'camera1' is not of the form camera1=wrist"),
         (["--mode", "asink"], "invalid choice"),
     ],
 )

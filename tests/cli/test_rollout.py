@@ -1,6 +1,8 @@
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +208,45 @@ def test_a_policy_gets_the_cameras_it_needs(made, policy, capsys, tmp_path):
     assert main([*command[:-1], "again"]) == 0
     assert load(tmp_path / "again") == load(tmp_path / "out"), "the seed decides"
     assert main([*command, "--device", "nonsense"]) == 2
+
+
+def test_who_sits_there_says_what_was_solved(monkeypatch, capsys, tmp_path):
+    answers = iter(["what?", "Y", "n"])
+    monkeypatch.setattr("builtins.input", lambda prompt: print(prompt) or next(answers))
+    assert main([*SHORT, "--policy", "random", "--episodes", "2", "--ask", "--no-video", "--json", "--out", "out"]) == 0
+    summary = load(tmp_path / "out")
+    assert [episode["success"] for episode in summary["episodes"]] == [True, False]
+    assert summary["success_rate"] == 0.5
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == summary
+    assert printed.err.count("(seed 2): solved? [y/n]") == 2
+
+
+def test_nobody_answers(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main([*SHORT, "--policy", "random", "--ask", "--no-video", "--out", "out"]) == 2
+    assert "--ask=True is not allowed: where somebody can answer" in capsys.readouterr().err
+    assert load(tmp_path / "out")["interrupted"]
+
+
+def test_cameras_of_other_names_are_mapped(made, policy, capsys, tmp_path):
+    """As those of lerobot/smolvla_base are called camera1 to camera3."""
+    other = tmp_path / "other"
+    shutil.copytree(policy, other)
+    for file in other.glob("*.json"):
+        text = file.read_text()
+        for ours, theirs in (("wrist", "camera1"), ("scene", "camera2")):
+            text = text.replace(f"observation.images.{ours}", f"observation.images.{theirs}")
+        file.write_text(text)
+    command = [*SHORT, "--policy", str(other), "--device", "cpu", "--no-video"]
+    assert main(command) == 1
+    assert not made
+    assert "camera_map={'camera1': 'wrist', 'camera2': 'scene'}" in capsys.readouterr().err
+    assert main([*command, "--camera-map", "camera1=scene", "camera2=wrist"]) == 0
+    assert sorted(made[0].observation_space["pixels"]) == ["scene", "wrist"]
+    evaluated = ["eval", "--policy", str(other), "--task", "reach", "--episodes", "1", "--workers", "1", "--json"]
+    assert main(evaluated) == 1
+    assert "camera_map={'camera1': 'wrist', 'camera2': 'scene'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

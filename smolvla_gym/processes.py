@@ -1,0 +1,51 @@
+"""Processes that share work."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from smolvla_gym.errors import SmolVLAGymError
+
+
+@contextlib.contextmanager
+def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Gives a pool of processes; leaving it by an exception ends them at once.
+
+    They are started anew and not forked: a process that was forked after drawing cannot draw. Unlike
+    ``multiprocessing.Pool``, which waits for ever, it notices when one of them is killed.
+
+    Args:
+        workers: How many.
+        prepare: What each of them calls first, or None; it has to be importable by its name.
+
+    Raises:
+        SmolVLAGymError: One of them was killed.
+    """
+    others = multiprocessing.active_children()
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (prepare,)) as pool:
+            try:
+                yield pool
+            except BaseException:
+                for child in multiprocessing.active_children():
+                    if child not in others:
+                        child.terminate()
+                pool.shutdown(cancel_futures=True)
+                raise
+    except BrokenProcessPool as error:
+        raise SmolVLAGymError(
+            f"One of {workers} processes was killed before its work was done. Was the memory full? The kernel's log "
+            "says so (dmesg); fewer at a time, with --workers, need less."
+        ) from error
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    # Ctrl-C in a terminal reaches the whole group; whoever started these ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if prepare is not None:
+        prepare()
