@@ -2,8 +2,14 @@
 
     uv run python examples/own_task.py --root outputs/between
 
-Here the gripper has to go between two discs. From the dataset that it records, `smolvla-gym train --dataset
-outputs/between` makes a policy; a person can demonstrate in place of the expert (`smolvla_gym.teleop`).
+Here the gripper has to go between two discs. The script records demonstrations; every command does the same with
+"module:task", as Gymnasium does with envs. In this folder:
+
+    smolvla-gym record --task own_task:between --num-objects 3 --episodes 50 --root between
+    smolvla-gym train --dataset between --task own_task:between --out trained
+    smolvla-gym eval --policy trained/policy --task own_task:between --num-objects 3
+
+A person can demonstrate in place of the expert (`smolvla-gym record --source keyboard`).
 """
 
 from __future__ import annotations
@@ -64,13 +70,15 @@ class Between(Task):
         return move(world, goal, square_yaw(goal), 1.0)
 
 
+register_task(Between())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("outputs/between"), help="folder of the dataset")
     parser.add_argument("--episodes", type=int, default=3, help="how many it is to have (default: %(default)s)")
     args = parser.parse_args()
 
-    register_task(Between())
     env = gym.make("PAROL6Sim-v0", task="between", num_objects=3, cameras=("wrist", "scene"), image_size=(64, 64))
     dataset = Dataset(args.root, DatasetSpec.of(env))
     first = dataset.next_seed or 0

@@ -1,4 +1,4 @@
-"""Makes a policy for all five tasks from nothing: demonstrations of the experts, imitation, and again with DAgger.
+"""Makes a policy for all five tasks from nothing: demonstrations of the experts, imitation, and twice with DAgger.
 
     OMP_WAIT_POLICY=PASSIVE uv run python examples/train_bundled.py --out outputs/bundled
     uv run python examples/train_bundled.py --out outputs/bundled --device cuda --workers 16
@@ -8,9 +8,10 @@ Evaluate the result with
 
     uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
 
-On 2 cores recording 3,000 demonstrations takes 20 minutes, and a step of 64 frames 0.95 s. The model card of the policy
-that is bundled, ``assets/policies/parol6_tiny/README.md``, says in which stages that one came about. Nobody has run
-this recipe at its full length, some four hours on 2 cores.
+On 2 cores recording 3,000 demonstrations takes 20 minutes, 1,700 with DAgger 18, and a step of 64 frames 0.95 s. It
+wants 20 GB of memory. The model card of the policy that is bundled, ``assets/policies/parol6_tiny/README.md``, says how
+that one came about, in more stages than these. Nobody has run this recipe at its full length, some five hours on 2
+cores.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import argparse
 import pickle
 import shutil
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -35,12 +37,6 @@ from smolvla_gym.training.paraphrases import paraphrases
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
 
-EPISODES = {"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.2}
-"""Episodes of each task, relative to the number that is asked for."""
-
-SHARES = {"reach": 0.07, "lift": 0.21, "place": 0.22, "push": 0.25, "stack": 0.25}
-"""Share of each task in what is drawn for training: by their length alone the long ones would be most of it."""
-
 CHUNK = 32
 """Actions a chunk: a second and a bit, so that plenty is left when a chunk comes half a second late."""
 
@@ -50,26 +46,58 @@ VOCABULARY = 484
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training.
+    """Demonstrations that are recorded, and a training on these and earlier ones.
 
     Attributes:
-        name: Name of its folder.
-        data: Name of the folder of its demonstrations.
+        name: Name of its folders.
+        episodes: Episodes of each task to record, relative to the number that is asked for.
+        shares: By stage that recorded them, the share of each task in what is drawn for training: by their length
+            alone the long ones would be most of it.
         steps: Steps of training, at scale 1.
         vision_share: Share of them, at its beginning, in which only the vision tower learns.
         learning_rate: Peak of the schedule.
+        latencies_ms: By task, how long a chunk of the policy that drives takes, where not 0.
     """
 
     name: str
-    data: str
+    episodes: Mapping[str, float]
+    shares: Mapping[str, Mapping[str, float]]
     steps: int
     vision_share: float = 0.0
     learning_rate: float = 1e-3
+    latencies_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 STAGES = (
-    Stage("1-demonstrations", "demonstrations", 8000, vision_share=0.03),
-    Stage("2-dagger", "dagger", 4000, learning_rate=5e-4),
+    Stage(
+        "1-demonstrations",
+        episodes={"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.2},
+        shares={"1-demonstrations": {"reach": 0.07, "lift": 0.21, "place": 0.22, "push": 0.25, "stack": 0.25}},
+        steps=8000,
+        vision_share=0.03,
+    ),
+    Stage(
+        "2-dagger",
+        episodes={"lift": 0.2, "place": 0.27, "push": 1.5, "stack": 0.9},
+        shares={
+            "1-demonstrations": {"reach": 0.05, "lift": 0.11, "place": 0.11, "stack": 0.12},
+            "2-dagger": {"lift": 0.04, "place": 0.06, "push": 0.33, "stack": 0.18},
+        },
+        steps=3000,
+        learning_rate=5e-4,
+    ),
+    Stage(
+        "3-dagger",
+        episodes={"lift": 0.2, "push": 1.25, "stack": 1.1},
+        shares={
+            "1-demonstrations": {"reach": 0.03, "lift": 0.08, "place": 0.10, "stack": 0.06},
+            "2-dagger": {"lift": 0.03, "place": 0.05, "push": 0.14, "stack": 0.10},
+            "3-dagger": {"lift": 0.04, "push": 0.22, "stack": 0.16},
+        },
+        steps=3000,
+        learning_rate=5e-4,
+        latencies_ms={"lift": (0.0, 466.0)},
+    ),
 )
 
 
@@ -83,21 +111,34 @@ def sentences() -> list[str]:
     ]
 
 
-def demonstrations(folder: Path, options: DemonstrationOptions) -> Frames:
-    """Returns recorded demonstrations of all tasks, and records those that are missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    recordings = []
-    for number, (task, share) in enumerate(EPISODES.items()):
-        path = folder / f"{task}.pickle"
+def recording(data: Path, stage: str, task: str, options: DemonstrationOptions) -> tuple[Path, DemonstrationOptions]:
+    """Returns the file of a stage's demonstrations of a task, and what is to be recorded into it."""
+    number, chosen = next((i, s) for i, s in enumerate(STAGES, 1) if s.name == stage)
+    wanted = replace(
+        options, task=task, episodes=max(1, round(chosen.episodes[task] * options.episodes)),
+        first_seed=1_000_000 * number + 100_000 * list(chosen.episodes).index(task),
+        latencies_ms=chosen.latencies_ms.get(task, options.latencies_ms),
+    )  # fmt: skip
+    return data / stage / f"{task}_{wanted.episodes}.pickle", wanted
+
+
+def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
+    """Records the demonstrations of a stage that are missing."""
+    for task in stage.episodes:
+        path, wanted = recording(data, stage.name, task, options)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            wanted = replace(
-                options, task=task, episodes=max(1, round(share * options.episodes)),
-                first_seed=options.first_seed + 100_000 * number,
-            )  # fmt: skip
             _record(path, wanted)
-        with path.open("rb") as file:
-            frames = pickle.load(file)
-        recordings.append(replace(frames, weights=SHARES[task] * frames.weights / frames.weights.sum()))
+
+
+def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
+    """Returns what a stage is trained on."""
+    recordings = []
+    for name, shares in stage.shares.items():
+        for task, share in shares.items():
+            with recording(data, name, task, options)[0].open("rb") as file:
+                frames = pickle.load(file)
+            recordings.append(replace(frames, weights=share * frames.weights / frames.weights.sum()))
     return join(recordings)
 
 
@@ -158,12 +199,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     previous: Path | None = args.start
-    for number, stage in enumerate(STAGES):
+    for stage in STAGES:
         if not (args.out / stage.name).exists():
-            options = DemonstrationOptions(
-                episodes=args.episodes, first_seed=1_000_000 * (number + 1), policy=previous, workers=args.workers
-            )
-            frames = demonstrations(args.out / stage.data, options)
+            options = DemonstrationOptions(episodes=args.episodes, policy=previous, workers=args.workers)
+            record(args.out / "data", stage, options)
+            frames = read(args.out / "data", stage, options)
             steps = max(1, round(args.scale * stage.steps))
             run_stage(stage, previous, frames, args.out, steps, args.device, args.batch_size)
             del frames  # before the next ones take their place in memory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smolvla_gym.errors import OptionError
+from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.tasks import TASKS, get_task, register_task
 from smolvla_gym.tasks.reach import Reach
 
@@ -44,6 +44,27 @@ def test_own_task(tmp_path):
 
 
 @pytest.mark.slow
+def test_every_command_knows_a_task_of_its_module(tmp_path):
+    """Also the processes that it starts."""
+    pytest.importorskip("lerobot")
+    command = [sys.executable, "-m", "smolvla_gym", "eval", "--task", "own_task:between", "--episodes", "1"]
+    command += ["--workers", "2", "--num-objects", "3", "--out", str(tmp_path), "--json"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (row,) = json.loads(done.stdout)["conditions"]
+    assert (row["task"], row["episodes"]) == ("own_task:between", 1)
+    assert all(re.fullmatch(r"ended \d+ cm away", failure) for failure in row["failures"])
+
+
+def test_a_module_that_is_not_there():
+    with pytest.raises(OptionError, match=r"task='nowhere:mine'.*No module named 'nowhere'"):
+        get_task("nowhere:mine")
+    with pytest.raises(UnknownNameError, match="'mine'"):
+        get_task("smolvla_gym.tasks:mine")
+
+
+@pytest.mark.slow
 def test_finetune(tmp_path):
     """From a small checkpoint that is for another arm, as lerobot/smolvla_base is."""
     pytest.importorskip("lerobot.datasets")
@@ -72,7 +93,8 @@ def test_train_bundled(tmp_path):
 
     few = ["--episodes", "1", "--scale", "0.0003", "--batch-size", "4", "--workers", "1"]
     said = run("train_bundled.py", tmp_path, "--out", "made", *few)
-    assert re.search(r"1-demonstrations: 2 steps in .*\n(.*\n)*2-dagger: 1 steps in", said)
+    trained = re.findall(r"^(\S+): (\d+) steps in", said, re.MULTILINE)
+    assert trained == [("1-demonstrations", "2"), ("2-dagger", "1"), ("3-dagger", "1")]
     assert SmolVLAAgent.from_pretrained(tmp_path / "made" / "policy", device="cpu").chunk_size == 32
 
 
