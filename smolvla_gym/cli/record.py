@@ -28,10 +28,12 @@ DEVICES: Final = ("keyboard", "gamepad")
 SOURCES: Final = ("expert", "dagger", "replay", *DEVICES)
 
 _FIRST_SEED: Final = 1_000_000
+"""Evaluations count up from 0, so that a policy is not asked what it was shown."""
+
+_RANDOMIZATION: Final = 1
 
 _MAX_SECONDS: Final = 120.0
 """How long an episode by hand may get in s: 1.4 GB of two cameras' pictures of 256x256 at 30 Hz."""
-"""Evaluations count up from 0, so that a policy is not asked what it was shown."""
 
 _LINES: Final = 10
 """Attempts after which a line is printed where standard error is no terminal."""
@@ -95,11 +97,11 @@ def add_parser(commands: Any) -> None:
         "--seed",
         type=at_least(0),
         metavar="S",
-        help=f"the first seed (default: {_FIRST_SEED}, or where the dataset ends)",
+        help=f"the first seed; those that were tried are skipped (default: {_FIRST_SEED}, or where the dataset ends)",
     )
     add("--cameras", nargs="+", metavar="NAME", default=["wrist", "scene"], help="which (default: wrist scene)")
     add("--image-size", type=at_least(16), default=256, metavar="PX", help="of the pictures (default: %(default)s)")
-    add("--randomization", type=at_least(0), metavar="R", help="level 0 to 2 (default: 1)")
+    add("--randomization", type=at_least(0), metavar="R", help=f"level 0 to 2 (default: {_RANDOMIZATION})")
     add("--num-objects", type=at_least(2), default=2, metavar="N", help="objects on the table (default: %(default)s)")
     add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
     add("--control-hz", type=positive, default=30, metavar="HZ", help="control rate, and fps (default: %(default)s)")
@@ -120,10 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
         # LeRobot's libraries print.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         env = stack.enter_context(_make_env(arguments))
-        dataset = Dataset(arguments.root, DatasetSpec.of(env))
+        dataset = Dataset(arguments.root, DatasetSpec.of(env), _scene(arguments))
         if dataset.repaired:
             print(f"smolvla-gym: {arguments.root} lost {dataset.repaired}", file=sys.stderr)
-        before, left_out = len(dataset), dataset.left_out
+        before, left_out, solved_alone = len(dataset), dataset.left_out, dataset.solved_alone
         if before >= arguments.episodes:
             allowed = f"more than the {before} that {arguments.root} has already"
             raise OptionError("--episodes", arguments.episodes, allowed)
@@ -134,7 +136,10 @@ def run(arguments: argparse.Namespace) -> int:
         observers = stack.enter_context(watching.observers(arguments, realtime=env.metadata["realtime"]))
         try:
             seeds = _seeds(arguments, dataset, source)
-            record(env, source, dataset, seeds, arguments.episodes, progress, observers, _longest(arguments))
+            patience = {} if arguments.source in ("expert", "dagger") else {"patience": None}
+            record(
+                env, source, dataset, seeds, arguments.episodes, progress, observers, _longest(arguments), **patience
+            )
         except BaseException as error:
             if len(dataset):
                 error.add_note(f"{arguments.root} has {len(dataset)} complete episodes; the same command goes on")
@@ -142,10 +147,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not len(dataset):
         print(f"No attempt succeeded, {dataset.left_out - left_out} failed: nothing was written.")
         return 1
-    new = len(dataset) - before
+    new, solved = len(dataset) - before, dataset.solved_alone - solved_alone
     print(
         f"Recorded {new} episodes{f' ({before} were there)' if before else ''}; "
         f"left out, because they failed: {dataset.left_out - left_out}"
+        f"{f', because the policy alone solved them: {solved}' if solved else ''}"
     )
     print(f"Dataset: {arguments.root}{os.sep}, {len(dataset)} episodes")
     return 0
@@ -165,7 +171,7 @@ def _make_env(arguments: argparse.Namespace) -> gym.Env[Any, Any]:
         task=arguments.task,
         cameras=cameras,
         image_size=(arguments.image_size, arguments.image_size),
-        randomization=1 if arguments.randomization is None else arguments.randomization,
+        randomization=_RANDOMIZATION if arguments.randomization is None else arguments.randomization,
         num_objects=arguments.num_objects,
         gripper=arguments.gripper,
         control_hz=arguments.control_hz,
@@ -173,11 +179,25 @@ def _make_env(arguments: argparse.Namespace) -> gym.Env[Any, Any]:
     )
 
 
+def _scene(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options that decide, beside the gripper, which scene a seed gives; on a real table only the task."""
+    from smolvla_gym.tasks import get_task
+
+    scene: dict[str, Any] = {"task": get_task(arguments.task).name}
+    if arguments.env == "sim" or arguments.port == real.TWIN:
+        level = _RANDOMIZATION if arguments.randomization is None else arguments.randomization
+        scene |= {"num_objects": arguments.num_objects, "randomization": level}
+    return scene
+
+
 def _source(arguments: argparse.Namespace, env: gym.Env[Any, Any], stack: contextlib.ExitStack) -> Source:
     from smolvla_gym.data.sources import DaggerSource, ExpertSource, ReplaySource
 
     if arguments.source == "replay":
-        source = ReplaySource(arguments.replay)
+        source = ReplaySource(arguments.replay, {**_scene(arguments), "gripper": arguments.gripper})
+        for trouble in (source.lost and f"lost {source.lost}", source.others and f"also has {source.others}"):
+            if trouble:
+                print(f"smolvla-gym: {arguments.replay} {trouble}", file=sys.stderr)
         if source.fps != arguments.control_hz:
             raise OptionError("--control-hz", arguments.control_hz, f"{source.fps}, the rate of {arguments.replay}")
         return source
@@ -209,11 +229,12 @@ def _longest(arguments: argparse.Namespace) -> int | None:
 def _seeds(arguments: argparse.Namespace, dataset: Dataset, source: Source) -> Iterable[int]:
     from smolvla_gym.data.sources import ReplaySource
 
+    tried = dataset.tried
     if isinstance(source, ReplaySource):
-        done = {episode["seed"] for episode in dataset.episodes}
-        return [seed for seed in source.seeds if seed not in done]
+        return [seed for seed in source.seeds if seed not in tried]
     first = arguments.seed if arguments.seed is not None else dataset.next_seed
-    return itertools.count(_FIRST_SEED if first is None else first)
+    seeds = itertools.count(_FIRST_SEED if first is None else first)
+    return (seed for seed in seeds if seed not in tried)  # the same command with --seed goes on, too
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
-from smolvla_gym.errors import OptionError
+from smolvla_gym.errors import OptionError, SmolVLAGymError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +27,17 @@ TINY: Final = "tiny"
 
 _STEPS: Final = {"memory": 3000, "lerobot": 20_000}
 _BATCH: Final = {"memory": 64, "lerobot": 8}
+_WORKERS: Final = 4
 _SMALL: Final = 128
 """Edge in px of pictures up to which a whole dataset fits into memory."""
 
 _RUN: Final = "run.json"
+_STATE: Final = "state.pt"
 _KEPT: Final = ("dataset", "start", "trainer", "cameras", "batch_size", "learning_rate", "freeze_vision", "seed")
 """What cannot change while a run goes on."""
+
+_GOAL: Final = ("steps", "save_steps")
+"""What a run that goes on takes from before unless it is told otherwise."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym train --dataset data/lift                     the tiny policy from nothing, on a CPU
@@ -66,7 +70,12 @@ def add_parser(commands: Any) -> None:
     )
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: outputs/train/<date>_<time>)")
     add("--resume", action="store_true", help="go on with the run in --out from its last saving")
-    add("--steps", type=at_least(1), metavar="N", help="optimiser steps in all (default: 3000; by LeRobot 20000)")
+    add(
+        "--steps",
+        type=at_least(1),
+        metavar="N",
+        help="optimiser steps in all (default: 3000; by LeRobot 20000; with --resume those of before)",
+    )
     add("--batch-size", type=at_least(1), metavar="N", help="frames a step and GPU (default: 64; by LeRobot 8)")
     add("--learning-rate", type=positive, metavar="LR", help="peak of the schedule (default: 0.001; or the policy's)")
     add(
@@ -79,7 +88,7 @@ def add_parser(commands: Any) -> None:
     add("--cameras", nargs="+", metavar="NAME", help="of the dataset, in the order of the policy's (default: all)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--gpus", type=at_least(1), default=1, metavar="N", help="GPUs that share the work (default: %(default)s)")
-    add("--workers", type=at_least(0), default=4, metavar="N", help="processes that decode videos for LeRobot")
+    add("--workers", type=at_least(0), metavar="N", help=f"processes that decode for LeRobot (default: {_WORKERS})")
     add("--seed", type=at_least(0), metavar="S", help="seed of everything drawn (default: 0)")
     add(
         "--trainer",
@@ -115,6 +124,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise OptionError("--cameras", camera, f"of those of the dataset: {', '.join(recording.cameras)}")
     start = _start(arguments)
     trainer = _trainer(arguments, start)
+    _check_trainer(arguments, trainer, device)
+    if start is not None:
+        _check_rate(arguments, start, recording)
     if trainer == "memory" and start is not None:
         _check_start(arguments, start, recording)
     if arguments.freeze_vision and start is None:
@@ -122,20 +134,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.freeze_vision and trainer == "lerobot":
         allowed = "only in memory: LeRobot does what the checkpoint's own freeze_vision_encoder says"
         raise OptionError("--freeze-vision", True, allowed)
+    arguments.steps = arguments.steps or _STEPS[trainer]
+    arguments.save_steps = arguments.save_steps or max(1, arguments.steps // 10)
+    if arguments.resume:
+        _check_steps(arguments, trainer)
     tasks = _tasks(arguments, recording)
     _say(
         f"{recording.episodes} episodes, {len(recording)} frames at {recording.fps} Hz, cameras "
         f"{', '.join(recording.cameras)}, {len(recording.instructions)} sentences"
     )
-    steps = arguments.steps or _STEPS[trainer]
-    save_steps = arguments.save_steps or max(1, steps // 10)
     out = arguments.out or new_folder("train")
     _remember(arguments, out, trainer)
     log = TrainingLog(out)
     doing = _in_memory if trainer == "memory" else _by_lerobot
     try:
-        trial = _trial(arguments, recording, out, log, tasks)
-        policy = doing(_Run(arguments, recording, start, device, out, steps, save_steps, log, trial))
+        trial = _trial(arguments, recording, out, log, tasks, device)
+        policy = doing(_Run(arguments, recording, start, device, out, log, trial))
     except BaseException as error:
         if (out / "policy").exists():
             error.add_note(f"the last saving is in {out / 'policy'}; --resume goes on from it")
@@ -159,8 +173,6 @@ class _Run:
         start: The checkpoint to begin with; None: a new tiny one.
         device: Where it computes.
         out: Its folder.
-        steps: Optimiser steps in all.
-        save_steps: Steps between savings.
         log: Takes losses.
         trial: Is called with the step and the policy after each saving.
     """
@@ -170,8 +182,6 @@ class _Run:
     start: Path | None
     device: str
     out: Path
-    steps: int
-    save_steps: int
     log: TrainingLog
     trial: Callable[[int, Path], None]
 
@@ -181,22 +191,26 @@ def _in_memory(run: _Run) -> Path:
     from smolvla_gym.agent.spec import read_spec
     from smolvla_gym.training.imitation import train
     from smolvla_gym.training.options import TrainOptions, TrainProgress
+    from smolvla_gym.training.provenance import Provenance, write_provenance
     from smolvla_gym.training.recordings import decode
     from smolvla_gym.training.stats import compute_stats
     from smolvla_gym.training.tiny import build_tiny_checkpoint
 
     cameras = tuple(run.arguments.cameras or run.recording.cameras)
-    start = run.out / "start"
+    start, part = run.out / "start", run.out / "start.part"
     if not start.exists():
+        shutil.rmtree(part, ignore_errors=True)  # half of one, of a run that was killed
         if run.start is not None:
-            shutil.copytree(run.start, start)  # the run goes on from it whatever becomes of the original
+            shutil.copytree(run.start, part)  # the run goes on from it whatever becomes of the original
         else:
             stats = compute_stats(run.recording.states, run.recording.actions)
             build_tiny_checkpoint(
-                start, cameras=cameras, stats=stats, chunk_size=max(2, round(32 * run.recording.fps / 30)),
+                part, cameras=cameras, stats=stats, chunk_size=max(2, round(32 * run.recording.fps / 30)),
                 n_action_steps=max(1, round(12 * run.recording.fps / 30)), sentences=run.recording.instructions,
                 seed=run.arguments.seed,
             )  # fmt: skip
+        write_provenance(part, Provenance(run.recording.fps, run.recording.gripper))
+        part.rename(start)
     spec = read_spec(start)
     with progress_bar("frame", len(spec.cameras) * len(run.recording), every=100) as decoded:
         sizes = set(spec.cameras.values())
@@ -204,12 +218,12 @@ def _in_memory(run: _Run) -> Path:
             run.recording, tuple(spec.cameras), sizes.pop(), run.out / "frames", lambda n: decoded(n, "decoding")
         )
     options = TrainOptions(
-        steps=run.steps, batch_size=run.arguments.batch_size or _BATCH["memory"], device=run.device,
+        steps=run.arguments.steps, batch_size=run.arguments.batch_size or _BATCH["memory"], device=run.device,
         learning_rate=run.arguments.learning_rate or 1e-3, freeze_vision=bool(run.arguments.freeze_vision),
-        seed=run.arguments.seed, save_steps=run.save_steps,
+        seed=run.arguments.seed, save_steps=run.arguments.save_steps,
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )  # fmt: skip
-    with progress_bar("step", run.steps, every=6) as show:
+    with progress_bar("step", run.arguments.steps, every=6) as show:
 
         def report(progress: TrainProgress) -> None:
             run.log.loss(progress.step, progress.loss)
@@ -220,7 +234,7 @@ def _in_memory(run: _Run) -> Path:
             run.trial(step, run.out / "policy")
 
         with contextlib.redirect_stdout(sys.stderr):
-            train(start, frames, run.out / "policy", options, report=report, saved=saved, state=run.out / "state.pt")
+            train(start, frames, run.out / "policy", options, report=report, saved=saved, state=run.out / _STATE)
     return run.out / "policy"
 
 
@@ -229,18 +243,20 @@ def _by_lerobot(run: _Run) -> Path:
     from smolvla_gym.training.finetune import START, FinetuneOptions, finetune, prepare
 
     assert run.start is not None  # the tiny one is not for LeRobot
+    steps = run.arguments.steps
     if not run.arguments.resume:
         prepare(run.start, run.recording, tuple(run.arguments.cameras or run.recording.cameras), run.out / START)
     options = FinetuneOptions(
-        steps=run.steps, batch_size=run.arguments.batch_size or _BATCH["lerobot"], save_steps=run.save_steps,
-        log_steps=max(1, min(50, run.steps // 20)), device=run.device, gpus=run.arguments.gpus,
-        workers=run.arguments.workers, learning_rate=run.arguments.learning_rate, seed=run.arguments.seed,
+        steps=steps, batch_size=run.arguments.batch_size or _BATCH["lerobot"], save_steps=run.arguments.save_steps,
+        log_steps=max(1, min(50, steps // 20)), device=run.device, gpus=run.arguments.gpus,
+        workers=_WORKERS if run.arguments.workers is None else run.arguments.workers,
+        learning_rate=run.arguments.learning_rate, seed=run.arguments.seed,
     )  # fmt: skip
-    with progress_bar("step", run.steps, every=1) as show:
+    with progress_bar("step", steps, every=1) as show:
 
         def report(step: int, loss: float, seconds: float) -> None:
             run.log.loss(step, loss)
-            left = (run.steps - step) * seconds / 60
+            left = (steps - step) * seconds / 60
             show(step, f"loss {loss:.3f}  {1 / max(seconds, 1e-6):.2f} steps/s  {left:.1f} min left")
 
         return finetune(run.out, run.recording, options, report=report, saved=run.trial, resume=run.arguments.resume)
@@ -266,6 +282,8 @@ def _recall(arguments: argparse.Namespace) -> None:
         except (OSError, ValueError) as error:
             raise OptionError("--out", str(arguments.out), f"the folder of a run, with {_RUN} ({error})") from error
         kept = dict.fromkeys(_KEPT) | kept  # a run of an earlier version lacks what there was not
+        for name in _GOAL:
+            setattr(arguments, name, getattr(arguments, name) or kept.get(name))
     for name in _KEPT:
         given = getattr(arguments, name)
         given = str(given) if isinstance(given, Path) else given
@@ -279,13 +297,13 @@ def _recall(arguments: argparse.Namespace) -> None:
 
 
 def _remember(arguments: argparse.Namespace, out: Path, trainer: str) -> None:
-    """Keeps what the run is begun with."""
-    if arguments.resume:
-        return
+    """Keeps what the run is begun with, and how far it is to go."""
+    from smolvla_gym.training.saving import replace_text
+
     out.mkdir(parents=True, exist_ok=True)
     arguments.trainer = trainer
-    values = {name: getattr(arguments, name) for name in _KEPT}
-    (out / _RUN).write_text(json.dumps(values, indent=1, default=str) + "\n", encoding="utf-8")
+    values = {name: getattr(arguments, name) for name in (*_KEPT, *_GOAL)}
+    replace_text(out / _RUN, json.dumps(values, indent=1, default=str) + "\n")
 
 
 def _start(arguments: argparse.Namespace) -> Path | None:
@@ -312,6 +330,50 @@ def _trainer(arguments: argparse.Namespace, start: Path | None) -> str:
     return "memory" if all(max(size) <= _SMALL for size in read_spec(start).cameras.values()) else "lerobot"
 
 
+def _check_trainer(arguments: argparse.Namespace, trainer: str, device: str) -> None:
+    """Refuses what the trainer would ignore, and more GPUs than there are."""
+    if trainer == "memory":
+        allowed = "only with --trainer lerobot: in memory one device trains, and all is decoded before"
+        if arguments.gpus > 1:
+            raise OptionError("--gpus", arguments.gpus, allowed)
+        if arguments.workers is not None:
+            raise OptionError("--workers", arguments.workers, allowed)
+    elif arguments.gpus > 1:
+        import torch
+
+        if not device.startswith("cuda"):
+            raise OptionError("--gpus", arguments.gpus, f"1 with the device {device}")
+        if arguments.gpus > (there := torch.cuda.device_count()):
+            raise OptionError("--gpus", arguments.gpus, f"at most {there}, the GPUs of this machine")
+
+
+def _check_steps(arguments: argparse.Namespace, trainer: str) -> None:
+    """Refuses to go on with a run that is where it is to go."""
+    if trainer == "memory":
+        from smolvla_gym.training.imitation import step_of
+
+        done = step_of(arguments.out / _STATE)
+    else:
+        from smolvla_gym.training.finetune import recover
+
+        done = recover(arguments.out)
+    if arguments.steps <= done:
+        raise OptionError("--steps", arguments.steps, f"above {done}, which {arguments.out / 'policy'} has already")
+
+
+def _check_rate(arguments: argparse.Namespace, start: Path, recording: Recording) -> None:
+    """Refuses a checkpoint whose actions follow each other at another rate than those of the dataset."""
+    from smolvla_gym.training.provenance import read_provenance
+
+    trained = read_provenance(start)
+    if trained is not None and trained.control_hz != recording.fps:
+        raise OptionError(
+            "--from", arguments.start,
+            f"a policy of the dataset's {recording.fps} Hz, and this one was trained at {trained.control_hz:g} Hz. "
+            f"Record with --control-hz {trained.control_hz:g}, or begin with --from {TINY}",
+        )  # fmt: skip
+
+
 def _check_start(arguments: argparse.Namespace, start: Path, recording: Recording) -> None:
     """Refuses a checkpoint that cannot learn from the dataset as it is."""
     from smolvla_gym.agent.compatibility import check_checkpoint
@@ -322,6 +384,9 @@ def _check_start(arguments: argparse.Namespace, start: Path, recording: Recordin
     missing = [camera for camera in spec.cameras if camera not in recording.cameras]
     if missing:
         raise OptionError("--from", arguments.start, f"a policy with cameras of the dataset, not {', '.join(missing)}")
+    if not arguments.resume and arguments.cameras not in (None, list(spec.cameras)):
+        allowed = f"{' '.join(spec.cameras)}, as in {arguments.start}; --from {TINY} or --trainer lerobot takes others"
+        raise OptionError("--cameras", " ".join(arguments.cameras), allowed)
 
 
 def _tasks(arguments: argparse.Namespace, recording: Recording) -> list[str]:
@@ -332,7 +397,9 @@ def _tasks(arguments: argparse.Namespace, recording: Recording) -> list[str]:
     if not arguments.eval_episodes:
         return []
     if arguments.task is not None:
-        names = [get_task(name).name for name in arguments.task]
+        names = list(arguments.task)
+        for name in names:
+            get_task(name)
     else:
         sentences = set(recording.instructions)
         names = [
@@ -340,33 +407,33 @@ def _tasks(arguments: argparse.Namespace, recording: Recording) -> list[str]:
             for name, task in TASKS.items()
             if any(p.format(color=c, base=b) in sentences for p in task.phrasings for c in COLORS for b in COLORS)
         ]
-    ours = recording.root / "meta" / "parol6.json"
-    used = {e["seed"] for e in json.loads(ours.read_text(encoding="utf-8"))["episodes"]} if ours.is_file() else set()
+        if not names:
+            _say("no sentence of the dataset is one of a known task: without --task nothing is tried at each saving")
     tried = range(arguments.eval_seed, arguments.eval_seed + arguments.eval_episodes)
-    if names and (both := used.intersection(tried)):
+    if names and (both := recording.seeds.intersection(tried)):
         allowed = f"seeds that are not in the dataset, which has {min(both)}"
         raise OptionError("--eval-seed", arguments.eval_seed, allowed)
     return names
 
 
 def _trial(
-    arguments: argparse.Namespace, recording: Recording, out: Path, log: TrainingLog, tasks: list[str]
+    arguments: argparse.Namespace, recording: Recording, out: Path, log: TrainingLog, tasks: list[str], device: str
 ) -> Callable[[int, Path], None]:
     """Returns what tries a policy that was saved, in a process of its own."""
+    from smolvla_gym.training.trials import TrialOptions, run_trial, trial_command
+
+    options = TrialOptions(tuple(tasks), arguments.eval_episodes, arguments.eval_seed, device)
 
     def trial(step: int, policy: Path) -> None:
         if not tasks:
             return
-        command = [
-            sys.executable, "-m", "smolvla_gym", "eval", "--policy", str(policy.absolute()), "--task", *tasks,
-            "--episodes", str(arguments.eval_episodes), "--seed", str(arguments.eval_seed), "--json",
-            "--control-hz", str(recording.fps), "--out", str(out / "eval" / f"step_{step}"),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            _say(f"the trial after step {step} failed: {done.stderr.strip().splitlines()[-1:]}")
+        command = trial_command(policy, recording, options, out / "eval" / f"step_{step}")
+        try:
+            rows = run_trial(command, options.timeout_s)
+        except SmolVLAGymError as error:
+            _say(f"the trial after step {step} failed: {error}")
             return
-        for row in json.loads(done.stdout)["conditions"]:
+        for row in rows:
             log.success(step, row["task"], row["successes"], row["episodes"])
             _say(f"step {step}: {row['task']} {row['successes']}/{row['episodes']}")
         log.plot()

@@ -2,7 +2,7 @@
 
 Each episode is a transaction. Before it is written the folder ``meta`` is copied; LeRobot then writes new files and
 changes only those in ``meta``. Whoever finds the copy knows that the writing was cut off, puts it back, and removes the
-files that it does not know.
+files that it does not know. What one step relies on is written through to the disk before it, for a power loss.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,9 +23,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.data.files import copy_meta, read_episodes, sync, sync_tree
 from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, DatasetSpec
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.training.stats import MIN_STD
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
@@ -34,6 +36,8 @@ _COPY: Final = ".meta_before"
 _PART: Final = ".part"
 _OURS: Final = "parol6.json"
 """In ``meta``: what LeRobot does not keep, such as the seeds."""
+
+_STATS: Final = "stats.json"
 
 _LEAST_FREE: Final = 200e6
 """Bytes that stay free on the disk."""
@@ -90,40 +94,44 @@ class Dataset:
     Attributes:
         root: The folder.
         spec: What its frames are.
+        scene: The env's options that decide what a seed means; they are noted beside each new episode.
         repaired: What was found and removed when it was opened; None: nothing.
     """
 
-    def __init__(self, root: Path, spec: DatasetSpec) -> None:
+    def __init__(self, root: Path, spec: DatasetSpec, scene: Mapping[str, Any] | None = None) -> None:
         """Opens the folder, or prepares for making it with the first episode.
 
         Args:
             root: The folder.
             spec: What the frames are going to be.
+            scene: Options of the env such as ``task``, ``num_objects`` and ``randomization``, as JSON has them; without
+                them a replay cannot tell whether it is in the same scenes. None: none are noted.
 
         Raises:
-            DatasetError: There is something else in the folder, or a dataset whose frames are others.
+            DatasetError: There is something else in the folder, or a dataset whose frames are others, or a broken one.
             MissingExtraError: lerobot is not installed.
         """
         _import_quietly()
-        self.root, self.spec = Path(root), spec
+        self.root, self.spec, self.scene = Path(root), spec, dict(scene or {})
         self.repaired = repair(self.root)
-        self._seen: dict[str, Any] = {"gripper": spec.gripper, "episodes": [], "next_seed": None, "left_out": 0}
-        self._total = 0
-        if self.root.exists():
-            self._read()
+        self._seen, self._total = self._read()
 
-    def _read(self) -> None:
-        info = read_info(self.root)
-        path = self.root / _META / _OURS
-        seen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    def _read(self) -> tuple[dict[str, Any], int]:
+        """Returns what is in ``meta/parol6.json``, and the number of episodes."""
+        nothing: dict[str, Any] = {
+            "gripper": self.spec.gripper, "episodes": [], "next_seed": None, "left_out": 0, "solved_alone": 0,
+            "left_out_seeds": [],
+        }  # fmt: skip
+        if not self.root.exists():
+            return nothing, 0
+        info, seen = read_info(self.root), read_ours(self.root)
         differences = self.spec.differences(info, seen.get("gripper"))
         if differences:
             raise DatasetError(
                 f"The dataset in {self.root} cannot be continued: {'; '.join(differences)}. "
                 "Take another folder, or options that agree with it."
             )
-        self._seen |= seen
-        self._total = int(info["total_episodes"])
+        return nothing | seen, int(info["total_episodes"])
 
     def __len__(self) -> int:
         """Returns the number of episodes."""
@@ -135,6 +143,16 @@ class Dataset:
         return int(self._seen["left_out"])
 
     @property
+    def solved_alone(self) -> int:
+        """How many episodes were not kept because a policy solved them before the expert took over."""
+        return int(self._seen["solved_alone"])
+
+    @property
+    def tried(self) -> set[int]:
+        """Seeds of all episodes that were tried, kept or not."""
+        return {episode["seed"] for episode in self.episodes} | set(self._seen["left_out_seeds"])
+
+    @property
     def next_seed(self) -> int | None:
         """The seed after the last one that was tried, kept or not; None: there is none."""
         value = self._seen["next_seed"]
@@ -142,7 +160,7 @@ class Dataset:
 
     @property
     def episodes(self) -> list[dict[str, Any]]:
-        """Seed and source of each episode."""
+        """Seed, source and scene of each episode."""
         return list(self._seen["episodes"])
 
     def check_disk(self, frames: int) -> None:
@@ -164,26 +182,44 @@ class Dataset:
                 f"{needed / 1e6:.0f} MB while it is written. Everything recorded until now is complete."
             )
 
-    def leave_out(self, seed: int) -> None:
-        """Counts an episode that failed."""
-        self._seen["left_out"] += 1
-        self._seen["next_seed"] = seed + 1
+    def leave_out(self, seed: int, *, solved_alone: bool = False) -> None:
+        """Counts an episode that is not kept; a dataset that is there remembers its seed.
+
+        Args:
+            seed: Its seed.
+            solved_alone: It did not fail: a policy solved it before the expert took over.
+
+        Raises:
+            DatasetError: Another program records into the folder.
+        """
+        count = "solved_alone" if solved_alone else "left_out"
+        seen = {
+            **self._seen,
+            "next_seed": seed + 1,
+            count: self._seen[count] + 1,
+            "left_out_seeds": [*self._seen["left_out_seeds"], seed],
+        }
+        if self._total:
+            with _signals_later(), _lock(self.root):
+                self._refuse_if_changed()
+                _write_ours(self.root, seen)
+        self._seen = seen
 
     def add(self, episode: Episode) -> None:
-        """Writes an episode; once this returns no crash can take it back.
+        """Writes an episode; once this returns neither a crash nor a power loss can take it back.
 
         Ctrl-C is heeded afterwards.
 
         Raises:
-            DatasetError: It is empty, or holds numbers that are not finite, or pictures of another size.
+            DatasetError: It is empty, or holds numbers that are not finite, or pictures of another size; or another
+                program records into the folder.
         """
         self._check(episode)
-        seen = {
-            **self._seen,
-            "next_seed": episode.seed + 1,
-            "episodes": [*self._seen["episodes"], {"seed": episode.seed, "source": episode.source}],
-        }
+        noted = {"seed": episode.seed, "source": episode.source, **self.scene}
+        episodes = [*self._seen["episodes"], noted]
+        seen = {**self._seen, **_in_common(episodes), "next_seed": episode.seed + 1, "episodes": episodes}
         with _signals_later(), _lock(self.root):
+            self._refuse_if_changed()
             if self.root.exists():
                 with _transaction(self.root):
                     self._write(episode, self.root, seen, first=False)
@@ -192,8 +228,22 @@ class Dataset:
                 shutil.rmtree(part, ignore_errors=True)
                 part.parent.mkdir(parents=True, exist_ok=True)
                 self._write(episode, part, seen, first=True)
+                sync_tree(part)
                 part.rename(self.root)
+                sync(self.root.parent)
             self._seen, self._total = seen, self._total + 1
+
+    def _refuse_if_changed(self) -> None:
+        """Makes sure, under the lock, that the dataset is as this left it: two recorders would repeat their seeds."""
+        if self.root.exists():
+            _repair(self.root)
+        seen, total = self._read()
+        if total != self._total or (total and seen != self._seen):
+            raise DatasetError(
+                f"Another program has changed the dataset in {self.root} meanwhile (it had {self._total} episodes and "
+                f"now has {total}). The episode at hand was not kept. Let one program at a time record into a folder; "
+                "begun again, this one goes on from what is there."
+            )
 
     def _check(self, episode: Episode) -> None:
         if not len(episode):
@@ -240,7 +290,38 @@ class Dataset:
             finally:
                 dataset.meta.finalize()
         shutil.rmtree(root / "images", ignore_errors=True)  # the pictures are in the video
-        (root / _META / _OURS).write_text(json.dumps(seen, indent=1) + "\n", encoding="utf-8")
+        _floor_std(root)
+        _write_ours(root, seen)
+
+
+def _in_common(episodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what the scenes of all episodes agree in; None where they differ, or some do not say."""
+    names = {name for episode in episodes for name in episode} - {"seed", "source"}
+    values = {name: [episode.get(name) for episode in episodes] for name in sorted(names)}
+    return {name: found[0] if found.count(found[0]) == len(found) else None for name, found in values.items()}
+
+
+def _floor_std(root: Path) -> None:
+    """Raises the standard deviations in ``meta/stats.json`` to the floor that training in memory has.
+
+    LeRobot divides by them, with 1e-8 in place of 0: a joint that stands still in all episodes, and 0.1 mrad beside it
+    on a real arm, would be 1e4. LeRobot merges the next episode into these numbers; a floor that was merged adds at
+    most its square to a variance, however often.
+    """
+    path = root / _META / _STATS
+    stats = json.loads(path.read_text(encoding="utf-8"))
+    for name in (STATE, ACTION):
+        stats[name]["std"] = [max(std, MIN_STD) for std in stats[name]["std"]]
+    path.write_text(json.dumps(stats, indent=4), encoding="utf-8")
+
+
+def _write_ours(root: Path, seen: dict[str, Any]) -> None:
+    """Writes ``meta/parol6.json``, in one step: a crash leaves the one before."""
+    path = root / _META / _OURS
+    part = path.with_name(path.name + _PART)
+    part.write_text(json.dumps(seen, indent=1) + "\n", encoding="utf-8")
+    sync(part)
+    part.replace(path)
 
 
 def _import_quietly() -> None:
@@ -268,6 +349,29 @@ def read_info(root: Path) -> dict[str, Any]:
             "that does not exist yet."
         ) from error
     return info
+
+
+def read_ours(root: Path) -> dict[str, Any]:
+    """Returns ``meta/parol6.json`` of a dataset: gripper, seeds and scenes; empty where there is none.
+
+    Raises:
+        DatasetError: It is broken.
+    """
+    path = root / _META / _OURS
+    try:
+        ours: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        numbers = [episode["seed"] for episode in ours.get("episodes", [])] + ours.get("left_out_seeds", [])
+        numbers += [ours.get("left_out", 0), ours.get("solved_alone", 0), ours.get("next_seed") or 0]
+        if wrong := [number for number in numbers if type(number) is not int]:
+            raise ValueError(f"{wrong[0]!r} is no whole number")
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DatasetError(
+            f"{path} is broken ({type(error).__name__}: {error}). Take another copy of it, or remove it: the frames "
+            "are complete without it, but the seeds are lost. Then begin with a --seed that was not used before."
+        ) from error
+    return ours
 
 
 def repair(root: Path) -> str | None:
@@ -313,14 +417,18 @@ def _repair(root: Path) -> str | None:
 def _transaction(root: Path) -> Iterator[None]:
     part, copy = root / (_COPY + _PART), root / _COPY
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(root / _META, part)
+    copy_meta(root / _META, part)
     part.rename(copy)
+    sync(root)
+    known = {path for path in root.rglob("*") if path.parent != root / _META}
     try:
         yield
+        sync_tree(root, known)
     except BaseException:
         _repair(root)
         raise
     copy.rename(part)  # from here on the new state is the one that counts
+    sync(root)
     shutil.rmtree(part)
 
 
@@ -341,6 +449,9 @@ def _lock(root: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have removed the file after we opened it: then what we hold keeps nobody out.
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise BlockingIOError
         except OSError as error:
             raise DatasetError(
                 f"An episode is being written to {root} at this moment. Try again when that is done."
@@ -358,18 +469,8 @@ def _first_part(root: Path) -> Path:
 
 def _remove_unknown(root: Path, meta: Path) -> None:
     """Removes files that no episode in ``meta`` refers to."""
-    import pyarrow.parquet as pq
-
-    info, known = json.loads((meta / "info.json").read_text(encoding="utf-8")), set()
-    for file in (meta / "episodes").rglob("*.parquet"):
-        table = pq.read_table(file)
-        indices = table.select([n for n in table.column_names if n.endswith(("/chunk_index", "/file_index"))])
-        for row in indices.to_pylist():
-            for place in {name.rsplit("/", 1)[0] for name in row} - {"meta/episodes"}:
-                at = {name: row[f"{place}/{name}"] for name in ("chunk_index", "file_index")}
-                key = place.removeprefix("videos/")
-                path = info["data_path"] if place == "data" else info["video_path"]
-                known.add(root / path.format(video_key=key, **at))
+    info = json.loads((meta / "info.json").read_text(encoding="utf-8"))
+    known = {path for episode in read_episodes(root, meta, info) for path in episode.paths}
     for folder in ("data", "videos"):
         for file in (root / folder).rglob("*.*"):
             if file.is_file() and file not in known:

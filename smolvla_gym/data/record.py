@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,12 +10,17 @@ from typing import Any, Final
 import gymnasium as gym
 
 from smolvla_gym.data.dataset import Dataset, Episode
-from smolvla_gym.data.sources import Source
-from smolvla_gym.errors import FaultError
+from smolvla_gym.data.sources import SolvedAlone, Source
+from smolvla_gym.errors import DatasetError, FaultError
 from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 _LONGEST: Final = 600
 """Frames for which there has to be room on the disk, where the env has no limit of its own."""
+
+_PATIENCE: Final = 50
+"""Failures in a row after which it goes on in vain; an expert that succeeds one time in ten hardly has so many."""
+
+SOLVED_ALONE: Final = "solved by the policy alone"
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,14 @@ class Attempt:
         instruction: What to do.
         frames: How many were recorded.
         kept: Whether it is in the dataset.
+        reason: Why it is not, in a few words; None: it is.
     """
 
     seed: int
     instruction: str
     frames: int
     kept: bool
+    reason: str | None = None
 
 
 def record(
@@ -43,6 +51,7 @@ def record(
     progress: Callable[[Attempt], None] = lambda attempt: None,
     observers: Sequence[EpisodeObserver] = (),
     longest: int | None = None,
+    patience: int | None = _PATIENCE,
 ) -> None:
     """Records until the dataset has so many episodes, or the seeds are used up.
 
@@ -57,38 +66,55 @@ def record(
         progress: Called after each attempt.
         observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
         longest: Frames for which there has to be room on the disk; None: those of the env's longest episode.
+        patience: After how many failures in a row it gives up; None: never.
 
     Raises:
         FaultError: The arm stopped; the episode is lost, those before are kept.
-        DatasetError: The disk is full.
+        DatasetError: The disk is full, another program records into the dataset, or nothing succeeds any more.
     """
     if longest is None:
         longest = env.spec.max_episode_steps if env.spec and env.spec.max_episode_steps else _LONGEST
     dataset.check_disk(longest)
+    failures: list[str] = []  # since the last success
     for seed in seeds:
         if len(dataset) >= episodes:
             return
-        episode, success = _demonstrate(env, source, dataset, seed, observers)
-        if success:
+        episode, reason = _demonstrate(env, source, dataset, seed, observers)
+        if reason is None:
             dataset.add(episode)
             dataset.check_disk(longest)
         else:
-            dataset.leave_out(seed)
-        progress(Attempt(seed, episode.instruction, len(episode), success))
+            dataset.leave_out(seed, solved_alone=reason == SOLVED_ALONE)
+        progress(Attempt(seed, episode.instruction, len(episode), reason is None, reason))
+        if reason is None:
+            failures.clear()
+        elif reason != SOLVED_ALONE:
+            failures.append(reason)
+        if failures and len(failures) == patience:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(failures).most_common())
+            raise DatasetError(
+                f"The last {patience} episodes have all failed ({kinds}), up to seed {seed}. Everything recorded until "
+                "now is complete. Take another source, less noise or an easier scene, or begin with another seed."
+            )
 
 
 def _demonstrate(
     env: gym.Env[Any, Any], source: Source, dataset: Dataset, seed: int, observers: Sequence[EpisodeObserver]
-) -> tuple[Episode, bool]:
+) -> tuple[Episode, str | None]:
+    """Returns an episode, and why it is not to be kept; None: it is."""
     source.prepare()
     observation, info = env.reset(seed=seed)
     instruction = str(info["instruction"])
     episode = Episode.begin(instruction, seed, source.name, dataset.spec.cameras)
     watch = Watch(observers, env, source, seed, instruction)  # before an operator's arm waits for its first action
-    first = source.begin(env, observation, instruction, seed)
+    try:
+        first = source.begin(env, observation, instruction, seed)
+    except SolvedAlone:
+        watch.end(True)
+        return episode, SOLVED_ALONE
     if first is None:
         watch.end(False)
-        return episode, False
+        return episode, "over before there was anything to record"
     observation = first
     watch.note(observation, info, None)
     success = False
@@ -105,4 +131,10 @@ def _demonstrate(
             break
     good = success if source.verdict is None else source.verdict
     watch.end(good)
-    return episode, good and len(episode) > 1
+    if good:
+        return episode, None if len(episode) > 1 else "over after one step"
+    if source.verdict is not None:
+        return episode, "thrown away"
+    bare: Any = env.unwrapped
+    stage = getattr(bare.backend, "stage", None)  # a real arm has none: nobody judges there
+    return episode, "not solved" if stage is None else stage.failure()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -9,7 +11,6 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.spec import ACTION
 from smolvla_gym.errors import DatasetError, FaultError, OptionError
 from smolvla_gym.evaluation.scripted import Agent, ExpertAgent
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
@@ -19,6 +20,10 @@ Observation = dict[str, Any]
 
 _DRIVES: Final = (10, 90)
 """For how many steps the policy drives before the expert takes over."""
+
+
+class SolvedAlone(Exception):  # noqa: N818 - no error
+    """Says that a policy has solved the episode before the expert took over: there is nothing left to show."""
 
 
 class Source(Protocol):
@@ -40,7 +45,10 @@ class Source(Protocol):
         """Begins an episode; what it does before the recording starts is not recorded.
 
         Returns:
-            The observation from which on is recorded; None: there is nothing left to show.
+            The observation from which on is recorded; None: the attempt is over and failed.
+
+        Raises:
+            SolvedAlone: It is over and solved, without a demonstration.
         """
         ...
 
@@ -124,16 +132,19 @@ class DaggerSource:
     def begin(
         self, env: gym.Env[Any, Any], observation: Observation, instruction: str, seed: int
     ) -> Observation | None:
-        """Lets the policy drive; returns None if the episode ends meanwhile.
+        """Lets the policy drive; returns None if the time is up meanwhile.
 
         Raises:
             FaultError: The arm stopped.
+            SolvedAlone: The policy needed no expert.
         """
         self._policy.reset(instruction, seed)
         for _ in range(int(np.random.default_rng([seed, 3]).integers(*_DRIVES))):
             observation, _, terminated, truncated, info = env.step(self._policy.act(observation))
             if info["fault"]:
                 raise FaultError(f"The arm stopped: {info['fault']}. The episode with seed {seed} was not recorded.")
+            if info["is_success"]:
+                raise SolvedAlone
             if terminated or truncated:
                 return None
         self._expert.reset(instruction, seed)
@@ -149,38 +160,64 @@ class ReplaySource:
     """The actions of a recorded dataset once more, in the scenes that it was recorded in.
 
     With other cameras or sizes the recording is made anew; on the twin or the arm it shows whether motions carry over.
+
+    Attributes:
+        seeds: Of the episodes; of two with the same one the first.
+        fps: Frames a second of the recording.
+        lost: What was found cut off in the dataset, in words; None: nothing.
+        others: Which episodes are left out because their scenes are others, in words; None: none.
     """
 
     verdict: bool | None = None
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scene: Mapping[str, Any] | None = None) -> None:
         """Reads the actions.
 
         Args:
             root: Folder of a dataset that was recorded here: its seeds are needed.
+            scene: The env's options that decide what a seed means: ``task``, ``gripper``, ``num_objects`` and
+                ``randomization``. Episodes that were recorded with others are left out; those of earlier versions do
+                not say. None: that they agree is up to the caller.
 
         Raises:
-            DatasetError: There is none, or one without seeds.
+            DatasetError: There is none, or a broken one, or one without seeds, or all its scenes are others.
         """
-        import json
+        from smolvla_gym.data.dataset import read_ours
+        from smolvla_gym.training.recordings import open_recording
 
-        import pyarrow.parquet as pq
-
-        from smolvla_gym.data.dataset import read_info
-
-        info = read_info(root)
-        path = root / "meta" / "parol6.json"
-        if not path.is_file():
-            raise DatasetError(f"The dataset in {root} has no meta/parol6.json: its scenes cannot be made again.")
+        recording = open_recording(root)
         self.name = f"replay, {root.name}"
-        self.seeds: list[int] = [episode["seed"] for episode in json.loads(path.read_text())["episodes"]]
-        self.fps = int(info["fps"])
+        self.fps = recording.fps
+        self.lost = recording.lost
+        self.others: str | None = None
+        ours = read_ours(root)
+        episodes = ours.get("episodes", [])
+        if len(episodes) != recording.episodes:
+            raise DatasetError(
+                f"The dataset in {root} has {recording.episodes} episodes, and meta/parol6.json has the seeds of "
+                f"{len(episodes)}: which scenes they belong to is not known. Replay a dataset that was recorded by "
+                "`smolvla-gym record` alone."
+            )
+        flags: Counter[str] = Counter()
         self._actions: dict[int, list[Array]] = {}
-        for file in sorted((root / "data").rglob("*.parquet")):
-            table = pq.read_table(file, columns=["episode_index", ACTION])
-            rows = zip(table["episode_index"].to_pylist(), table[ACTION].to_pylist(), strict=True)
-            for index, action in rows:
-                self._actions.setdefault(self.seeds[index], []).append(np.asarray(action, np.float32))
+        for episode, actions in zip(
+            episodes, np.split(recording.actions, np.cumsum(recording.lengths)[:-1]), strict=True
+        ):
+            recorded = {"gripper": ours.get("gripper"), **episode}
+            differing = {
+                name: recorded[name] for name, value in (scene or {}).items() if recorded.get(name) not in (None, value)
+            }
+            if differing:
+                flags[" ".join(f"--{name.replace('_', '-')} {value}" for name, value in differing.items())] += 1
+            else:
+                self._actions.setdefault(episode["seed"], list(actions))
+        if flags:
+            self.others = ", ".join(f"{count} episodes with {options}" for options, count in flags.items())
+        self.seeds = list(self._actions)
+        if not self.seeds:
+            raise DatasetError(
+                f"The scenes of the dataset in {root} are others: it has {self.others}. Give these options."
+            )
         self._left: list[Array] = []
 
     def prepare(self) -> None:

@@ -23,6 +23,7 @@ from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.training.provenance import Provenance, copy_provenance, write_provenance
 from smolvla_gym.training.recordings import Recording
 from smolvla_gym.training.saving import make_portable
 
@@ -117,6 +118,7 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
         if "tokenizer_name" in step.get("config", {}):
             step["config"]["tokenizer_name"] = name
     _write(start / "policy_preprocessor.json", pipeline)
+    write_provenance(start, Provenance(recording.fps, recording.gripper))
 
 
 def finetune(
@@ -142,13 +144,12 @@ def finetune(
         Folder of the finished policy.
 
     Raises:
+        CheckpointError: There is nothing to go on from.
         SmolVLAGymError: The program failed; what it said last is in the message.
     """
     folder = folder.absolute()
     last = folder / _LAST
-    if resume and not last.exists():
-        raise CheckpointError(f"{folder} has no saving to go on from. Begin anew, in another folder.")
-    first = _step_of(last) if resume else 0
+    first = _step_of(folder) if resume else 0
     command = _command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
     process = subprocess.Popen(
@@ -172,7 +173,7 @@ def finetune(
                 pending = int(found[1])
         status = process.wait()
     finally:
-        _end(process)
+        end_process(process)
     if status != 0:
         raise SmolVLAGymError(f"lerobot-train ended with status {status}. It said last:\n" + "\n".join(tail))
     if pending is not None:
@@ -211,6 +212,7 @@ def export(folder: Path, pretrained: Path) -> Path:
     if vlm.is_dir():
         shutil.copytree(vlm, part / VLM_FOLDER)
         make_portable(part)
+    copy_provenance(folder / START, part)
     shutil.rmtree(policy, ignore_errors=True)
     part.rename(policy)
     return policy
@@ -242,13 +244,33 @@ def _command(folder: Path, recording: Recording, options: FinetuneOptions, *, re
     ]  # fmt: skip
 
 
-def _step_of(last: Path) -> int:
-    step = _read(last.parent / "training_state" / "training_step.json")["step"]
-    return int(step)
+def recover(folder: Path) -> int:
+    """Makes the policy of the last saving, which a run that was killed may not have come to.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        The step of that saving.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    step = _step_of(folder)
+    export(folder, folder / _LAST)
+    return step
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Ends the program, also where this one is being ended."""
+def _step_of(folder: Path) -> int:
+    """Returns the step at which a run was last saved."""
+    last = folder / _LAST
+    if not last.exists():
+        raise CheckpointError(f"{folder} has no saving to go on from. Begin anew, in another folder.")
+    return int(_read(last.parent / "training_state" / "training_step.json")["step"])
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """Ends a program where it has not ended by itself, also while this one is being ended."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -256,8 +278,9 @@ def _end(process: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _link(source: Path, target: Path) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint import LoadedCheckpoint, load_checkpoint
-from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
+from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError, SmolVLAGymError
 from smolvla_gym.training.frames import Frames, Sampler, Windows
 from smolvla_gym.training.options import TrainOptions, TrainProgress, TrainReport
+from smolvla_gym.training.provenance import copy_provenance
 from smolvla_gym.training.saving import save_checkpoint
 
 try:
@@ -58,11 +59,24 @@ def train(
     Raises:
         OptionError: Frames and policy do not fit each other.
         CheckpointError: ``policy_dir`` or ``state`` cannot be read.
+        SmolVLAGymError: Training diverged: a gradient is not finite.
     """
     torch.set_num_threads(options.threads)
     checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32", language_head=True)
     trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
     return trainer.run()
+
+
+def step_of(state: Path) -> int:
+    """Returns the step at which a run was last saved, 0 where it was not.
+
+    Args:
+        state: As for :func:`train`.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    return int(_load_state(state)["step"]) if state.exists() else 0
 
 
 type _Losses = dict[str, Tensor]
@@ -132,6 +146,7 @@ class _Trainer:
         self._step, self._earlier = 0, 0.0
         if state is not None and state.exists():
             self._restore(state)
+        self._kept = self._step  # the last step that was saved
 
     def _normalise(self) -> None:
         """Puts states, actions and sentences through the checkpoint's own preprocessor, once for all."""
@@ -205,6 +220,9 @@ class _Trainer:
             if due and self._progress(start) < 1:
                 self._save(now - start)
                 saved, saved_step = time.monotonic(), self._step
+        if self._step > reported_step:
+            rate = (self._step - reported_step) / max(time.monotonic() - reported, 1e-6)
+            self._report(TrainProgress(self._step, **_means(recent), rate=rate, left=0.0))
         self._save(time.monotonic() - start)
         return TrainReport(self._out, self._step, time.monotonic() - start, **_means(recent))
 
@@ -247,7 +265,13 @@ class _Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = self._optimiser.param_groups[0]["params"]
-        nn.utils.clip_grad_norm_(parameters, options.clip, error_if_nonfinite=True)
+        norm = float(nn.utils.clip_grad_norm_(parameters, options.clip))
+        if not math.isfinite(norm):
+            kept = f"{self._out} has the policy of step {self._kept}" if self._kept else "nothing was saved yet"
+            raise SmolVLAGymError(
+                f"Training diverged: the gradient of step {self._step + 1} is {norm}; {kept}. Begin from an earlier "
+                f"policy with a learning rate below {options.learning_rate:g}, or look for outliers in the data."
+            )
         cosine = 0.505 + 0.495 * math.cos(math.pi * progress)
         warm = min(1.0, (self._step + 1) / options.warmup_steps)
         self._optimiser.param_groups[0]["lr"] = options.learning_rate * warm * cosine
@@ -284,12 +308,14 @@ class _Trainer:
                 parameter.copy_(mean)
             checkpoint = self._checkpoint
             save_checkpoint(self._out, checkpoint.policy, checkpoint.preprocessor, checkpoint.postprocessor)
+            copy_provenance(checkpoint.spec.directory, self._out)
             for parameter, value in zip(self._parameters, present, strict=True):
                 parameter.copy_(value)
         if self._state is not None:
             part = self._state.with_suffix(".part")
             torch.save({**self._parts(), "step": self._step, "seconds": seconds}, part)
             part.replace(self._state)
+        self._kept = self._step
         self._saved(self._step)
 
     def _parts(self) -> dict[str, Any]:
@@ -306,8 +332,8 @@ class _Trainer:
 
     def _restore(self, path: Path) -> None:
         """Goes on where an earlier run was last saved."""
+        parts = _load_state(path)
         try:
-            parts = torch.load(path, map_location="cpu", weights_only=True)
             with torch.no_grad():
                 for mine, kept in ((self._parameters, parts["parameters"]), (self._means, parts["means"])):
                     for value, saved in zip(mine, kept, strict=True):
@@ -318,11 +344,24 @@ class _Trainer:
             self._random.bit_generator.state = parts["pictures"]
             self._sampler.state = parts["sampler"]
             self._step, self._earlier = int(parts["step"]), float(parts["seconds"])
-        except Exception as err:  # torch and pickle raise what they like for a broken file
-            text = f"{path} cannot be gone on from ({type(err).__name__}: {' '.join(str(err).split())[:200]}). "
-            raise CheckpointError(
-                text + "It is broken, or of another policy: remove it, and the run begins anew."
-            ) from err
+        except Exception as err:  # torch raises what it likes for what does not fit
+            raise _broken_state(path, err) from err
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    try:
+        parts: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        int(parts["step"])
+    except Exception as err:  # torch and pickle raise what they like for a broken file
+        raise _broken_state(path, err) from err
+    return parts
+
+
+def _broken_state(path: Path, err: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be gone on from ({type(err).__name__}: {' '.join(str(err).split())[:200]}). "
+        "It is broken, or of another policy: remove it, and the run begins anew."
+    )
 
 
 def _means(recent: dict[str, list[Tensor]]) -> dict[str, float]:

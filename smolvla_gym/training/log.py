@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.evaluation.success import wilson_interval
+from smolvla_gym.training.saving import replace_text
 
 _LOG: Final = "training.jsonl"
 _PLOT: Final = "training.png"
 
 
 class TrainingLog:
-    """Grows line by line in a folder; a run that is gone on with adds to it."""
+    """Grows line by line in a folder; a run that is gone on with adds to it.
+
+    No training ends because of it: where it cannot be written that is said once, and tried again with the next line.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Reads what an earlier run has written.
+        """Reads what an earlier run has written; lines that were cut off are left out.
 
         Args:
             folder: Where ``training.jsonl`` and ``training.png`` are.
         """
         self._path, self._plot = folder / _LOG, folder / _PLOT
         self.rows: list[dict[str, Any]] = []
+        self._complained = False
         if self._path.is_file():
-            self.rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            self.rows = [row for line in lines if (row := _parse(line)) is not None]
 
     def loss(self, step: int, loss: float) -> None:
         """Adds a loss."""
@@ -39,8 +46,16 @@ class TrainingLog:
         # A run that goes on repeats what came after its last saving.
         self.rows = [old for old in self.rows if old["step"] < row["step"] or _kind(old) != _kind(row)]
         self.rows.append(row)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text("".join(json.dumps(r) + "\n" for r in self.rows), encoding="utf-8")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(self._path, "".join(json.dumps(r) + "\n" for r in self.rows))
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            print(f"smolvla-gym: the log cannot be written ({error}); training goes on", file=sys.stderr, flush=True)
+        self._complained = True
 
     def plot(self) -> Path:
         """Draws the curves and returns the file.
@@ -75,8 +90,20 @@ class TrainingLog:
         for panel in panels:
             panel.grid(alpha=0.3)
         panels[-1].set_xlabel("step")
-        figure.savefig(self._plot, dpi=110)
+        try:
+            figure.savefig(self._plot, dpi=110)
+        except OSError as error:
+            self._complain(error)
         return self._plot
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """Returns a row; None for half of one, which a version that wrote in place left where it was killed."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
 
 
 def _kind(row: dict[str, Any]) -> str:

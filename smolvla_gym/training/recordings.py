@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.images import resize_area
-from smolvla_gym.data.dataset import read_info, repair
+from smolvla_gym.data.dataset import read_info, read_ours, repair
+from smolvla_gym.data.files import read_episodes
 from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, UNITS
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -40,6 +41,10 @@ class Recording:
         instructions: The sentences that occur.
         instruction_ids: Index into them of each frame, shape (N,).
         lost: What was found cut off and taken away, in words; None: nothing.
+        seeds: Seeds of the episodes, as far as they are known.
+        gripper: The gripper that was mounted; None: unknown.
+        num_objects: Objects on the table; None: unknown.
+        randomization: Level of the env's randomisation; None: unknown.
     """
 
     root: Path
@@ -52,6 +57,10 @@ class Recording:
     instructions: tuple[str, ...]
     instruction_ids: NDArray[np.int64]
     lost: str | None
+    seeds: frozenset[int] = frozenset()
+    gripper: str | None = None
+    num_objects: int | None = None
+    randomization: int | None = None
 
     @property
     def digest(self) -> str:
@@ -69,35 +78,43 @@ class Recording:
 
 
 def open_recording(root: str | Path) -> Recording:
-    """Reads all of a dataset but its pictures.
+    """Reads all of a dataset but its pictures, of which only the files are looked at.
 
     Args:
         root: Its folder. Where its last episode was cut off by a crash, that one is removed.
 
     Raises:
-        DatasetError: There is no dataset, it is empty or of another arm, or it holds what nothing can be learnt from.
+        DatasetError: There is no dataset, it is empty or of another arm, a file is missing or cut off, or it holds
+            what nothing can be learnt from.
         MissingExtraError: The extra ``train`` is not installed.
     """
     root = Path(root)
     lost = repair(root)
     info = read_info(root)
     _check_info(root, info)
+    ours = read_ours(root)
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtraError("A dataset", "train", error) from error
+    cameras = tuple(name.removeprefix(IMAGES) for name in info["features"] if name.startswith(IMAGES))
     wanted = [STATE, ACTION, "episode_index", "task_index", "frame_index"]
     try:
+        written: Counter[Path] = Counter()  # frames of the episodes in each file
+        for episode in read_episodes(root, root / "meta", info):
+            written.update(dict.fromkeys(episode.paths, episode.length))
         files = sorted((root / "data").rglob("*.parquet"))
         if not files:
             raise FileNotFoundError(f"no parquet file in {root / 'data'}")
         tables = [pq.read_table(file, columns=wanted) for file in files]
         tasks = pq.read_table(root / "meta" / "tasks.parquet").to_pandas()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError) as error:
         raise DatasetError(
             f"The dataset in {root} cannot be read ({' '.join(str(error).split())[:200]}). A file is missing or cut "
             "off: take another copy of it, or record it again."
         ) from error
+    for file, frames in written.items():
+        _check_file(file, frames, float(info["fps"]))
     columns: dict[str, NDArray[Any]] = {
         name: np.concatenate([np.array(table[name].to_pylist()) for table in tables]) for name in wanted
     }
@@ -115,31 +132,64 @@ def open_recording(root: str | Path) -> Recording:
     instructions = tuple(by_number[number] for number in sorted(by_number))
     numbers = {number: i for i, number in enumerate(sorted(by_number))}
     _, lengths = np.unique(episodes, return_counts=True)
-    cameras = tuple(name.removeprefix(IMAGES) for name in info["features"] if name.startswith(IMAGES))
     height, width = info["features"][IMAGES + cameras[0]]["shape"][:2]
     return Recording(
         root, int(info["fps"]), cameras, (height, width), tuple(lengths.tolist()), values[STATE], values[ACTION],
         instructions, np.array([numbers[n] for n in columns["task_index"].tolist()], dtype=np.int64), lost,
+        seeds=frozenset(int(episode["seed"]) for episode in ours.get("episodes", [])),
+        **{name: ours.get(name) for name in ("gripper", "num_objects", "randomization")},
     )  # fmt: skip
 
 
-def _check_info(root: Path, info: dict[str, Any]) -> None:
-    features = info.get("features", {})
+def _check_file(path: Path, frames: int, fps: float) -> None:
+    """Makes sure that a file is there, and that a video can be opened and is long enough; nothing is decoded."""
+    import av
+
+    problem = None
+    if not path.is_file():
+        problem = "is missing"
+    elif path.stat().st_size == 0:
+        problem = "is empty"
+    elif path.suffix == ".mp4":
+        try:
+            with av.open(str(path)) as container:
+                stream = container.streams.video[0]
+                # Where the header does not count the frames it may say how long they take.
+                seconds = float((stream.duration or 0) * (stream.time_base or 0))
+                count = stream.frames or round(seconds * fps)
+            if count < frames:
+                problem = f"has {count} frames, and the episodes in it have {frames}"
+        except (OSError, IndexError, av.FFmpegError) as error:
+            problem = f"cannot be opened ({error})"
+    if problem is not None:
+        raise DatasetError(f"{path} {problem}. Take another copy of the dataset, or record it again.")
+
+
+def _check_info(root: Path, info: Any) -> None:
+    if not isinstance(info, dict):
+        raise DatasetError(f"{root / 'meta' / 'info.json'} holds no JSON object. Take another copy of the dataset.")
+    features = info.get("features")
+    features = features if isinstance(features, dict) else {}
     problems = []
     if info.get("robot_type") != ROBOT_TYPE:
         problems.append(f"robot_type is {info.get('robot_type')!r}, not {ROBOT_TYPE!r}")
     for name in (STATE, ACTION):
         feature = features.get(name)
-        if feature is None:
+        if not isinstance(feature, dict):
             problems.append(f"{name} is missing")
             continue
-        if list(feature["shape"]) != [len(ACTION_NAMES)]:
-            problems.append(f"{name} has shape {list(feature['shape'])}, not [{len(ACTION_NAMES)}]")
+        if feature.get("shape") != [len(ACTION_NAMES)]:
+            problems.append(f"{name} has shape {feature.get('shape')}, not [{len(ACTION_NAMES)}]")
         if feature.get("names") != list(ACTION_NAMES):
             problems.append(f"names of {name} are {feature.get('names')}, not {list(ACTION_NAMES)}")
         if feature.get("units", list(UNITS)) != list(UNITS):
             problems.append(f"units of {name} are {feature['units']}, not {list(UNITS)}")
-    if not any(name.startswith(IMAGES) for name in features):
+    cameras = {name: feature for name, feature in features.items() if name.startswith(IMAGES)}
+    for name, feature in cameras.items():
+        shape = feature.get("shape") if isinstance(feature, dict) else None
+        if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+            problems.append(f"{name} has shape {shape}, not [height, width, 3]")
+    if not cameras:
         problems.append("it has no camera")
     if problems:
         raise DatasetError(
@@ -147,6 +197,11 @@ def _check_info(root: Path, info: dict[str, Any]) -> None:
         )
     if not info.get("total_episodes"):
         raise DatasetError(f"The dataset in {root} is empty. Record some episodes with `smolvla-gym record` first.")
+    for name in ("fps", "total_frames"):
+        value = info.get(name)
+        if not isinstance(value, int | float) or value <= 0:
+            path = root / "meta" / "info.json"
+            raise DatasetError(f"{path} has {name} {value!r}, not a number above 0. Take another copy of the dataset.")
 
 
 def _check_values(
@@ -164,6 +219,12 @@ def _check_values(
         raise DatasetError(
             f"{name} in {root} has joint angles up to {largest:.0f}: they seem to be in degrees, and here they are in "
             "rad. Convert the dataset, or record it with `smolvla-gym record`."
+        )
+    opening = rows[:, -1]
+    if opening.min() < -0.1 or opening.max() > 1.1:  # a measured one may be a little beyond the ends
+        raise DatasetError(
+            f"{name} in {root} has gripper openings from {opening.min():g} to {opening.max():g}: here they go from 0, "
+            "closed, to 1, open, and not in percent or mm. Convert the dataset, or record it with `smolvla-gym record`."
         )
 
 
@@ -221,7 +282,6 @@ def _decode(
 ) -> NDArray[np.uint8]:
     import av
 
-    info = json.loads((recording.root / "meta" / "info.json").read_text(encoding="utf-8"))
     pictures = np.empty((len(recording), *size, 3), np.uint8)
     count = 0
     folder = recording.root / "videos" / f"{IMAGES}{camera}"
@@ -239,9 +299,9 @@ def _decode(
                         progress(count)
     except (OSError, av.FFmpegError) as error:
         raise DatasetError(f"{file} cannot be decoded ({error}). Take another copy of the dataset.") from error
-    if count != int(info["total_frames"]):
+    if count != len(recording):
         raise DatasetError(
-            f"The videos of {camera} in {recording.root} have {count} frames, and {info['total_frames']} are expected. "
+            f"The videos of {camera} in {recording.root} have {count} frames, and {len(recording)} are expected. "
             "Take another copy of the dataset."
         )
     return pictures

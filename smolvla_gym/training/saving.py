@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -10,9 +11,15 @@ from typing import Any, Final
 VLM_FOLDER: Final = "vlm"
 """Folder beside ``config.json`` with the VLM's configuration and tokenizer, and the name written in their place."""
 
+_PART: Final = ".part"
+_WEIGHTS: Final = "model.safetensors"
+
 
 def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocessor: Any) -> None:
     """Saves a policy with its processors and its VLM's configuration.
+
+    Everything is written into a folder beside the old files first, and each of them is replaced as a whole: whatever
+    ends the program meanwhile, the checkpoint that was there can be loaded.
 
     Args:
         directory: Where to. Made where it is missing; files of the same names are replaced.
@@ -20,9 +27,19 @@ def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocess
         preprocessor: Its preprocessing pipeline.
         postprocessor: Its postprocessing pipeline.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    policy.save_pretrained(directory)
-    save_small_files(directory, policy.config, preprocessor, postprocessor)
+    part = directory / _PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        policy.save_pretrained(part)
+        save_small_files(part, policy.config, preprocessor, postprocessor)
+        # The weights come last: where they are, all the others are.
+        for file in sorted((f for f in part.rglob("*") if f.is_file()), key=lambda f: f.name == _WEIGHTS):
+            target = directory / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def save_small_files(directory: Path, config: Any, preprocessor: Any, postprocessor: Any) -> None:
@@ -73,5 +90,20 @@ def _name_vlm(directory: Path, name: str) -> None:
     _write(directory / "policy_preprocessor.json", pipeline)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file as a whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; what was there before is there still.
+    """
+    part = path.with_name(path.name + _PART)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    replace_text(path, json.dumps(content, indent=2) + "\n")

@@ -38,6 +38,17 @@ def test_it_records_and_goes_on(tmp_path, capfd):
     assert seeds(again)[:2] == [1_000_000, 1_000_001]
 
 
+def test_the_same_command_with_a_seed_goes_on(tmp_path, capfd):
+    command = [*SMALL, "--root", str(tmp_path / "data"), "--seed", "7"]
+    for episodes in ("1", "2"):
+        assert main([*command, "--episodes", episodes]) == 0
+    assert seeds(tmp_path / "data") == [7, 8]
+    replay = ["record", "--root", str(tmp_path / "again"), "--source", "replay", "--replay", str(tmp_path / "data")]
+    assert main([*replay, "--task", "push", "--image-size", "32", "--cameras", "wrist"]) == 1
+    assert "it has 2 episodes with --task reach. Give these options." in capfd.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
 def test_ctrl_c_keeps_what_is_complete(tmp_path, capsys, monkeypatch):
     add = Dataset.add
 

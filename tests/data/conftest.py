@@ -18,7 +18,7 @@ def make_episode(spec):
         shade = np.linspace(40, 200, 48, dtype=np.uint8)[None, :, None]
         for _ in range(frames):
             picture = np.broadcast_to(shade, (32, 48, 3)) + np.uint8(rng.integers(40))
-            pos = rng.uniform(-1, 1, 7).astype(np.float32)
+            pos = np.append(rng.uniform(-1, 1, 6), rng.uniform(0, 0.8)).astype(np.float32)
             episode.note({"pixels": {"wrist": picture}, "agent_pos": pos}, pos + np.float32(0.25))
         return episode
 

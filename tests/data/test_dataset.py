@@ -238,3 +238,102 @@ def test_a_repair_that_was_cut_off_is_done_again(tmp_path, spec, make_episode):
     assert len(again) == 2
     again.add(make_episode(3))
     assert len(Dataset(dataset.root, spec)) == 3
+
+
+def test_a_joint_that_stands_still_has_a_std_that_can_be_divided_by(tmp_path, spec, make_episode):
+    """However many episodes LeRobot merges into the statistics."""
+    dataset = Dataset(tmp_path / "data", spec)
+    episodes = [make_episode(seed) for seed in range(3)]
+    for episode in episodes:
+        for state in episode.states:
+            state[3] = 0.5
+        dataset.add(episode)
+    stats = json.loads((dataset.root / "meta" / "stats.json").read_text())
+    true = np.concatenate([np.stack(episode.states) for episode in episodes]).std(axis=0)
+    std = np.array(stats["observation.state"]["std"])
+    assert std[3] == pytest.approx(0.01)
+    np.testing.assert_allclose(np.delete(std, 3), np.delete(true, 3), rtol=1e-3)
+    assert stats["observation.state"]["count"] == [15]
+
+
+def test_of_two_recorders_the_second_is_refused(tmp_path, spec, make_episode):
+    root = tmp_path / "data"
+    one, two = Dataset(root, spec), Dataset(root, spec)
+    one.add(make_episode(1))
+    with pytest.raises(DatasetError, match=r"Another program has changed .*it had 0 episodes and now has 1"):
+        two.add(make_episode(2))
+    two = Dataset(root, spec)
+    one.leave_out(2)
+    for refused in (lambda: two.leave_out(2), lambda: two.add(make_episode(2))):
+        with pytest.raises(DatasetError, match="Another program has changed"):
+            refused()
+    one.add(make_episode(3))
+    shutil.move(root, tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="it had 2 episodes and now has 0"):
+        one.add(make_episode(4))
+    agrees(tmp_path / "elsewhere", [make_episode(1), make_episode(3)])
+
+
+def test_seeds_that_were_left_out_are_remembered(tmp_path, spec, make_episode):
+    dataset = Dataset(tmp_path / "data", spec)
+    dataset.leave_out(2)
+    dataset.add(make_episode(3))
+    dataset.leave_out(4)
+    dataset.leave_out(5, solved_alone=True)
+    again = Dataset(tmp_path / "data", spec)
+    assert (again.left_out, again.solved_alone, again.next_seed) == (2, 1, 6)
+    assert again.tried == {2, 3, 4, 5}
+
+
+def test_scenes_are_noted(tmp_path, spec, make_episode):
+    root = tmp_path / "data"
+    scene = {"task": "lift", "num_objects": 2}
+    Dataset(root, spec, scene).add(make_episode(1))
+    Dataset(root, spec, {**scene, "task": "push"}).add(make_episode(2))
+    assert Dataset(root, spec).episodes == [
+        {"seed": 1, "source": "expert", **scene},
+        {"seed": 2, "source": "expert", "task": "push", "num_objects": 2},
+    ]
+    content = json.loads((root / "meta" / "parol6.json").read_text())
+    assert (content["task"], content["num_objects"]) == (None, 2)  # what all episodes agree in
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"episodes": [{}]}', '{"episodes": [{"seed": "3"}]}'])
+def test_broken_seeds_are_said(tmp_path, spec, make_episode, content):
+    Dataset(tmp_path / "data", spec).add(make_episode(1))
+    (tmp_path / "data" / "meta" / "parol6.json").write_text(content)
+    with pytest.raises(DatasetError, match=r"parol6\.json is broken .*or remove it"):
+        Dataset(tmp_path / "data", spec)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("there", [0, 1])
+def test_an_episode_is_on_the_disk_before_it_counts(tmp_path, spec, make_episode, monkeypatch, there):
+    root = tmp_path / "data"
+    dataset = Dataset(root, spec)
+    for seed in range(there):
+        dataset.add(make_episode(seed))
+    before = set(root.rglob("*"))
+    events, fsync, rename = [], os.fsync, type(root).rename
+
+    def note_sync(handle):
+        events.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def note_rename(path, to):
+        events.append("renamed")
+        return rename(path, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", note_sync)
+        patch.setattr(type(root), "rename", note_rename)
+        dataset.add(make_episode(9))
+    committed = len(events) - 1 - events[::-1].index("renamed")
+    written = root if there else root.with_name(".data.parol6.part")
+    new = {path for path in root.rglob("*") if path not in before or path.is_dir() or path.parent == root / "meta"}
+    assert len([path for path in new if path.is_file()]) == 7
+    assert {str(written / path.relative_to(root)) for path in new} <= set(events[:committed])
+    assert str(root if there else tmp_path) in events[committed:]
+    if there:  # what a repair would put back was there before anything was overwritten
+        copied = set(events[: events.index("renamed")])
+        assert {str(root / ".meta_before.part" / name) for name in ("info.json", "stats.json")} <= copied

@@ -1,5 +1,8 @@
 """Who demonstrates, and what becomes of it."""
 
+import json
+import shutil
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from smolvla_gym.data.record import record
 from smolvla_gym.data.sources import DaggerSource, ExpertSource, ReplaySource
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.errors import DatasetError, FaultError, OptionError
-from smolvla_gym.evaluation.scripted import RandomAgent
+from smolvla_gym.evaluation.scripted import ExpertAgent, RandomAgent
 from tests.data.test_dataset import load
 
 
@@ -107,6 +110,22 @@ def test_after_a_policy_the_expert_is_recorded(env, tmp_path):
     assert dataset.episodes == [{"seed": 5, "source": "dagger, random"}]
 
 
+def test_what_the_policy_solves_alone_is_no_failure(env, tmp_path):
+    # The policy drives for longer than the task takes.
+    seed = next(seed for seed in range(999) if np.random.default_rng([seed, 3]).integers(10, 90) > 85)
+    source = DaggerSource(env, ExpertAgent(env), "expert")
+    dataset, attempts = run(env, source, tmp_path / "a", [seed], 1)
+    assert [(a.kept, a.reason) for a in attempts] == [(False, "solved by the policy alone")]
+    assert (dataset.left_out, dataset.solved_alone) == (0, 1)
+
+
+def test_it_gives_up_where_nothing_succeeds(env, tmp_path):
+    dataset = Dataset(tmp_path / "a", DatasetSpec.of(env))
+    with pytest.raises(DatasetError, match=r"The last 3 episodes have all failed \(.* \d.*\), up to seed 12"):
+        record(env, Idle(), dataset, range(10, 99), 1, patience=3)
+    assert dataset.left_out == 3
+
+
 def test_a_fault_ends_it_and_what_was_recorded_is_kept(tmp_path):
     options = {"port": "twin", "camera": "twin", "realtime": False, "log": None, "twin_options": {"homed": True}}
     twin = gym.make(smolvla_gym.REAL_ID, task="reach", cameras=("wrist",), image_size=(32, 32), **options)
@@ -128,10 +147,67 @@ def test_a_fault_ends_it_and_what_was_recorded_is_kept(tmp_path):
 def test_what_cannot_be_replayed_is_refused(tmp_path, spec, make_episode):
     Dataset(tmp_path / "a", spec).add(make_episode(1))
     (tmp_path / "a" / "meta" / "parol6.json").unlink()
-    with pytest.raises(DatasetError, match=r"no meta/parol6\.json"):
+    with pytest.raises(DatasetError, match=r"has 1 episodes, and meta/parol6\.json has the seeds of 0"):
         ReplaySource(tmp_path / "a")
     with pytest.raises(DatasetError, match="There is no LeRobot dataset"):
         ReplaySource(tmp_path / "b")
+
+
+def actions_of(source, seed):
+    source.begin(None, {}, "", seed)
+    return [chosen[1] for chosen in iter(lambda: source.act({}), None)]
+
+
+def test_a_replay_repairs_and_checks(tmp_path, spec, make_episode):
+    dataset = Dataset(tmp_path / "a", spec)
+    for seed in (1, 2):
+        dataset.add(make_episode(seed))
+    shutil.copytree(dataset.root / "meta", dataset.root / ".meta_before")  # as a kill leaves it
+    (extra := dataset.root / "data" / "chunk-000" / "file-002.parquet").write_bytes(b"PAR1 cut off")
+    source = ReplaySource(dataset.root)
+    assert "the last episode" in source.lost
+    assert not extra.exists()
+    np.testing.assert_array_equal(actions_of(source, 2), make_episode(2).actions)
+
+    path = dataset.root / "meta" / "parol6.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "episodes": content["episodes"][:1]}))
+    with pytest.raises(DatasetError, match=r"has 2 episodes, and meta/parol6\.json has the seeds of 1"):
+        ReplaySource(dataset.root)
+    file = sorted((dataset.root / "data").rglob("*.parquet"))[-1]
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(DatasetError):
+        ReplaySource(dataset.root)
+
+
+def test_of_two_episodes_with_a_seed_the_first_is_replayed(tmp_path, spec, make_episode):
+    dataset = Dataset(tmp_path / "a", spec)
+    for frames in (5, 8):
+        dataset.add(make_episode(1, frames))
+    source = ReplaySource(dataset.root)
+    assert source.seeds == [1]
+    np.testing.assert_array_equal(actions_of(source, 1), make_episode(1, 5).actions)
+
+
+def test_a_replay_is_in_the_scenes_of_the_recording(tmp_path, spec, make_episode):
+    scene = {"task": "place", "num_objects": 3, "randomization": 1}
+    Dataset(tmp_path / "a", spec, scene).add(make_episode(1))
+    here = {**scene, "gripper": "ssg48"}
+    for change, flags in (
+        ({"task": "lift", "num_objects": 2}, "it has 1 episodes with --task place --num-objects 3"),
+        ({"randomization": 0}, "--randomization 1"),
+        ({"gripper": "pneumatic"}, "--gripper ssg48"),
+    ):
+        with pytest.raises(DatasetError, match=flags):
+            ReplaySource(tmp_path / "a", {**here, **change})
+    assert ReplaySource(tmp_path / "a", here).others is None
+
+    Dataset(tmp_path / "a", spec, {**scene, "task": "lift"}).add(make_episode(2))
+    source = ReplaySource(tmp_path / "a", here)
+    assert (source.seeds, source.others) == ([1], "1 episodes with --task lift")
+
+    Dataset(tmp_path / "old", spec).add(make_episode(1))  # earlier versions noted no scene
+    assert ReplaySource(tmp_path / "old", here).seeds == [1]
 
 
 def test_an_env_without_pictures_gives_no_dataset():

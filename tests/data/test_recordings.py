@@ -79,12 +79,20 @@ def test_another_arm_is_refused_with_what_differs(root, changes, message):
         open_recording(root)
 
 
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "is nan in"), (90.0, "seem to be in degrees")])
-def test_bad_numbers_are_found(root, value, message):
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        (2, np.nan, "is nan in"),
+        (2, 90.0, "seem to be in degrees"),
+        (6, 50.0, "gripper openings from .* to 50: here they go from 0, closed, to 1, open"),
+        (6, -1.0, "gripper openings from -1 to"),
+    ],
+)
+def test_bad_numbers_are_found(root, part, value, message):
     file = sorted((root / "data").rglob("*.parquet"))[1]  # a file an episode
     table = pq.read_table(file)
     actions = np.array(table["action"].to_pylist(), np.float32)
-    actions[3, 2] = value
+    actions[3, part] = value
     column = table.column_names.index("action")
     table = table.set_column(
         column, table.schema.field("action"), pa.array(list(actions), table.schema.field("action").type)

@@ -10,7 +10,7 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint import load_checkpoint
-from smolvla_gym.errors import CheckpointError, OptionError
+from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.training.flow import FlowLoss, sample_times
 from smolvla_gym.training.frames import Frames, join
 from smolvla_gym.training.imitation import TrainOptions, train
@@ -239,3 +239,17 @@ def test_a_frozen_vision_tower_stays_as_it_is_and_the_rest_learns(policy_dir, tm
     assert not any("vision_model" in key or "connector" in key for key in changed)
     with pytest.raises(OptionError, match=r"vision_share=0\.5"):
         TrainOptions(steps=1, freeze_vision=True, vision_share=0.5)
+
+
+def test_a_run_that_diverges_says_what_is_kept(policy_dir, tmp_path):
+    options = TrainOptions(steps=40, batch_size=4, threads=1, save_steps=1, learning_rate=1e30, warmup_steps=1)
+    with pytest.raises(SmolVLAGymError, match=r"gradient of step \d+ is (nan|inf); .* step \d+\. .* rate below 1e\+30"):
+        train(policy_dir, demonstrations(), tmp_path / "out", options)
+
+
+def test_a_short_run_reports_its_loss_too(policy_dir, tmp_path):
+    told = []
+    options = TrainOptions(steps=2, batch_size=4, threads=1, report_s=1000)
+    report = train(policy_dir, demonstrations(), tmp_path, options, report=told.append)
+    assert [(progress.step, progress.left) for progress in told] == [(2, 0.0)]
+    assert told[0].loss == report.loss > 0

@@ -1,0 +1,28 @@
+"""Which episodes of a dataset are whole."""
+
+import pytest
+
+pytest.importorskip("lerobot.datasets")
+
+from smolvla_gym.data.dataset import Dataset, read_info
+from smolvla_gym.data.files import complete_episodes
+
+
+def test_a_file_that_is_cut_off_costs_its_episode_alone(tmp_path, spec, make_episode):
+    dataset = Dataset(tmp_path / "data", spec)
+    for seed in range(4):
+        dataset.add(make_episode(seed, frames=5 + seed))
+    root, info = dataset.root, read_info(dataset.root)
+    rows, videos = (sorted((root / name).rglob("file-*")) for name in ("data", "videos"))
+    episodes, broken = complete_episodes(root, info)
+    assert [(e.index, e.length, e.data, *e.videos.values()) for e in episodes] == [
+        (i, 5 + i, rows[i], videos[i]) for i in range(4)
+    ]
+    assert broken == []
+
+    rows[3].write_bytes(rows[3].read_bytes()[:-10])
+    videos[0].write_bytes(videos[0].read_bytes()[:300])
+    videos[2].unlink()
+    episodes, broken = complete_episodes(root, info)
+    assert [episode.index for episode in episodes] == [1]
+    assert broken == sorted([rows[3], videos[0], videos[2]])

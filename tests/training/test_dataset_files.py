@@ -1,0 +1,99 @@
+"""What is wrong with the files of a dataset is found before any training starts."""
+
+import json
+import shutil
+
+import pytest
+
+pytest.importorskip("lerobot.datasets")
+
+from smolvla_gym.errors import DatasetError
+from smolvla_gym.training.recordings import open_recording
+from tests.training.datasets import edit_json, make_dataset
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("recorded") / "data")
+
+
+@pytest.fixture
+def root(recorded, tmp_path):
+    return shutil.copytree(recorded, tmp_path / "data")
+
+
+def video(root):
+    return sorted((root / "videos" / "observation.images.scene").rglob("*.mp4"))[1]
+
+
+def test_a_missing_video_is_found(root):
+    path = video(root)
+    path.unlink()
+    with pytest.raises(DatasetError, match=rf"{path.name} is missing\. Take another copy"):
+        open_recording(root)
+
+
+def test_a_missing_data_file_is_named(root):
+    path = sorted((root / "data").rglob("*.parquet"))[1]
+    path.unlink()
+    with pytest.raises(DatasetError, match=rf"{path.name} is missing\. Take another copy"):
+        open_recording(root)
+
+
+@pytest.mark.parametrize(
+    ("share", "message"), [(0.0, "is empty"), (0.5, "cannot be opened"), (0.99, "cannot be opened")]
+)
+def test_a_video_that_was_cut_off_is_found(root, share, message):
+    path = video(root)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DatasetError, match=rf"{path.name} {message}"):
+        open_recording(root)
+
+
+def test_a_video_that_is_too_short_is_found(root, tmp_path):
+    path = video(root)
+    shutil.copy(video(make_dataset(tmp_path / "short", frames=12)), path)
+    with pytest.raises(DatasetError, match=rf"{path.name} has 12 frames, and the episodes in it have 20"):
+        open_recording(root)
+
+
+def test_info_that_is_no_object_is_said(root):
+    (root / "meta" / "info.json").write_text("[]")
+    with pytest.raises(DatasetError, match=r"info\.json holds no JSON object"):
+        open_recording(root)
+
+
+@pytest.mark.parametrize("changes", [{"total_frames": None}, {"fps": None}, {"fps": 0}])
+def test_info_that_lacks_a_number_is_said(root, changes):
+    edit_json(root / "meta" / "info.json", **changes)
+    with pytest.raises(DatasetError, match=rf"info\.json has {next(iter(changes))} (None|0), not a number above 0"):
+        open_recording(root)
+
+
+@pytest.mark.parametrize("name", ["action", "observation.images.wrist"])
+def test_a_feature_without_a_shape_is_said(root, name):
+    path = root / "meta" / "info.json"
+    features = json.loads(path.read_text())["features"]
+    del features[name]["shape"]
+    edit_json(path, features=features)
+    with pytest.raises(DatasetError, match=rf"{name} has shape None"):
+        open_recording(root)
+
+
+def test_how_the_scenes_were_made_is_read(root):
+    path = root / "meta" / "parol6.json"
+    edit_json(path, num_objects=None, randomization=None)  # as an earlier version recorded it
+    recording = open_recording(root)
+    assert (recording.seeds, recording.gripper, recording.num_objects) == ({7, 8}, "ssg48", None)
+    edit_json(path, num_objects=3, randomization=2)
+    recording = open_recording(root)
+    assert (recording.num_objects, recording.randomization) == (3, 2)
+    path.unlink()
+    assert open_recording(root).seeds == frozenset()
+
+
+@pytest.mark.parametrize("text", ['{"episodes": [', "[]", '{"episodes": [{}]}'])
+def test_a_broken_record_of_the_scenes_is_said(root, text):
+    (root / "meta" / "parol6.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"parol6\.json is broken .* Take another copy"):
+        open_recording(root)
