@@ -29,22 +29,32 @@ def is_alive(pid):
     return True
 
 
-def test_a_process_that_is_killed_is_noticed():
-    """As one is where the memory is full; multiprocessing.Pool would wait for its result for ever."""
-    with pytest.raises(SmolVLAGymError, match="One of 2 processes was killed"), process_pool(2) as pool:
+def let_one_die():
+    with process_pool(2) as pool:
         for future in as_completed([pool.submit(die, number) for number in range(4)]):
             future.result()
 
 
-def test_an_interruption_ends_them_at_once(tmp_path):
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), process_pool(1) as pool:
-        pool.submit(say_pid_and_sleep, tmp_path)
-        while not (pids := [int(path.name) for path in tmp_path.iterdir()]):
+def test_a_process_that_is_killed_is_noticed():
+    """As one is where the memory is full; multiprocessing.Pool would wait for its result for ever."""
+    with pytest.raises(SmolVLAGymError, match="One of 2 processes was killed"):
+        let_one_die()
+
+
+def interrupt(folder):
+    with process_pool(1) as pool:
+        pool.submit(say_pid_and_sleep, folder)
+        while not (pids := [int(path.name) for path in folder.iterdir()]):
             time.sleep(0.05)
         os.kill(pids[0], signal.SIGINT)  # of a terminal, which all of them get
         time.sleep(0.3)
         assert is_alive(pids[0])
         raise KeyboardInterrupt
-    assert not is_alive(pids[0])
+
+
+def test_an_interruption_ends_them_at_once(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(tmp_path)
+    assert not is_alive(int(next(tmp_path.iterdir()).name))
     assert time.monotonic() - began < 40

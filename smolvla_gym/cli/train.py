@@ -125,6 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
     start = _start(arguments)
     trainer = _trainer(arguments, start)
     _check_trainer(arguments, trainer, device)
+    if trainer == "lerobot" and recording.missing:
+        allowed = f"a whole dataset, as LeRobot's own training wants one; of this one are lost {recording.lost}"
+        raise OptionError("--dataset", str(arguments.dataset), allowed)
     if start is not None:
         _check_rate(arguments, start, recording)
     if trainer == "memory" and start is not None:

@@ -75,8 +75,8 @@ def _place(row: Mapping[str, Any], group: str) -> dict[str, Any]:
     return {name: row[f"{group}/{name}"] for name in ("chunk_index", "file_index")}
 
 
-def complete_episodes(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeFiles], list[Path]]:
-    """Returns the episodes whose files are all whole, and the files that are missing or cut off.
+def complete_episodes(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeFiles], dict[Path, str]]:
+    """Returns the episodes whose files are all whole, and for each file that is not what is wrong with it.
 
     Args:
         root: Folder of the dataset.
@@ -90,23 +90,31 @@ def complete_episodes(root: Path, info: Mapping[str, Any]) -> tuple[list[Episode
     for episode in episodes:
         for path in episode.paths:
             needed[path] += episode.length
-    broken = {path for path, frames in needed.items() if _frames(path) < frames}
-    return [episode for episode in episodes if broken.isdisjoint(episode.paths)], sorted(broken)
+    found = ((path, _problem(path, frames, float(info["fps"]))) for path, frames in sorted(needed.items()))
+    problems = {path: problem for path, problem in found if problem is not None}
+    return [episode for episode in episodes if problems.keys().isdisjoint(episode.paths)], problems
 
 
-def _frames(path: Path) -> int:
-    """Returns how many frames a file has; 0 where it cannot be read."""
+def _problem(path: Path, expected: int, fps: float) -> str | None:
+    """Returns what is wrong with a file that is to have so many frames; nothing is decoded."""
     import av
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size == 0:
+        return "is empty"
     try:
         if path.suffix == ".parquet":
-            return int(pq.read_metadata(path).num_rows)
-        with av.open(str(path)) as container:  # counted without decoding: its header may promise what was cut off
-            frames = sum(packet.size > 0 for packet in container.demux(video=0))
-    except (OSError, ValueError, IndexError, av.FFmpegError):  # IndexError: no stream
-        return 0
-    return frames
+            frames = int(pq.read_metadata(path).num_rows)
+        else:
+            with av.open(str(path)) as container:
+                stream = container.streams.video[0]
+                # Where the header does not count the frames it may say how long they take.
+                frames = stream.frames or round(float((stream.duration or 0) * (stream.time_base or 0)) * fps)
+    except (OSError, ValueError, IndexError, av.FFmpegError) as error:  # IndexError: no stream
+        return f"cannot be opened ({' '.join(str(error).split())[:100]})"
+    return f"has {frames} frames, and the episodes in it have {expected}" if frames < expected else None
 
 
 def sync(path: Path) -> None:

@@ -182,7 +182,7 @@ class ReplaySource:
         Raises:
             DatasetError: There is none, or a broken one, or one without seeds, or all its scenes are others.
         """
-        from smolvla_gym.data.dataset import read_ours
+        from smolvla_gym.data.dataset import read_info, read_ours
         from smolvla_gym.training.recordings import open_recording
 
         recording = open_recording(root)
@@ -192,17 +192,18 @@ class ReplaySource:
         self.others: str | None = None
         ours = read_ours(root)
         episodes = ours.get("episodes", [])
-        if len(episodes) != recording.episodes:
+        if len(episodes) != (total := int(read_info(root)["total_episodes"])):
             raise DatasetError(
-                f"The dataset in {root} has {recording.episodes} episodes, and meta/parol6.json has the seeds of "
+                f"The dataset in {root} has {total} episodes, and meta/parol6.json has the seeds of "
                 f"{len(episodes)}: which scenes they belong to is not known. Replay a dataset that was recorded by "
                 "`smolvla-gym record` alone."
             )
         flags: Counter[str] = Counter()
         self._actions: dict[int, list[Array]] = {}
-        for episode, actions in zip(
-            episodes, np.split(recording.actions, np.cumsum(recording.lengths)[:-1]), strict=True
+        for files, actions in zip(
+            recording.files, np.split(recording.actions, np.cumsum(recording.lengths)[:-1]), strict=True
         ):
+            episode = episodes[files.index]
             recorded = {"gripper": ours.get("gripper"), **episode}
             differing = {
                 name: recorded[name] for name, value in (scene or {}).items() if recorded.get(name) not in (None, value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.data.dataset import read_info, read_ours, repair
-from smolvla_gym.data.files import read_episodes
+from smolvla_gym.data.files import EpisodeFiles, complete_episodes
 from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, UNITS
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -40,7 +40,9 @@ class Recording:
         actions: The action of each, shape (N, 7).
         instructions: The sentences that occur.
         instruction_ids: Index into them of each frame, shape (N,).
-        lost: What was found cut off and taken away, in words; None: nothing.
+        lost: What was found cut off and taken or left away, in words; None: nothing.
+        files: Where each episode is.
+        missing: Number of episodes that were left away because a file of theirs is not whole.
         seeds: Seeds of the episodes, as far as they are known.
         gripper: The gripper that was mounted; None: unknown.
         num_objects: Objects on the table; None: unknown.
@@ -57,6 +59,8 @@ class Recording:
     instructions: tuple[str, ...]
     instruction_ids: NDArray[np.int64]
     lost: str | None
+    files: tuple[EpisodeFiles, ...]
+    missing: int
     seeds: frozenset[int] = frozenset()
     gripper: str | None = None
     num_objects: int | None = None
@@ -78,14 +82,15 @@ class Recording:
 
 
 def open_recording(root: str | Path) -> Recording:
-    """Reads all of a dataset but its pictures, of which only the files are looked at.
+    """Reads the complete episodes of a dataset but their pictures, of which only the files are looked at.
 
     Args:
-        root: Its folder. Where its last episode was cut off by a crash, that one is removed.
+        root: Its folder. Where its last episode was cut off by a crash, that one is removed. Episodes whose files are
+            missing or cut off, as in half a copy, are left out.
 
     Raises:
-        DatasetError: There is no dataset, it is empty or of another arm, a file is missing or cut off, or it holds
-            what nothing can be learnt from.
+        DatasetError: There is no dataset, it is empty or of another arm, no episode is complete, or it holds what
+            nothing can be learnt from.
         MissingExtraError: The extra ``train`` is not installed.
     """
     root = Path(root)
@@ -100,30 +105,31 @@ def open_recording(root: str | Path) -> Recording:
     cameras = tuple(name.removeprefix(IMAGES) for name in info["features"] if name.startswith(IMAGES))
     wanted = [STATE, ACTION, "episode_index", "task_index", "frame_index"]
     try:
-        written: Counter[Path] = Counter()  # frames of the episodes in each file
-        for episode in read_episodes(root, root / "meta", info):
-            written.update(dict.fromkeys(episode.paths, episode.length))
-        files = sorted((root / "data").rglob("*.parquet"))
-        if not files:
-            raise FileNotFoundError(f"no parquet file in {root / 'data'}")
-        tables = [pq.read_table(file, columns=wanted) for file in files]
+        complete, problems = complete_episodes(root, info)
+        if not complete:
+            raise FileNotFoundError(f"no episode is complete: {_first(root, problems) or 'meta/episodes is empty'}")
+        tables = [pq.read_table(file, columns=wanted) for file in sorted({episode.data for episode in complete})]
         tasks = pq.read_table(root / "meta" / "tasks.parquet").to_pandas()
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise DatasetError(
             f"The dataset in {root} cannot be read ({' '.join(str(error).split())[:200]}). A file is missing or cut "
             "off: take another copy of it, or record it again."
         ) from error
-    for file, frames in written.items():
-        _check_file(file, frames, float(info["fps"]))
     columns: dict[str, NDArray[Any]] = {
         name: np.concatenate([np.array(table[name].to_pylist()) for table in tables]) for name in wanted
     }
+    whole = np.isin(columns["episode_index"], [episode.index for episode in complete])
+    columns = {name: column[whole] for name, column in columns.items()}
     episodes = columns["episode_index"]
-    if len(episodes) != int(info["total_frames"]):
+    expected = sum(episode.length for episode in complete) if problems else int(info["total_frames"])
+    if len(episodes) != expected:
         raise DatasetError(
-            f"The dataset in {root} should have {info['total_frames']} frames and has {len(episodes)}: a file in data/ "
-            "is missing. Take another copy of it."
+            f"The dataset in {root} should have {expected} frames and has {len(episodes)}. Take another copy of it."
         )
+    missing = int(info["total_episodes"]) - len(complete) if problems else 0
+    if problems:
+        away = f"{missing} episodes of {info['total_episodes']}: {_first(root, problems)}"
+        lost = f"{lost} and {away}" if lost else away
     values = {STATE: columns[STATE].astype(np.float32), ACTION: columns[ACTION].astype(np.float32)}
     for name, rows in values.items():
         _check_values(root, name, rows, episodes, columns["frame_index"])
@@ -136,33 +142,16 @@ def open_recording(root: str | Path) -> Recording:
     return Recording(
         root, int(info["fps"]), cameras, (height, width), tuple(lengths.tolist()), values[STATE], values[ACTION],
         instructions, np.array([numbers[n] for n in columns["task_index"].tolist()], dtype=np.int64), lost,
+        tuple(complete), missing,
         seeds=frozenset(int(episode["seed"]) for episode in ours.get("episodes", [])),
         **{name: ours.get(name) for name in ("gripper", "num_objects", "randomization")},
     )  # fmt: skip
 
 
-def _check_file(path: Path, frames: int, fps: float) -> None:
-    """Makes sure that a file is there, and that a video can be opened and is long enough; nothing is decoded."""
-    import av
-
-    problem = None
-    if not path.is_file():
-        problem = "is missing"
-    elif path.stat().st_size == 0:
-        problem = "is empty"
-    elif path.suffix == ".mp4":
-        try:
-            with av.open(str(path)) as container:
-                stream = container.streams.video[0]
-                # Where the header does not count the frames it may say how long they take.
-                seconds = float((stream.duration or 0) * (stream.time_base or 0))
-                count = stream.frames or round(seconds * fps)
-            if count < frames:
-                problem = f"has {count} frames, and the episodes in it have {frames}"
-        except (OSError, IndexError, av.FFmpegError) as error:
-            problem = f"cannot be opened ({error})"
-    if problem is not None:
-        raise DatasetError(f"{path} {problem}. Take another copy of the dataset, or record it again.")
+def _first(root: Path, problems: Mapping[Path, str]) -> str:
+    """Says what is wrong with the first files."""
+    said = [f"{path.relative_to(root)} {problem}" for path, problem in problems.items()]
+    return "; ".join([*said[:3], *([f"{len(said) - 3} files more"] if len(said) > 3 else [])])
 
 
 def _check_info(root: Path, info: Any) -> None:
@@ -284,16 +273,19 @@ def _decode(
 
     pictures = np.empty((len(recording), *size, 3), np.uint8)
     count = 0
-    folder = recording.root / "videos" / f"{IMAGES}{camera}"
+    feature = f"{IMAGES}{camera}"
     try:
         # Episodes follow each other in the order of their files, as in data/.
-        for file in sorted(folder.rglob("*.mp4")):
+        for file, episodes in itertools.groupby(recording.files, lambda episode: episode.videos[feature]):
+            starts = [(round(episode.starts[feature] * recording.fps), episode.length) for episode in episodes]
+            wanted = {start + i for start, length in starts for i in range(length)}
             with av.open(str(file)) as container:
-                for frame in container.decode(video=0):
-                    if count < len(pictures):
-                        pictures[count] = resize_area(
-                            _square(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), size), size
-                        )
+                for number, frame in enumerate(container.decode(video=0)):
+                    if number not in wanted:
+                        continue
+                    pictures[count] = resize_area(
+                        _square(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), size), size
+                    )
                     count += 1
                     if count % 100 == 0:
                         progress(count)

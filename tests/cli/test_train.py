@@ -64,6 +64,18 @@ def test_a_policy_of_another_rate_is_refused(waving, tmp_path, trainer, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_half_a_copy_is_not_for_lerobots_trainer(root, base, tmp_path, capsys):
+    half = shutil.copytree(root, tmp_path / "half")
+    video = min((half / "videos").rglob("*.mp4"))
+    video.unlink()
+    arguments = ("--from", str(base), "--trainer", "lerobot", "--steps", "1", *SHORT)
+    assert train(half, tmp_path / "run", *arguments) == 2
+    said = capsys.readouterr().err
+    assert "a whole dataset, as LeRobot's own training wants one; of this one are lost 1 episodes of 2: " in said
+    assert f"{video.name} is missing" in said
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_to_where_it_was_to_go(root, tmp_path, capsys):
     out = tmp_path / "run"

@@ -18,11 +18,12 @@ def test_a_file_that_is_cut_off_costs_its_episode_alone(tmp_path, spec, make_epi
     assert [(e.index, e.length, e.data, *e.videos.values()) for e in episodes] == [
         (i, 5 + i, rows[i], videos[i]) for i in range(4)
     ]
-    assert broken == []
+    assert broken == {}
 
     rows[3].write_bytes(rows[3].read_bytes()[:-10])
     videos[0].write_bytes(videos[0].read_bytes()[:300])
     videos[2].unlink()
     episodes, broken = complete_episodes(root, info)
     assert [episode.index for episode in episodes] == [1]
-    assert broken == sorted([rows[3], videos[0], videos[2]])
+    assert list(broken) == sorted([rows[3], videos[0], videos[2]])
+    assert broken[videos[2]] == "is missing"

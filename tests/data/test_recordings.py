@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.data.sources import ReplaySource
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.training.recordings import decode, open_recording
 
@@ -58,7 +59,7 @@ def test_everything_is_read(root, make_episode, tmp_path):
         video.unlink()
     again = decode(recording, ("wrist",), (32, 32), tmp_path / "cache")
     np.testing.assert_array_equal(again.images["wrist"], frames.images["wrist"])
-    with pytest.raises(DatasetError, match="have 0 frames, and 16 are expected"):
+    with pytest.raises(DatasetError, match="cannot be decoded"):
         decode(recording, ("wrist",), (16, 16), tmp_path / "cache")
 
 
@@ -107,10 +108,25 @@ def test_bad_numbers_are_found(root, part, value, message):
 def test_what_is_no_dataset_is_said(tmp_path, root):
     with pytest.raises(DatasetError, match=r"meta/info\.json is missing"):
         open_recording(tmp_path / "nothing")
-    file = next((root / "data").rglob("*.parquet"))
-    file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(DatasetError, match="cannot be read"):
+    for file in (root / "data").rglob("*.parquet"):
+        file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(DatasetError, match="no episode is complete: data"):
         open_recording(root)
+
+
+def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_path):
+    rows, videos = (sorted((root / name).rglob("file-*")) for name in ("data", "videos"))
+    rows[2].write_bytes(rows[2].read_bytes()[:500])
+    videos[0].unlink()
+    recording = open_recording(root)
+    assert recording.lengths == (7,)
+    assert recording.lost.startswith("2 episodes of 3: data/chunk-000/file-002.parquet cannot be opened (")
+    second = make_episode(2, 7)
+    np.testing.assert_array_equal(recording.actions, np.stack(second.actions))
+    frames = decode(recording, ("wrist",), (32, 32), tmp_path / "cache")
+    wanted = np.stack(second.pictures["wrist"])[:, :, 8:40].astype(int)
+    assert np.abs(frames.images["wrist"] - wanted).mean() < 4
+    assert ReplaySource(root).seeds == [2]
 
 
 def test_what_is_being_recorded_is_left_alone(root):
