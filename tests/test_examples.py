@@ -16,10 +16,10 @@ from smolvla_gym.tasks.reach import Reach
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name, folder, *arguments):
+def run(name, folder, *arguments, timeout=240):
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -92,7 +92,7 @@ def test_train_bundled(tmp_path):
     from smolvla_gym.agent import SmolVLAAgent
 
     few = ["--episodes", "1", "--scale", "0.0003", "--batch-size", "4", "--workers", "1"]
-    said = run("train_bundled.py", tmp_path, "--out", "made", *few)
+    said = run("train_bundled.py", tmp_path, "--out", "made", *few, timeout=480)  # a dozen pools of processes
     trained = re.findall(r"^(\S+): (\d+) steps in", said, re.MULTILINE)
     assert trained == [("1-demonstrations", "2"), ("2-dagger", "1"), ("3-dagger", "1")]
     assert SmolVLAAgent.from_pretrained(tmp_path / "made" / "policy", device="cpu").chunk_size == 32
