@@ -46,14 +46,11 @@ def test_it_refuses_an_env_without_its_cameras(agent):
         agent.check(env.observation_space, env.action_space)
 
 
-# It pushes in four scenes of five: not in all of those just before.
-@pytest.mark.parametrize(
-    ("task", "seed"), [("reach", 500), ("lift", 500), ("place", 500), ("stack", 500), ("push", 506)]
-)
-def test_it_does_what_it_is_told_among_three_objects(agent, task, seed):
+@pytest.mark.parametrize("task", ["reach", "lift", "place", "stack", "push"])
+def test_it_does_what_it_is_told_among_three_objects(agent, task):
     with gym.make("PAROL6Sim-v0", task=task, cameras=agent.cameras, num_objects=3, reward="sparse") as env:
         agent.check(env.observation_space, env.action_space)
-        summary = smolvla_gym.rollout(env, agent, episodes=3, seed=seed)
+        summary = smolvla_gym.rollout(env, agent, episodes=3, seed=503)
     # A grasp that is touch and go may turn where a processor rounds differently.
     assert sum(episode.success for episode in summary.episodes) >= 2
 

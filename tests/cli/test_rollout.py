@@ -107,7 +107,7 @@ def test_defaults(made, capsys, tmp_path):
     (folder,) = (tmp_path / "outputs" / "rollout").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
     assert files(folder) == ["summary.json"]
-    assert [episode["seed"] for episode in load(folder)["episodes"]] == [2]
+    assert [episode["seed"] for episode in load(folder)["episodes"]] == [3]
     assert load(folder)["success_rate"] == 1.0
     assert str(folder.relative_to(tmp_path)) in capsys.readouterr().out
 
@@ -219,7 +219,7 @@ def test_who_sits_there_says_what_was_solved(monkeypatch, capsys, tmp_path):
     assert summary["success_rate"] == 0.5
     printed = capsys.readouterr()
     assert json.loads(printed.out) == summary
-    assert printed.err.count("(seed 2): solved? [y/n]") == 2
+    assert printed.err.count("(seed 3): solved? [y/n]") == 2
 
 
 def test_nobody_answers(monkeypatch, capsys, tmp_path):
