@@ -139,8 +139,8 @@ def test_an_episode_of_each_task(made, capsys, tmp_path):
     assert files(tmp_path / "out") == [*videos, "summary.json"]
     episodes = [(episode["task"], episode["seed"], episode["video"]) for episode in load(tmp_path / "out")["episodes"]]
     assert episodes == [
-        ("reach", 2, "reach_000.mp4"), ("reach", 3, "reach_001.mp4"), ("push", 2, "push_000.mp4"),
-        ("push", 3, "push_001.mp4"),
+        ("reach", 3, "reach_000.mp4"), ("reach", 4, "reach_001.mp4"), ("push", 3, "push_000.mp4"),
+        ("push", 4, "push_001.mp4"),
     ]  # fmt: skip
     assert "0% (0 of 4)" in capsys.readouterr().out
 
