@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SCRIPTED: Final = ("expert", "random")
 """Policies that are no checkpoints."""
 
+DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+"""As the agent has them, whose module needs torch."""
+
 _MODES: Final = ("sync", "async", "rtc")
 _ADDRESS: Final = re.compile(r"wss?://\S+|[^/\s:]+:\d+|\[[\da-fA-F:]+\]:\d+")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -72,7 +75,7 @@ def add_computing(add: Callable[..., Any]) -> None:
     add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
     add(
         "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=DTYPES,
         default="auto",
         help="the type that it computes in; auto: that of its weights (default: auto)",
     )

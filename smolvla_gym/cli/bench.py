@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.agent import SCRIPTED, check_policy
+from smolvla_gym.cli.agent import DTYPES, SCRIPTED, check_policy
 from smolvla_gym.cli.arguments import at_least, positive
 from smolvla_gym.errors import OptionError, SmolVLAGymError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from smolvla_gym.evaluation.variants import Report, Variant
 
 _RANDOM: Final = "random-450m"
-_DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 _REFERENCE: Final = "float32"
 _LINES: Final = 4
 """Progress lines of each stage where standard error is no terminal."""
@@ -65,7 +64,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--dtype",
         action="append",
-        choices=_DTYPES,
+        choices=DTYPES,
         help="type of the weights; repeatable, several are compared with float32 (default: auto, as they were saved)",
     )
     add(
