@@ -107,7 +107,7 @@ def test_defaults(made, capsys, tmp_path):
     (folder,) = (tmp_path / "outputs" / "rollout").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
     assert files(folder) == ["summary.json"]
-    assert [episode["seed"] for episode in load(folder)["episodes"]] == [3]
+    assert [episode["seed"] for episode in load(folder)["episodes"]] == [2]
     assert load(folder)["success_rate"] == 1.0
     assert str(folder.relative_to(tmp_path)) in capsys.readouterr().out
 
@@ -139,8 +139,8 @@ def test_an_episode_of_each_task(made, capsys, tmp_path):
     assert files(tmp_path / "out") == [*videos, "summary.json"]
     episodes = [(episode["task"], episode["seed"], episode["video"]) for episode in load(tmp_path / "out")["episodes"]]
     assert episodes == [
-        ("reach", 3, "reach_000.mp4"), ("reach", 4, "reach_001.mp4"), ("push", 3, "push_000.mp4"),
-        ("push", 4, "push_001.mp4"),
+        ("reach", 2, "reach_000.mp4"), ("reach", 3, "reach_001.mp4"), ("push", 2, "push_000.mp4"),
+        ("push", 3, "push_001.mp4"),
     ]  # fmt: skip
     assert "0% (0 of 4)" in capsys.readouterr().out
 
@@ -219,7 +219,7 @@ def test_who_sits_there_says_what_was_solved(monkeypatch, capsys, tmp_path):
     assert summary["success_rate"] == 0.5
     printed = capsys.readouterr()
     assert json.loads(printed.out) == summary
-    assert printed.err.count("(seed 3): solved? [y/n]") == 2
+    assert printed.err.count("(seed 2): solved? [y/n]") == 2
 
 
 def test_nobody_answers(monkeypatch, capsys, tmp_path):
