@@ -44,6 +44,19 @@ def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Ite
         ) from error
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Has torch compute with one thread: others round differently, and there may be other workers."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _begin(prepare: Callable[[], None] | None) -> None:
     # Ctrl-C in a terminal reaches the whole group; whoever started these ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

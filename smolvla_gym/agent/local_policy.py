@@ -38,7 +38,7 @@ _APART: Final = 0.05
 
 
 class LocalPolicy(ChunkPolicy):
-    """LeRobot's SmolVLA, unmodified.
+    """LeRobot's SmolVLA, with its own modules and weights.
 
     With the first chunk some are computed both ways; where they differ LeRobot's own code stays in use.
 
@@ -201,8 +201,11 @@ class LocalPolicy(ChunkPolicy):
             try:
                 latent = self._by_sampler(*inputs)
             except Exception as error:  # what LeRobot's own code can do, this agent can do
-                text = " ".join(str(error).split())[:200]
-                self._fall_back(f"the fast way failed ({type(error).__name__}: {text})")
+                cause: BaseException = error
+                while cause.__context__ is not None:  # a capture that broke raises another error when it is ended
+                    cause = cause.__context__
+                text = " ".join(str(cause).split())[:200]
+                self._fall_back(f"the fast way failed ({type(cause).__name__}: {text})")
                 return
             difference = self._difference(latent, reference)
             if difference is not None:

@@ -63,11 +63,21 @@ def cast_policy(policy: Any, saved: Mapping[str, str], dtype: str) -> None:
 def _part(policy: Any, key: str) -> str:
     """Returns the part of the network that a weight belongs to; one that may be of any type is its own."""
     layer = _KEYS_AND_VALUES.search(key)
-    every = policy.config.self_attn_every_n_layers
     # Where the expert looks at the prefix, LeRobot casts keys and values. It saves these layers in float32.
-    if layer and "cross" in policy.config.attention_mode and every > 0 and int(layer[1]) % every:
+    if layer and crosses(policy.config, int(layer[1])):
         return key
     return next((part.pattern for part in _PARTS if part.search(key)), key)
+
+
+def crosses(config: Any, layer: int) -> bool:
+    """Tells whether a layer of the expert looks at the prefix alone, and not at its own tokens beside it.
+
+    Args:
+        config: A ``SmolVLAConfig``, or the network made of it.
+        layer: Number of the layer, from 0 on.
+    """
+    every = config.self_attn_every_n_layers
+    return "cross" in config.attention_mode and not (every > 0 and layer % every == 0)
 
 
 def count_dtypes(policy: Any) -> dict[str, int]:

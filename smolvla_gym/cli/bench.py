@@ -234,14 +234,15 @@ def _measure(
 
 
 def _differences(reports: dict[Variant, Report]) -> dict[Variant, Difference]:
-    """Compares each variant with the one that differs from it in the type alone, or has the most flow steps."""
+    """Compares each variant with the one of the wide type, and those of that with the one of the most flow steps."""
     from smolvla_gym.evaluation.difference import compare_chunks
 
     differences = {}
     for variant, report in reports.items():
         alike = [other for other in reports if replace(other, num_steps=variant.num_steps) == variant]
         most = max(alike, key=lambda other: reports[other].benchmark.num_steps)
-        reference = reports.get(replace(most, dtype=_REFERENCE), reports[most])
+        wide = reports.get(replace(variant, dtype=_REFERENCE), report)
+        reference = reports[most] if wide is report else wide
         if reference is report:
             continue
         pairs = zip(reference.benchmark.samples, report.benchmark.samples, strict=True)

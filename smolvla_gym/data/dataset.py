@@ -1,41 +1,24 @@
-"""A LeRobot dataset that grows episode by episode and that no crash can spoil.
-
-Each episode is a transaction. Before it is written the folder ``meta`` is copied; LeRobot then writes new files and
-changes only those in ``meta``. Whoever finds the copy knows that the writing was cut off, puts it back, and removes the
-files that it does not know. What one step relies on is written through to the disk before it, for a power loss.
-"""
+"""A LeRobot dataset that grows episode by episode and that no crash can spoil."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
-import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.files import copy_meta, read_episodes, sync, sync_tree
+from smolvla_gym.data.files import META, read_info, sync, sync_tree
+from smolvla_gym.data.seeds import in_common, read_seeds, write_seeds
 from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, DatasetSpec
+from smolvla_gym.data.transaction import first_part, lock, repair, repair_locked, signals_later, transaction
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.stats import MIN_STD
-
-fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
-
-_META: Final = "meta"
-_COPY: Final = ".meta_before"
-_PART: Final = ".part"
-_OURS: Final = "parol6.json"
-"""In ``meta``: what LeRobot does not keep, such as the seeds."""
 
 _STATS: Final = "stats.json"
 
@@ -124,7 +107,7 @@ class Dataset:
         }  # fmt: skip
         if not self.root.exists():
             return nothing, 0
-        info, seen = read_info(self.root), read_ours(self.root)
+        info, seen = read_info(self.root), read_seeds(self.root)
         differences = self.spec.differences(info, seen.get("gripper"))
         if differences:
             raise DatasetError(
@@ -200,9 +183,9 @@ class Dataset:
             "left_out_seeds": [*self._seen["left_out_seeds"], seed],
         }
         if self._total:
-            with _signals_later(), _lock(self.root):
+            with signals_later(), lock(self.root):
                 self._refuse_if_changed()
-                _write_ours(self.root, seen)
+                write_seeds(self.root, seen)
         self._seen = seen
 
     def add(self, episode: Episode) -> None:
@@ -217,14 +200,14 @@ class Dataset:
         self._check(episode)
         noted = {"seed": episode.seed, "source": episode.source, **self.scene}
         episodes = [*self._seen["episodes"], noted]
-        seen = {**self._seen, **_in_common(episodes), "next_seed": episode.seed + 1, "episodes": episodes}
-        with _signals_later(), _lock(self.root):
+        seen = {**self._seen, **in_common(episodes), "next_seed": episode.seed + 1, "episodes": episodes}
+        with signals_later(), lock(self.root):
             self._refuse_if_changed()
             if self.root.exists():
-                with _transaction(self.root):
+                with transaction(self.root):
                     self._write(episode, self.root, seen, first=False)
             else:
-                part = _first_part(self.root)
+                part = first_part(self.root)
                 shutil.rmtree(part, ignore_errors=True)
                 part.parent.mkdir(parents=True, exist_ok=True)
                 self._write(episode, part, seen, first=True)
@@ -236,7 +219,7 @@ class Dataset:
     def _refuse_if_changed(self) -> None:
         """Makes sure, under the lock, that the dataset is as this left it: two recorders would repeat their seeds."""
         if self.root.exists():
-            _repair(self.root)
+            repair_locked(self.root)
         seen, total = self._read()
         if total != self._total or (total and seen != self._seen):
             raise DatasetError(
@@ -291,14 +274,7 @@ class Dataset:
                 dataset.meta.finalize()
         shutil.rmtree(root / "images", ignore_errors=True)  # the pictures are in the video
         _floor_std(root)
-        _write_ours(root, seen)
-
-
-def _in_common(episodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what the scenes of all episodes agree in; None where they differ, or some do not say."""
-    names = {name for episode in episodes for name in episode} - {"seed", "source"}
-    values = {name: [episode.get(name) for episode in episodes] for name in sorted(names)}
-    return {name: found[0] if found.count(found[0]) == len(found) else None for name, found in values.items()}
+        write_seeds(root, seen)
 
 
 def _floor_std(root: Path) -> None:
@@ -308,20 +284,11 @@ def _floor_std(root: Path) -> None:
     on a real arm, would be 1e4. LeRobot merges the next episode into these numbers; a floor that was merged adds at
     most its square to a variance, however often.
     """
-    path = root / _META / _STATS
+    path = root / META / _STATS
     stats = json.loads(path.read_text(encoding="utf-8"))
     for name in (STATE, ACTION):
         stats[name]["std"] = [max(std, MIN_STD) for std in stats[name]["std"]]
     path.write_text(json.dumps(stats, indent=4), encoding="utf-8")
-
-
-def _write_ours(root: Path, seen: dict[str, Any]) -> None:
-    """Writes ``meta/parol6.json``, in one step: a crash leaves the one before."""
-    path = root / _META / _OURS
-    part = path.with_name(path.name + _PART)
-    part.write_text(json.dumps(seen, indent=1) + "\n", encoding="utf-8")
-    sync(part)
-    part.replace(path)
 
 
 def _import_quietly() -> None:
@@ -332,171 +299,3 @@ def _import_quietly() -> None:
     except ImportError as error:
         raise MissingExtraError("A dataset", "train", error) from error
     av.logging.set_libav_level(av.logging.ERROR)
-
-
-def read_info(root: Path) -> dict[str, Any]:
-    """Returns ``meta/info.json`` of a dataset.
-
-    Raises:
-        DatasetError: There is no dataset in the folder.
-    """
-    try:
-        info: dict[str, Any] = json.loads((root / _META / "info.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        trouble = "is missing" if isinstance(error, OSError) else "is broken"
-        raise DatasetError(
-            f"There is no LeRobot dataset in {root}: meta/info.json {trouble}. Take the folder of a dataset, or one "
-            "that does not exist yet."
-        ) from error
-    return info
-
-
-def read_ours(root: Path) -> dict[str, Any]:
-    """Returns ``meta/parol6.json`` of a dataset: gripper, seeds and scenes; empty where there is none.
-
-    Raises:
-        DatasetError: It is broken.
-    """
-    path = root / _META / _OURS
-    try:
-        ours: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        numbers = [episode["seed"] for episode in ours.get("episodes", [])] + ours.get("left_out_seeds", [])
-        numbers += [ours.get("left_out", 0), ours.get("solved_alone", 0), ours.get("next_seed") or 0]
-        if wrong := [number for number in numbers if type(number) is not int]:
-            raise ValueError(f"{wrong[0]!r} is no whole number")
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DatasetError(
-            f"{path} is broken ({type(error).__name__}: {error}). Take another copy of it, or remove it: the frames "
-            "are complete without it, but the seeds are lost. Then begin with a --seed that was not used before."
-        ) from error
-    return ours
-
-
-def repair(root: Path) -> str | None:
-    """Makes a dataset whole again whose writing was cut off.
-
-    Args:
-        root: Its folder; it need not exist.
-
-    Returns:
-        What was lost, in words; None: nothing.
-
-    Raises:
-        DatasetError: Another program is writing an episode at this moment.
-    """
-    if not _is_cut_off(root):
-        return None
-    with _lock(root):
-        return _repair(root)
-
-
-def _is_cut_off(root: Path) -> bool:
-    """Tells whether an episode is being written, or was when the program was killed."""
-    first = _first_part(root).is_dir() and not root.exists()
-    return first or (root / _COPY).is_dir() or (root / (_COPY + _PART)).is_dir()
-
-
-def _repair(root: Path) -> str | None:
-    part = _first_part(root)
-    if part.is_dir() and not root.exists():
-        shutil.rmtree(part)
-        return "its first episode, which was being written when the program was killed"
-    copy = root / _COPY
-    shutil.rmtree(root / (_COPY + _PART), ignore_errors=True)
-    if not copy.is_dir():
-        return None
-    _remove_unknown(root, copy)  # first: once the copy is back, nobody would look for them again
-    shutil.rmtree(root / _META, ignore_errors=True)
-    copy.rename(root / _META)
-    return "the last episode, which was being written when the program was killed"
-
-
-@contextlib.contextmanager
-def _transaction(root: Path) -> Iterator[None]:
-    part, copy = root / (_COPY + _PART), root / _COPY
-    shutil.rmtree(part, ignore_errors=True)
-    copy_meta(root / _META, part)
-    part.rename(copy)
-    sync(root)
-    known = {path for path in root.rglob("*") if path.parent != root / _META}
-    try:
-        yield
-        sync_tree(root, known)
-    except BaseException:
-        _repair(root)
-        raise
-    copy.rename(part)  # from here on the new state is the one that counts
-    sync(root)
-    shutil.rmtree(part)
-
-
-@contextlib.contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Keeps other programs from writing, and from taking what is being written for what a crash has left.
-
-    The system lets go of it when the program ends in whatever way.
-
-    Raises:
-        DatasetError: Another program has it.
-    """
-    if fcntl is None:
-        yield
-        return
-    path = root.with_name(f".{root.name}.parol6.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have removed the file after we opened it: then what we hold keeps nobody out.
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                raise BlockingIOError
-        except OSError as error:
-            raise DatasetError(
-                f"An episode is being written to {root} at this moment. Try again when that is done."
-            ) from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _first_part(root: Path) -> Path:
-    """Returns where the first episode is written; a name that nobody else's folder has, since it is removed."""
-    return root.with_name(f".{root.name}.parol6{_PART}")
-
-
-def _remove_unknown(root: Path, meta: Path) -> None:
-    """Removes files that no episode in ``meta`` refers to."""
-    info = json.loads((meta / "info.json").read_text(encoding="utf-8"))
-    known = {path for episode in read_episodes(root, meta, info) for path in episode.paths}
-    for folder in ("data", "videos"):
-        for file in (root / folder).rglob("*.*"):
-            if file.is_file() and file not in known:
-                file.unlink()
-    for entry in root.iterdir():
-        if entry.is_dir() and (entry.name == "images" or entry.name.startswith("tmp")):
-            shutil.rmtree(entry)
-
-
-@contextlib.contextmanager
-def _signals_later() -> Iterator[None]:
-    """Keeps SIGINT and SIGTERM until the block is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-
-    def keep(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-
-    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, keep) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for late in came[:1]:
-            signal.raise_signal(late)

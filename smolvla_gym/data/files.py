@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections import Counter
@@ -10,6 +11,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from smolvla_gym.errors import DatasetError
+
+META: Final = "meta"
+PART: Final = ".part"
+"""At the end of a name: what is being written, and counts for nothing yet."""
 
 _EPISODES: Final = "episodes"
 _VIDEOS: Final = "videos/"
@@ -37,6 +44,23 @@ class EpisodeFiles:
     def paths(self) -> tuple[Path, ...]:
         """All its files."""
         return (self.data, *self.videos.values())
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """Returns ``meta/info.json`` of a dataset.
+
+    Raises:
+        DatasetError: There is no dataset in the folder.
+    """
+    try:
+        info: dict[str, Any] = json.loads((root / META / "info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        trouble = "is missing" if isinstance(error, OSError) else "is broken"
+        raise DatasetError(
+            f"There is no LeRobot dataset in {root}: meta/info.json {trouble}. Take the folder of a dataset, or one "
+            "that does not exist yet."
+        ) from error
+    return info
 
 
 def read_episodes(root: Path, meta: Path, info: Mapping[str, Any]) -> list[EpisodeFiles]:
@@ -85,7 +109,7 @@ def complete_episodes(root: Path, info: Mapping[str, Any]) -> tuple[list[Episode
     Raises:
         OSError, ValueError, KeyError: As :func:`read_episodes`.
     """
-    episodes = read_episodes(root, root / "meta", info)
+    episodes = read_episodes(root, root / META, info)
     needed: Counter[Path] = Counter()
     for episode in episodes:
         for path in episode.paths:

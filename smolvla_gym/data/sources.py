@@ -182,7 +182,8 @@ class ReplaySource:
         Raises:
             DatasetError: There is none, or a broken one, or one without seeds, or all its scenes are others.
         """
-        from smolvla_gym.data.dataset import read_info, read_ours
+        from smolvla_gym.data.files import read_info
+        from smolvla_gym.data.seeds import read_seeds
         from smolvla_gym.training.recordings import open_recording
 
         recording = open_recording(root)
@@ -190,7 +191,7 @@ class ReplaySource:
         self.fps = recording.fps
         self.lost = recording.lost
         self.others: str | None = None
-        ours = read_ours(root)
+        ours = read_seeds(root)
         episodes = ours.get("episodes", [])
         if len(episodes) != (total := int(read_info(root)["total_episodes"])):
             raise DatasetError(

@@ -30,7 +30,7 @@ DEFINITIONS: Final[Mapping[str, str]] = {
     "smoothness": "mean absolute difference between successive actions of a chunk, over its seven components (rad, and "
     "the gripper's opening 0..1)",
     "memory": "1 GB = 1e9 bytes. Host: the peak of the process, Python and torch included. Device: the most that torch "
-    "took from it, without the driver's context",
+    "took from it, without the driver's context. The fast sampler's includes LeRobot's, which checks its first chunks",
     "growth": "memory after the last chunks less that after the first ones, each the median of several; no leak up to "
     "10 MB, or on the host 2 % of its peak",
 }
@@ -127,7 +127,7 @@ class Benchmark:
         first_ms: Time of the first of them.
         chunks: Chunks that count.
         latency: Their times.
-        pop: Times of taking an action out of the queue.
+        pop: Times of taking an action out of the queue; None where there is nothing to take.
         not_finite: How many of all chunks had numbers that are not finite.
         smoothness: See there; None where no chunk was finite.
         repeatable: Whether the same request gives the same bits twice.
@@ -234,6 +234,7 @@ def run_benchmark(
     progress("samples", len(looked_at) + 1, len(looked_at) + 1)
 
     finite = [chunk for chunk in samples if chunk is not None]
+    pops = time_pops(card, finite[0], looked_at[0]) if finite else []
     return Benchmark(
         shape=finite[0].actions.shape if finite else (card.chunk_size, 0),
         n_action_steps=card.n_action_steps,
@@ -242,7 +243,7 @@ def run_benchmark(
         first_ms=1e3 * first,
         chunks=len(times),
         latency=Spread.of(times),
-        pop=Spread.of(time_pops(card, finite[0], looked_at[0])) if finite else None,
+        pop=Spread.of(pops) if pops else None,
         not_finite=asked.not_finite,
         smoothness=float(np.mean([smoothness(chunk) for chunk in finite])) if finite else None,
         repeatable=again is not None and samples[0] is not None and _same(again, samples[0]),
@@ -303,8 +304,10 @@ def time_pops(card: PolicyCard, chunk: Chunk, request: ChunkRequest, count: int 
         count: How many actions are taken.
 
     Returns:
-        Times in s.
+        Times in s; none for chunks of one action, which leave nothing in the queue.
     """
+    if len(chunk.actions) < 2:
+        return []
     agent = SmolVLAAgent(_Replay(card, chunk), n_action_steps=len(chunk.actions))
     agent.reset(request.instruction, seed=0)
     times: list[float] = []

@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -17,7 +17,7 @@ import numpy as np
 
 from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.evaluation.success import mcnemar, wilson_interval
-from smolvla_gym.processes import process_pool
+from smolvla_gym.processes import one_thread, process_pool
 from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 if TYPE_CHECKING:
@@ -157,19 +157,6 @@ def prepare_worker() -> None:
     os.environ["TQDM_DISABLE"] = "1"
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Has torch compute with one thread: others round differently, and there may be other workers."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @cache
 def _load(policy: str, device: str, dtype: str) -> Any:
     """Loads a checkpoint, once a process."""
@@ -230,7 +217,7 @@ def _agent(options: EvaluationOptions, condition: Condition, env: Any) -> Any:
 def run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[Condition, Outcome]]:
     """Runs some seeds under a condition."""
     options, condition, seeds = job
-    with _one_thread():
+    with one_thread():
         env = _env(options, condition.task)
         agent = _agent(options, condition, env)
         return [(condition, _run_episode(env, agent, condition, seed)) for seed in seeds]
@@ -304,7 +291,7 @@ def film(
     Raises:
         RecordingError: The file could not be written.
     """
-    with _one_thread():
+    with one_thread():
         env = _env(options, condition.task, "rgb_array")
         agent = _agent(options, condition, env)
         _film(env, agent, condition, seed, path, observers)

@@ -260,6 +260,13 @@ def _not_compiled(variant: Variant, why: str) -> InferenceError:
     )
 
 
+def _not_fast(variant: Variant, why: str) -> InferenceError:
+    return InferenceError(
+        f"{variant.policy!r} is computed by LeRobot's own code, not by the fast sampler that was to be measured: "
+        f"{why}. Leave --compare and --compile out, or take --sampler reference."
+    )
+
+
 def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[str, int, int], None]) -> Report:
     progress("import", 0, 1)
     start = time.perf_counter()
@@ -272,6 +279,8 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
     progress("load", 0, 1)
     policy = load_variant(variant)
     loaded = time.perf_counter()
+    if policy.fallback is not None and (variant.compile_mode is not None or variant.compare):
+        raise _not_fast(variant, policy.fallback)
     from smolvla_gym.agent.local_policy import LocalPolicy
     from smolvla_gym.agent.precision import count_dtypes
     from smolvla_gym.evaluation.speedup import measure_speedup
@@ -281,12 +290,9 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Callable[[st
     if policy.fallback is not None and variant.compile_mode is not None:
         raise _not_compiled(variant, policy.fallback)
     if policy.fallback is not None and variant.compare:
-        raise InferenceError(
-            f"{variant.policy!r} was computed by LeRobot's own code, not by the fast sampler that was to be measured: "
-            f"{policy.fallback}."
-        )
+        raise _not_fast(variant, policy.fallback)
     speedup = None
-    if variant.compare and policy.sampler == "fast":
+    if variant.compare and not benchmark.not_finite:
         reference = LocalPolicy(checkpoint, num_steps=variant.num_steps, name=variant.policy, sampler="reference")
         requests = INPUTS[options.inputs](policy.card, max(options.samples, 2), options.seed)
         speedup = measure_speedup(policy, reference, requests, options, progress)

@@ -7,6 +7,7 @@ not recorded, and no chunk reaches across it: what is learnt from is always the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from smolvla_gym.agent.images import resize_area
 from smolvla_gym.envs.sim_backend import SimBackend
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import Array
-from smolvla_gym.processes import process_pool
+from smolvla_gym.processes import one_thread, process_pool
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.tasks.expert import square_yaw
@@ -65,7 +66,7 @@ class DemonstrationOptions:
         policy: A checkpoint that takes over now and then, or None.
         latencies_ms: How long its chunks take, one of which is drawn for each episode: a policy that is to act on
             what it saw half a second ago has to know where that leads.
-        workers: Processes.
+        workers: Processes; 1 stays in this one.
     """
 
     task: str = "lift"
@@ -99,10 +100,12 @@ def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambd
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
     jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, max(1, options.episodes // 25))]
     parts: list[_Part] = []
-    with process_pool(options.workers) as pool:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_load.cache_clear)  # another time the folder may hold another policy
+        run = map if options.workers == 1 else stack.enter_context(process_pool(options.workers)).map
         done = 0
         # In the order of the seeds, so that the result does not depend on which worker was faster.
-        for (_, chunk), recorded in zip(jobs, pool.map(_record_job, jobs), strict=True):
+        for (_, chunk), recorded in zip(jobs, run(_record_job, jobs), strict=True):
             parts += recorded
             done += len(chunk)
             report(done)
@@ -133,7 +136,10 @@ class _Part:
 
 
 def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
-    return _record(*job)
+    if job[0].policy is None:
+        return _record(*job)
+    with one_thread():
+        return _record(*job)
 
 
 def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
@@ -161,9 +167,6 @@ def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
 
 @functools.cache
 def _load(policy: Path, latency_ms: float) -> SmolVLAAgent:
-    import torch
-
-    torch.set_num_threads(1)  # there are other workers
     if not latency_ms:
         return SmolVLAAgent.from_pretrained(policy, device="cpu")
     return SmolVLAAgent.from_pretrained(policy, device="cpu", mode="async", latency_ms=latency_ms)

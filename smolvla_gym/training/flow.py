@@ -68,8 +68,7 @@ class FlowLoss:
         tokens, words = tokens[:, used], words[:, used]
         embedded = self._network.prefix_tokens(pictures, tokens, self._policy.prepare_state(batch))
         seen = sum(picture.shape[1] for picture in pictures)
-        states = embedded.shape[1] - seen - tokens.shape[1]
-        exists = torch.cat([words.new_ones((len(words), seen)), words, words.new_ones((len(words), states))], dim=1)
+        exists = torch.cat([words.new_ones((len(words), seen)), words, words.new_ones((len(words), 1))], dim=1)
         return encode(self._network.text, self._network.expert, embedded, exists, seen + tokens.shape[1])
 
     def __call__(self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, prefix: Prefix | None = None) -> Tensor:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.images import resize_area
-from smolvla_gym.data.dataset import read_info, read_ours, repair
-from smolvla_gym.data.files import EpisodeFiles, complete_episodes
+from smolvla_gym.data.files import EpisodeFiles, complete_episodes, read_info
+from smolvla_gym.data.seeds import read_seeds
 from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, UNITS
+from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.frames import Frames
@@ -97,7 +98,7 @@ def open_recording(root: str | Path) -> Recording:
     lost = repair(root)
     info = read_info(root)
     _check_info(root, info)
-    ours = read_ours(root)
+    ours = read_seeds(root)
     try:
         import pyarrow.parquet as pq
     except ImportError as error:

@@ -26,9 +26,6 @@ def stats():
 def tiny(tmp_path_factory, stats):
     """A complete checkpoint with two cameras. Not to be written to."""
     pytest.importorskip("lerobot")
-    import torch
-
-    torch.set_num_threads(1)  # Two threads on busy cores spend their time waiting for each other.
     from smolvla_gym.training.tiny import build_tiny_checkpoint
 
     return build_tiny_checkpoint(tmp_path_factory.mktemp("policies") / "tiny", cameras=("wrist", "scene"), stats=stats)

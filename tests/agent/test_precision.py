@@ -1,6 +1,7 @@
 """The types of a policy's weights: whatever is asked for, LeRobot's SmolVLA runs with it."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from smolvla_gym.agent.checkpoint import load_checkpoint
 from smolvla_gym.agent.local_policy import LocalPolicy
 from smolvla_gym.agent.policy import ChunkRequest
-from smolvla_gym.agent.precision import check_mask, count_dtypes
+from smolvla_gym.agent.precision import check_mask, count_dtypes, crosses
 from smolvla_gym.errors import CheckpointError, OptionError
 
 PROJECTIONS = {"state_proj", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out"}
@@ -130,3 +131,18 @@ def test_a_mask_of_numbers_is_refused_when_the_checkpoint_is_loaded(tiny, monkey
     monkeypatch.setattr(TokenizerProcessorStep, "observation", numbers)
     with pytest.raises(CheckpointError, match="language mask"):
         load_checkpoint(tiny, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("mode", "every", "expected"),
+    [
+        ("cross_attn", 2, [0, 1, 0, 1]),
+        ("cross_attn", -1, [1] * 4),
+        ("cross_attn", 0, [1] * 4),
+        ("self_attn", 2, [0] * 4),
+    ],
+)
+def test_which_layers_look_at_the_prefix_alone(mode, every, expected):
+    """LeRobot's own class crosses in every layer unless it is told otherwise."""
+    config = SimpleNamespace(attention_mode=mode, self_attn_every_n_layers=every)
+    assert [crosses(config, layer) for layer in range(4)] == expected

@@ -130,13 +130,25 @@ def test_half_precision_stays_close(dtype):
     assert torch.cosine_similarity(fast.float().flatten(), reference.float().flatten(), dim=0) > 0.999
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("absent", [0, 2])
-def test_the_full_size(absent):
-    checkpoint = build_random_450m(1, absent=absent, device="cpu", dtype="float32")
+@pytest.fixture(scope="module")
+def full_size():
+    checkpoint = build_random_450m(3, device="cpu", dtype="float32")
     checkpoint.policy.config.num_steps = 2
-    batch = frames(checkpoint, 1)
-    assert_same(*both(checkpoint.policy, batch, noise_for(checkpoint.policy, 1)))
+    checkpoint.policy.config.empty_cameras = 2
+    return checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "absent", "rtc"), [(1, (), True), (1, ("scene", "camera3"), False), (4, ("wrist", "camera3"), False)]
+)
+def test_the_full_size(full_size, count, absent, rtc):
+    """Sentences of several lengths, padded; three cameras, or one and two black pictures in place of the others."""
+    policy, batch = full_size.policy, frames(full_size, count)
+    for name in absent:
+        del batch[f"observation.images.{name}"]
+    left = noise_for(policy, 1, 5)[0, :20] if rtc else None
+    assert_same(*both(policy, batch, noise_for(policy, count), left, 3))
 
 
 class ShapesStay(FastSampler):
@@ -248,6 +260,15 @@ def test_no_weight_is_there_twice(tmp_path):
     assert sum(storages.values()) == sum(p.numel() * p.element_size() for p in policy.parameters())
 
 
+def test_it_may_be_trained_after_inference_mode(tmp_path):
+    policy, batch = other_policy(tmp_path)
+    with torch.inference_mode():
+        FastSampler(policy).sample(dict(batch), noise_for(policy, 2))
+    for parameter in policy.parameters():
+        parameter.requires_grad_(True)
+    assert not any(parameter.is_inference() for parameter in policy.parameters())
+
+
 def test_what_is_not_known_is_left_to_lerobot(tmp_path):
     policy, _ = other_policy(tmp_path, use_cache=False)
     with pytest.raises(UnsupportedPolicyError, match="use_cache"):
@@ -285,6 +306,21 @@ def test_only_the_first_chunk_is_computed_both_ways():
     policy.infer(request())
     assert len(calls) == 2
     assert policy.fallback is None
+
+
+def test_the_cause_is_told_where_ending_a_capture_fails_too():
+    policy = LocalPolicy(load_checkpoint("bundled", device="cpu"))
+
+    def captured(*args):
+        try:
+            raise ValueError("a copy from the host")
+        finally:
+            raise RuntimeError("the capture is not valid any more")
+
+    policy.fast.sample = captured
+    with pytest.warns(UserWarning, match="a copy from the host"):
+        policy.infer(request())
+    assert policy.sampler == "reference"
 
 
 def test_a_policy_that_was_changed_falls_back_and_says_so():

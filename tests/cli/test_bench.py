@@ -2,21 +2,19 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("lerobot")
 
 from smolvla_gym.agent.checkpoint import bundled_checkpoint, load_checkpoint
+from smolvla_gym.cli.bench import _differences
 from smolvla_gym.cli.main import main
-from smolvla_gym.evaluation import variants
+from smolvla_gym.evaluation import difference, variants
+from smolvla_gym.evaluation.variants import Variant
 
 QUICK = ["bench", "--quick", "--device", "cpu"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # Two threads on busy cores spend their time waiting for each other.
 
 
 _kept = {}
@@ -104,9 +102,20 @@ def test_what_the_fast_sampler_cannot_do_is_not_sold_as_its_figures(capsys, tmp_
     assert main([*QUICK, "--policy", str(folder), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["variants"]
     assert (row["sampler"], row["fallback"]) == ("reference", "this policy has add_image_special_tokens")
-    assert main([*QUICK, "--policy", str(folder), "--compare"]) == 1
-    said = capsys.readouterr().err
-    assert "not by the fast sampler that was to be measured: this policy has add_image_special_tokens" in said
+    for option in ("--compare", "--compile"):
+        assert main([*QUICK, "--policy", str(folder), option]) == 1
+        said = capsys.readouterr().err
+        assert "not by the fast sampler that was to be measured: this policy has add_image_special_tokens" in said
+        assert "warm-up" not in said
+
+
+def test_a_type_is_compared_with_the_wide_one_of_as_many_steps(monkeypatch):
+    asked = [Variant("bundled", dtype=dtype, num_steps=steps) for dtype in ("float32", "bfloat16") for steps in (2, 10)]
+    reports = {one: SimpleNamespace(benchmark=SimpleNamespace(num_steps=one.num_steps, samples=[one])) for one in asked}
+    monkeypatch.setattr(difference, "compare_chunks", lambda ones, others: (ones[0], others[0]))
+    few, many, few_half, many_half = asked
+    pairs = _differences(reports)
+    assert pairs == {few: (many, few), few_half: (few, few_half), many_half: (many, many_half)}
 
 
 def bundled_network():

@@ -50,12 +50,9 @@ def made(wrapped):
 def policy(tmp_path_factory):
     """A checkpoint with two cameras of 64 px that nobody trained."""
     pytest.importorskip("lerobot")
-    import torch
-
     from smolvla_gym.training.stats import compute_stats
     from smolvla_gym.training.tiny import build_tiny_checkpoint
 
-    torch.set_num_threads(1)  # Two threads on busy cores spend their time waiting for each other.
     joints = np.random.default_rng(0).uniform(0.0, 1.0, (100, 7)).astype(np.float32)
     folder = tmp_path_factory.mktemp("policies") / "tiny"
     return build_tiny_checkpoint(folder, cameras=("wrist", "scene"), stats=compute_stats(joints, joints))

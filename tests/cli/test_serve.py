@@ -40,7 +40,7 @@ def program(*arguments, **environment):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
         preexec_fn=heed_signals,
     )
     try:
@@ -61,7 +61,6 @@ def observation():
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_it_serves_and_ends_cleanly(observation, tmp_path):
     pytest.importorskip("lerobot")
-    import torch
 
     from smolvla_gym.agent import SmolVLAAgent
 
@@ -74,7 +73,6 @@ def test_it_serves_and_ends_cleanly(observation, tmp_path):
         with pytest.raises(PolicyServerError, match="token"):
             SmolVLAAgent.connect(address)
 
-        torch.set_num_threads(1)
         local = SmolVLAAgent.from_pretrained("bundled", device="cpu")
         with contextlib.closing(SmolVLAAgent.connect(address, token="a-secret")) as remote:
             for agent in (remote, local):

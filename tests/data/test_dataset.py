@@ -15,7 +15,8 @@ pytest.importorskip("datasets")
 
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from smolvla_gym.data.dataset import Dataset, Episode, repair
+from smolvla_gym.data.dataset import Dataset, Episode
+from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
 

@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("lerobot.datasets")
 
-from smolvla_gym.data.dataset import Dataset, read_info
-from smolvla_gym.data.files import complete_episodes
+from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.data.files import complete_episodes, read_info
 
 
 def test_a_file_that_is_cut_off_costs_its_episode_alone(tmp_path, spec, make_episode):

@@ -132,9 +132,9 @@ def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_p
 def test_what_is_being_recorded_is_left_alone(root):
     """Another program that trains meanwhile must not take it for what a crash has left."""
     script = (
-        "import sys, time; from pathlib import Path; from smolvla_gym.data import dataset as d\n"
+        "import sys, time; from pathlib import Path; from smolvla_gym.data.transaction import lock, transaction\n"
         "root = Path(sys.argv[1])\n"
-        "with d._lock(root), d._transaction(root): print('writing', flush=True); time.sleep(60)"
+        "with lock(root), transaction(root): print('writing', flush=True); time.sleep(60)"
     )
     recorder = subprocess.Popen([sys.executable, "-c", script, str(root)], stdout=subprocess.PIPE, text=True)
     try:

@@ -31,16 +31,6 @@ FEW = BenchmarkOptions(chunks=4, warm_up=2, samples=2)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the host's memory is known on Linux only")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # Two threads on busy cores spend their time waiting for each other.
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def policy():
     return LocalPolicy(load_checkpoint("bundled", device="cpu"))
@@ -196,6 +186,12 @@ def test_popping_asks_no_policy(policy, requests):
     times = time_pops(policy.card, chunk, requests[0], count=100)
     assert len(times) == 100
     assert min(times) > 0
+
+
+def test_a_chunk_of_one_action_leaves_nothing_to_pop(policy):
+    result = run_benchmark(Cheap(dataclasses.replace(policy.card, chunk_size=1, n_action_steps=1)), FEW)
+    assert result.pop is None
+    assert result.to_dict()["pop_ms"] is None
 
 
 def test_smoothness_is_in_rad():

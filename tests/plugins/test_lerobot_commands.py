@@ -35,7 +35,7 @@ def run(name: str, folder: Path, *arguments: str) -> str:
     usb = str(libusb_package.get_library_path() or "")
     env = {
         **os.environ, "HF_HUB_OFFLINE": "1", "HF_LEROBOT_HOME": str(folder / "home"), "SDL_VIDEODRIVER": "dummy",
-        "OMP_NUM_THREADS": "1", **({"LD_PRELOAD": usb} if usb else {}),
+        **({"LD_PRELOAD": usb} if usb else {}),
     }  # fmt: skip
     command = [sys.executable, "-m", f"lerobot.scripts.lerobot_{name}", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=240)

@@ -38,7 +38,6 @@ def demonstrations(count=120):
 
 @pytest.fixture(scope="module")
 def policy_dir(tmp_path_factory):
-    torch.set_num_threads(1)  # Two threads on busy cores spend their time waiting for each other.
     frames = demonstrations()
     stats = compute_stats(frames.states, frames.actions)
     return build_tiny_checkpoint(

@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
         tokens: Of the instruction, shape (batch, words).
         words: Which of them exist, of the same shape.
         seen: Which cameras do, shape (batch, cameras).
-        state: Shape (batch, 1, padded state width) or (batch, padded state width).
+        state: Shape (batch, padded state width).
         noise: Shape (batch, chunk, padded action width).
         target: What the chunk is pulled to, shape (chunk, action width).
         weights: How strongly, shape (chunk, 1); zeros: not at all.
@@ -62,7 +62,7 @@ class Inputs(NamedTuple):
 
 
 class FastSampler:
-    """Draws chunks from a policy of LeRobot's."""
+    """Draws chunks from a policy of LeRobot's; one thread at a time may use it."""
 
     def __init__(self, policy: Any, *, compile_mode: str | None = None) -> None:
         """Looks at how the policy is built.
@@ -98,7 +98,8 @@ class FastSampler:
         Args:
             batch: What the policy's preprocessor gives.
             noise: Shape (batch, chunk, padded action width).
-            pull: What the chunk is guided to, such as the rest of the one before it.
+            pull: What the chunk is guided to, such as the rest of the one before it; at most as strongly as there are
+                flow steps.
 
         Returns:
             Actions in the policy's own units, shape (batch, chunk, action width).
@@ -161,12 +162,11 @@ class FastSampler:
     def encode(self, pictures: list[Tensor], inputs: Inputs) -> Prefix:
         """Runs the language model over pictures, words and state."""
         tokens = self._network.prefix_tokens(pictures, inputs.tokens, inputs.state)
-        states = 1 if inputs.state.ndim == 2 else inputs.state.shape[1]
         exists: Tensor | None = None
         if self._keeps_shapes(inputs.noise) or not bool(inputs.words.all() & inputs.seen.all()):
             parts = [inputs.seen[:, i, None].expand(-1, part.shape[1]) for i, part in enumerate(pictures)]
-            exists = torch.cat([*parts, inputs.words, inputs.words.new_ones((len(tokens), states))], dim=1)
-        return self._understand(self._network.text, self._network.expert, tokens, exists, tokens.shape[1] - states)
+            exists = torch.cat([*parts, inputs.words, inputs.words.new_ones((len(tokens), 1))], dim=1)
+        return self._understand(self._network.text, self._network.expert, tokens, exists, tokens.shape[1] - 1)
 
     def flow(self, prefix: Prefix, inputs: Inputs) -> Tensor:
         """Takes the flow steps; returns actions of shape (batch, chunk, action width)."""

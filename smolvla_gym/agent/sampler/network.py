@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from smolvla_gym.agent.precision import crosses
 from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
 from smolvla_gym.agent.sampler.prefix import VisionTower
 from smolvla_gym.agent.sampler.stacked import is_plain
@@ -50,14 +51,13 @@ class Network:
         if found:
             raise UnsupportedPolicyError(", ".join(found))
         vlm = network.get_vlm_model()
-        every, crossing = network.self_attn_every_n_layers, "cross" in network.attention_mode
         width = int(network.vlm.config.text_config.head_dim)
         try:
             self.vision = VisionTower(vlm.vision_model, vlm.connector, trains=trains)
             self.words = vlm.text_model.get_input_embeddings()
             self.text = [DecoderLayer(layer, width, trains=trains) for layer in vlm.text_model.layers]
             self.expert = [
-                DecoderLayer(layer, width, crosses=crossing and not (every > 0 and i % every == 0), trains=trains)
+                DecoderLayer(layer, width, crosses=crosses(network, i), trains=trains)
                 for i, layer in enumerate(network.lm_expert.layers)
             ]
         except AttributeError as error:
@@ -80,15 +80,13 @@ class Network:
         Args:
             pictures: What :attr:`vision` makes of each camera.
             tokens: Of the instruction, shape (batch, words).
-            state: Shape (batch, padded state width), or (batch, states, padded state width).
+            state: Shape (batch, padded state width).
         """
         words = self.words(tokens)
         scale = words.shape[-1] ** 0.5
-        states = self.model.state_proj(state)
-        states = states[:, None] if states.ndim == 2 else states
         # LeRobot makes a tensor of the pictures' type from their scale; in bfloat16 that is another number.
         seen = [picture * _rounded(scale, picture.dtype) for picture in pictures]
-        return torch.cat([*seen, words * scale, states], dim=1)
+        return torch.cat([*seen, words * scale, self.model.state_proj(state)[:, None]], dim=1)
 
     def embed_times(self, times: Tensor) -> Tensor:
         """Returns the sinusoids of times 1 (noise) to 0 (actions) of shape (n,); shape (n, expert's width)."""

@@ -100,6 +100,7 @@ def _own_memory(layer: nn.Module, state: dict[str, Tensor], prefix: str, metadat
             state[prefix + name] = entry.clone()
 
 
+@torch.inference_mode(False)  # the weights stay when the caller's mode is over, and may be trained then
 @torch.no_grad()
 def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Makes parameters views of common memory, unless they are that already, and returns it."""

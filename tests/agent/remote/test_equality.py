@@ -14,11 +14,8 @@ from tests.agent.remote.policies import assert_same, make_request
 @pytest.fixture(scope="module")
 def bundled():
     pytest.importorskip("lerobot")
-    import torch
-
     from smolvla_gym.agent import LocalPolicy, load_checkpoint
 
-    torch.set_num_threads(1)  # Two threads on busy cores spend their time waiting for each other.
     return LocalPolicy(load_checkpoint("bundled", device="cpu"), name="bundled")
 
 
