@@ -157,19 +157,6 @@ def test_a_gripped_cube_is_carried_and_falls_when_let_go(gripper):
     assert world.object_position(0)[2] < 0.03
 
 
-def test_a_held_cube_hardly_creeps_while_the_arm_speeds_up():
-    world, down, _ = grip("ssg48")
-    x, y, z = world.tool_position
-    up = solve((x, y, z + 0.10), np.pi / 2, world.gripper, down[5])
-    offsets = []
-    for share in 0.5 * (1.0 - np.cos(np.linspace(0.0, 5.0 * np.pi, 90))):  # up, down, up, down and up again
-        advance(world, np.append(down + share * (up - down), 0.0))
-        if world.object_position(0)[2] > 0.03:
-            offsets.append(world.tool_rotation.T @ (world.object_position(0) - world.tool_position))
-    assert world.object_position(0)[2] > 0.1
-    assert np.ptp(offsets, axis=0).max() < 0.003
-
-
 @pytest.mark.parametrize(("gripper", "seconds"), [("ssg48", 0.24), ("pneumatic", 0.15)])
 def test_jaws_take_their_time_and_meet_their_ends(gripper, seconds):
     world = make(gripper)
