@@ -14,10 +14,10 @@ from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.demonstrations import DemonstrationOptions, _Episode, collect
 
 
-@pytest.fixture(scope="module", params=["stack", "push"])
+@pytest.fixture(scope="module", params=[("stack", 1), ("push", 2)], ids=["here", "in processes"])
 def recorded(request):
-    options = DemonstrationOptions(task=request.param, episodes=2, first_seed=3_000_000, stride=12, workers=1)
-    return request.param, collect(options)
+    task, workers = request.param
+    return task, collect(DemonstrationOptions(task=task, episodes=2, first_seed=3_000_000, stride=12, workers=workers))
 
 
 def test_what_the_sentence_speaks_of_is_where_it_is(recorded):
@@ -42,9 +42,9 @@ def test_what_the_sentence_speaks_of_is_where_it_is(recorded):
 
 def test_words_of_a_meaning_name_the_same_colours(recorded):
     _, frames = recorded
-    for sentence, same in zip(frames.instructions, frames.paraphrases, strict=True):
-        spoken = {tuple(sorted(c for c in COLORS if c in frames.instructions[i].split())) for i in same}
-        assert spoken == {tuple(sorted(c for c in COLORS if c in sentence.split()))}
+    named = [frozenset(COLORS) & frozenset(sentence.split()) for sentence in frames.instructions]
+    for colors, same in zip(named, frames.paraphrases, strict=True):
+        assert {named[i] for i in same} == {colors}
 
 
 def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded):
