@@ -45,16 +45,16 @@ def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Ite
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Has torch compute with one thread: others round differently, and there may be other workers."""
+def threads(count: int) -> Iterator[None]:
+    """Has torch compute with so many threads meanwhile; another number of them rounds differently."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _begin(prepare: Callable[[], None] | None) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.evaluation.success import mcnemar, wilson_interval
-from smolvla_gym.processes import one_thread, process_pool
+from smolvla_gym.processes import process_pool, threads
 from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _agent(options: EvaluationOptions, condition: Condition, env: Any) -> Any:
 def run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[Condition, Outcome]]:
     """Runs some seeds under a condition."""
     options, condition, seeds = job
-    with one_thread():
+    with threads(1):  # there may be other workers
         env = _env(options, condition.task)
         agent = _agent(options, condition, env)
         return [(condition, _run_episode(env, agent, condition, seed)) for seed in seeds]
@@ -291,7 +291,7 @@ def film(
     Raises:
         RecordingError: The file could not be written.
     """
-    with one_thread():
+    with threads(1):  # there may be other workers
         env = _env(options, condition.task, "rgb_array")
         agent = _agent(options, condition, env)
         _film(env, agent, condition, seed, path, observers)

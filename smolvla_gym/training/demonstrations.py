@@ -24,7 +24,7 @@ from smolvla_gym.agent.images import resize_area
 from smolvla_gym.envs.sim_backend import SimBackend
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import Array
-from smolvla_gym.processes import one_thread, process_pool
+from smolvla_gym.processes import process_pool, threads
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.tasks.expert import square_yaw
@@ -138,7 +138,7 @@ class _Part:
 def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
     if job[0].policy is None:
         return _record(*job)
-    with one_thread():
+    with threads(1):  # there may be other workers
         return _record(*job)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint import LoadedCheckpoint, load_checkpoint
 from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError, SmolVLAGymError
+from smolvla_gym.processes import threads
 from smolvla_gym.training.frames import Frames, Sampler, Windows
 from smolvla_gym.training.options import TrainOptions, TrainProgress, TrainReport
 from smolvla_gym.training.provenance import copy_provenance
@@ -61,10 +62,10 @@ def train(
         CheckpointError: ``policy_dir`` or ``state`` cannot be read.
         SmolVLAGymError: Training diverged: a gradient is not finite.
     """
-    torch.set_num_threads(options.threads)
-    checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32", language_head=True)
-    trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
-    return trainer.run()
+    with threads(options.threads):
+        checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32", language_head=True)
+        trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
+        return trainer.run()
 
 
 def step_of(state: Path) -> int:

@@ -246,9 +246,10 @@ def test_a_run_that_diverges_says_what_is_kept(policy_dir, tmp_path):
         train(policy_dir, demonstrations(), tmp_path / "out", options)
 
 
-def test_a_short_run_reports_its_loss_too(policy_dir, tmp_path):
-    told = []
-    options = TrainOptions(steps=2, batch_size=4, threads=1, report_s=1000)
+def test_a_short_run_reports_its_loss_too_and_leaves_the_threads_as_they_were(policy_dir, tmp_path):
+    told, before = [], torch.get_num_threads()
+    options = TrainOptions(steps=2, batch_size=4, threads=before + 1, report_s=1000)
     report = train(policy_dir, demonstrations(), tmp_path, options, report=told.append)
     assert [(progress.step, progress.left) for progress in told] == [(2, 0.0)]
     assert told[0].loss == report.loss > 0
+    assert torch.get_num_threads() == before
