@@ -1,4 +1,4 @@
-"""Processes that share work."""
+"""Processes that share work, and the threads that each computes with."""
 
 from __future__ import annotations
 

@@ -201,11 +201,11 @@ class LocalPolicy(ChunkPolicy):
             try:
                 latent = self._by_sampler(*inputs)
             except Exception as error:  # what LeRobot's own code can do, this agent can do
-                cause: BaseException = error
-                while cause.__context__ is not None:  # a capture that broke raises another error when it is ended
-                    cause = cause.__context__
-                text = " ".join(str(cause).split())[:200]
-                self._fall_back(f"the fast way failed ({type(cause).__name__}: {text})")
+                chain: list[BaseException] = [error]
+                while chain[-1].__context__ is not None:  # a capture that broke raises another error when it is ended
+                    chain.append(chain[-1].__context__)
+                told = [f"{type(one).__name__}: {' '.join(str(one).split())[:200]}" for one in reversed(chain)]
+                self._fall_back(f"the fast way failed ({'; '.join(told)})")
                 return
             difference = self._difference(latent, reference)
             if difference is not None:
