@@ -17,6 +17,11 @@ from smolvla_gym.training.imitation import TrainOptions, train
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
 
+DEVICES = (
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")),
+)
+
 SENTENCES = ("Pick up the red cube.", "Now gently push the blue one away.")
 
 
@@ -101,9 +106,12 @@ def test_times_follow_beta():
     assert times.mean().item() == pytest.approx(0.6 * 0.999 + 0.001, abs=5e-3)  # The mean of Beta(1.5, 1) is 0.6.
 
 
-def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path):
+@pytest.mark.parametrize("device", DEVICES)
+def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path, device):
     lines = []
-    options = TrainOptions(steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.5, threads=1)
+    options = TrainOptions(
+        steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.5, threads=1, device=device
+    )
     report = train(policy_dir, demonstrations(), tmp_path / "out", options, report=lines.append)
     assert report.steps == 50
     assert report.loss < 0.8

@@ -88,7 +88,8 @@ class FastSampler:
             self._see = torch.compile(self._network.vision.__call__, mode=mode, dynamic=False)
             self._understand = torch.compile(encode, mode=mode, dynamic=False)
             self._velocity = torch.compile(velocity, mode=mode, dynamic=False)
-        self._places: tuple[int, ...] = ()
+        self._state: tuple[Any, ...] = ()
+        self._weights: list[Tensor] = []
         self._graphs: OrderedDict[tuple[Any, ...], Replay] = OrderedDict()
 
     @torch.no_grad()
@@ -104,22 +105,23 @@ class FastSampler:
         Returns:
             Actions in the policy's own units, shape (batch, chunk, action width).
         """
-        self._refresh()
-        inputs = self.inputs(batch, noise, pull)
         if not noise.is_cuda:
-            return self.chunk(inputs)
-        # A graph reads its weights where they were when it was captured.
-        places = tuple(parameter.data_ptr() for parameter in self._policy.parameters())
-        if places != self._places:
-            self._graphs.clear()
-            self._places = places
+            self._follow()
+            return self.chunk(self.inputs(batch, noise, pull))
+        inputs = self.inputs(batch, noise, pull)
         flat = (*inputs[:-1], *inputs.images)
         key = (int(self._policy.config.num_steps), *((tensor.shape, tensor.dtype) for tensor in flat))
-        if key not in self._graphs:
+        if key in self._graphs:
+            self._graphs.move_to_end(key)
+            actions = self._graphs[key](flat)
+            # To look at every weight takes the host milliseconds: it does so while the device computes.
+            if not self._moved():
+                return actions
+        else:
+            self._moved()
             while len(self._graphs) >= _GRAPHS:
                 self._graphs.popitem(last=False)
-            self._graphs[key] = Replay(self._flat_chunk, flat)
-        self._graphs.move_to_end(key)
+        self._graphs[key] = Replay(self._flat_chunk, flat)
         return self._graphs[key](flat)
 
     def chunk(self, inputs: Inputs) -> Tensor:
@@ -192,10 +194,24 @@ class FastSampler:
     def _keeps_shapes(self, tensor: Tensor) -> bool:
         return self._compiled or tensor.is_cuda
 
-    def _refresh(self) -> None:
-        """Follows weights that were put in the place of others."""
+    def _follow(self) -> None:
+        """Follows weights and layers that were put in the place of others."""
         for stack in self._network.stacks:
             stack.refresh()
+
+    def _moved(self) -> bool:
+        """Follows them, and says whether there were any; then the graphs, which read weights where they were, are gone.
+
+        Until this is known a graph may have been launched, so what it reads is kept.
+        """
+        self._follow()
+        weights = [parameter.data for parameter in self._policy.parameters()]
+        state = (*(weight.data_ptr() for weight in weights), *(stack.is_one for stack in self._network.stacks))
+        if state == self._state:
+            return False
+        self._state, self._weights = state, weights
+        self._graphs.clear()
+        return True
 
     def _embed_times(self, steps: int, x: Tensor) -> Tensor:
         times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)
