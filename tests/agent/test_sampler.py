@@ -191,19 +191,6 @@ def test_a_chunk_on_a_gpu_waits_for_nothing(bundled):
     assert not {name for name in names if "lift_fresh" in name}
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_attention_by_products_is_the_same(batch):
-    from smolvla_gym.agent.sampler.layers import Mask, _by_products
-
-    rng = torch.Generator().manual_seed(batch)
-    query, key, value = (torch.randn((batch, 5, rows, 64), generator=rng) for rows in (12, 7, 7))
-    sees = torch.rand((batch, 4, 7), generator=rng) < 0.7
-    sees[:, :, 0] = True
-    added = Mask(sees).added(torch.float32, 3)
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=added)
-    assert_same(_by_products(query, key.transpose(1, 2).contiguous().transpose(1, 2), value, added), expected, 1e-6)
-
-
 @pytest.mark.slow
 def test_compiled(tmp_path):
     from torch._dynamo.utils import counters

@@ -182,23 +182,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> T
     group = heads // shared
     rows = query.view(batch, length, shared, group, width).permute(0, 2, 3, 1, 4).reshape(batch, shared, -1, width)
     added = None if mask is None else mask.added(dtype, group)
-    if added is not None and query.is_cuda and dtype == torch.float32:
-        out = _by_products(rows, key, value, added)
-    else:
-        out = F.scaled_dot_product_attention(rows, key, value, attn_mask=added)
+    out = F.scaled_dot_product_attention(rows, key, value, attn_mask=added)
     return out.view(batch, shared, group, length, width).permute(0, 3, 1, 2, 4).reshape(batch, length, heads * width)
-
-
-def _by_products(query: Tensor, key: Tensor, value: Tensor, added: Tensor) -> Tensor:
-    """Does the same as torch's attention, which in float32 on CUDA takes twice as long for so few queries."""
-    batch, heads, queries, width = query.shape
-    keys = key.shape[2]
-    rows, columns = query.reshape(-1, queries, width), key.reshape(-1, keys, width).transpose(1, 2)
-    nothing = query.new_empty((1, 1, 1))  # baddbmm can scale the product; with beta=0 it adds nothing
-    scores = torch.baddbmm(nothing, rows, columns, beta=0.0, alpha=width**-0.5).view(batch, heads, queries, keys)
-    scores += added
-    weights = scores.softmax(dim=-1).view(-1, queries, keys)
-    return (weights @ value.reshape(-1, keys, width)).view(batch, heads, queries, width)
 
 
 def rotary(positions: Tensor, head_width: int) -> Rotary:
