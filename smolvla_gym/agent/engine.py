@@ -13,6 +13,7 @@ import numpy as np
 
 from smolvla_gym.agent.aggregation import Aggregate, get_aggregate
 from smolvla_gym.agent.chunks import ActionQueue
+from smolvla_gym.agent.noise import MovingNoise
 from smolvla_gym.agent.pipelines import Pipeline
 from smolvla_gym.agent.policy import Array, Chunk, ChunkRequest, Observation, PolicyCard
 from smolvla_gym.agent.statistics import AgentStatistics
@@ -111,6 +112,7 @@ class ChunkEngine:
         self._delays = deque[int](maxlen=_REMEMBERED)
         self._pending: Future[Chunk] | None = None
         self._abandoned: Future[Chunk] | None = None  # the latest that was being computed when it was given up
+        self._noise = MovingNoise((card.chunk_size, card.noise_width))
         self.reset("", np.random.default_rng(0))
 
     def reset(self, instruction: str, rng: np.random.Generator) -> None:
@@ -125,6 +127,7 @@ class ChunkEngine:
         if not self._pipeline.blocks:  # simulated delays are known again after the first chunk
             self._delays.clear()
         self._queue = ActionQueue()
+        self._noise.clear()
         self._give_up()
         self._asked_step = self._asked_at = 0
         self._asked_behind = False  # the request has to wait until a chunk that was given up is computed
@@ -195,8 +198,9 @@ class ChunkEngine:
         if self._options.mode == "rtc" and len(self._queue):
             leftover = self._queue.leftover
             delay = min(max(self._delays, default=0), len(leftover))
-        shape = (self._card.chunk_size, self._card.noise_width)
-        noise = self._rng.standard_normal(shape, dtype=np.float32)
+        if self._options.mode == "sync":  # what was planned is done, and there is nothing to agree with
+            self._noise.clear()
+        noise = self._noise.draw(self._rng, self._queue.popped)
         request = ChunkRequest(observation, self._instruction, noise, leftover, delay)
         self._asked_step, self._asked_at = self.statistics.steps, self._queue.popped
         self._asked_behind = self._abandoned is not None and self._abandoned.running()

@@ -136,6 +136,18 @@ def test_async_does_not_stall_once_it_runs(mode):
     assert agent.statistics.overdue_actions == 9 * (agent.statistics.chunks - 1)
 
 
+@pytest.mark.parametrize("mode", ["sync", "async", "rtc"])
+def test_a_moment_that_two_chunks_plan_has_one_noise(mode):
+    policy = Numbered()
+    play(make(policy, mode=mode, latency_ms=300), 100)
+    assert len(policy.requests) > 4
+    for before, after in itertools.pairwise(policy.requests):
+        moved = int(after.observation["agent_pos"][0] - before.observation["agent_pos"][0])
+        assert 0 < moved < CHUNK
+        same = np.array_equal(after.noise[: CHUNK - moved], before.noise[moved:])
+        assert same == (mode != "sync")
+
+
 def test_a_queue_that_runs_out_holds_and_says_so():
     agent = make(mode="async", latency_ms=500, queue_threshold=5)  # 15 steps, 5 actions left
     play(agent, 100)

@@ -1,0 +1,45 @@
+"""The noise that chunks are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+class MovingNoise:
+    """Noise that belongs to moments: two chunks that plan the same moment make it of the same noise.
+
+    There is more than one way to a cube, and the noise chooses. Were it drawn anew, a chunk that comes late might take
+    another way than the one that is being executed, and the arm would change its mind in the middle. Each chunk's noise
+    by itself is standard normal all the same.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        """Begins without any.
+
+        Args:
+            shape: Of a chunk's noise: its length and its width.
+        """
+        self._shape = shape
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets it, as for a new episode."""
+        self._noise = np.zeros((0, self._shape[1]), np.float32)
+        self._from = 0
+
+    def draw(self, rng: np.random.Generator, moment: int) -> Array:
+        """Returns the noise of a chunk.
+
+        Args:
+            rng: Draws what was not drawn yet.
+            moment: Of the chunk's first action; not before those of earlier chunks.
+        """
+        # A whole chunk each time: what a generator gives later does not depend on when it was asked.
+        noise = rng.standard_normal(self._shape, dtype=np.float32)
+        known = self._noise[moment - self._from :]
+        noise[: len(known)] = known
+        self._noise, self._from = noise, moment
+        return noise.copy()
