@@ -80,7 +80,7 @@ def main() -> None:
         # The simulation plays these latencies back in its own time, so that what it shows is repeatable. On the arm
         # (PAROL6Real-v0) the same agent needs no latency_ms: there a chunk takes as long as it takes.
         with (
-            contextlib.closing(SmolVLAAgent.connect(address, mode="async", latency_ms=took)) as agent,
+            contextlib.closing(SmolVLAAgent.connect(address, mode="rtc", latency_ms=took)) as agent,
             gym.make("PAROL6Sim-v0", cameras=agent.cameras, image_size=agent.image_size) as env,
         ):
             summary = smolvla_gym.rollout(env, agent, episodes=args.episodes, seed=args.seed)

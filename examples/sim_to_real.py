@@ -103,8 +103,8 @@ def main() -> None:
     parser.add_argument("--home", action="store_true", help="home it first: it moves by itself for half a minute")
     args = parser.parse_args()
 
-    # Async, as the arm needs it: it moves on while the next chunk is computed.
-    agent = SmolVLAAgent.from_pretrained(args.policy, mode="async", latency_ms=args.latency_ms)
+    # Real-time chunking, as the arm needs it: it moves on while the next chunk is computed, which continues this one.
+    agent = SmolVLAAgent.from_pretrained(args.policy, mode="rtc", latency_ms=args.latency_ms)
     common: dict[str, Any] = {"task": "lift", "cameras": agent.cameras, "image_size": (256, 256)}
 
     env = gym.make("PAROL6Sim-v0", **common)
@@ -134,7 +134,7 @@ def drive_the_real_arm(args: argparse.Namespace, common: dict[str, Any]) -> None
     # In real time a chunk takes as long as it takes; computed in a process of its own it does not hold up the loop.
     # Opening the arm moves nothing: its motors stay disabled until reset. Closing it brakes and disables them.
     with (
-        contextlib.closing(SmolVLAAgent.from_pretrained(args.policy, mode="async", process=True)) as agent,
+        contextlib.closing(SmolVLAAgent.from_pretrained(args.policy, mode="rtc", process=True)) as agent,
         gym.make(
             "PAROL6Real-v0", port=args.port, camera=serials or None, speed_scale=args.speed_scale,
             instruction=args.instruction, **common,

@@ -27,7 +27,7 @@ class MovingNoise:
 
     def clear(self) -> None:
         """Forgets it, as for a new episode."""
-        self._noise = np.zeros((0, self._shape[1]), np.float32)
+        self._noise: Array = np.zeros((0, self._shape[1]), np.float32)
         self._from = 0
 
     def draw(self, rng: np.random.Generator, moment: int) -> Array:
@@ -38,7 +38,7 @@ class MovingNoise:
             moment: Of the chunk's first action; not before those of earlier chunks.
         """
         # A whole chunk each time: what a generator gives later does not depend on when it was asked.
-        noise = rng.standard_normal(self._shape, dtype=np.float32)
+        noise: Array = rng.standard_normal(self._shape, dtype=np.float32)
         known = self._noise[moment - self._from :]
         noise[: len(known)] = known
         self._noise, self._from = noise, moment

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         choices=_MODES,
         **modes,
         help="sync: infer when the queue is empty; async: while it plays; rtc: async, each chunk continuing the one "
-        "before (default: sync in simulated time, async in real time)",
+        "before (default: sync in simulated time, rtc in real time)",
     )
     add(
         "--latency-ms",
@@ -180,8 +180,10 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
     print(f"smolvla-gym: {doing} policy {arguments.policy} …", file=sys.stderr, flush=True)
     from smolvla_gym.agent import SmolVLAAgent
 
+    # Of those for real time only async has a choice of aggregates.
+    usual = "sync" if not realtime else "rtc" if arguments.aggregate is None else "async"
     options: dict[str, Any] = {
-        "mode": arguments.mode or ("async" if realtime else "sync"),
+        "mode": arguments.mode or usual,
         "latency_ms": arguments.latency_ms,
         "n_action_steps": arguments.n_action_steps,
         "queue_threshold": arguments.queue_threshold,
