@@ -112,7 +112,6 @@ class ChunkEngine:
         self._delays = deque[int](maxlen=_REMEMBERED)
         self._pending: Future[Chunk] | None = None
         self._abandoned: Future[Chunk] | None = None  # the latest that was being computed when it was given up
-        self._noise = MovingNoise((card.chunk_size, card.noise_width))
         self.reset("", np.random.default_rng(0))
 
     def reset(self, instruction: str, rng: np.random.Generator) -> None:
@@ -127,7 +126,7 @@ class ChunkEngine:
         if not self._pipeline.blocks:  # simulated delays are known again after the first chunk
             self._delays.clear()
         self._queue = ActionQueue()
-        self._noise.clear()
+        self._noise = MovingNoise((self._card.chunk_size, self._card.noise_width))
         self._give_up()
         self._asked_step = self._asked_at = 0
         self._asked_behind = False  # the request has to wait until a chunk that was given up is computed
@@ -198,9 +197,7 @@ class ChunkEngine:
         if self._options.mode == "rtc" and len(self._queue):
             leftover = self._queue.leftover
             delay = min(max(self._delays, default=0), len(leftover))
-        if self._options.mode == "sync":  # what was planned is done, and there is nothing to agree with
-            self._noise.clear()
-        noise = self._noise.draw(self._rng, self._queue.popped)
+        noise = self._noise.draw(self._rng, self._queue.popped, len(self._queue))
         request = ChunkRequest(observation, self._instruction, noise, leftover, delay)
         self._asked_step, self._asked_at = self.statistics.steps, self._queue.popped
         self._asked_behind = self._abandoned is not None and self._abandoned.running()

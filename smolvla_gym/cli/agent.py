@@ -67,7 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         help="actions left when the next chunk is asked for (default: half of those to execute, or more where the "
         "policy's own number is smaller)",
     )
-    add("--aggregate", metavar="NAME", help="how async makes one of two chunks (default: weighted_average)")
+    add(
+        "--aggregate",
+        metavar="NAME",
+        help="how async makes one of two chunks, and in real time async itself (default: weighted_average)",
+    )
 
 
 def add_computing(add: Callable[..., Any]) -> None:

@@ -22,8 +22,11 @@ _ROUNDS: Final = 3
 _BUDGET: Final = 2.0
 """Time in s after which no further round is begun."""
 
-_PRODUCTS: Final = 8
-"""Products that are timed in a row: one alone is too short on a GPU."""
+_PRODUCTS: Final = {"cuda": 64}
+"""Products that are timed in a row, else 8: so many that their weights do not fit the cache of a GPU."""
+
+_IN_A_ROW: Final = 5e-3
+"""Time in s that a measurement on a GPU takes at least: to launch a graph and to wait for it takes some 20 us."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +133,14 @@ def _product_rate(rows: int, weight: Tensor) -> float:
 
     with torch.no_grad():
         states = torch.randn((rows, weight.shape[1]), device=weight.device).to(weight.dtype)
-        weights = [torch.randn_like(weight) for _ in range(_PRODUCTS)]
+        weights = [torch.randn_like(weight) for _ in range(_PRODUCTS.get(weight.device.type, 8))]
 
         def run() -> None:
             for each in weights:
                 F.linear(states, each)
 
         seconds = _median_time_captured(run, weight.device)
-    return 2.0 * rows * weight.numel() * _PRODUCTS / seconds
+    return 2.0 * rows * weight.numel() * len(weights) / seconds
 
 
 def _median_time(run: Callable[[], object], device: Any) -> float:
@@ -166,7 +169,13 @@ def _median_time_captured(run: Callable[[], object], device: Any) -> float:
 
     with torch.no_grad():
         graph, _ = capture(run, torch.device(device))
-    return _median_time(graph.replay, device)
+    count = max(1, round(_IN_A_ROW / _median_time(graph.replay, device)))
+
+    def several() -> None:
+        for _ in range(count):
+            graph.replay()
+
+    return _median_time(several, device) / count
 
 
 def _wait(device: Any) -> None:

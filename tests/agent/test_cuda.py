@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,14 +16,14 @@ from smolvla_gym.agent.local_policy import LocalPolicy
 from smolvla_gym.agent.sampler import FastSampler
 from smolvla_gym.evaluation.inputs import noise_requests
 from smolvla_gym.training.random_450m import build_random_450m
-from tests.agent.test_sampler import assert_same, both, frames, noise_for, other_policy
+from tests.agent.test_sampler import Adapted, assert_same, both, frames, noise_for, other_policy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def exact(monkeypatch):
-    """cuDNN's convolutions are in TF32 unless they are forbidden to."""
+    """Cameras go together here and one by one there, and cuDNN is in TF32 unless it is forbidden to."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
@@ -35,6 +36,7 @@ def noise(policy, count, seed=1):
     return noise_for(policy, count, seed).cuda()
 
 
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("rtc", [False, True])
 def test_it_agrees(bundled, count, rtc):
@@ -49,6 +51,7 @@ def on_gpu(tmp_path, **changes):
     return policy, {key: value.cuda() if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("absent", [(), ("b",), ("a", "c")])
 def test_cameras_that_are_absent_and_padded_sentences(tmp_path, absent):
     policy, batch = on_gpu(tmp_path, empty_cameras=2)
@@ -57,6 +60,7 @@ def test_cameras_that_are_absent_and_padded_sentences(tmp_path, absent):
     assert_same(*both(policy, batch, noise(policy, 2)))
 
 
+@pytest.mark.usefixtures("exact")
 def test_one_graph_serves_every_observation_and_instruction(bundled):
     policy, sampler = bundled.policy, FastSampler(bundled.policy)
     guidance = PrefixGuidance(max_weight=float(policy.config.num_steps))
@@ -72,6 +76,34 @@ def test_one_graph_serves_every_observation_and_instruction(bundled):
         assert_same(chunk, both(policy, batch, noise(policy, 1, seed), left, 3)[1])
 
 
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("name", ["q_proj", "o_proj"])
+def test_a_layer_of_another_kind_is_called(tmp_path, name):
+    policy, batch = on_gpu(tmp_path)
+    attend = policy.model.vlm_with_expert.lm_expert.layers[0].self_attn
+    sampler, layer = FastSampler(policy), getattr(attend, name)
+    before = sampler.sample(dict(batch), noise(policy, 2))
+    adapted = Adapted(layer.in_features, layer.out_features, bias=False)
+    adapted.weight = layer.weight  # where it was
+    setattr(attend, name, adapted)
+    after = sampler.sample(dict(batch), noise(policy, 2))
+    assert (after - before).abs().max() > 1e-3
+    assert_same(after, policy.predict_action_chunk(dict(batch), noise=noise(policy, 2)))
+
+
+def test_a_policy_that_leaves_the_gpu_takes_its_memory_along(tmp_path):
+    policy, batch = on_gpu(tmp_path)
+    sampler = FastSampler(policy)
+    sampler.sample(dict(batch), noise(policy, 2))
+    held = torch.cuda.memory_allocated()
+    policy.cpu()
+    batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    sampler.sample(batch, noise_for(policy, 2))
+    size = sum(parameter.numel() * parameter.element_size() for parameter in policy.parameters())
+    assert torch.cuda.memory_allocated() <= held - size
+
+
+@pytest.mark.usefixtures("exact")
 def test_weights_may_change_and_be_replaced(tmp_path):
     policy, batch = on_gpu(tmp_path)
     sampler = FastSampler(policy)
@@ -100,17 +132,16 @@ def test_a_policy_is_fast_and_stays_so(dtype):
 
     def keep_busy():
         while not done.is_set():
-            (pixels * pixels).sum().item()
+            assert (pixels * pixels).sum().item() == 64 * 64
 
-    other = threading.Thread(target=keep_busy)
-    other.start()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+    with ThreadPoolExecutor() as threads, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = threads.submit(keep_busy)
+        try:
             chunks = [policy.infer(request) for request in requests]
-    finally:
-        done.set()
-        other.join()
+        finally:
+            done.set()
+        other.result()
     assert policy.fallback is None
     for chunk, request in zip(chunks, requests, strict=True):
         one, two = (torch.from_numpy(each.latent).flatten() for each in (chunk, reference.infer(request)))
@@ -118,6 +149,7 @@ def test_a_policy_is_fast_and_stays_so(dtype):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize(("count", "rtc"), [(1, True), (4, False)])
 def test_the_full_size(count, rtc):
     checkpoint = build_random_450m(3, device="cuda", dtype="float32")

@@ -148,6 +148,24 @@ def test_a_moment_that_two_chunks_plan_has_one_noise(mode):
         assert same == (mode != "sync")
 
 
+@pytest.mark.parametrize("mode", ["sync", "async", "rtc"])
+def test_a_chunk_that_failed_is_asked_for_with_other_noise(mode):
+    """A policy may fail because of its noise, as in half precision; to ask for the same again would be no way out."""
+
+    def fail(request):
+        if len(policy.requests) == 3:
+            raise ActionError("not finite")
+
+    policy = Numbered(fail)
+    agent = make(policy, mode=mode)
+    with pytest.raises(ActionError):
+        play(agent, 100)
+    agent.act(observe(float(policy.requests[-1].observation["agent_pos"][0])))
+    failed, again = policy.requests[-2:]
+    assert np.array_equal(failed.observation["agent_pos"], again.observation["agent_pos"])
+    assert not np.isin(failed.noise, again.noise).any()
+
+
 def test_a_queue_that_runs_out_holds_and_says_so():
     agent = make(mode="async", latency_ms=500, queue_threshold=5)  # 15 steps, 5 actions left
     play(agent, 100)

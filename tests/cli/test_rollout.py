@@ -1,3 +1,4 @@
+import argparse
 import io
 import json
 import os
@@ -205,6 +206,35 @@ def test_a_policy_gets_the_cameras_it_needs(made, policy, capsys, tmp_path):
     assert main([*command[:-1], "again"]) == 0
     assert load(tmp_path / "again") == load(tmp_path / "out"), "the seed decides"
     assert main([*command, "--device", "nonsense"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("realtime", "arguments", "mode"),
+    [
+        (False, [], "sync"),
+        (True, [], "rtc"),
+        (True, ["--aggregate", "average"], "async"),
+        (True, ["--mode", "sync"], "sync"),
+        (False, ["--mode", "rtc"], "rtc"),
+    ],
+)
+def test_the_mode_that_nobody_asked_for(monkeypatch, realtime, arguments, mode):
+    """In real time the arm moves on, and each chunk continues the one before, unless they are to be averaged."""
+    from smolvla_gym.agent import SmolVLAAgent
+    from smolvla_gym.cli import agent
+
+    class Loaded(Exception):  # noqa: N818 - no error
+        pass
+
+    def load(*_, **options):
+        raise Loaded(options["mode"])
+
+    monkeypatch.setattr(SmolVLAAgent, "from_pretrained", load)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--policy", default="bundled")
+    agent.add_arguments(parser)
+    with pytest.raises(Loaded, match=f"^{mode}$"):
+        agent.load(parser.parse_args(arguments), realtime=realtime)
 
 
 def test_who_sits_there_says_what_was_solved(monkeypatch, capsys, tmp_path):

@@ -62,7 +62,10 @@ class Inputs(NamedTuple):
 
 
 class FastSampler:
-    """Draws chunks from a policy of LeRobot's; one thread at a time may use it."""
+    """Draws chunks from a policy of LeRobot's; one thread at a time may use it.
+
+    On a GPU it keeps the weights of its last chunk alive, also where the policy has others since.
+    """
 
     def __init__(self, policy: Any, *, compile_mode: str | None = None) -> None:
         """Looks at how the policy is built.
@@ -89,7 +92,7 @@ class FastSampler:
             self._understand = torch.compile(encode, mode=mode, dynamic=False)
             self._velocity = torch.compile(velocity, mode=mode, dynamic=False)
         self._state: tuple[Any, ...] = ()
-        self._weights: list[Tensor] = []
+        self._kept: tuple[Any, ...] = ()
         self._graphs: OrderedDict[tuple[Any, ...], Replay] = OrderedDict()
 
     @torch.no_grad()
@@ -107,6 +110,7 @@ class FastSampler:
         """
         if not noise.is_cuda:
             self._follow()
+            self._forget()  # the policy may have left a GPU
             return self.chunk(self.inputs(batch, noise, pull))
         inputs = self.inputs(batch, noise, pull)
         flat = (*inputs[:-1], *inputs.images)
@@ -206,12 +210,18 @@ class FastSampler:
         """
         self._follow()
         weights = [parameter.data for parameter in self._policy.parameters()]
-        state = (*(weight.data_ptr() for weight in weights), *(stack.is_one for stack in self._network.stacks))
+        modules = list(self._policy.modules())
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules]
+        state = (*(weight.data_ptr() for weight in weights), *map(id, modules), *hooks)
         if state == self._state:
             return False
-        self._state, self._weights = state, weights
-        self._graphs.clear()
+        self._forget()
+        self._state, self._kept = state, (weights, modules)
         return True
+
+    def _forget(self) -> None:
+        self._graphs.clear()
+        self._state, self._kept = (), ()
 
     def _embed_times(self, steps: int, x: Tensor) -> Tensor:
         times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)

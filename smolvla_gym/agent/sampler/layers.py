@@ -78,7 +78,7 @@ class DecoderLayer:
     def finish(self, states: Tensor, attended: Tensor) -> Tensor:
         """Does what comes after the attention, whose result has the shape (batch, length, heads * head width).
 
-        Where no gradient is wanted the result takes the place of ``states``.
+        Unless gradients are to reach the weights it may write over ``states``: nobody may need them any more.
         """
         layer = self._layer
         between = self._added(states, layer.self_attn.o_proj, attended)

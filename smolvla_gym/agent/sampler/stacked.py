@@ -40,11 +40,6 @@ class Stacked:
         dtype: torch.dtype = self._layers[0].weight.dtype
         return dtype
 
-    @property
-    def is_one(self) -> bool:
-        """Whether one product gives the outputs of all."""
-        return self._plain
-
     def refresh(self) -> None:
         """Follows layers or weights that were put in the place of others, such as an adapter."""
         self._layers = tuple(getattr(self._parent, name) for name in self._names)
