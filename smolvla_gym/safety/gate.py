@@ -283,12 +283,16 @@ class SafetyGate:
         )
 
     def _guarded(self, dt: float) -> tuple[SafetyEvent, ...]:
-        """Turns the plan into a stop where the state after dt, or the fastest stop from there, would touch anything."""
+        """Turns the plan into a stop where the state after dt, or the fastest stop from there, would touch anything.
+
+        Of the stop its middle and its end are looked at: joints that brake for different times do not go straight.
+        """
         if self._guard is None or self._plan is None:
             return ()
         position, velocity, acceleration = self._plan.at_time(self._time + dt)
         self._brake(position, velocity, acceleration, self._stop)
-        for pose in (position, self._stop.at_time(self._stop.duration)[0]):
+        stop = self._stop
+        for pose in (position, *(stop.at_time(share * stop.duration)[0] for share in (0.5, 1.0))):
             touched = self._guard.touched(pose, self._opening)
             if not touched:
                 continue

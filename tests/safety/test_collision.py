@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smolvla_gym.errors import OptionError
@@ -70,6 +70,7 @@ def test_a_workspace_is_a_box(workspace):
 
 
 @settings(max_examples=40, deadline=None)
+@example(27075)  # its stop dips into the table on the way, and ends above it
 @given(st.integers(0, 2**32 - 1))
 def test_no_sequence_of_targets_gets_the_gate_to_command_a_contact(seed):
     rng = np.random.default_rng(seed)
