@@ -34,7 +34,8 @@ def capture[Result](function: Callable[[], Result], device: torch.device) -> tup
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
                 function()
-            # Other threads, such as that of a camera or of a server, may use the device meanwhile.
+            # Other threads, such as that of a camera or of a server, may use the device meanwhile; not its random
+            # numbers, which torch's captures claim.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 result = function()
         torch.cuda.current_stream(device).wait_stream(stream)
