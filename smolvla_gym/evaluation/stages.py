@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -116,12 +117,23 @@ def _count(run: Callable[[], object]) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    from smolvla_gym.agent.sampler.linear import ONEDNN
 
-    def on_cpu(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any) -> int:
         return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping={attention: on_cpu}) as counter:
+    def linear(states: Sequence[int], weight: Sequence[int], *args: Any, **kwargs: Any) -> int:
+        return 2 * math.prod(states) * weight[0]
+
+    def added(states: Sequence[int], rows: Sequence[int], columns: Sequence[int], *args: Any, **kwargs: Any) -> int:
+        return 2 * math.prod(rows) * columns[1]
+
+    unknown_to_torch: dict[Any, Any] = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        torch.ops.aten.addmm_: added,
+        ONEDNN: linear,
+    }
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
         run()
     return int(counter.get_total_flops())
 
@@ -129,7 +141,8 @@ def _count(run: Callable[[], object]) -> int:
 def _product_rate(rows: int, weight: Tensor) -> float:
     """Measures a linear layer alone, with several weights in turn, as a stage has them: one would stay in the cache."""
     import torch
-    import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+    from smolvla_gym.agent.sampler.linear import linear
 
     with torch.no_grad():
         states = torch.randn((rows, weight.shape[1]), device=weight.device).to(weight.dtype)
@@ -137,7 +150,7 @@ def _product_rate(rows: int, weight: Tensor) -> float:
 
         def run() -> None:
             for each in weights:
-                F.linear(states, each)
+                linear(states, each)
 
         seconds = _median_time_captured(run, weight.device)
     return 2.0 * rows * weight.numel() * len(weights) / seconds

@@ -89,9 +89,11 @@ def test_both_samplers_in_turn_and_where_the_time_goes(capsys):
     # Work and weights of the flow are in proportion to its steps; a product of n x m x k counts as 2 n m k.
     assert flow[1]["flops"] / flow[0]["flops"] == pytest.approx(2.5, rel=0.02)
     assert flow[1]["weights"] / flow[0]["weights"] == 2.5
-    network = bundled_network()
-    vision = sum(p.numel() for layer in network.vision_model.encoder.layers for p in layer.parameters() if p.ndim == 2)
+    network = load_checkpoint("bundled", device="cpu").policy.model.vlm_with_expert
+    vision = weights_of(network.get_vlm_model().vision_model.encoder.layers)
     assert stages["vision"]["flops"] >= 2 * vision * 2 * 64  # two cameras of 64 patches, and attention besides
+    expert = weights_of(network.lm_expert.layers, "q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert stages["flow"]["flops"] >= 2 * expert * 5 * 32  # five steps of 32 actions
 
 
 @pytest.mark.slow
@@ -118,8 +120,9 @@ def test_a_type_is_compared_with_the_wide_one_of_as_many_steps(monkeypatch):
     assert pairs == {few: (many, few), few_half: (few, few_half), many_half: (many, many_half)}
 
 
-def bundled_network():
-    return load_checkpoint("bundled", device="cpu").policy.model.vlm_with_expert.get_vlm_model()
+def weights_of(layers, *kinds):
+    named = [(name, weight) for name, weight in layers.named_parameters() if weight.ndim == 2]
+    return sum(weight.numel() for name, weight in named if not kinds or name.split(".")[-2] in kinds)
 
 
 @pytest.mark.slow

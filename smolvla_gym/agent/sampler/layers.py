@@ -8,13 +8,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from smolvla_gym.agent.sampler.stacked import Stacked, is_plain
+from smolvla_gym.agent.sampler.linear import by_onednn, is_plain, linear
+from smolvla_gym.agent.sampler.stacked import Stacked
 
 _WAVELENGTH: Final = 10_000.0
 """Of SmolVLA's rotary embedding, whatever the language model's configuration says."""
 
 _ALIGNMENT: Final = 8
 """Rows of masks begin at multiples of so many numbers; CUDA's attention would copy others each time."""
+
+_MANY: Final = 512
+"""Patches from which on attention in bfloat16 is computed head by head on a CPU; it is slower for fewer."""
 
 Rotary = tuple[Tensor, Tensor]
 """Cosine, and sine with the sign of its half, each of shape (1 or batch, length, 1, head width), float32."""
@@ -90,12 +94,16 @@ class DecoderLayer:
         gate, up = self._gate_up(normed).chunk(2, dim=-1)
         return self._added(between, layer.mlp.down_proj, layer.mlp.act_fn(gate) * up)
 
-    def _added(self, states: Tensor, linear: Any, change: Tensor) -> Tensor:
+    def _added(self, states: Tensor, layer: Any, change: Tensor) -> Tensor:
         """Returns states plus what a linear layer makes of their change, in the type of its weights, like LeRobot."""
-        weight = linear.weight
+        weight = layer.weight
         change = change.to(weight.dtype)
-        if self._trains or states.dtype != weight.dtype or linear.bias is not None or not is_plain(linear):
-            result: Tensor = linear(change)
+        if self._trains or states.dtype != weight.dtype or layer.bias is not None or not is_plain(layer):
+            result: Tensor = layer(change)
+            result += states
+            return result
+        if by_onednn(change, weight):
+            result = linear(change, weight)
             result += states
             return result
         states.view(-1, states.shape[-1]).addmm_(change.flatten(0, -2), weight.t())
@@ -116,7 +124,7 @@ class VisionLayer:
             trains: Whether gradients are to reach its weights.
         """
         attend = layer.self_attn
-        self._layer, self._heads = layer, attend.num_heads
+        self._layer, self._heads, self._trains = layer, attend.num_heads, trains
         self.stacks = [Stacked(attend, "q_proj", "k_proj", "v_proj", trains=trains)]
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -125,10 +133,26 @@ class VisionLayer:
         projected = self.stacks[0](layer.layer_norm1(hidden))
         projected = projected.view(*projected.shape[:-1], 3, self._heads, -1)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind()
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        hidden = layer.self_attn.out_proj(attended) + hidden
-        result: Tensor = layer.mlp(layer.layer_norm2(hidden)) + hidden
-        return result
+        attended = _of_many(query, key, value).transpose(1, 2).flatten(2)
+        hidden = self._apply(layer.self_attn.out_proj, attended) + hidden
+        normed = layer.layer_norm2(hidden)
+        if _is_gelu_mlp(layer.mlp):
+            return self._apply(layer.mlp.fc2, self._apply(layer.mlp.fc1, normed, gelu=True)) + hidden
+        result: Tensor = layer.mlp(normed)
+        return result + hidden
+
+    def _apply(self, layer: Any, states: Tensor, *, gelu: bool = False) -> Tensor:
+        """Returns what a linear layer makes of states."""
+        if not self._trains and is_plain(layer):
+            return linear(states, layer.weight, layer.bias, gelu=gelu)
+        result: Tensor = layer(states)
+        return F.gelu(result, approximate="tanh") if gelu else result
+
+
+def _is_gelu_mlp(mlp: Any) -> bool:
+    """Says whether a block is two linear layers, and between them a GELU in its approximation by tanh."""
+    kinds = type(mlp).__name__, type(getattr(mlp, "activation_fn", None)).__name__
+    return kinds == ("SmolVLMVisionMLP", "GELUTanh") and not (mlp._forward_hooks or mlp._forward_pre_hooks)
 
 
 class Mask:
@@ -184,6 +208,25 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> T
     added = None if mask is None else mask.added(dtype, group)
     out = F.scaled_dot_product_attention(rows, key, value, attn_mask=added)
     return out.view(batch, shared, group, length, width).permute(0, 3, 1, 2, 4).reshape(batch, length, heads * width)
+
+
+def _of_many(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attends to all of many keys; shapes (pictures, heads, patches, head width).
+
+    In bfloat16 torch's attention on a CPU takes as long as in float32. Products of one head after the other, whose
+    scores stay in the cache, take two thirds of it; scores are rounded, as in transformers' eager one.
+    """
+    plain = query.dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] >= _MANY
+    if not plain or query.requires_grad or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(query, key, value)
+    scaled, keys = query * query.shape[-1] ** -0.5, key.transpose(2, 3)
+    # In memory the heads of a patch lie side by side, as those do who come after.
+    out = query.new_empty((len(query), query.shape[2], *query.shape[1::2])).transpose(1, 2)
+    for picture in range(len(query)):
+        for head in range(query.shape[1]):
+            at = picture, head
+            out[at] = torch.softmax(scaled[at] @ keys[at], dim=-1) @ value[at]
+    return out
 
 
 def rotary(positions: Tensor, head_width: int) -> Rotary:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from smolvla_gym.agent.precision import crosses
 from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
+from smolvla_gym.agent.sampler.linear import is_plain
 from smolvla_gym.agent.sampler.prefix import VisionTower
-from smolvla_gym.agent.sampler.stacked import is_plain
 
 
 class Network:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from smolvla_gym.agent.sampler.linear import is_plain, linear
+
 
 class Stacked:
     """Linear layers whose weights lie one behind the other, so that one product gives the outputs of all.
@@ -76,12 +78,7 @@ class Stacked:
             return F.linear(states, torch.cat([layer.weight for layer in layers]), bias)
         assert self._weight is not None
         rows = sum(int(layer.out_features) for layer in self._layers[:skip])
-        return F.linear(states, self._weight[rows:], None if self._bias is None else self._bias[rows:])
-
-
-def is_plain(layer: Any) -> bool:
-    """Says whether a layer is its weight and bias alone: no subclass, such as an adapter, and no hook."""
-    return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+        return linear(states, self._weight[rows:], None if self._bias is None else self._bias[rows:])
 
 
 def _alike(layers: Sequence[Any]) -> bool:

@@ -1,0 +1,94 @@
+"""A linear layer gives the same, whichever library computes it."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import nn
+
+from smolvla_gym.agent.sampler.layers import VisionLayer, _of_many
+from smolvla_gym.agent.sampler.linear import by_onednn, is_plain, linear
+
+LARGE = (256, 512, 1024)
+SMALL = (8, 16, 32)
+
+
+def _parts(rows: int, inner: int, columns: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, rows // 2, inner), (columns, inner), (columns,))
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [LARGE, SMALL])
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@torch.no_grad()
+def test_it_agrees_with_torch(dtype: torch.dtype, shape: tuple[int, int, int], gelu: bool, biased: bool) -> None:
+    states, weight, bias = _parts(*shape, dtype)
+    wanted = F.linear(states.double(), weight.double(), bias.double() if biased else None)
+    wanted = F.gelu(wanted, approximate="tanh") if gelu else wanted
+    got = linear(states, weight, bias if biased else None, gelu=gelu)
+    assert (got.dtype, got.shape) == (dtype, wanted.shape)
+    bound = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 1e-2}[dtype]
+    assert (got - wanted).abs().max() <= bound * wanted.abs().max()
+
+
+def test_large_products_of_types_that_it_knows_go_to_onednn() -> None:
+    assert torch.backends.mkldnn.is_available(), "the wheels of torch that the project installs have it"
+    for dtype in (torch.float32, torch.bfloat16):
+        assert by_onednn(*_parts(*LARGE, dtype)[:2])
+        assert not by_onednn(*_parts(*SMALL, dtype)[:2])
+    assert not by_onednn(*_parts(*LARGE, torch.float64)[:2])
+    states, weight, _ = _parts(*LARGE, torch.float32)
+    assert not by_onednn(states, weight.bfloat16())
+
+
+def test_part_of_a_larger_weight_can_be_one() -> None:
+    states, weight, bias = _parts(*LARGE, torch.float32)
+    with torch.no_grad():
+        whole, part = linear(states, weight, bias), linear(states, weight[256:], bias[256:])
+    torch.testing.assert_close(part, whole[..., 256:], rtol=0, atol=1e-4)
+
+
+def test_layers_with_more_than_a_weight_are_not_plain() -> None:
+    class Adapted(nn.Linear):
+        pass
+
+    layer = nn.Linear(4, 4)
+    assert is_plain(layer)
+    assert not is_plain(Adapted(4, 4))
+    hook = layer.register_forward_hook(lambda module, inputs, output: output + 1)
+    assert not is_plain(layer)
+    hook.remove()
+    assert is_plain(layer)
+
+
+@torch.no_grad()
+def test_attention_head_by_head_agrees_with_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn((2, 600, 3, 4, 32), generator=generator)
+    query, key, value = wide.bfloat16().permute(2, 0, 3, 1, 4).unbind()
+    got = _of_many(query, key, value)
+    wanted = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    assert got.dtype == torch.bfloat16
+    assert got.transpose(1, 2).is_contiguous()
+    assert (got - wanted).abs().max() <= 0.02 * wanted.abs().max()
+    assert F.cosine_similarity(got.double().flatten(), wanted.flatten(), dim=0) > 0.9999
+
+
+@torch.no_grad()
+def test_a_vision_layer_follows_hooks_and_another_activation() -> None:
+    from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
+    from transformers.models.smolvlm.modeling_smolvlm import SmolVLMEncoderLayer
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "attn_implementation": "sdpa"}
+    for activation in ("gelu_pytorch_tanh", "gelu", "relu"):
+        layer = SmolVLMEncoderLayer(SmolVLMVisionConfig(**shape, hidden_act=activation)).eval()
+        ours, states = VisionLayer(layer), torch.randn((1, 640, 256))
+        for _ in range(2):
+            wanted = layer(states, attention_mask=None)
+            wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+            torch.testing.assert_close(ours(states), wanted, rtol=1e-5, atol=1e-5)
+            layer.mlp.fc1.register_forward_hook(lambda module, inputs, output: output * 0.5)
+            layer.self_attn.out_proj.register_forward_hook(lambda module, inputs, output: output - 1)
