@@ -39,8 +39,8 @@ Each variant runs in a process of its own. --compile compiles the stages of the 
 reference goes through LeRobot's own switch (compile_model). On a CPU that takes a C++ compiler and minutes, on 2 cores
 2 minutes for the bundled policy, the first time. The mode max-autotune takes longer and gains nothing on a CPU.
 
-bfloat16 and float16 are there for GPUs. They run on every CPU, but one without instructions for them (AVX512-BF16, AMX)
-is several times slower than with float32.
+float16 is there for GPUs. So is bfloat16, but a CPU with instructions for it (AVX512-BF16, AMX) is twice as fast with it
+as with float32, too; others are several times slower.
 """
 
 

@@ -43,10 +43,26 @@ def test_large_products_of_types_that_it_knows_go_to_onednn() -> None:
     assert not by_onednn(states, weight.bfloat16())
 
 
+@pytest.mark.parametrize("strided", ["states", "rows", "weight", "bias"])
+@torch.no_grad()
+def test_memory_may_have_gaps_or_another_order(strided: str) -> None:
+    states, weight, bias = _parts(*LARGE, torch.float32)
+    wanted = F.linear(states, weight, bias)
+    if strided == "states":
+        states = states.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    elif strided == "rows":
+        states = torch.cat([states, states], dim=-1)[..., : states.shape[-1]]
+    elif strided == "weight":
+        weight = weight.t().contiguous().t()
+    else:
+        bias = torch.stack([bias, -bias], dim=1)[:, 0]
+    torch.testing.assert_close(linear(states, weight, bias), wanted, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
 def test_part_of_a_larger_weight_can_be_one() -> None:
     states, weight, bias = _parts(*LARGE, torch.float32)
-    with torch.no_grad():
-        whole, part = linear(states, weight, bias), linear(states, weight[256:], bias[256:])
+    whole, part = linear(states, weight, bias), linear(states, weight[256:], bias[256:])
     torch.testing.assert_close(part, whole[..., 256:], rtol=0, atol=1e-4)
 
 

@@ -30,7 +30,8 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: 
         bias: Shape (outputs,).
         gelu: Whether a GELU, in its approximation by tanh, comes after it.
     """
-    if by_onednn(states, weight):
+    # Of a bias with gaps torch's operation would take what lies in them.
+    if by_onednn(states, weight) and (bias is None or bias.is_contiguous()):
         name, variant = ("gelu", "tanh") if gelu else ("none", "")
         result: Tensor = ONEDNN(states, weight, bias, name, [], variant)
         return result
