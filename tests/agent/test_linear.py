@@ -6,7 +6,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from smolvla_gym.agent.sampler.layers import VisionLayer, _of_many
-from smolvla_gym.agent.sampler.linear import by_onednn, is_plain, linear
+from smolvla_gym.agent.sampler.linear import by_onednn, is_plain, knows_bfloat16, linear
+from smolvla_gym.evaluation.stages import _count
 
 LARGE = (256, 512, 1024)
 SMALL = (8, 16, 32)
@@ -33,14 +34,38 @@ def test_it_agrees_with_torch(dtype: torch.dtype, shape: tuple[int, int, int], g
     assert (got - wanted).abs().max() <= bound * wanted.abs().max()
 
 
+@torch.no_grad()
 def test_large_products_of_types_that_it_knows_go_to_onednn() -> None:
-    assert torch.backends.mkldnn.is_available(), "the wheels of torch that the project installs have it"
-    for dtype in (torch.float32, torch.bfloat16):
-        assert by_onednn(*_parts(*LARGE, dtype)[:2])
+    for dtype, known in ((torch.float32, True), (torch.bfloat16, knows_bfloat16()), (torch.float64, False)):
+        assert by_onednn(*_parts(*LARGE, dtype)[:2]) == known
         assert not by_onednn(*_parts(*SMALL, dtype)[:2])
-    assert not by_onednn(*_parts(*LARGE, torch.float64)[:2])
     states, weight, _ = _parts(*LARGE, torch.float32)
     assert not by_onednn(states, weight.bfloat16())
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not by_onednn(states, weight)
+
+
+def test_gradients_reach_states_and_weights() -> None:
+    states, weight, bias = _parts(*LARGE, torch.float32)
+    states.requires_grad_()
+    weight.requires_grad_()
+    linear(states, weight, bias, gelu=True).sum().backward()
+    assert states.grad is not None
+    assert weight.grad is not None
+
+
+@torch.no_grad()
+def test_operations_are_counted_whoever_does_them() -> None:
+    rows, inner, columns = LARGE
+    states, weight, bias = _parts(*LARGE, torch.float32)
+    product = 2 * rows * inner * columns
+    assert _count(lambda: linear(states, weight, bias, gelu=True)) == product
+    assert _count(lambda: F.linear(states, weight, bias)) == product
+    room = torch.zeros((rows, columns))
+    assert _count(lambda: room.addmm_(states.flatten(0, 1), weight.t())) == product
+    for dtype in (torch.float32, torch.bfloat16):
+        heads = torch.randn((3, 2, 4, 600, 32)).to(dtype).unbind()
+        assert _count(lambda heads=heads: _of_many(*heads)) == 2 * 2 * (2 * 4) * 600 * 600 * 32
 
 
 @pytest.mark.parametrize("strided", ["states", "rows", "weight", "bias"])
@@ -92,19 +117,24 @@ def test_attention_head_by_head_agrees_with_torch() -> None:
     assert F.cosine_similarity(got.double().flatten(), wanted.flatten(), dim=0) > 0.9999
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", ["gelu_pytorch_tanh", "gelu", "relu"])
 @torch.no_grad()
-def test_a_vision_layer_follows_hooks_and_another_activation() -> None:
+def test_a_vision_layer_gives_what_its_module_does_whoever_hooks_in(activation: str, dtype: torch.dtype) -> None:
     from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
     from transformers.models.smolvlm.modeling_smolvlm import SmolVLMEncoderLayer
 
     torch.manual_seed(0)
     shape = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "attn_implementation": "sdpa"}
-    for activation in ("gelu_pytorch_tanh", "gelu", "relu"):
-        layer = SmolVLMEncoderLayer(SmolVLMVisionConfig(**shape, hidden_act=activation)).eval()
-        ours, states = VisionLayer(layer), torch.randn((1, 640, 256))
-        for _ in range(2):
-            wanted = layer(states, attention_mask=None)
-            wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-            torch.testing.assert_close(ours(states), wanted, rtol=1e-5, atol=1e-5)
-            layer.mlp.fc1.register_forward_hook(lambda module, inputs, output: output * 0.5)
-            layer.self_attn.out_proj.register_forward_hook(lambda module, inputs, output: output - 1)
+    layer = SmolVLMEncoderLayer(SmolVLMVisionConfig(**shape, hidden_act=activation)).to(dtype).eval()
+    ours, states = VisionLayer(layer), torch.randn((2, 640, 256)).to(dtype)
+    bound = 1e-5 if dtype == torch.float32 else 0.04
+    earlier = None
+    for hooked in (None, layer.mlp.activation_fn, layer.mlp.fc1, layer.mlp, layer.self_attn.out_proj):
+        if hooked is not None:
+            hooked.register_forward_hook(lambda module, inputs, output: 0.5 * output - 1)
+        wanted = layer(states, attention_mask=None)
+        wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+        torch.testing.assert_close(ours(states), wanted, rtol=bound, atol=bound)
+        assert earlier is None or (wanted - earlier).abs().max() > 2 * bound
+        earlier = wanted

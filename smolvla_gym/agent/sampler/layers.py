@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from smolvla_gym.agent.sampler.linear import by_onednn, is_plain, linear
+from smolvla_gym.agent.sampler.linear import by_onednn, has_hooks, is_plain, knows_bfloat16, linear
 from smolvla_gym.agent.sampler.stacked import Stacked
 
 _WAVELENGTH: Final = 10_000.0
@@ -136,7 +136,7 @@ class VisionLayer:
         attended = _of_many(query, key, value).transpose(1, 2).flatten(2)
         hidden = self._apply(layer.self_attn.out_proj, attended) + hidden
         normed = layer.layer_norm2(hidden)
-        if _is_gelu_mlp(layer.mlp):
+        if not self._trains and _is_gelu_mlp(layer.mlp):
             return self._apply(layer.mlp.fc2, self._apply(layer.mlp.fc1, normed, gelu=True)) + hidden
         result: Tensor = layer.mlp(normed)
         return result + hidden
@@ -151,8 +151,9 @@ class VisionLayer:
 
 def _is_gelu_mlp(mlp: Any) -> bool:
     """Says whether a block is two linear layers, and between them a GELU in its approximation by tanh."""
-    kinds = type(mlp).__name__, type(getattr(mlp, "activation_fn", None)).__name__
-    return kinds == ("SmolVLMVisionMLP", "GELUTanh") and not (mlp._forward_hooks or mlp._forward_pre_hooks)
+    activation: Any = getattr(mlp, "activation_fn", None)
+    kinds = type(mlp).__name__, type(activation).__name__
+    return kinds == ("SmolVLMVisionMLP", "GELUTanh") and not (has_hooks(mlp) or has_hooks(activation))
 
 
 class Mask:
@@ -213,11 +214,19 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> T
 def _of_many(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attends to all of many keys; shapes (pictures, heads, patches, head width).
 
-    In bfloat16 torch's attention on a CPU takes as long as in float32. Products of one head after the other, whose
-    scores stay in the cache, take two thirds of it; scores are rounded, as in transformers' eager one.
+    On a CPU with instructions for bfloat16 torch's attention takes as long in it as in float32. Products of one head
+    after the other, whose scores stay in the cache, take two thirds of it; scores are rounded, as in transformers'
+    eager one.
     """
-    plain = query.dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] >= _MANY
-    if not plain or query.requires_grad or torch.compiler.is_compiling():
+    by_head = (
+        not torch.compiler.is_compiling()
+        and query.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and query.shape[2] >= _MANY
+        and not torch.is_grad_enabled()
+        and knows_bfloat16()
+    )
+    if not by_head:
         return F.scaled_dot_product_attention(query, key, value)
     scaled, keys = query * query.shape[-1] ** -0.5, key.transpose(2, 3)
     # In memory the heads of a patch lie side by side, as those do who come after.
