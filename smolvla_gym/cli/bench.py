@@ -39,8 +39,8 @@ Each variant runs in a process of its own. --compile compiles the stages of the 
 reference goes through LeRobot's own switch (compile_model). On a CPU that takes a C++ compiler and minutes, on 2 cores
 1 or 2 minutes for the bundled policy, the first time. The mode max-autotune takes longer and gains nothing on a CPU.
 
-float16 is there for GPUs. bfloat16 pays on a CPU, too, with instructions for it (AVX512-BF16, AMX): almost twice as fast
-as float32. Others run it several times slower.
+float16 is there for GPUs. bfloat16 pays on a CPU, too, with instructions for it (AVX512-BF16, AMX): almost twice as
+fast as float32. Others run it several times slower.
 """
 
 
