@@ -8,10 +8,12 @@ Evaluate the result with
 
     uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
 
-On 2 cores recording 3,000 demonstrations takes 20 minutes, 1,700 with DAgger 18, and a step of 64 frames 0.95 s. It
-wants 20 GB of memory. The model card of the policy that is bundled, ``assets/policies/parol6_tiny/README.md``, says how
-that one came about, in more stages than these. Nobody has run this recipe at its full length, some five hours on 2
-cores.
+It wants 20 GB of memory and, on 2 AMD cores (Zen 4), some three hours: 3,000 demonstrations take 12 minutes, 1,700 with
+DAgger 14, and a step of 64 frames 0.6 s. Nobody has run it at its full length. Do not cut it short: with ``--episodes
+300 --scale 0.4``, 80 minutes, the policy reached 27, lifted 24, placed 8, pushed 3 and stacked 0 of 60 (seeds 0..59);
+most often it went to another object than the one that is named, which is what is learned last. The model card of the
+policy that is bundled, ``assets/policies/parol6_tiny/README.md``, says how that one came about, in more stages than
+these.
 """
 
 from __future__ import annotations
