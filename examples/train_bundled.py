@@ -19,15 +19,18 @@ these.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pickle
 import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from smolvla_gym.processes import process_pool
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.augment import Augmentation
@@ -75,7 +78,7 @@ STAGES = (
         "1-demonstrations",
         episodes={"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.2},
         shares={"1-demonstrations": {"reach": 0.07, "lift": 0.21, "place": 0.22, "push": 0.25, "stack": 0.25}},
-        steps=8000,
+        steps=10_400,
         vision_share=0.03,
     ),
     Stage(
@@ -85,7 +88,7 @@ STAGES = (
             "1-demonstrations": {"reach": 0.05, "lift": 0.11, "place": 0.11, "stack": 0.12},
             "2-dagger": {"lift": 0.04, "place": 0.06, "push": 0.33, "stack": 0.18},
         },
-        steps=3000,
+        steps=3900,
         learning_rate=5e-4,
     ),
     Stage(
@@ -96,7 +99,7 @@ STAGES = (
             "2-dagger": {"lift": 0.03, "place": 0.05, "push": 0.14, "stack": 0.10},
             "3-dagger": {"lift": 0.04, "push": 0.22, "stack": 0.16},
         },
-        steps=3000,
+        steps=3900,
         learning_rate=5e-4,
         latencies_ms={"lift": (0.0, 466.0)},
     ),
@@ -126,11 +129,13 @@ def recording(data: Path, stage: str, task: str, options: DemonstrationOptions) 
 
 def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
     """Records the demonstrations of a stage that are missing."""
-    for task in stage.episodes:
-        path, wanted = recording(data, stage.name, task, options)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _record(path, wanted)
+    # One process is this one; several are begun once for all tasks.
+    with process_pool(options.workers) if options.workers > 1 else contextlib.nullcontext() as pool:
+        for task in stage.episodes:
+            path, wanted = recording(data, stage.name, task, options)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _record(path, wanted, pool)
 
 
 def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
@@ -144,9 +149,14 @@ def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
     return join(recordings)
 
 
-def _record(path: Path, options: DemonstrationOptions) -> None:
+def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor | None) -> None:
     began = time.monotonic()
-    frames = collect(options, lambda done: print(f"{options.task}: {done}/{options.episodes} episodes", flush=True))
+
+    def report(done: int) -> None:
+        if done % 50 == 0 or done == options.episodes:
+            print(f"{options.task}: {done}/{options.episodes} episodes", flush=True)
+
+    frames = collect(options, report, pool=pool)
     seconds = time.monotonic() - began
     print(f"{options.task}: {len(frames)} frames, {len(frames.pictures)} drawn, in {seconds:.0f} s", flush=True)
     part = path.with_suffix(".part")
@@ -192,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of data and policies")
     parser.add_argument("--from", type=Path, dest="start", help="a policy to begin with (default: random weights)")
-    parser.add_argument("--episodes", type=int, default=600, help="of a task and recording (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=500, help="of a task and recording (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the steps of all stages (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="frames a step (default: %(default)s)")

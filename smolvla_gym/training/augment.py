@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,30 +28,32 @@ class Augmentation:
     colour: float = 0.05
     shift: int = 0
 
-    def apply(self, images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.float32]:
+    def apply(self, images: NDArray[np.uint8], random: np.random.Generator, device: str = "cpu") -> Tensor:
         """Changes a batch of pictures.
 
         Args:
             images: Shape (B, H, W, 3), uint8.
             random: Where the changes come from.
+            device: Where to compute.
 
         Returns:
-            Shape (B, H, W, 3), float32, 0..1.
+            Shape (B, H, W, 3), float32, 0..1, on the device.
         """
+        import torch
+
         if self.shift:
             images = self._moved(images, random)
-        pixels = images.astype(np.float32) / np.float32(255)
+        pixels = torch.from_numpy(images).to(device).float().div_(255)
         if not (self.brightness or self.contrast or self.colour):
             return pixels
         count = len(images)
         gain = 1 + random.uniform(-self.contrast, self.contrast, (count, 1, 1, 1))
         gain = gain * (1 + random.uniform(-self.colour, self.colour, (count, 1, 1, 3)))
         offset = random.uniform(-self.brightness, self.brightness, (count, 1, 1, 1))
-        mean = pixels.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)
-        # gain * (pixels - mean) + mean + offset, with the small arrays put together first.
-        pixels *= gain.astype(np.float32)
-        pixels += (mean * (1 - gain) + offset).astype(np.float32)
-        return np.clip(pixels, 0, 1, out=pixels)
+        gains, offsets = (torch.from_numpy(part.astype(np.float32)).to(device) for part in (gain, offset))
+        mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
+        # gain * (pixels - mean) + mean + offset, with the small tensors put together first.
+        return pixels.mul_(gains).add_(mean * (1 - gains) + offsets).clamp_(0, 1)
 
     def _moved(self, images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
         count, height, width = images.shape[:3]

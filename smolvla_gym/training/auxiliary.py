@@ -13,35 +13,40 @@ _WIDTH = 256
 class Regression(nn.Module):
     """A small network from features to targets; it is thrown away after the run."""
 
-    def __init__(self, width: int, targets: NDArray[np.float32], seed: int) -> None:
+    def __init__(self, width: int, targets: int, seed: int) -> None:
         """Makes it with random weights; the global random state is left as it was.
 
         Args:
             width: Of the features.
-            targets: Shape (M, k); NaN where a value does not exist.
+            targets: How many there are.
             seed: Seed of the weights.
         """
         super().__init__()
-        self._targets = _standardised(targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._layers = nn.Sequential(nn.Linear(width, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, targets.shape[1]))
+            self._layers = nn.Sequential(nn.Linear(width, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, targets))
 
-    def forward(self, features: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean squared error over the targets that exist; 1 is as good as always guessing the mean.
 
         Args:
             features: Shape (B, width).
-            rows: Which of the targets are theirs, shape (B,).
+            targets: Standardised, shape (B, k); NaN where one does not exist.
         """
-        wanted = torch.from_numpy(self._targets[rows]).to(features.device)
-        exists = ~wanted.isnan()
-        errors: Tensor = (self._layers(features) - wanted.nan_to_num()).square() * exists
+        exists = ~targets.isnan()
+        errors: Tensor = (self._layers(features) - targets.nan_to_num()).square() * exists
         return errors.sum() / exists.sum().clamp_min(1)
 
 
-def _standardised(targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shifts and scales each target to mean 0 and deviation 1; NaN stays."""
+def standardised(targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shifts and scales each target to mean 0 and deviation 1; NaN stays.
+
+    Args:
+        targets: Shape (M, k).
+
+    Returns:
+        The same shape.
+    """
     exists = np.isfinite(targets)
     count = np.maximum(exists.sum(axis=0), 1)
     mean = np.where(exists, targets, 0).sum(axis=0) / count

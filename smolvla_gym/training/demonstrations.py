@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,9 @@ _REACH = 0.6
 
 _TAIL = 6
 _STEPS = 600
+_JOB = 5
+"""Episodes that a process takes at a time: few, so that all of them have work until the end."""
+
 _SENTENCES = 400
 """Paraphrases of each instruction, besides the env's own."""
 
@@ -82,12 +87,19 @@ class DemonstrationOptions:
     workers: int = 2
 
 
-def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambda done: None) -> Frames:
+def collect(
+    options: DemonstrationOptions,
+    report: Callable[[int], None] = lambda done: None,
+    *,
+    pool: ProcessPoolExecutor | None = None,
+) -> Frames:
     """Records demonstrations.
 
     Args:
         options: What to record.
         report: Called with the number of episodes done, from time to time.
+        pool: Processes that record, such as those of an earlier recording, since each takes seconds to begin; ``None``
+            for as many new ones as ``options`` say. While it lives, they keep what they loaded: envs and the policy.
 
     Returns:
         The frames. Their auxiliary targets are, for every colour, the object's position in the tool frame and its
@@ -98,14 +110,16 @@ def collect(options: DemonstrationOptions, report: Callable[[int], None] = lambd
         SmolVLAGymError: A process was killed.
     """
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
-    jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, max(1, options.episodes // 25))]
+    jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, math.ceil(options.episodes / _JOB))]
     parts: list[_Part] = []
     with contextlib.ExitStack() as stack:
-        stack.callback(_load.cache_clear)  # another time the folder may hold another policy
-        run = map if options.workers == 1 else stack.enter_context(process_pool(options.workers)).map
+        if pool is None and options.workers > 1:
+            pool = stack.enter_context(process_pool(options.workers))
+        if pool is None:
+            stack.callback(_forget)
         done = 0
         # In the order of the seeds, so that the result does not depend on which worker was faster.
-        for (_, chunk), recorded in zip(jobs, run(_record_job, jobs), strict=True):
+        for (_, chunk), recorded in zip(jobs, (pool.map if pool else map)(_record_job, jobs), strict=True):
             parts += recorded
             done += len(chunk)
             report(done)
@@ -144,7 +158,6 @@ def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
 
 def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
     parts: list[_Part] = []
-    envs: dict[tuple[int, int, int], gym.Env[Any, Any]] = {}
     for seed in seeds:
         rng = np.random.default_rng([seed, 1])
         # Most pictures are drawn large and averaged down, as in a rollout; some are drawn small, or sampled, so that
@@ -152,17 +165,37 @@ def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
         rendered = int(rng.choice(_RENDERED, p=(0.3, 0.5, 0.2)))
         sampled = rng.random() < 0.2
         objects = 2 if rng.random() < 0.3 else 3
-        level = int(rng.choice(options.randomization))
-        if (rendered, objects, level) not in envs:
-            envs[rendered, objects, level] = gym.make(
-                SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
-                randomization=level, num_objects=objects, disable_env_checker=True,
-            )  # fmt: skip
+        env = _make(options.task, options.cameras, rendered, int(rng.choice(options.randomization)), objects)
         agent = None if options.policy is None else _load(options.policy, float(rng.choice(options.latencies_ms)))
-        parts += _Episode(envs[rendered, objects, level], options, seed, rng, sampled, agent).run()
-    for env in envs.values():
-        env.close()
+        parts += _Episode(env, options, seed, rng, sampled, agent).run()
     return parts
+
+
+_envs: dict[tuple[Any, ...], gym.Env[Any, Any]] = {}
+"""Those of the present task, which are made once."""
+
+
+def _make(task: str, cameras: tuple[str, ...], rendered: int, level: int, objects: int) -> gym.Env[Any, Any]:
+    key = task, cameras, rendered, level, objects
+    if key not in _envs:
+        if any(other[:2] != key[:2] for other in _envs):
+            _close_envs()
+        _envs[key] = gym.make(
+            SIM_ID, task=task, cameras=cameras, image_size=(rendered, rendered), randomization=level,
+            num_objects=objects, disable_env_checker=True,
+        )  # fmt: skip
+    return _envs[key]
+
+
+def _close_envs() -> None:
+    while _envs:
+        _envs.popitem()[1].close()
+
+
+def _forget() -> None:
+    """Leaves nothing behind in this process: another time the folder may hold another policy."""
+    _load.cache_clear()
+    _close_envs()
 
 
 @functools.cache

@@ -64,8 +64,6 @@ class FlowLoss:
             pictures: What :meth:`see` gave.
         """
         tokens, words = batch["observation.language.tokens"], batch["observation.language.attention_mask"]
-        used = words.any(dim=0)  # sentences are padded to the longest of the dataset
-        tokens, words = tokens[:, used], words[:, used]
         embedded = self._network.prefix_tokens(pictures, tokens, self._policy.prepare_state(batch))
         seen = sum(picture.shape[1] for picture in pictures)
         exists = torch.cat([words.new_ones((len(words), seen)), words, words.new_ones((len(words), 1))], dim=1)

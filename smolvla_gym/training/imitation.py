@@ -1,4 +1,8 @@
-"""Imitation learning of a small SmolVLA on a CPU, from demonstrations held in memory."""
+"""Imitation learning of a small SmolVLA from demonstrations held in memory, on a CPU or a GPU.
+
+So small a network has so many small operations that a GPU waits for Python to launch them. There, losses and gradients
+are one CUDA graph; what is drawn for a step is put into its inputs.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,11 @@ from smolvla_gym.training.saving import save_checkpoint
 try:
     import torch
     from torch import Tensor, nn
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     from smolvla_gym.agent.sampler import UnsupportedPolicyError
-    from smolvla_gym.training.auxiliary import Regression
+    from smolvla_gym.agent.sampler.graph import Replay
+    from smolvla_gym.training.auxiliary import Regression, standardised
     from smolvla_gym.training.flow import FlowLoss, sample_times
     from smolvla_gym.training.words import Words
 except ImportError as err:
@@ -80,9 +86,6 @@ def step_of(state: Path) -> int:
     return int(_load_state(state)["step"]) if state.exists() else 0
 
 
-type _Losses = dict[str, Tensor]
-"""By name: "flow", "seeing" and "grounding", as far as they were computed."""
-
 _SEEN_AT_ONCE: Final = 256
 """Pictures that the vision tower looks at together, where it is frozen."""
 
@@ -131,9 +134,16 @@ class _Trainer:
         except UnsupportedPolicyError as reason:
             text = f"{checkpoint.spec.directory} cannot be trained here: it has {reason}. Train it with lerobot-train."
             raise CheckpointError(text) from reason
+        self._graphed = torch.device(checkpoint.device).type == "cuda"
+        self._graph: tuple[bool, Replay] | None = None
         self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self._means = [parameter.detach().clone() for parameter in self._parameters]
         self._seen: list[Tensor] | None = None
+        self._targets: dict[str, NDArray[np.float32]] = {}
+        if frames.targets is not None and not options.freeze_vision:
+            self._targets["seeing"] = standardised(frames.targets)
+        if frames.referents is not None:
+            self._targets["grounding"] = standardised(frames.referents)
         self._heads = self._make_heads()
         if options.freeze_vision:
             self._seen = self._see_all()
@@ -170,16 +180,14 @@ class _Trainer:
 
     def _make_heads(self) -> nn.ModuleDict:
         """Makes the auxiliary heads: over all image tokens, and over what the language model makes of the state."""
-        frames, seed = self._frames, self._options.seed
         heads = nn.ModuleDict()
         with torch.no_grad():
             batch = self._batch(np.zeros(1, dtype=np.int64))
             tokens = self._flow_loss.see(batch)
             read = self._flow_loss.read(batch, tokens).tokens
-        if frames.targets is not None and not self._options.freeze_vision:
-            heads["seeing"] = Regression(sum(token.shape[1] * token.shape[2] for token in tokens), frames.targets, seed)
-        if frames.referents is not None:
-            heads["grounding"] = Regression(read.shape[2], frames.referents, seed)
+        widths = {"seeing": sum(token.shape[1] * token.shape[2] for token in tokens), "grounding": read.shape[2]}
+        for name, targets in self._targets.items():
+            heads[name] = Regression(widths[name], targets.shape[1], self._options.seed)
         return heads.to(self._checkpoint.device)
 
     def _see_all(self) -> list[Tensor]:
@@ -206,7 +214,7 @@ class _Trainer:
         while (progress := self._progress(start)) < 1:
             only_vision = "seeing" in self._heads and progress < options.vision_share
             for name, loss in self._train_step(progress, only_vision).items():
-                recent[name].append(loss.detach())
+                recent[name].append(loss)
             now = time.monotonic()
             if now - reported >= options.report_s:
                 left = (now - start) * (1 - progress) / max(progress, 1e-6)
@@ -234,37 +242,73 @@ class _Trainer:
         by_time = (time.monotonic() - start) / (60 * minutes) if minutes else 0.0
         return min(1.0, max(by_steps, by_time))
 
-    def _train_step(self, progress: float, only_vision: bool) -> _Losses:
-        """Does one optimiser step."""
-        options, policy = self._options, self._checkpoint.policy
+    def _train_step(self, progress: float, only_vision: bool) -> dict[str, Tensor]:
+        """Does one optimiser step and returns the losses by name: "flow", "seeing" and "grounding", where they are."""
+        inputs = self._draw()
+        losses = self._differentiate(inputs, only_vision)
+        self._optimise(progress)
+        return dict(zip(self._names(only_vision), losses, strict=True))
+
+    def _draw(self) -> dict[str, Tensor]:
+        """Draws what a step learns from."""
+        options, config, device = self._options, self._checkpoint.policy.config, self._checkpoint.device
         pictures = self._sampler.draw(options.batch_size)
-        batch = self._batch(pictures)
-        losses: _Losses = {}
+        inputs = self._batch(pictures)
+        count = options.batch_size * options.noise_draws
+        noise = torch.randn((count, config.chunk_size, config.max_action_dim), generator=self._generator)
+        inputs["noise"], inputs["times"] = noise.to(device), sample_times(count, self._generator).to(device)
+        for name, targets in self._targets.items():
+            inputs[name] = torch.from_numpy(targets[pictures]).to(device)
+        if self._seen is not None:
+            chosen = torch.from_numpy(pictures).to(device)
+            inputs |= {f"seen.{i}": camera[chosen].float() for i, camera in enumerate(self._seen)}
+        return inputs
+
+    def _names(self, only_vision: bool) -> list[str]:
+        """Returns which losses there are, in their order."""
+        return ["seeing"] if only_vision else ["flow", *self._heads]
+
+    def _differentiate(self, inputs: dict[str, Tensor], only_vision: bool) -> Tensor:
+        """Computes the gradients of all weights, and returns the losses in the order of their names."""
+
+        def compute(*values: Tensor) -> Tensor:
+            self._optimiser.zero_grad(set_to_none=True)
+            losses = self._losses(dict(zip(inputs, values, strict=True)), only_vision)
+            share = self._options.auxiliary_weight
+            total = torch.stack([loss if name == "flow" else share * loss for name, loss in losses.items()]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            return torch.stack([losses[name].detach() for name in self._names(only_vision)])
+
+        values = list(inputs.values())
+        if self._graphed and (self._graph is None or self._graph[0] != only_vision):
+            self._graph = None  # its gradients are not those that the optimiser takes after the next capture
+            try:
+                self._graph = only_vision, Replay(compute, values)
+            except RuntimeError as err:
+                print(f"No CUDA graph of a training step ({err}): it takes several times as long.", file=sys.stderr)
+                self._graphed = False
+        return self._graph[1](values) if self._graph else compute(*values)
+
+    def _losses(self, inputs: dict[str, Tensor], only_vision: bool) -> dict[str, Tensor]:
         if self._seen is None:
-            tokens = self._flow_loss.see(batch)
+            tokens = self._flow_loss.see(inputs)
         else:
-            chosen = torch.from_numpy(pictures).to(self._checkpoint.device)
-            tokens = [camera[chosen].float() for camera in self._seen]
+            tokens = [inputs[f"seen.{i}"] for i in range(len(self._seen))]
+        losses: dict[str, Tensor] = {}
         if "seeing" in self._heads:
-            losses["seeing"] = self._heads["seeing"](torch.cat([token.flatten(1) for token in tokens], dim=1), pictures)
+            seen = torch.cat([token.flatten(1) for token in tokens], dim=1)
+            losses["seeing"] = self._heads["seeing"](seen, inputs["seeing"])
         if not only_vision:
-            count, device = options.batch_size * options.noise_draws, self._checkpoint.device
-            shape = (count, policy.config.chunk_size, policy.config.max_action_dim)
-            noise = torch.randn(shape, generator=self._generator).to(device)
-            times = sample_times(count, self._generator).to(device)
-            prefix = self._flow_loss.read(batch, tokens)
-            losses["flow"] = self._flow_loss(batch, noise, times, prefix)
+            prefix = self._flow_loss.read(inputs, tokens)
+            losses["flow"] = self._flow_loss(inputs, inputs["noise"], inputs["times"], prefix)
             if "grounding" in self._heads:
                 # Of the state's token alone: the expert finds there what the words and the pictures come to.
-                losses["grounding"] = self._heads["grounding"](prefix.tokens[:, -1], pictures)
-        weights = {"flow": 1.0, "seeing": options.auxiliary_weight, "grounding": options.auxiliary_weight}
-        self._optimise(torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(), progress)
+                losses["grounding"] = self._heads["grounding"](prefix.tokens[:, -1], inputs["grounding"])
         return losses
 
-    def _optimise(self, loss: Tensor, progress: float) -> None:
+    def _optimise(self, progress: float) -> None:
+        """Changes the weights by their gradients."""
         options = self._options
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         parameters = self._optimiser.param_groups[0]["params"]
         norm = float(nn.utils.clip_grad_norm_(parameters, options.clip))
         if not math.isfinite(norm):
@@ -280,8 +324,7 @@ class _Trainer:
         self._step += 1
         # The mean forgets its random beginning faster than a fixed decay would.
         decay = min(options.ema, (1 + self._step) / (10 + self._step))
-        for mean, parameter in zip(self._means, self._parameters, strict=True):
-            mean.lerp_(parameter.detach(), 1 - decay)
+        get_ema_multi_avg_fn(decay)(self._means, self._parameters, self._step)  # type: ignore[no-untyped-call]
 
     def _batch(self, pictures: NDArray[np.int64]) -> dict[str, Tensor]:
         """Puts frames together as the policy's own preprocessor would, with augmented pictures and other words."""
@@ -289,6 +332,9 @@ class _Trainer:
         rows = self._pictures[pictures]
         chunk, is_pad = self._windows.rows(rows)
         tokens, masks = self._words.draw(frames.instruction_ids[rows], self._random)
+        if not self._graphed:  # sentences are padded to the longest of the dataset; a graph wants one length
+            used = masks.any(axis=0)
+            tokens, masks = tokens[:, used], masks[:, used]
         batch: dict[str, Any] = {
             "observation.state": self._states[rows],
             "observation.language.tokens": torch.from_numpy(tokens).to(device),
@@ -297,8 +343,8 @@ class _Trainer:
             "action_is_pad": torch.from_numpy(is_pad).to(device),
         }
         for name in self._checkpoint.spec.cameras if self._seen is None else ():
-            pixels = self._options.augmentation.apply(frames.images[name][pictures], self._random)
-            batch[f"observation.images.{name}"] = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+            pixels = self._options.augmentation.apply(frames.images[name][pictures], self._random, device)
+            batch[f"observation.images.{name}"] = pixels.permute(0, 3, 1, 2)
         return batch
 
     def _save(self, seconds: float) -> None:

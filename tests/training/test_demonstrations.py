@@ -9,6 +9,7 @@ pytest.importorskip("lerobot")
 from smolvla_gym import SIM_ID
 from smolvla_gym.agent.checkpoint import bundled_checkpoint
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, MAX_SPEED
+from smolvla_gym.processes import process_pool
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.demonstrations import DemonstrationOptions, _Episode, collect
@@ -58,6 +59,18 @@ def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded)
     together = np.diff(frames.segments) == 0
     assert (np.abs(np.diff(frames.states[:, :6], axis=0)[together]) < 1.1 * MAX_SPEED / 30).all()
     assert len(np.unique(frames.segments)) > 2  # it was interrupted
+
+
+def test_processes_that_are_kept_record_the_same():
+    options = DemonstrationOptions(task="reach", episodes=7, first_seed=3_200_000, stride=30, workers=1)
+    here = collect(options)
+    with process_pool(2) as pool:
+        collect(replace(options, task="lift", episodes=1), pool=pool)
+        there = collect(options, pool=pool)
+    np.testing.assert_array_equal(there.states, here.states)
+    np.testing.assert_array_equal(there.actions, here.actions)
+    for name, pictures in here.images.items():
+        np.testing.assert_array_equal(there.images[name], pictures)
 
 
 class Tipped(gym.Wrapper):

@@ -58,14 +58,14 @@ def test_columns_that_do_not_fit_are_refused(changes):
 
 def test_no_augmentation_only_scales():
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    pixels = Augmentation(0, 0, 0, 0).apply(images, np.random.default_rng(0))
+    pixels = Augmentation(0, 0, 0, 0).apply(images, np.random.default_rng(0)).numpy()
     assert pixels.dtype == np.float32
     assert np.array_equal(pixels, images.astype(np.float32) / np.float32(255))
 
 
 def test_augmentation_stays_small_and_in_range():
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
-    pixels = Augmentation().apply(images, np.random.default_rng(0))
+    pixels = Augmentation().apply(images, np.random.default_rng(0)).numpy()
     assert pixels.dtype == np.float32
     assert pixels.min() >= 0
     assert pixels.max() <= 1
@@ -77,7 +77,7 @@ def test_augmentation_stays_small_and_in_range():
 def test_a_shift_moves_the_picture():
     images = np.zeros((200, 9, 9, 3), dtype=np.uint8)
     images[:, 4, 4] = 255
-    moved = Augmentation(0, 0, 0, shift=2).apply(images, np.random.default_rng(0))
+    moved = Augmentation(0, 0, 0, shift=2).apply(images, np.random.default_rng(0)).numpy()
     places = {tuple(np.argwhere(image[:, :, 0])[0]) for image in moved}
     assert places == {(row, column) for row in range(2, 7) for column in range(2, 7)}
 

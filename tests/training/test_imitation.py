@@ -110,7 +110,7 @@ def test_times_follow_beta():
 def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path, device):
     lines = []
     options = TrainOptions(
-        steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.5, threads=1, device=device
+        steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.1, threads=1, device=device
     )
     report = train(policy_dir, demonstrations(), tmp_path / "out", options, report=lines.append)
     assert report.steps == 50
@@ -261,3 +261,29 @@ def test_a_short_run_reports_its_loss_too_and_leaves_the_threads_as_they_were(po
     assert [(progress.step, progress.left) for progress in told] == [(2, 0.0)]
     assert told[0].loss == report.loss > 0
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_graph_learns_what_single_operations_do(policy_dir, tmp_path, monkeypatch, capsys, frozen):
+    def losses(name):
+        options = TrainOptions(
+            steps=12,
+            batch_size=8,
+            vision_share=0.0 if frozen else 0.5,
+            freeze_vision=frozen,
+            report_s=0.0,
+            device="cuda",
+        )
+        lines = []
+        train(policy_dir, demonstrations(), tmp_path / name, options, report=lines.append)
+        return [[line.loss, line.seeing_loss, line.grounding_loss] for line in lines]
+
+    def fails(*args):
+        raise RuntimeError("no graphs here")
+
+    graphed = losses("graphed")
+    assert "No CUDA graph" not in capsys.readouterr().err
+    monkeypatch.setattr("smolvla_gym.training.imitation.Replay", fails)
+    np.testing.assert_allclose(graphed, losses("single"), rtol=1e-2)
+    assert "no graphs here" in capsys.readouterr().err
