@@ -103,6 +103,17 @@ STAGES = (
         learning_rate=5e-4,
         latencies_ms={"lift": (0.0, 466.0)},
     ),
+    Stage(
+        "4-dagger",
+        episodes={"lift": 0.2, "place": 0.25, "push": 0.6, "stack": 1.5},
+        shares={
+            "1-demonstrations": {"reach": 0.04, "lift": 0.08, "place": 0.11, "push": 0.06, "stack": 0.12},
+            "4-dagger": {"lift": 0.04, "place": 0.07, "push": 0.18, "stack": 0.30},
+        },
+        steps=3000,
+        learning_rate=5e-4,
+        latencies_ms={"lift": (0.0, 466.0)},
+    ),
 )
 
 
@@ -152,11 +163,7 @@ def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
 def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor | None) -> None:
     began = time.monotonic()
 
-    def report(done: int) -> None:
-        if done % 50 == 0 or done == options.episodes:
-            print(f"{options.task}: {done}/{options.episodes} episodes", flush=True)
-
-    frames = collect(options, report, pool=pool)
+    frames = collect(options, lambda done: print(f"{options.task}: {done}/{options.episodes}", flush=True), pool=pool)
     seconds = time.monotonic() - began
     print(f"{options.task}: {len(frames)} frames, {len(frames.pictures)} drawn, in {seconds:.0f} s", flush=True)
     part = path.with_suffix(".part")

@@ -123,3 +123,11 @@ class RecordingError(SmolVLAGymError, OSError):
 
 class DatasetError(SmolVLAGymError, ValueError):
     """A dataset of another arm, rate, camera or unit, a broken one, or frames that do not belong into one."""
+
+
+def with_causes(error: BaseException) -> str:
+    """Returns what an error says in one line, after what led to it: a later one may hide the one that tells why."""
+    chain = [error]
+    while chain[-1].__context__ is not None:
+        chain.append(chain[-1].__context__)
+    return "; ".join(f"{type(one).__name__}: {' '.join(str(one).split())[:200]}" for one in reversed(chain))

@@ -14,7 +14,7 @@ from smolvla_gym.agent.compatibility import planned_cameras
 from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.agent.policy import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
-from smolvla_gym.errors import ActionError, OptionError, UnknownNameError
+from smolvla_gym.errors import ActionError, OptionError, UnknownNameError, with_causes
 
 if TYPE_CHECKING:
     from smolvla_gym.agent.sampler import FastSampler
@@ -201,11 +201,7 @@ class LocalPolicy(ChunkPolicy):
             try:
                 latent = self._by_sampler(*inputs)
             except Exception as error:  # what LeRobot's own code can do, this agent can do
-                chain: list[BaseException] = [error]
-                while chain[-1].__context__ is not None:  # a capture that broke raises another error when it is ended
-                    chain.append(chain[-1].__context__)
-                told = [f"{type(one).__name__}: {' '.join(str(one).split())[:200]}" for one in reversed(chain)]
-                self._fall_back(f"the fast way failed ({'; '.join(told)})")
+                self._fall_back(f"the fast way failed ({with_causes(error)})")
                 return
             difference = self._difference(latent, reference)
             if difference is not None:

@@ -8,9 +8,8 @@ not recorded, and no chunk reaches across it: what is learnt from is always the 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ class DemonstrationOptions:
         policy: A checkpoint that takes over now and then, or None.
         latencies_ms: How long its chunks take, one of which is drawn for each episode: a policy that is to act on
             what it saw half a second ago has to know where that leads.
-        workers: Processes; 1 stays in this one.
+        workers: Processes; 1 stays in this one. Not looked at where there is a pool already.
     """
 
     task: str = "lift"
@@ -98,8 +97,9 @@ def collect(
     Args:
         options: What to record.
         report: Called with the number of episodes done, from time to time.
-        pool: Processes that record, such as those of an earlier recording, since each takes seconds to begin; ``None``
-            for as many new ones as ``options`` say. While it lives, they keep what they loaded: envs and the policy.
+        pool: Processes of :func:`smolvla_gym.processes.process_pool` that record, such as those of an earlier
+            recording, since each takes seconds to begin; ``None`` for as many new ones as ``options`` say. They keep
+            what they made, envs and policies, as long as the pool lives.
 
     Returns:
         The frames. Their auxiliary targets are, for every colour, the object's position in the tool frame and its
@@ -107,7 +107,7 @@ def collect(
         of the object that is named, and of where it goes: the second object named, or the goal mark.
 
     Raises:
-        SmolVLAGymError: A process was killed.
+        SmolVLAGymError: A process was killed; of a pool that was given it is raised where that is left.
     """
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
     jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, math.ceil(options.episodes / _JOB))]
@@ -115,11 +115,15 @@ def collect(
     with contextlib.ExitStack() as stack:
         if pool is None and options.workers > 1:
             pool = stack.enter_context(process_pool(options.workers))
+        run: Iterator[list[_Part]]
         if pool is None:
-            stack.callback(_forget)
+            kept = stack.enter_context(contextlib.closing(_Kept()))
+            run = (_record(job, kept) for job in jobs)
+        else:
+            run = pool.map(_record_in_pool, jobs)
         done = 0
         # In the order of the seeds, so that the result does not depend on which worker was faster.
-        for (_, chunk), recorded in zip(jobs, (pool.map if pool else map)(_record_job, jobs), strict=True):
+        for (_, chunk), recorded in zip(jobs, run, strict=True):
             parts += recorded
             done += len(chunk)
             report(done)
@@ -149,60 +153,73 @@ class _Part:
     weights: list[float]
 
 
-def _record_job(job: tuple[DemonstrationOptions, list[int]]) -> list[_Part]:
-    if job[0].policy is None:
-        return _record(*job)
-    with threads(1):  # there may be other workers
-        return _record(*job)
+type _Job = tuple[DemonstrationOptions, list[int]]
+"""What to record, and the seeds."""
 
 
-def _record(options: DemonstrationOptions, seeds: Sequence[int]) -> list[_Part]:
-    parts: list[_Part] = []
-    for seed in seeds:
-        rng = np.random.default_rng([seed, 1])
-        # Most pictures are drawn large and averaged down, as in a rollout; some are drawn small, or sampled, so that
-        # the policy does not depend on how a picture was made small.
-        rendered = int(rng.choice(_RENDERED, p=(0.3, 0.5, 0.2)))
-        sampled = rng.random() < 0.2
-        objects = 2 if rng.random() < 0.3 else 3
-        env = _make(options.task, options.cameras, rendered, int(rng.choice(options.randomization)), objects)
-        agent = None if options.policy is None else _load(options.policy, float(rng.choice(options.latencies_ms)))
-        parts += _Episode(env, options, seed, rng, sampled, agent).run()
-    return parts
+class _Kept:
+    """Envs of one task, and agents: each takes longer to make than an episode."""
+
+    def __init__(self) -> None:
+        self._kind: tuple[str, tuple[str, ...]] = "", ()
+        self._envs: dict[tuple[int, int, int], gym.Env[Any, Any]] = {}
+        self._agents: dict[tuple[Path, float], SmolVLAAgent] = {}
+
+    def env(self, options: DemonstrationOptions, rendered: int, level: int, objects: int) -> gym.Env[Any, Any]:
+        kind = options.task, tuple(options.cameras)
+        if self._kind != kind:
+            self._close_envs()
+            self._kind = kind
+        key = rendered, level, objects
+        if key not in self._envs:
+            self._envs[key] = gym.make(
+                SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
+                randomization=level, num_objects=objects, disable_env_checker=True,
+            )  # fmt: skip
+        return self._envs[key]
+
+    def agent(self, policy: Path, latency_ms: float) -> SmolVLAAgent:
+        key = policy, latency_ms
+        if key not in self._agents:
+            late: dict[str, Any] = {"mode": "async", "latency_ms": latency_ms} if latency_ms else {}
+            self._agents[key] = SmolVLAAgent.from_pretrained(policy, device="cpu", **late)
+        return self._agents[key]
+
+    def close(self) -> None:
+        self._close_envs()
+        while self._agents:
+            self._agents.popitem()[1].close()
+
+    def _close_envs(self) -> None:
+        while self._envs:
+            self._envs.popitem()[1].close()
 
 
-_envs: dict[tuple[Any, ...], gym.Env[Any, Any]] = {}
-"""Those of the present task, which are made once."""
+_kept = _Kept()
+"""Of a process that records for others."""
 
 
-def _make(task: str, cameras: tuple[str, ...], rendered: int, level: int, objects: int) -> gym.Env[Any, Any]:
-    key = task, cameras, rendered, level, objects
-    if key not in _envs:
-        if any(other[:2] != key[:2] for other in _envs):
-            _close_envs()
-        _envs[key] = gym.make(
-            SIM_ID, task=task, cameras=cameras, image_size=(rendered, rendered), randomization=level,
-            num_objects=objects, disable_env_checker=True,
-        )  # fmt: skip
-    return _envs[key]
+def _record_in_pool(job: _Job) -> list[_Part]:
+    return _record(job, _kept)
 
 
-def _close_envs() -> None:
-    while _envs:
-        _envs.popitem()[1].close()
+def _record(job: _Job, kept: _Kept) -> list[_Part]:
+    options, seeds = job
+    # With a policy there may be other workers that compute beside this one.
+    with contextlib.nullcontext() if options.policy is None else threads(1):
+        return [part for seed in seeds for part in _demonstrate(options, seed, kept)]
 
 
-def _forget() -> None:
-    """Leaves nothing behind in this process: another time the folder may hold another policy."""
-    _load.cache_clear()
-    _close_envs()
-
-
-@functools.cache
-def _load(policy: Path, latency_ms: float) -> SmolVLAAgent:
-    if not latency_ms:
-        return SmolVLAAgent.from_pretrained(policy, device="cpu")
-    return SmolVLAAgent.from_pretrained(policy, device="cpu", mode="async", latency_ms=latency_ms)
+def _demonstrate(options: DemonstrationOptions, seed: int, kept: _Kept) -> list[_Part]:
+    rng = np.random.default_rng([seed, 1])
+    # Most pictures are drawn large and averaged down, as in a rollout; some are drawn small, or sampled, so that
+    # the policy does not depend on how a picture was made small.
+    rendered = int(rng.choice(_RENDERED, p=(0.3, 0.5, 0.2)))
+    sampled = rng.random() < 0.2
+    objects = 2 if rng.random() < 0.3 else 3
+    env = kept.env(options, rendered, int(rng.choice(options.randomization)), objects)
+    agent = None if options.policy is None else kept.agent(options.policy, float(rng.choice(options.latencies_ms)))
+    return _Episode(env, options, seed, rng, sampled, agent).run()
 
 
 class _Episode:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint import LoadedCheckpoint, load_checkpoint
-from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError, SmolVLAGymError
+from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError, SmolVLAGymError, with_causes
 from smolvla_gym.processes import threads
 from smolvla_gym.training.frames import Frames, Sampler, Windows
 from smolvla_gym.training.options import TrainOptions, TrainProgress, TrainReport
@@ -285,7 +285,8 @@ class _Trainer:
             try:
                 self._graph = only_vision, Replay(compute, values)
             except RuntimeError as err:
-                print(f"No CUDA graph of a training step ({err}): it takes several times as long.", file=sys.stderr)
+                text = f"No CUDA graph of a training step ({with_causes(err)}): it takes several times as long."
+                print(text, file=sys.stderr)
                 self._graphed = False
         return self._graph[1](values) if self._graph else compute(*values)
 

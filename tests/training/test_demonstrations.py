@@ -73,6 +73,23 @@ def test_processes_that_are_kept_record_the_same():
         np.testing.assert_array_equal(there.images[name], pictures)
 
 
+def test_envs_are_closed_where_a_recording_is_given_up(monkeypatch):
+    made, make = [], gym.make
+
+    def note(*args, **options):
+        made.append(make(*args, **options))
+        return made[-1]
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gym, "make", note)
+    with pytest.raises(KeyboardInterrupt):
+        collect(DemonstrationOptions(task="reach", episodes=1, first_seed=3_300_000, workers=1), stop)
+    with pytest.raises(gym.error.ClosedEnvironmentError):
+        made[0].reset()
+
+
 class Tipped(gym.Wrapper):
     """A puck rolls away after some steps."""
 

@@ -110,15 +110,15 @@ def test_times_follow_beta():
 def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path, device):
     lines = []
     options = TrainOptions(
-        steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.1, threads=1, device=device
+        steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.0, threads=1, device=device
     )
     report = train(policy_dir, demonstrations(), tmp_path / "out", options, report=lines.append)
     assert report.steps == 50
-    assert report.loss < 0.8
-    assert report.seeing_loss < 0.3
-    assert report.grounding_loss < 0.3
+    assert [line.step for line in lines] == [*range(1, 51)]
+    assert np.mean([line.loss for line in lines[-10:]]) < 0.8
+    assert np.mean([line.seeing_loss for line in lines[-10:]]) < 0.3
+    assert np.mean([line.grounding_loss for line in lines[-10:]]) < 0.3
     assert "steps/s" in str(lines[0])
-    assert [line.step for line in lines] == sorted(line.step for line in lines)
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     json.loads((tmp_path / "out" / "policy_preprocessor.json").read_text())
     checkpoint = load_checkpoint(tmp_path / "out", device="cpu")
@@ -279,11 +279,13 @@ def test_a_graph_learns_what_single_operations_do(policy_dir, tmp_path, monkeypa
         train(policy_dir, demonstrations(), tmp_path / name, options, report=lines.append)
         return [[line.loss, line.seeing_loss, line.grounding_loss] for line in lines]
 
-    def fails(*args):
-        raise RuntimeError("no graphs here")
+    def waits(self, batch, pictures):
+        batch["observation.state"].sum().item()  # which no capture can do
+        return read(self, batch, pictures)
 
     graphed = losses("graphed")
     assert "No CUDA graph" not in capsys.readouterr().err
-    monkeypatch.setattr("smolvla_gym.training.imitation.Replay", fails)
+    read = FlowLoss.read
+    monkeypatch.setattr(FlowLoss, "read", waits)
     np.testing.assert_allclose(graphed, losses("single"), rtol=1e-2)
-    assert "no graphs here" in capsys.readouterr().err
+    assert "No CUDA graph" in capsys.readouterr().err
