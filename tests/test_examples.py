@@ -94,7 +94,7 @@ def test_train_bundled(tmp_path):
     few = ["--episodes", "1", "--scale", "0.0002", "--batch-size", "4", "--workers", "1"]
     said = run("train_bundled.py", tmp_path, "--out", "made", *few, timeout=480)
     trained = re.findall(r"^(\S+): (\d+) steps in", said, re.MULTILINE)
-    assert trained == [("1-demonstrations", "2"), ("2-dagger", "1"), ("3-dagger", "1")]
+    assert trained == [("1-demonstrations", "2"), ("2-dagger", "1"), ("3-dagger", "1"), ("4-dagger", "1")]
     assert SmolVLAAgent.from_pretrained(tmp_path / "made" / "policy", device="cpu").chunk_size == 32
 
 
