@@ -12,7 +12,7 @@ On an NVIDIA H100 with 16 cores the first three stages took 9 minutes, three of 
 AMD cores (Zen 4), with ``--episodes 600``: 6 minutes of recording and 34 of training. Of seeds 0..199 that policy
 reached 200, lifted 198, placed 196, pushed 193 and stacked 182; without the fourth stage 200, 198, 194, 189 and 167.
 
-Nobody has run all of it on a CPU: with 0.6 s a step on those 2 cores it would be four and a half hours, and it wants 20
+Nobody has run all of it on a CPU: with 0.7 s a step on those 2 cores it would be four and a half hours, and it wants 20
 GB of memory. Do not cut it short: after 5,600 steps, on 60 % of the demonstrations, a policy reached 27, lifted 24,
 placed 8, pushed 3 and stacked 0 of 60; most often it went to another object than the one that is named, which is what
 is learned last. The model card of the policy that is bundled, ``assets/policies/parol6_tiny/README.md``, says how that
@@ -165,7 +165,6 @@ def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
 
 def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor | None) -> None:
     began = time.monotonic()
-
     frames = collect(options, lambda done: print(f"{options.task}: {done}/{options.episodes}", flush=True), pool=pool)
     seconds = time.monotonic() - began
     print(f"{options.task}: {len(frames)} frames, {len(frames.pictures)} drawn, in {seconds:.0f} s", flush=True)

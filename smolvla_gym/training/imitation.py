@@ -134,6 +134,7 @@ class _Trainer:
         except UnsupportedPolicyError as reason:
             text = f"{checkpoint.spec.directory} cannot be trained here: it has {reason}. Train it with lerobot-train."
             raise CheckpointError(text) from reason
+        # Of losses and gradients; the vision tower alone has another one, which the whole network's replaces.
         self._graphed = torch.device(checkpoint.device).type == "cuda"
         self._graph: tuple[bool, Replay] | None = None
         self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
