@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,15 +13,29 @@ import numpy as np
 
 from smolvla_gym.bridge.publisher import Publisher
 from smolvla_gym.bridge.setpoint import Setpoint
-from smolvla_gym.bridge.topics import STARTS, TAKEN
+from smolvla_gym.bridge.topics import FOLLOW, STARTS, STOPS, TAKEN
+from smolvla_gym.bridge.trajectory import ResultCode
 from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.envs.backend import OPERATOR_STOP
-from smolvla_gym.errors import FaultError, SmolVLAGymError
+from smolvla_gym.errors import ActionError, FaultError, SmolVLAGymError
 from smolvla_gym.evaluation.scripted import Agent
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS
+from smolvla_gym.untrusted import printable
+
+_MISSED: Final = 100
+"""Messages that came while the arm drove by itself, and are refused one by one."""
 
 _LISTEN_S: Final = 0.02
 """Seconds from one look for stops to the next while the arm drives by itself."""
+
+_MAX_INSTRUCTION: Final = 500
+"""Characters of the longest instruction that is accepted."""
+
+_FEEDBACK_EVERY: Final = 3
+"""Steps from one feedback of an action to the next."""
+
+_LONGEST_REASON: Final = 500
+"""Characters of the longest reason in an event."""
 
 _NEEDS_HOMING: Final = ("homing_lost", "homing_failed", "homing_unverified")
 """Faults after which the arm would have to move by itself to go on."""
@@ -57,9 +72,11 @@ class Bridge:
         self._period = 1.0 / float(bare.control_hz)
         self._simulated = not env.metadata.get("realtime", False)
         self._publisher = Publisher(env, transport, raw_images=raw_images)
-        self._setpoint = Setpoint(env, self._publisher.event)
+        self._setpoint = Setpoint(env, self._publisher.event, self._answer)
         for topic, datatype in TAKEN.items():
             transport.subscribe(topic, datatype)
+        self.has_action = transport.serve_action(FOLLOW, "control_msgs/FollowJointTrajectory")
+        """Whether the action ``FollowJointTrajectory`` is provided."""
         self._observation: dict[str, Any] = {}
         self._info: dict[str, Any] = {}
         self._running = False
@@ -77,25 +94,43 @@ class Bridge:
         Raises:
             SmolVLAGymError: The env or the agent failed. The arm holds.
         """
-        self._reset({})
-        self._publisher.begin()
         end = None if duration is None else time.monotonic() + duration
         due = time.monotonic()
-        while not stop.is_set() and (end is None or time.monotonic() < end):
-            for topic, message in self._received():
-                try:
-                    self._take(topic, message)
-                except SmolVLAGymError as error:
-                    self._refuse(topic, str(error))
-            if self._fault is None:
-                self._step()
-            if self._simulated or self._fault is not None:  # what was simulated is told when it is the time
-                due = max(due + self._period, time.monotonic() - self._period)
-                stop.wait(max(0.0, due - time.monotonic()))
-            self._publisher.publish(
-                self._steps, self._observation, self._info, mode=self._mode(), fault=self._fault,
-                instruction=self._instruction or str(self._info["instruction"]),
-            )  # fmt: skip
+        try:
+            self.begin()
+            while not stop.is_set() and (end is None or time.monotonic() < end):
+                self.tick()
+                if self._simulated or self._fault is not None:  # what was simulated is told when it is the time
+                    due = max(due + self._period, time.monotonic() - self._period)
+                    stop.wait(max(0.0, due - time.monotonic()))
+                self.tell()
+        finally:
+            self._setpoint.drop("the bridge ended")
+
+    def begin(self) -> None:
+        """Brings the arm to where the first episode begins."""
+        self._reset({})
+        self._publisher.begin()
+
+    def tick(self) -> None:
+        """Obeys or refuses what came, and does a control step."""
+        for topic, why in self._transport.problems():
+            warnings.warn(f"{topic}: {why}", stacklevel=2)
+            self._refuse(topic, why)
+        for topic, message in self._received():
+            try:
+                self._take(topic, message)
+            except SmolVLAGymError as error:
+                self._refuse(topic, str(error), message, getattr(error, "code", ResultCode.INVALID_GOAL))
+        if self._fault is None:
+            self._step()
+
+    def tell(self) -> None:
+        """Sends what the last step brought."""
+        self._publisher.publish(
+            self._steps, self._observation, self._info, mode=self._mode(), fault=self._fault,
+            instruction=self._instruction or str(self._info["instruction"]),
+        )  # fmt: skip
 
     # -- what comes ------------------------------------------------------------------------------------------------
 
@@ -105,21 +140,27 @@ class Bridge:
         stops = [(topic, message) for topic, message in came if _stops(topic, message)]
         if not stops:
             return list(came)
-        for topic in dict.fromkeys(topic for topic, _ in came if topic in STARTS):
-            self._refuse(topic, "it came together with a stop")
-        return [*stops, *((topic, m) for topic, m in came if topic not in STARTS and not _stops(topic, m))]
+        self._refuse_all([(topic, m) for topic, m in came if topic in STARTS], "it came together with a stop")
+        rest = [(topic, m) for topic, m in came if topic not in STARTS and not _stops(topic, m)]
+        return [*dict(stops).items(), *rest]  # more than one reader may have heard a stop
 
     def _take(self, topic: str, message: Mapping[str, Any]) -> None:
+        now = self._publisher.now(self._steps)
         if _stops(topic, message):
             if topic == "/estop":
                 self._bare.stop()  # first of all, whatever becomes of the rest
-            self._halt("estop" if topic == "/estop" else "stopped")
+            self._halt("estop" if topic == "/estop" else "stopped", f"{topic} came")
         elif topic == "/joint_commands":
-            if self._may_move(topic):
-                self._setpoint.command(message)
+            self._refuse_unless_free()
+            self._setpoint.command(message, now)
         elif topic == "/joint_trajectory":
-            if self._may_move(topic):
-                self._setpoint.follow(message)
+            self._refuse_unless_free()
+            self._setpoint.follow(message, now)
+        elif topic == FOLLOW:
+            self._refuse_unless_free()
+            self._setpoint.pursue(message, now)
+        elif topic == f"{FOLLOW}/cancel":
+            self._setpoint.cancel(str(message["goal_id"]))
         elif topic == "/instruction":
             self._instruct(str(message["data"]))
         elif topic == "/start":
@@ -129,16 +170,20 @@ class Bridge:
         elif topic == "/reset":
             self._begin_anew()
 
-    def _may_move(self, topic: str) -> bool:
+    def _refuse_unless_free(self) -> None:
         if self._fault is not None:
-            self._refuse(topic, f"the fault {self._fault!r} holds the arm; /clear_fault clears it")
-        elif self._running:
-            self._refuse(topic, "the policy drives; /stop takes over")
-        return self._fault is None and not self._running
+            raise ActionError(f"the fault {self._fault!r} holds the arm; /clear_fault clears it")
+        if self._running:
+            raise ActionError("the policy drives; /stop takes over")
 
     def _instruct(self, text: str) -> None:
-        if not text.strip():
+        text = text.strip()
+        if not text:
             self._refuse("/instruction", "the instruction is empty")
+            return
+        if len(text) > _MAX_INSTRUCTION or not text.isprintable():
+            why = f"an instruction is one line of up to {_MAX_INSTRUCTION} printable characters; got {len(text)}"
+            self._refuse("/instruction", why)
             return
         self._instruction = text
         self._publisher.event("instruction", text=text)
@@ -155,12 +200,12 @@ class Bridge:
         instruction = self._instruction or str(self._info["instruction"])
         self._agent.reset(instruction, seed=self._seed)
         self._running = True
-        self._setpoint.drop()
+        self._setpoint.drop("the policy drives", "preempted")
         self._publisher.event("started", instruction=instruction)
 
-    def _halt(self, event: str) -> None:
+    def _halt(self, event: str, why: str) -> None:
         self._running = False
-        self._setpoint.drop()
+        self._setpoint.drop(why)
         self._publisher.event(event)
 
     def _clear(self) -> None:
@@ -181,12 +226,31 @@ class Bridge:
         if self._fault is not None:
             self._refuse("/reset", f"the fault {self._fault!r} holds the arm; /clear_fault first")
             return
-        self._halt("reset")
+        self._halt("reset", "/reset came")
         self._seed += 1
         self._reset({})
 
-    def _refuse(self, topic: str, why: str) -> None:
+    def _refuse(
+        self, topic: str, why: str, message: Mapping[str, Any] | None = None,
+        code: ResultCode = ResultCode.INVALID_GOAL,
+    ) -> None:  # fmt: skip
+        """Reports on ``/events``, and to its client where it is a goal, that a message is not obeyed."""
+        why = printable(why, _LONGEST_REASON)
         self._publisher.event("refused", topic=topic, why=why)
+        if topic == FOLLOW and message is not None:
+            self._answer(str(message["goal_id"]), "abort", code, why)
+
+    def _refuse_all(self, messages: list[tuple[str, Mapping[str, Any]]], why: str) -> None:
+        """Refuses messages, with one event for each topic."""
+        told: set[str] = set()
+        for topic, message in messages:
+            if topic == FOLLOW or topic not in told:
+                self._refuse(topic, why, message)
+            told.add(topic)
+
+    def _answer(self, goal: str, status: str, code: ResultCode, why: str) -> None:
+        result = {"goal_id": goal, "status": status, "error_code": int(code), "error_string": why}
+        self._transport.publish(f"{FOLLOW}/result", result)
 
     # -- what is done ----------------------------------------------------------------------------------------------
 
@@ -201,10 +265,14 @@ class Bridge:
         Stops are heard meanwhile. Whatever else comes is not kept for later.
         """
         arrived, stopped = threading.Event(), threading.Event()
+        missed: list[tuple[str, Mapping[str, Any]]] = []
 
         def listen() -> None:
             while not arrived.wait(_LISTEN_S):
-                if any(_stops(topic, message) for topic, message in self._transport.receive()):
+                came = self._transport.receive()
+                missed.extend((topic, message) for topic, message in came[:_MISSED] if topic in STARTS)
+                del missed[_MISSED:]
+                if any(_stops(topic, message) for topic, message in came):
                     stopped.set()
                     self._bare.stop()
 
@@ -221,6 +289,7 @@ class Bridge:
         finally:
             arrived.set()
             listener.join()
+            self._refuse_all(missed, "the arm was driving to the beginning of an episode")
         opening = float(np.clip(self._observation["agent_pos"][NUM_JOINTS], 0.0, 1.0))
         self._setpoint.opening = float(options.get("opening", opening))
         if not options:
@@ -238,10 +307,17 @@ class Bridge:
         self._observation, _, _, _, self._info = self._env.step(action)
         self._setpoint.opening = float(action[NUM_JOINTS])
         self._steps += 1
+        if self._info["fault"] is None:
+            measured = np.asarray(self._observation["agent_pos"][:NUM_JOINTS], np.float64)
+            self._setpoint.judge(measured, self._info["safety"])
+            if self._steps % _FEEDBACK_EVERY == 0:
+                feedback = self._setpoint.feedback(self._publisher.now(self._steps), measured)
+                if feedback is not None:
+                    self._transport.publish(f"{FOLLOW}/feedback", feedback)
         if self._info["fault"] is not None:
             self._fault = str(self._info["fault"])
-            self._halt("fault")
+            self._halt("fault", f"the fault {self._fault!r} holds the arm")
 
 
 def _stops(topic: str, message: Mapping[str, Any]) -> bool:
-    return topic == "/stop" or (topic == "/estop" and bool(message["data"]))
+    return topic in STOPS and (topic != "/estop" or bool(message["data"]))

@@ -15,6 +15,10 @@ SLACK: Final = 2.0 / STEPS_PER_RAD
 """How far outside its limits each joint may be, in rad: what was read back from the arm is rounded to whole steps."""
 
 
+_SAME: Final = 0.02
+"""How far two openings of the gripper, 0 to 1, may be apart in one command: jaws are measured one by one."""
+
+
 def read_joint_command(message: Mapping[str, Any], stroke: float) -> dict[int, float]:
     """Returns the elements of an action that a message names, by their index.
 
@@ -42,7 +46,12 @@ def read_joint_command(message: Mapping[str, Any], stroke: float) -> dict[int, f
             raise ActionError(
                 f"{name} cannot go to {position:g}; from {low:.4f} to {high:.4f} it can (rad, or m of a jaw)"
             )
-    return dict(_element(name, position, stroke) for name, position in zip(names, positions, strict=True))
+    elements: dict[int, float] = {}
+    for name, position in zip(names, positions, strict=True):
+        index, value = _element(name, position, stroke)
+        if abs(elements.setdefault(index, value) - value) > _SAME:
+            raise ActionError(f"two openings of the gripper: {elements[index]:.3f} and {value:.3f} (0 to 1)")
+    return elements
 
 
 def _element(name: str, position: float, stroke: float) -> tuple[int, float]:

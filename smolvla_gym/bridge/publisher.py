@@ -72,7 +72,7 @@ class Publisher:
             fault: What holds it; no step brings an observation then, and an old picture is worth nothing.
             instruction: What the arm was told to do.
         """
-        send, now = self._transport.publish, self._now(steps)
+        send, now = self._transport.publish, self.now(steps)
         state = np.asarray(observation["agent_pos"], np.float64)
         if fault is not None:
             state = np.append(self._backend.commanded, state[NUM_JOINTS])
@@ -103,6 +103,6 @@ class Publisher:
             intrinsics = self._puppet.intrinsics(camera, picture.shape[:2])
             send(f"{topic}/camera_info", ros.camera_info(seen, frame, intrinsics))
 
-    def _now(self, steps: int) -> float:
+    def now(self, steps: int) -> float:
         """Returns the time that messages carry: of the simulation, which began with the clock's, or the clock's."""
         return self._began + steps * self._period if self._simulated else time.time()

@@ -30,5 +30,15 @@ TAKEN: Final = {
 }
 """What is listened to."""
 
-STARTS: Final = ("/start", "/reset", "/clear_fault", "/joint_commands", "/joint_trajectory")
+STOPS: Final = ("/stop", "/estop")
+"""What is heard from every publisher, whatever it promises about delivery."""
+
+FOLLOW: Final = "/joint_trajectory_controller/follow_joint_trajectory"
+"""The action ``control_msgs/action/FollowJointTrajectory``, where the transport has actions (rclpy).
+
+To the bridge an action is four topics: goals come on its name with ``goal_id`` beside the fields of the goal, and
+requests to cancel on ``/cancel`` behind it; ``/feedback`` and ``/result`` go out, with ``goal_id`` too.
+"""
+
+STARTS: Final = ("/start", "/reset", "/clear_fault", "/joint_commands", "/joint_trajectory", FOLLOW)
 """What may move the arm, and does not count where somebody stops at the same time."""

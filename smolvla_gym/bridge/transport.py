@@ -34,6 +34,23 @@ class Transport(ABC):
     def receive(self) -> list[tuple[str, Message]]:
         """Returns topic and message of all that came since the last call, topic after topic, oldest first."""
 
+    def serve_action(self, name: str, datatype: str) -> bool:
+        """Prepares taking goals, as the topics that ``topics.FOLLOW`` describes; returns whether that is possible.
+
+        Args:
+            name: The action.
+            datatype: Its type, such as ``"control_msgs/FollowJointTrajectory"``.
+        """
+        return False
+
+    def other_publishers(self, topic: str) -> int:
+        """Returns how many others are known to publish on a topic; 0 where there is nobody else."""
+        return 0
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Returns topic and reason of what could not be heard since the last call."""
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Leaves; doing it twice does no harm."""

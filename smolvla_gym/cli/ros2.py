@@ -43,8 +43,10 @@ def add_parser(commands: Any) -> None:
         "--interface",
         default="lo",
         metavar="NAME",
-        help="network interface of CycloneDDS; lo keeps everything on this machine (default: %(default)s)",
+        help="network interface that messages are kept on; lo: this machine alone; any: all, or, with rclpy, those of "
+        "ROS's own variables (default: %(default)s)",
     )
+    add("--namespace", default="", metavar="NAME", help="before every topic and action, such as arm_1 (default: none)")
     add("--cameras", nargs="*", metavar="NAME", help="which (default: those of the policy, or wrist)")
     add("--raw-images", action="store_true", help="send pictures as sensor_msgs/Image, too")
     add("--urdf", metavar="DIR", help="write the arm's URDF with its meshes and an SRDF there, and end")
@@ -81,6 +83,7 @@ def _describe(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from smolvla_gym.bridge.namespace import check_namespace
     from smolvla_gym.sim.scene import check_cameras
 
     if arguments.mesh_prefix is not None:
@@ -89,6 +92,7 @@ def _check(arguments: argparse.Namespace) -> None:
         check_cameras(tuple(arguments.cameras))
         if arguments.policy is not None and arguments.policy not in agent_options.SCRIPTED:
             raise OptionError("--cameras", arguments.cameras, "only without a SmolVLA policy, which brings its own")
+    check_namespace(arguments.namespace)
     driven.check(arguments)
 
 
@@ -100,17 +104,23 @@ def _domain() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from smolvla_gym.bridge.topics import PUBLISHED, TAKEN
+    from smolvla_gym.bridge.namespace import check_namespace, claim
+    from smolvla_gym.bridge.topics import FOLLOW, PUBLISHED, TAKEN
     from smolvla_gym.plugins.ros2.middleware import open_transport
 
     domain = _domain() if arguments.domain is None else arguments.domain
     with contextlib.ExitStack() as stack:
-        transport = open_transport(arguments.transport, domain, arguments.interface)
+        transport = open_transport(arguments.transport, domain, arguments.interface, arguments.namespace)
         stack.callback(transport.close)
+        claim(transport)
         cameras = ("wrist",) if arguments.cameras is None else tuple(arguments.cameras)
         env, agent = driven.driven_env(arguments, stack, cameras)
         bridge = driven.make_bridge(arguments, env, transport, agent, raw_images=arguments.raw_images)
+        claim(transport, 0.0)  # a program that came meanwhile
+        prefix = check_namespace(arguments.namespace)
         print(f"smolvla-gym: ROS domain {domain} through {transport.name}; Ctrl-C ends it", flush=True)
-        print(f"  sends {', '.join(PUBLISHED)} and /camera/...", flush=True)
-        print(f"  takes {', '.join(TAKEN)}", flush=True)
+        print(f"  sends {', '.join(prefix + topic for topic in PUBLISHED)} and {prefix}/camera/...", flush=True)
+        print(f"  takes {', '.join(prefix + topic for topic in TAKEN)}", flush=True)
+        if bridge.has_action:
+            print(f"  serves the action {prefix}{FOLLOW} (control_msgs/action/FollowJointTrajectory)", flush=True)
         bridge.run(threading.Event(), arguments.duration)

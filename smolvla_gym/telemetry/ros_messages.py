@@ -80,6 +80,14 @@ def joint_state(seconds: float, names: Sequence[str], positions: Iterable[float]
     }  # fmt: skip
 
 
+def trajectory_point(seconds: float, positions: Iterable[float]) -> Message:
+    """Returns a ``trajectory_msgs/JointTrajectoryPoint``: positions in rad at a time from the start in s."""
+    return {
+        "positions": [float(p) for p in positions], "velocities": [], "accelerations": [], "effort": [],
+        "time_from_start": header(seconds)["stamp"],
+    }  # fmt: skip
+
+
 def image(seconds: float, frame: str, picture: NDArray[np.uint8]) -> Message:
     """Returns a ``sensor_msgs/Image`` of a picture, uint8, shape (H, W, 3)."""
     height, width = picture.shape[:2]

@@ -12,12 +12,15 @@ import weakref
 from functools import cache
 from typing import Any, Final
 
+from smolvla_gym.bridge.topics import STOPS
 from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.errors import DeviceError, MissingExtraError
+from smolvla_gym.plugins.ros2.interface import ANY, LOOPBACK, check_interface, confined
 from smolvla_gym.telemetry.ros_messages import FIELDS, Message
 
 try:
-    from cyclonedds.core import Policy, Qos
+    from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
+    from cyclonedds.core import Listener, Policy, Qos
     from cyclonedds.domain import Domain, DomainParticipant
     from cyclonedds.idl import IdlStruct, make_idl_struct, types
     from cyclonedds.pub import DataWriter
@@ -32,7 +35,7 @@ except ImportError as err:
 # one by one.
 _CONFIG: Final = """<CycloneDDS><Domain>
 <General>
-  <Interfaces><NetworkInterface name="{interface}"{multicast}/></Interfaces>
+  {interfaces}
   <AllowMulticast>spdp</AllowMulticast>
 </General>
 <Discovery>
@@ -64,34 +67,75 @@ class CycloneTransport(Transport):
 
         Args:
             domain: ROS domain.
-            interface: Network interface; on ``"lo"`` nobody else's computer is talked to.
+            interface: Network interface; on ``"lo"`` other computers are neither sent to nor heard. ``"any"``: all.
 
         Raises:
             DeviceError: There is no such interface.
         """
-        local = interface == "lo"
-        config = _CONFIG.format(
-            interface=interface, multicast=' multicast="true"' if local else "", peers=_LOCAL if local else ""
-        )
+        check_interface(interface)
+        local = interface == LOOPBACK
+        multicast = ' multicast="true"' if local else ""
+        only = f'<Interfaces><NetworkInterface name="{interface}"{multicast}/></Interfaces>'
+        config = _CONFIG.format(interfaces="" if interface == ANY else only, peers=_LOCAL if local else "")
         try:
-            self._domain = _open_domain(domain, config)
-            self._participant = DomainParticipant(domain)
+            with confined(interface, required=False):
+                self._domain = _open_domain(domain, config)
+                self._participant = DomainParticipant(domain)
+        except DeviceError:
+            raise
         except Exception as error:
             raise DeviceError(
-                f"CycloneDDS cannot join the domain {domain} on the network interface {interface!r} ({error}). "
-                "`ip link` lists the interfaces."
+                f"CycloneDDS cannot join the domain {domain} on the network interface {interface!r} ({error})."
             ) from error
         self._writers: dict[str, tuple[Any, str]] = {}
-        self._readers: dict[str, tuple[Any, type[Any]]] = {}
+        self._readers: list[tuple[str, Any, type[Any]]] = []
+        self._publications: Any = None
+        self._others: dict[str, set[Any]] = {}
+        self._problems: list[tuple[str, str]] = []
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
-        """Prepares sending on a topic."""
-        self._writers[topic] = DataWriter(self._participant, self._topic(topic, datatype), qos=_qos(depth)), datatype
+        """Prepares sending on a topic; doing it twice does no harm."""
+        if topic not in self._writers:
+            writer = DataWriter(self._participant, self._topic(topic, datatype), qos=_qos(depth))
+            self._writers[topic] = writer, datatype
 
     def subscribe(self, topic: str, datatype: str) -> None:
-        """Prepares receiving."""
-        reader = DataReader(self._participant, self._topic(topic, datatype), qos=_qos(_TAKEN))
-        self._readers[topic] = reader, idl_type(datatype)
+        """Prepares receiving. Stops are heard from every publisher; others have to be reliable, or are reported."""
+        kind, name = idl_type(datatype), self._topic(topic, datatype)
+        qualities = [_qos(_TAKEN)]
+        if topic.endswith(STOPS):
+            # Best effort hears everybody; reliable asks for what got lost; the last one hears a latched stop that was
+            # sent before. A stop may come three times.
+            kept = Policy.Durability.TransientLocal
+            qualities += [_qos(_TAKEN, Policy.Reliability.BestEffort), _qos(_TAKEN, durability=kept)]
+        listener = None if len(qualities) > 1 else Listener(on_requested_incompatible_qos=self._warn(topic))
+        self._readers += [
+            (topic, DataReader(self._participant, name, qos=quality, listener=listener), kind) for quality in qualities
+        ]
+
+    def _warn(self, topic: str) -> Any:
+        def warn(*_: Any) -> None:
+            why = "a publisher is not heard, because its quality of service is not reliable: make it reliable"
+            self._problems.append((topic, why))
+
+        return warn
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Returns what could not be heard since the last call."""
+        found, self._problems = list(dict.fromkeys(self._problems)), []
+        return found
+
+    def other_publishers(self, topic: str) -> int:
+        """Returns how many others publish on a topic."""
+        if self._publications is None:
+            self._publications = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
+        for sample in self._publications.take(1000):
+            if getattr(sample, "participant_key", None) not in (None, self._participant.guid):
+                self._others.setdefault(sample.topic_name, set()).add(sample.key)
+            elif not hasattr(sample, "topic_name"):  # the news that one left
+                for keys in self._others.values():
+                    keys.discard(sample.key)
+        return len(self._others.get(f"rt{topic}", ()))
 
     def publish(self, topic: str, message: Message) -> None:
         """Sends a message."""
@@ -99,27 +143,40 @@ class CycloneTransport(Transport):
         writer.write(_build(datatype, message))
 
     def receive(self) -> list[tuple[str, Message]]:
-        """Returns what came."""
-        return [
-            (topic, dataclasses.asdict(sample))
-            for topic, (reader, kind) in self._readers.items()
-            for sample in reader.take(_TAKEN)
-            if isinstance(sample, kind)  # and not the news that a sender left
-        ]
+        """Returns what came. One that cannot be read counts as a stop where it came on a topic for stops."""
+        came: list[tuple[str, Message]] = []
+        for topic, reader, kind in self._readers:
+            for _ in range(_TAKEN):  # one by one: a broken message takes no others with it
+                try:
+                    samples = reader.take(1)
+                except Exception as error:
+                    self._problems.append((topic, f"a message cannot be read ({error})"))
+                    if topic.endswith(STOPS):
+                        came.append((topic, {"data": True}))
+                    continue
+                if not samples:
+                    break
+                # Others are the news that a sender left.
+                came += [(topic, dataclasses.asdict(sample)) for sample in samples if isinstance(sample, kind)]
+        return came
 
     def close(self) -> None:
         """Leaves the graph."""
         self._writers.clear()
         self._readers.clear()
-        self._participant = self._domain = None
+        self._publications = self._participant = self._domain = None
 
     def _topic(self, topic: str, datatype: str) -> Any:
         return Topic(self._participant, f"rt{topic}", idl_type(datatype))
 
 
-def _qos(depth: int) -> Any:
+def _qos(depth: int, reliability: Any = None, durability: Any = None) -> Any:
     reliable = Policy.Reliability.Reliable(duration(milliseconds=100))
-    return Qos(reliable, Policy.Durability.Volatile, Policy.History.KeepLast(depth))
+    return Qos(
+        reliable if reliability is None else reliability,
+        Policy.Durability.Volatile if durability is None else durability,
+        Policy.History.KeepLast(depth),
+    )
 
 
 _domains: weakref.WeakValueDictionary[tuple[int, str], Any] = weakref.WeakValueDictionary()
