@@ -4,11 +4,11 @@ from smolvla_gym.parol6 import JOINT_NAMES
 from smolvla_gym.telemetry import ros_messages as ros
 
 
-def trajectory(*points, names=JOINT_NAMES):
-    """A ``trajectory_msgs/JointTrajectory`` of times in s and positions."""
+def trajectory(*points, names=JOINT_NAMES, stamp=0.0):
+    """A ``trajectory_msgs/JointTrajectory`` of times in s and positions; its stamp is in s."""
     unused = {"velocities": [], "accelerations": [], "effort": []}
     return {
-        "header": ros.header(0.0),
+        "header": ros.header(stamp),
         "joint_names": list(names),
         "points": [
             {"positions": list(p), "time_from_start": {"sec": int(t), "nanosec": int(t % 1 * 1e9)}, **unused}
