@@ -1,4 +1,4 @@
-"""A bridge without a network and without a clock: messages go in, control steps are done one by one, messages come out."""
+"""A bridge without network and clock: messages go in, control steps are done one by one, messages come out."""
 
 from __future__ import annotations
 

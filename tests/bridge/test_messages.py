@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from smolvla_gym.bridge.topics import FOLLOW, TAKEN
@@ -32,20 +32,46 @@ points = st.fixed_dictionaries(
         "time_from_start": durations,
     }
 )  # fmt: skip
-JOINT_STATES = st.fixed_dictionaries(
-    {
-        "header": headers,
-        "name": st.one_of(st.lists(st.sampled_from(NAMES), max_size=3, unique=True), st.lists(names, max_size=8)),
-        "position": st.one_of(st.lists(st.floats(0, 1), max_size=3), lists), "velocity": lists, "effort": lists,
-    }
-)  # fmt: skip
-TRAJECTORIES = st.fixed_dictionaries(
+
+
+@st.composite
+def joint_states(draw):
+    """Well-formed ones in half of the cases."""
+    if draw(st.booleans()):
+        known = draw(st.lists(st.sampled_from(NAMES[:7]), min_size=1, max_size=4, unique=True))
+        return ros.joint_state(0.0, known, [draw(within(name)) for name in known])
+    return {
+        "header": draw(headers), "name": draw(st.lists(names, max_size=8)), "position": draw(lists),
+        "velocity": draw(mostly_empty), "effort": draw(mostly_empty),
+    }  # fmt: skip
+
+
+def within(name):
+    """Positions of a joint within its limits."""
+    if name == "gripper":
+        return st.floats(0, 1)
+    return st.floats(JOINT_LOWER[JOINT_NAMES.index(name)], JOINT_UPPER[JOINT_NAMES.index(name)])
+
+
+@st.composite
+def trajectories(draw):
+    """Well-formed ones in half of the cases."""
+    if draw(st.booleans()):
+        return draw(GARBLED)
+    known = draw(st.lists(st.sampled_from(JOINT_NAMES), min_size=1, max_size=3, unique=True))
+    times = sorted(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4, unique=True)))
+    made = [ros.trajectory_point(time, [draw(within(name)) for name in known]) for time in times]
+    return {"header": ros.header(0.0), "joint_names": known, "points": made}
+
+
+GARBLED = st.fixed_dictionaries(
     {
         "header": headers,
         "joint_names": st.one_of(st.lists(st.sampled_from(JOINT_NAMES), max_size=3, unique=True), st.lists(names)),
         "points": st.lists(points, max_size=4),
     }
 )
+JOINT_STATES, TRAJECTORIES = joint_states(), trajectories()
 TOLERANCES = st.lists(
     st.fixed_dictionaries({"name": names, "position": numbers, "velocity": numbers, "acceleration": numbers}),
     max_size=2,
@@ -53,7 +79,8 @@ TOLERANCES = st.lists(
 GOALS = st.fixed_dictionaries(
     {
         "goal_id": st.text("0123456789abcdef", min_size=8, max_size=8), "trajectory": TRAJECTORIES,
-        "path_tolerance": TOLERANCES, "goal_tolerance": TOLERANCES, "goal_time_tolerance": durations,
+        "path_tolerance": st.one_of(st.just([]), TOLERANCES), "goal_tolerance": st.one_of(st.just([]), TOLERANCES),
+        "goal_time_tolerance": st.one_of(st.just({"sec": 0, "nanosec": 0}), durations),
     }
 )  # fmt: skip
 ANY = {
@@ -97,6 +124,7 @@ def test_a_command_is_obeyed_exactly_or_refused(shared, message):
         assert len(refused["why"]) <= 500
         assert refused["why"].isprintable()
         return stays(shared, begin, opening)
+    event("obeyed")
     # Obeyed: it was well-formed, and the named joints alone have a new target.
     values = dict(zip(message["name"], message["position"], strict=True))
     assert len(values) == len(message["name"]) > 0
@@ -129,6 +157,7 @@ def test_a_trajectory_is_accepted_with_a_result_or_refused(shared, way, data):
         assert refused[0]["why"].isprintable()
         stays(shared, begin, opening)
     else:
+        event("accepted")
         trajectory = message if way != FOLLOW else message["trajectory"]
         columns = [JOINT_NAMES.index(name) for name in trajectory["joint_names"]]
         following = shared.bridge._setpoint._following

@@ -6,7 +6,6 @@ import pytest
 from smolvla_gym.bridge.topics import FOLLOW
 from smolvla_gym.bridge.trajectory import MAX_AHEAD_S, ResultCode
 from smolvla_gym.evaluation.scripted import ExpertAgent
-from smolvla_gym.parol6 import JOINT_NAMES
 from tests.bridge.memory import Arm, command, goal
 from tests.bridge.messages import trajectory
 
@@ -273,4 +272,3 @@ def test_unnamed_joints_of_a_trajectory_stay(arm):
     arm.send("/joint_trajectory", to(arm, away(arm)))
     arm.steps(70)
     np.testing.assert_allclose(arm.commanded[1:], begin[1:], atol=1e-6)
-    assert list(JOINT_NAMES)[0] == "joint_1"
