@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 RELEASES = {"jazzy": "7.1.*", "kilted": "9.1.*"}
 PEER = Path(__file__).with_name("ros2_peer.py")
+ACTION_PEER = Path(__file__).with_name("ros2_action_peer.py")
+INTERFACES = Path(__file__).with_name("ros2_interfaces.py")
 
 
 @pytest.fixture(scope="module", params=RELEASES)
@@ -40,6 +42,7 @@ def ros(request, tmp_path_factory):
         "ros-sensor-msgs",
         "ros-trajectory-msgs",
         "ros-std-msgs",
+        "catkin_pkg",
     ]
     if made.returncode == 0:
         made = subprocess.run(
@@ -75,8 +78,9 @@ def test_states_pictures_trajectories_and_stops(ros, discovery, tmp_path):
     check(found, said)
 
 
-def test_the_bridge_itself_through_rclpy(ros, tmp_path):
-    """In the environment of the release, with the project in it and neither torch nor CycloneDDS."""
+@pytest.fixture(scope="module")
+def with_bridge(ros):
+    """The release with the project in it, and neither torch nor CycloneDDS."""
     name, python = ros
     uv = shutil.which("uv")
     installed = subprocess.run(
@@ -84,9 +88,57 @@ def test_the_bridge_itself_through_rclpy(ros, tmp_path):
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert installed.returncode == 0, installed.stderr
+    return name, python
+
+
+def test_the_bridge_itself_through_rclpy(with_bridge, tmp_path):
+    name, python = with_bridge
     found, said = talk(python, python, 120 + list(RELEASES).index(name), "LOCALHOST", tmp_path)
     assert "through rclpy" in said
     check(found, said)
+
+
+def test_follow_joint_trajectory_and_a_second_bridge(with_bridge, tmp_path):
+    """A real client of the action; a best-effort e-stop; and another bridge of the same name, which does not start."""
+    name, python = with_bridge
+    if shutil.which("g++") is None:
+        pytest.skip("control_msgs is built here, by g++")
+    built = subprocess.run([python, INTERFACES], capture_output=True, text=True, timeout=200)
+    assert built.returncode == 0, built.stderr[-2000:]
+    domain = str(124 + list(RELEASES).index(name))
+    command = [python, "-m", "smolvla_gym", "ros2", "--domain", domain, "--namespace", "arm_1", "--cameras"]
+    with (tmp_path / "bridge.log").open("w") as log:
+        bridge = subprocess.Popen([*command, "--duration", "150"], stdout=log, stderr=log)
+        try:
+            peer = subprocess.run([python, ACTION_PEER, domain, "arm_1"], capture_output=True, text=True, timeout=110)
+            second = subprocess.run(command, capture_output=True, text=True, timeout=40)
+        finally:
+            bridge.terminate()
+            bridge.wait(10)
+    said = (tmp_path / "bridge.log").read_text()
+    assert peer.returncode == 0, peer.stderr[-2000:] + said
+    found = json.loads(peer.stdout.splitlines()[-1])
+    print(name, found)
+    assert found["server"], said
+    succeeded, canceled, aborted = 4, 5, 6
+    assert found["success"][:2] == [succeeded, 0]
+    assert abs(found["moved"] - 0.4) < 0.01
+    assert found["feedback"] > 8
+    assert found["feedback_joints"] == ["joint_1"]
+    assert found["canceled"][0] == canceled
+    assert found["held"] < 2e-3
+    assert found["preempted"][0] == aborted
+    assert "replaced" in found["preempted"][2]
+    assert found["second"][:2] == [succeeded, 0]
+    codes = [found[kind][:2] for kind in ("joints", "old", "path")]
+    assert codes == [[aborted, -2], [aborted, -3], [aborted, -4]]
+    assert found["estop"][0] == aborted
+    assert "/clear_fault" in found["faulty"][2]
+    assert found["cleared"]
+    assert found["after"][:2] == [succeeded, 0]
+    assert second.returncode == 1
+    assert "already publishes" in second.stderr
+    assert "Traceback" not in second.stderr
 
 
 def check(found, said):
