@@ -20,7 +20,7 @@ _EXAMPLES: Final = """examples:
   ros2 topic pub -r 10 /joint_commands sensor_msgs/JointState "{name: [joint_1], position: [0.5]}"
   ros2 topic pub --once /start std_msgs/Empty             the policy drives; /stop ends that
   smolvla-gym ros2 --env real --port twin --camera twin   the same on the virtual twin
-  smolvla-gym ros2 --urdf parol6                          write parol6/parol6.urdf, its meshes and an SRDF, and end
+  smolvla-gym ros2 --urdf parol6                          write parol6/parol6.urdf and what MoveIt needs, and end
   smolvla-gym ros2 --urdf my_robot --mesh-prefix package://my_robot/meshes
 """
 
@@ -31,7 +31,8 @@ def add_parser(commands: Any) -> None:
         "ros2",
         help="Make the arm a node of a ROS 2 graph.",
         description="Sends joint states, pictures, tf, status and events of the simulated or the real arm to ROS 2, "
-        "and takes joint commands, trajectories, instructions and stops from there. No ROS has to be installed.",
+        "and takes joint commands, trajectories, instructions and stops from there. No ROS has to be installed. With "
+        "rclpy and control_msgs it serves the action FollowJointTrajectory, by which MoveIt moves the arm.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,7 +50,7 @@ def add_parser(commands: Any) -> None:
     add("--namespace", default="", metavar="NAME", help="before every topic and action, such as arm_1 (default: none)")
     add("--cameras", nargs="*", metavar="NAME", help="which (default: those of the policy, or wrist)")
     add("--raw-images", action="store_true", help="send pictures as sensor_msgs/Image, too")
-    add("--urdf", metavar="DIR", help="write the arm's URDF with its meshes and an SRDF there, and end")
+    add("--urdf", metavar="DIR", help="write the arm's URDF, meshes, SRDF and MoveIt's controllers there, and end")
     add(
         "--mesh-prefix",
         metavar="URL",
@@ -73,12 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _describe(arguments: argparse.Namespace) -> int:
     """Writes the arm's description."""
     from smolvla_gym.parol6 import get_gripper
+    from smolvla_gym.plugins.ros2.moveit import write_controllers
     from smolvla_gym.plugins.ros2.srdf import write_srdf
     from smolvla_gym.plugins.ros2.urdf import write_urdf
 
     gripper = get_gripper(arguments.gripper)
     print(write_urdf(arguments.urdf, gripper, arguments.mesh_prefix))
     print(write_srdf(arguments.urdf, gripper))
+    print(write_controllers(arguments.urdf))
     return 0
 
 

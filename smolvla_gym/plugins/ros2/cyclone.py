@@ -20,7 +20,7 @@ from smolvla_gym.telemetry.ros_messages import FIELDS, Message
 
 try:
     from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
-    from cyclonedds.core import Listener, Policy, Qos
+    from cyclonedds.core import InstanceState, Listener, Policy, Qos, ReadCondition, SampleState, ViewState
     from cyclonedds.domain import Domain, DomainParticipant
     from cyclonedds.idl import IdlStruct, make_idl_struct, types
     from cyclonedds.pub import DataWriter
@@ -56,6 +56,9 @@ _BASIC: Final[dict[str, Any]] = {
 _TAKEN: Final = 32
 """Messages that are taken from a reader at a time."""
 
+_PUBLICATIONS: Final = 5000
+"""Publishers of a graph that are looked at."""
+
 
 class CycloneTransport(Transport):
     """A participant of a DDS domain."""
@@ -90,7 +93,6 @@ class CycloneTransport(Transport):
         self._writers: dict[str, tuple[Any, str]] = {}
         self._readers: list[tuple[str, Any, type[Any]]] = []
         self._publications: Any = None
-        self._others: dict[str, set[Any]] = {}
         self._problems: list[tuple[str, str]] = []
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
@@ -128,14 +130,15 @@ class CycloneTransport(Transport):
     def other_publishers(self, topic: str) -> int:
         """Returns how many others publish on a topic."""
         if self._publications is None:
-            self._publications = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
-        for sample in self._publications.take(1000):
-            if getattr(sample, "participant_key", None) not in (None, self._participant.guid):
-                self._others.setdefault(sample.topic_name, set()).add(sample.key)
-            elif not hasattr(sample, "topic_name"):  # the news that one left
-                for keys in self._others.values():
-                    keys.discard(sample.key)
-        return len(self._others.get(f"rt{topic}", ()))
+            reader = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
+            alive = ReadCondition(reader, ViewState.Any | InstanceState.Alive | SampleState.Any)
+            self._publications = reader, alive
+        reader, alive = self._publications
+        me = self._participant.guid
+        return sum(
+            sample.topic_name == f"rt{topic}" and sample.participant_key != me
+            for sample in reader.read(_PUBLICATIONS, condition=alive)
+        )
 
     def publish(self, topic: str, message: Message) -> None:
         """Sends a message."""
