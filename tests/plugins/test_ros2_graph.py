@@ -16,6 +16,7 @@ from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
 from smolvla_gym.bridge.namespace import Namespaced, check_namespace, claim
+from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.plugins.ros2.cyclone import CycloneTransport, _build, idl_type
 from smolvla_gym.plugins.ros2.interface import _sockets, admit, check_interface, confined
@@ -102,6 +103,20 @@ def test_a_commander_takes_no_name(transport):
     other.advertise("/joint_commands", "sensor_msgs/JointState")
     claim(transport, 0.5)
     other.close()
+
+
+def test_a_second_bridge_does_not_start(transport, capsys):
+    claim(transport, 0.0)
+    command = ["ros2", "--domain", str(DOMAIN), "--transport", "cyclonedds", "--cameras"]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "--namespace" in told
+    assert "Traceback" not in told
+
+
+def test_a_bad_namespace_is_told_before_anything_starts(capsys):
+    assert main(["ros2", "--namespace", "my arm"]) != 0
+    assert "namespace='my arm'" in capsys.readouterr().err
 
 
 # -- stops ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvla_gym.bridge.topics import JAWS
+from smolvla_gym.bridge.topics import FOLLOW, JAWS
 from smolvla_gym.cli.main import main
 from smolvla_gym.parol6 import (
     GRIPPERS,
@@ -219,3 +219,14 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RecordingError, match="file"):
         write_urdf(tmp_path / "file", GRIPPERS["ssg48"])
+
+
+def test_moveits_controllers_name_the_action_and_its_joints(urdf):
+    yaml = pytest.importorskip("yaml")
+    _, folder, _ = urdf
+    manager = yaml.safe_load((folder / "moveit_controllers.yaml").read_text())["moveit_simple_controller_manager"]
+    (name,) = manager["controller_names"]
+    controller = manager[name]
+    assert f"/{name}/{controller['action_ns']}" == FOLLOW
+    assert controller["type"] == "FollowJointTrajectory"
+    assert controller["joints"] == list(JOINT_NAMES)

@@ -86,13 +86,13 @@ class RclpyTransport(Transport):
 
     def subscribe(self, topic: str, datatype: str) -> None:
         """Prepares receiving. Stops are heard from every publisher; others have to be reliable, or are reported."""
-        from rclpy.event_handler import SubscriptionEventCallbacks  # type: ignore[import-not-found, unused-ignore]
         from rclpy.qos import (  # type: ignore[import-not-found, unused-ignore]
             DurabilityPolicy,
             QoSProfile,
             ReliabilityPolicy,
         )
 
+        events = importlib.import_module("rclpy.qos_event" if _is_old() else "rclpy.event_handler")
         stops, kind = topic.endswith(STOPS), message_class(datatype)
         qualities = [QoSProfile(depth=_DEPTH)]
         if stops:
@@ -106,7 +106,7 @@ class RclpyTransport(Transport):
         for quality in qualities:
             self._node.create_subscription(
                 kind, topic, lambda message: self._came.append((topic, to_dict(message))), quality,
-                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=heard, use_default_callbacks=False),
+                event_callbacks=events.SubscriptionEventCallbacks(incompatible_qos=heard, use_default_callbacks=False),
             )  # fmt: skip
 
     def publish(self, topic: str, message: Message) -> None:
