@@ -75,9 +75,10 @@ class Node:
 
 
 @contextlib.contextmanager
-def bridge(policy: str, domain: int) -> Iterator[None]:
+def bridge(policy: str, domain: int, namespace: str) -> Iterator[None]:
     """Runs the simulated arm as a node, on this machine alone."""
     command = [sys.executable, "-m", "smolvla_gym", "ros2", "--policy", policy, "--domain", str(domain)]
+    command += ["--namespace", namespace]
     with subprocess.Popen(command) as program:
         try:
             yield
@@ -95,7 +96,9 @@ def drive(node: Node, instruction: str | None, seconds: float) -> bool:
     where = [round(tool[axis], 3) for axis in "xyz"]
     print(f"joints at {[round(angle, 3) for angle in begin]} rad, tool at {where} m")
 
-    # A trajectory, as MoveIt would send it. What cannot be followed to its end is refused before anything moves.
+    # A trajectory. What cannot be followed to its end is refused before anything moves, and each one that is accepted
+    # ends with trajectory_done, trajectory_aborted or trajectory_preempted. With rclpy there is the action, too:
+    # /joint_trajectory_controller/follow_joint_trajectory.
     goal = [begin[0] + 0.3, *begin[1:5], begin[5] - 0.3]
     middle = [(one + other) / 2 for one, other in zip(begin, goal, strict=True)]
     points = [
@@ -125,13 +128,14 @@ def main() -> int:
     parser.add_argument("--running", action="store_true", help="drive a bridge that runs already")
     parser.add_argument("--policy", default="bundled", help="of the bridge that is started (default: %(default)s)")
     parser.add_argument("--domain", type=int, default=0, help="ROS domain (default: %(default)s)")
-    parser.add_argument("--interface", default="lo", help="network interface of CycloneDDS (default: %(default)s)")
+    parser.add_argument("--interface", default="lo", help="network interface, or any (default: %(default)s)")
+    parser.add_argument("--namespace", default="", help="of the arm, such as arm_1 (default: none)")
     parser.add_argument("--instruction", help="what to do, in words (default: what the scene asks for)")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long the policy may try")
     args = parser.parse_args()
 
-    with contextlib.nullcontext() if args.running else bridge(args.policy, args.domain):
-        transport = open_transport("auto", args.domain, args.interface)
+    with contextlib.nullcontext() if args.running else bridge(args.policy, args.domain, args.namespace):
+        transport = open_transport("auto", args.domain, args.interface, args.namespace)
         try:
             return 0 if drive(Node(transport), args.instruction, args.seconds) else 1
         finally:
