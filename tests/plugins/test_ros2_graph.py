@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -280,3 +282,34 @@ def test_a_message_in_a_namespace_arrives():
     assert not other.receive()
     for one in (arm, other, me):
         one.close()
+
+
+@linux
+@pytest.mark.parametrize("rmw", ["rmw_fastrtps_cpp", "rmw_zenoh_cpp"])
+def test_rclpy_is_kept_on_the_loopback_or_refused(monkeypatch, rmw):
+    """A stand-in for rclpy: ROS's variables keep it to itself while it starts, and others' peers are left out."""
+    seen, ended = {}, []
+    module, context, executors = ModuleType("rclpy"), ModuleType("rclpy.context"), ModuleType("rclpy.executors")
+    module.init = lambda **_: seen.update(os.environ)
+    module.shutdown = lambda **_: ended.append("context")
+    module.create_node = lambda *_, **__: SimpleNamespace(destroy_node=lambda: ended.append("node"))
+    module.get_rmw_implementation_identifier = lambda: rmw
+    context.Context = lambda: SimpleNamespace(ok=lambda: True)
+    executors.SingleThreadedExecutor = lambda **_: SimpleNamespace(add_node=lambda _: None, shutdown=lambda: None)
+    events = ModuleType("rclpy.event_handler")
+    for stand_in in (module, context, executors, events):
+        monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    monkeypatch.delitem(sys.modules, "smolvla_gym.plugins.ros2.rclpy_transport", raising=False)
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    monkeypatch.setenv("ROS_STATIC_PEERS", "10.0.0.7")
+    if rmw == "rmw_zenoh_cpp":
+        with pytest.raises(DeviceError, match="rmw_zenoh_cpp"):
+            open_transport("auto", DOMAIN, "lo")
+    else:
+        open_transport("auto", DOMAIN, "lo").close()
+    assert ended == ["node", "context"]
+    assert seen["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert "ROS_STATIC_PEERS" not in seen
+    assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+    assert os.environ["ROS_STATIC_PEERS"] == "10.0.0.7"
+    sys.modules.pop("smolvla_gym.plugins.ros2.rclpy_transport")

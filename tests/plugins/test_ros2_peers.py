@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 RELEASES = {"jazzy": "7.1.*", "kilted": "9.1.*"}
 PEER = Path(__file__).with_name("ros2_peer.py")
 ACTION_PEER = Path(__file__).with_name("ros2_action_peer.py")
+STRANGER = Path(__file__).with_name("ros2_stranger.py")
 INTERFACES = Path(__file__).with_name("ros2_interfaces.py")
 
 
@@ -139,6 +140,65 @@ def test_follow_joint_trajectory_and_a_second_bridge(with_bridge, tmp_path):
     assert second.returncode == 1
     assert "already publishes" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+@pytest.fixture
+def other_computer():
+    """A network namespace, the interface that leads there, and this machine's address on it."""
+    name, here, there = (f"{kind}{os.getpid() % 10**6}" for kind in ("far", "near", "wire"))
+    inside = ["ip", "netns", "exec", name]
+    commands = [
+        ["ip", "netns", "add", name],
+        ["ip", "link", "add", here, "type", "veth", "peer", "name", there],
+        ["ip", "link", "set", there, "netns", name],
+        ["ip", "addr", "add", "10.77.0.1/24", "dev", here],
+        ["ip", "link", "set", here, "up"],
+        [*inside, "ip", "addr", "add", "10.77.0.2/24", "dev", there],
+        [*inside, "ip", "link", "set", there, "up"],
+        [*inside, "ip", "link", "set", "lo", "up"],
+    ]
+    try:
+        for command in commands:
+            if shutil.which("ip") is None or subprocess.run(command, capture_output=True).returncode:
+                pytest.skip("network namespaces need iproute2 and root")
+        yield inside, here, "10.77.0.1"
+    finally:
+        if shutil.which("ip"):
+            subprocess.run(["ip", "link", "del", here], capture_output=True)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+LISTEN = """
+import os, sys, time
+from smolvla_gym.plugins.ros2.rclpy_transport import RclpyTransport
+transport = RclpyTransport(int(sys.argv[1]), sys.argv[2])
+transport.subscribe("/estop", "std_msgs/Bool")
+came, end = [], time.time() + 10
+while time.time() < end and not came:
+    came += transport.receive()
+    time.sleep(0.05)
+print(len(came) > 0, flush=True)
+os._exit(0)
+"""
+
+
+def test_another_computer_is_heard_on_its_interface_alone(with_bridge, other_computer):
+    """ROS's own LOCALHOST hears one that names this machine as a static peer."""
+    name, python = with_bridge
+    inside, interface, address = other_computer
+    heard = []
+    for number, kept in enumerate((interface, "lo")):
+        domain = str(140 + 2 * list(RELEASES).index(name) + number)
+        stranger = subprocess.Popen([*inside, python, STRANGER, domain, address, "20"], stderr=subprocess.DEVNULL)
+        try:
+            listener = subprocess.run(
+                [python, "-c", LISTEN, domain, kept], capture_output=True, text=True, timeout=60, check=True
+            )
+        finally:
+            stranger.terminate()
+            stranger.wait(10)
+        heard.append(listener.stdout.strip())
+    assert heard == ["True", "False"]
 
 
 def check(found, said):
