@@ -158,7 +158,7 @@ def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
     for name, shares in stage.shares.items():
         for task, share in shares.items():
             with recording(data, name, task, options)[0].open("rb") as file:
-                frames = pickle.load(file)
+                frames = pickle.load(file)  # noqa: S301 - a file that this program wrote
             recordings.append(replace(frames, weights=share * frames.weights / frames.weights.sum()))
     return join(recordings)
 
@@ -229,7 +229,7 @@ def main() -> None:
             run_stage(stage, previous, frames, args.out, steps, args.device, args.batch_size)
             del frames  # before the next ones take their place in memory
         previous = args.out / stage.name
-    assert previous is not None
+    assert previous is not None  # noqa: S101 - narrows a type
     shutil.copytree(previous, args.out / "policy", dirs_exist_ok=True)
     halve(args.out / "policy" / "model.safetensors")
     print(f"The policy is in {args.out / 'policy'}")

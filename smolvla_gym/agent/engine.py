@@ -207,7 +207,7 @@ class ChunkEngine:
 
     def _wait(self) -> None:
         """Waits for the chunk that is being computed, as long as it may take."""
-        assert self._pending is not None
+        assert self._pending is not None  # noqa: S101 - narrows a type
         try:
             self._pending.exception(self._left())
         except FutureTimeoutError:
@@ -247,7 +247,7 @@ class ChunkEngine:
 
     def _left(self) -> float:
         """Returns how much longer in s the policy may take."""
-        assert self._asked_time is not None
+        assert self._asked_time is not None  # noqa: S101 - narrows a type
         return self._asked_time + self._options.timeout_s - time.monotonic()
 
     def _too_late(self) -> InferenceTimeoutError | PolicyConnectionError:

@@ -78,8 +78,8 @@ class PolicyProcess(ChunkPolicy):
 
     def _begin(self, config: dict[str, Any]) -> dict[str, Any]:
         """Sends the configuration and returns what the process says once it is ready."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None  # noqa: S101 - narrows a type
+        assert self._process.stdout is not None  # noqa: S101 - narrows a type
         with contextlib.suppress(OSError):  # it ended at once: the answer is missing too
             self._process.stdin.write(json.dumps(config).encode() + b"\n")
             self._process.stdin.flush()
@@ -151,7 +151,7 @@ def _error(answer: Mapping[str, Any]) -> SmolVLAGymError:
         return OptionError(*answer["arguments"])
     error = SmolVLAGymError.__new__(kind)
     Exception.__init__(error, answer["text"])
-    assert isinstance(error, SmolVLAGymError)
+    assert isinstance(error, SmolVLAGymError)  # noqa: S101 - narrows a type
     return error
 
 

@@ -378,10 +378,10 @@ class SmolVLAAgent:
 
     def _warm_up(self, pipeline: Pipeline, observation_space: gym.Space[Any]) -> None:
         """Has a chunk computed from an empty observation, by the thread that will compute the others."""
-        assert isinstance(observation_space, gym.spaces.Dict)
+        assert isinstance(observation_space, gym.spaces.Dict)  # noqa: S101 - narrows a type
         card = self._policy.card
         pixels = observation_space["pixels"]
-        assert isinstance(pixels, gym.spaces.Dict)
+        assert isinstance(pixels, gym.spaces.Dict)  # noqa: S101 - narrows a type
         observation = {
             "agent_pos": np.zeros(WIDTH, np.float32),
             "pixels": {name: np.zeros(pixels[name].shape or (), np.uint8) for name in card.env_cameras},

@@ -162,7 +162,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             )
             if task != arguments.task[-1]:
                 env.close()
-    assert summary is not None  # there is at least one task
+    assert summary is not None  # noqa: S101 - there is at least one task
     return summary
 
 

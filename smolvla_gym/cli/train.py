@@ -245,7 +245,7 @@ def _by_lerobot(run: _Run) -> Path:
     """Trains with ``lerobot-train``."""
     from smolvla_gym.training.finetune import START, FinetuneOptions, finetune, prepare
 
-    assert run.start is not None  # the tiny one is not for LeRobot
+    assert run.start is not None  # noqa: S101 - the tiny one is not for LeRobot
     steps = run.arguments.steps
     if not run.arguments.resume:
         prepare(run.start, run.recording, tuple(run.arguments.cameras or run.recording.cameras), run.out / START)

@@ -68,14 +68,14 @@ class Child:
         Args:
             config: What it reads first.
         """
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - this Python, no shell
             [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             **_on_its_own(),
         )
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # noqa: S101 - narrows a type
         self._stdin = self._process.stdin
         self._owner = os.getpid()
         self._lock = threading.Lock()
@@ -211,7 +211,7 @@ class Child:
             self._stdin.write(json.dumps(message).encode() + b"\n")
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
+        assert self._process.stdout is not None  # noqa: S101 - narrows a type
         be_prompt()
         try:
             with self._process.stdout as stream:

@@ -179,8 +179,8 @@ class OffscreenRenderer:
         """
         if self._context is None:
             self._open()
-        assert self._gl is not None
-        assert self._scene is not None
+        assert self._gl is not None  # noqa: S101 - narrows a type
+        assert self._scene is not None  # noqa: S101 - narrows a type
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
         category = mujoco.mjtCatBit.mjCAT_ALL.value
@@ -197,7 +197,7 @@ class OffscreenRenderer:
         return np.ascontiguousarray(pixels[::-1]), None if ndc is None else self._metres(ndc[::-1])
 
     def _set_view(self, frustum: Frustum) -> None:
-        assert self._scene is not None
+        assert self._scene is not None  # noqa: S101 - narrows a type
         for eye in self._scene.camera:
             left, right, eye.frustum_bottom, eye.frustum_top = (edge * eye.frustum_near for edge in frustum)
             eye.frustum_center, eye.frustum_width = 0.5 * (left + right), 0.5 * (right - left)

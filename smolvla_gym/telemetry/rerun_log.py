@@ -84,7 +84,7 @@ class RerunLog(EpisodeObserver):
     def note(self, moment: Moment) -> None:
         """Logs a step."""
         rr, puppet = self._rr, self._puppet
-        assert puppet is not None
+        assert puppet is not None  # noqa: S101 - narrows a type
         self._stream.set_time("episode", duration=moment.time)
         state = np.asarray(moment.observation["agent_pos"], np.float64)
         for name, picture in moment.observation.get("pixels", {}).items():

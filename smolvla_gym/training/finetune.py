@@ -152,13 +152,13 @@ def finetune(
     first = _step_of(folder) if resume else 0
     command = _command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - no shell
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     pending: int | None = None
     try:
-        assert process.stdout is not None
+        assert process.stdout is not None  # noqa: S101 - narrows a type
         for line in process.stdout:
             tail.append(line.rstrip())
             if pending is not None:  # the line after says that the saving before it is done

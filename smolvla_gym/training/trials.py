@@ -80,7 +80,7 @@ def run_trial(command: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
     Raises:
         SmolVLAGymError: It failed, or took longer.
     """
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - no shell
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
     )
     try:
