@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -22,10 +22,6 @@ from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 if TYPE_CHECKING:
     from smolvla_gym.evaluation.film import Film
-
-_JOB: Final = 5
-"""Episodes that a process takes at a time: few enough that all end together."""
-
 
 WORDS: Final = ("given", "swapped", "unseen")
 """What the agent is told: the env's instruction; the same with another object of the same scene named, whose success
@@ -107,6 +103,7 @@ def evaluate(
     workers: int = 1,
     ray: str | None = None,
     progress: Callable[[Condition, Outcome], None] = lambda condition, outcome: None,
+    done: Mapping[Condition, Sequence[Outcome]] | None = None,
 ) -> dict[Condition, list[Outcome]]:
     """Runs every seed under every condition.
 
@@ -119,6 +116,7 @@ def evaluate(
         workers: Processes; 1 stays in this one.
         ray: Address of a Ray cluster that is to do it, or ``"local"`` for one of so many workers on this machine.
         progress: Called with each episode once it is over, here, in no particular order.
+        done: Episodes that an earlier call has run; they are not run again.
 
     Returns:
         For each condition its episodes, in the order of the seeds.
@@ -126,17 +124,19 @@ def evaluate(
     Raises:
         SmolVLAGymError: A policy cannot be loaded, there is no such cluster, or a process was killed.
     """
-    jobs = [
-        (options, condition, list(seeds[i : i + _JOB])) for condition in conditions for i in range(0, len(seeds), _JOB)
-    ]
-    results: dict[Condition, list[Outcome]] = {condition: [] for condition in conditions}
+    known = {c: {o.seed: o for o in (done or {}).get(c, ()) if o.seed in seeds} for c in conditions}
+    results = {condition: list(episodes.values()) for condition, episodes in known.items()}
+    # One episode a job: a program that is stopped loses those alone that are running.
+    jobs = [(options, c, [seed]) for c in conditions for seed in seeds if seed not in known[c]]
 
     def take(outcomes: list[tuple[Condition, Outcome]]) -> None:
         for condition, outcome in outcomes:
             results[condition].append(outcome)
             progress(condition, outcome)
 
-    if ray is not None:
+    if not jobs:
+        pass
+    elif ray is not None:
         from smolvla_gym.evaluation.cluster import run_on_cluster
 
         run_on_cluster(ray, workers, jobs, take)
