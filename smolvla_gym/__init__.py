@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from smolvla_gym import signals
+from smolvla_gym.start import exit_at_once
 
-signals.exit_at_once()  # before the imports below, which take long enough for a Ctrl-C
+exit_at_once()  # before the imports below, which take long enough for a Ctrl-C
 
 # ruff: noqa: E402
 from importlib.metadata import PackageNotFoundError, version

@@ -36,7 +36,9 @@ def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Ite
     """
     others = multiprocessing.active_children()
     try:
-        with _Pool(workers, multiprocessing.get_context("spawn"), _begin, (prepare,)) as pool:
+        with signals.withheld():
+            made = _Pool(workers, multiprocessing.get_context("spawn"), _begin, (prepare,))
+        with made as pool:
             try:
                 yield pool
             except BaseException:

@@ -1,14 +1,9 @@
-"""Signals that end a program: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed.
-
-Only the standard library is imported here, so that the command line can take the signals before anything that is slow
-to import.
-"""
+"""Signals that end a program: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed."""
 
 from __future__ import annotations
 
 import _thread
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -16,56 +11,18 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-SIGNALS: Final = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)  # Windows has no SIGHUP
+from smolvla_gym.start import WORDS
+
+SIGNALS: Final = tuple(signal.Signals(number) for number in WORDS)
 """Signals that end a command in order: what is finished is saved, the arm holds."""
 
 _OF_TERMINALS: Final = tuple(number for number in SIGNALS if number != signal.SIGTERM)
-_WORDS: Final = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 _AGAIN_S: Final = 0.05
 """Time in s after which a signal is repeated whose exception the interpreter has dropped."""
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal as an exception: what is saved after Ctrl-C is saved after SIGTERM and SIGHUP, too."""
-
-
-def exit_code(number: int) -> int:
-    """Return the exit code of a program that a signal has ended, as shells count it."""
-    return 128 + number
-
-
-def word(number: int) -> str:
-    """Return what a signal did to the program, in a word or two."""
-    return _WORDS[signal.Signals(number).name]
-
-
-def exit_at_once() -> None:
-    """Have the signals end a command at once and without a traceback, for the time until it has begun anything.
-
-    Where this process is not the command ``smolvla-gym`` but another program that imports the package, or a worker
-    process, nothing is changed.
-    """
-    if _is_command():
-        for number in _heeded():
-            signal.signal(number, _exit)
-
-
-def _is_command() -> bool:
-    # While a package is looked for, `python -m` has "-m" in place of the program's name. The arguments of a worker
-    # process are those of its program, but for the original ones.
-    if not sys.argv or sys.argv[0] not in sys.orig_argv[1:]:
-        return False
-    if sys.argv[0] == "-m":
-        return sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["smolvla_gym"]
-    return os.path.splitext(os.path.basename(sys.argv[0]))[0] == "smolvla-gym"
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, f"smolvla-gym: {word(number)}\n".encode())
-    os._exit(exit_code(number))
 
 
 class Interruption:
@@ -127,8 +84,13 @@ def withheld() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    from multiprocessing import resource_tracker
+
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
     try:
+        # Python's own helper does not survive SIGHUP, and its successor complains. Starting it unblocks SIGINT.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -143,5 +105,5 @@ def ignore_terminal() -> None:
 
 
 def _heeded() -> list[int]:
-    """Return the signals that are not ignored; one whose handler is not Python's own counts as ignored, too."""
+    """Return the signals that are not ignored, by this program or by a handler outside Python."""
     return [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]

@@ -16,7 +16,8 @@ from typing import Final
 
 from smolvla_gym import signals
 from smolvla_gym.cli import bench, doctor, evaluate, export, record, rollout, ros2, serve, tasks, train, twin, view
-from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
+from smolvla_gym.errors import DatasetError, OptionError, RecordingError, SmolVLAGymError, UnknownNameError
+from smolvla_gym.start import WORDS, exit_code
 
 _COMMANDS: Final = (rollout, evaluate, record, train, bench, serve, view, ros2, export, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
@@ -92,11 +93,11 @@ def _end(error: BaseException, number: int | None) -> int:
     """
     if isinstance(error, KeyboardInterrupt) or number is not None:
         number = number or signal.SIGINT
-        _say(signals.word(number), error)
-        # A library may have turned the signal's exception into another one; of ours, some tell what was not saved.
-        if isinstance(error, SmolVLAGymError | OSError):
+        _say(WORDS[number], error)
+        # A library may have turned the signal's exception into another one; these tell what was not saved.
+        if isinstance(error, RecordingError | DatasetError):
             _say(f"error: {_sentence(error)}")
-        return signals.exit_code(number)
+        return exit_code(number)
     if isinstance(error, SystemExit):
         # Rich ends the program where nobody reads what it prints.
         return EXIT_BROKEN_PIPE if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
