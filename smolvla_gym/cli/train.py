@@ -435,6 +435,7 @@ def _trial(
     arguments: argparse.Namespace, recording: Recording, out: Path, log: TrainingLog, tasks: list[str], device: str
 ) -> Callable[[int, Path], None]:
     """Returns what tries a policy that was saved, in a process of its own."""
+    from smolvla_gym.evaluation.journal import JOURNAL_NAME
     from smolvla_gym.training.trials import TrialOptions, run_trial, trial_command
 
     options = TrialOptions(tuple(tasks), arguments.eval_episodes, arguments.eval_seed, device)
@@ -442,7 +443,9 @@ def _trial(
     def trial(step: int, policy: Path) -> None:
         if not tasks:
             return
-        command = trial_command(policy, recording, options, out / "eval" / f"step_{step}")
+        folder = out / "eval" / f"step_{step}"
+        (folder / JOURNAL_NAME).unlink(missing_ok=True)  # of a run that was stopped here: the policy is another one
+        command = trial_command(policy, recording, options, folder)
         try:
             rows = run_trial(command, options.timeout_s)
         except SmolVLAGymError as error:
