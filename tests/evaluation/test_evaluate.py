@@ -120,3 +120,18 @@ def test_no_cluster_is_said(address):
     pytest.importorskip("ray")
     with pytest.raises(SmolVLAGymError, match=f"no Ray cluster at '{address}'"):
         evaluate(OPTIONS, CONDITIONS[:1], [3], ray=address)
+
+
+def test_episodes_that_are_known_are_not_run_again(alone, tmp_path):
+    from smolvla_gym.evaluation.journal import EpisodeJournal
+
+    with EpisodeJournal(tmp_path / "episodes.jsonl", {}, 14) as journal:
+        for condition, outcomes in alone.items():
+            for outcome in outcomes[1:] if condition == CONDITIONS[1] else outcomes:
+                journal.add(0, condition, outcome, 0.0)
+    with EpisodeJournal.resume(tmp_path / "episodes.jsonl") as journal:
+        known = journal.of(0)
+    ran = []
+    again = evaluate(OPTIONS, CONDITIONS, range(3, 10), progress=lambda *episode: ran.append(episode), done=known)
+    assert [(condition, outcome.seed) for condition, outcome in ran] == [(CONDITIONS[1], 3)]
+    assert again == alone
