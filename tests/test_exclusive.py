@@ -35,10 +35,10 @@ def test_two_files_of_a_folder_do_not_exclude_each_other(tmp_path):
 
 
 def test_an_exception_releases(tmp_path):
-    with contextlib.suppress(ZeroDivisionError), exclusive_folder(tmp_path):
+    with contextlib.suppress(ZeroDivisionError), exclusive_folder(tmp_path), exclusive_file(tmp_path / "a"):
         raise ZeroDivisionError
     with exclusive_folder(tmp_path):
-        pass
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_program_holds_nothing(tmp_path):

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib.metadata
 import os
+import re
 import select
 import shutil
 import signal
@@ -135,8 +136,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, SmolVLAGymError) or not isinstance(error, OSError):
         return str(error)
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
-        _, target, why = error.args[0][0]  # of many files
-        return f"{target}: {why}"
+        _, target, why = error.args[0][0]  # of many files, in words
+        found = re.match(r"\[Errno (\d+)\] ([^:]+)", str(why))
+        error = OSError(int(found[1]), found[2], str(target)) if found else OSError(f"{target}: {why}")
     if error.strerror is None:
         return str(error) or type(error).__name__
     places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
