@@ -65,7 +65,9 @@ if hasattr(os, "register_at_fork"):
 
 def backend_name() -> str:
     """Returns MuJoCo's name of the OpenGL backend that draws."""
-    return os.environ.get("MUJOCO_GL", "").lower() or {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
+    return os.environ.get("MUJOCO_GL", "").strip().lower() or {"linux": "egl", "darwin": "cgl"}.get(
+        sys.platform, "glfw"
+    )
 
 
 def _no_opengl(error: Exception) -> RenderingError:

@@ -240,3 +240,13 @@ others = ("OpenGL", "mujoco.egl", "torch", "lerobot", "serial", "pyrealsense2")
 print(sorted(name for name in sys.modules if name.startswith(others)))
 """)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.mark.parametrize(("value", "name"), [("egl ", "egl"), (" OSMesa", "osmesa"), (" ", None), ("", None)])
+def test_blanks_around_the_backend_mean_nothing(monkeypatch, value, name):
+    from smolvla_gym.sim.rendering import backend_name
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    usual = backend_name()
+    monkeypatch.setenv("MUJOCO_GL", value)
+    assert backend_name() == (name or usual)
