@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import msgspec
@@ -19,17 +20,19 @@ class Client:
     """Knows the controls by their labels and sees every text."""
 
     def __init__(self, url, host=None, **options):
-        headers = {} if host is None else {"Host": host}
+        # Another name is looked up by nobody: the connection is there already.
+        name, _, port = url.removeprefix("http://").partition(":")
         self.ws = connect(
-            url.replace("http", "ws"), subprotocols=[f"viser-v{viser.__version__}"], compression=None, max_size=None,
-            additional_headers=headers, open_timeout=5, close_timeout=0.2, **options,
+            f"ws://{host or url.removeprefix('http://')}", sock=socket.create_connection((name, int(port)), 5),
+            subprotocols=[f"viser-v{viser.__version__}"], compression=None, max_size=None,
+            open_timeout=5, close_timeout=0.2, **options,
         )  # fmt: skip
         self.uuids, self.texts, self.removed = {}, {}, []
 
     def send(self, **message):
         self.ws.send(msgspec.msgpack.encode(message))
 
-    def update(self, label, **updates):
+    def update(self, label, /, **updates):
         self.send(type="GuiUpdateMessage", uuid=self.uuids[label], updates=updates)
 
     def press(self, label):

@@ -13,8 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-viser = pytest.importorskip("viser")
+pytest.importorskip("viser")
 
+import viser
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import smolvla_gym
@@ -179,7 +180,8 @@ NOTHING = [
     CAMERA,
     {"type": "FileTransferStartUpload", "source_component_uuid": "?", "transfer_uuid": "t", "filename": "f",
      "mime_type": "m", "part_count": 10**6, "size_bytes": 10**9},
-    {"type": "FileTransferPart", "source_component_uuid": "?", "transfer_uuid": "t", "part_index": 0, "content": b"x" * 60_000},
+    {"type": "FileTransferPart", "source_component_uuid": "?", "transfer_uuid": "t", "part_index": 0,
+     "content": b"x" * 60_000},
     {"type": "ShareUrlRequest"},
     {"type": "ShareUrlDisconnect"},
     {"type": "GetRenderResponseMessage", "payload": b"x" * 60_000},
@@ -231,7 +233,7 @@ def test_the_emergency_stop_waits_for_no_flood(page, client):
 
 def test_a_client_that_floods_on_is_closed(page, client, monkeypatch):
     monkeypatch.setattr(guard_module, "_MAX_DROPPED", 300)
-    with pytest.raises(ConnectionClosed):
+    with contextlib.suppress(ConnectionClosed):
         for _ in range(20_000):
             client.send(**CAMERA)
     assert client.ws.close_code == 1008
@@ -240,7 +242,7 @@ def test_a_client_that_floods_on_is_closed(page, client, monkeypatch):
 def test_a_message_that_is_too_large_closes_its_connection_only(page, client):
     with contextlib.closing(Client(page.url)) as other:
         other.ws.send(bytes(MAX_MESSAGE_BYTES + 1))
-        with pytest.raises(ConnectionClosed):
+        with contextlib.suppress(ConnectionClosed):
             while True:
                 other.ws.recv(5)
         assert other.ws.close_code == 1009
@@ -249,6 +251,10 @@ def test_a_message_that_is_too_large_closes_its_connection_only(page, client):
 
 
 def test_a_number_of_clients_is_served(page):
+    end = time.monotonic() + 5
+    while page._guard._open:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(contextlib.closing(Client(page.url))) for _ in range(MAX_CLIENTS)]
         with pytest.raises(InvalidStatus, match="503"):

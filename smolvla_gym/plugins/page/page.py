@@ -55,7 +55,6 @@ class Page(Transport):
             DeviceError: The page cannot be served, or the installed viser cannot be guarded.
         """
         self._guard = Guard()
-        self._server = start_server(port, self._guard)
         # One message of a kind waits at most: what a client sends again and again takes no memory and no time.
         self._came: dict[str, Message] = {}
         self._lock = threading.Lock()
@@ -66,8 +65,13 @@ class Page(Transport):
         self._meshes: dict[str, Any] = {}
         self._images: dict[str, tuple[Any, int]] = {}
         self._events: list[str] = []
-        self._draw_scene()
-        self._make_controls(can_start)
+        self._server = start_server(port, self._guard)
+        try:
+            self._draw_scene()
+            self._make_controls(can_start)
+        except BaseException:
+            self._server.stop()
+            raise
 
     @property
     def url(self) -> str:
@@ -129,7 +133,8 @@ class Page(Transport):
 
     def _make_controls(self, can_start: bool) -> None:
         gui = self._server.gui
-        gui.configure_theme(control_layout="fixed", control_width="large", show_logo=False, show_share_button=False)
+        gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
         estop = gui.add_button("EMERGENCY STOP", color="red", hint="Stops the arm at once, until the fault is cleared")
         self._status = gui.add_markdown("…")
         text = gui.add_text("instruction", "", hint="What to do, in words; empty: what the scene asks for")

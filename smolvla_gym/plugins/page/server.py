@@ -24,6 +24,9 @@ _PORTS: Final = 100
 _TIMEOUT: Final = 5.0
 """How long in s the new server may take to refuse a foreign request."""
 
+_CLOSE_TIMEOUT: Final = 1.0
+"""How long in s the server waits for a client to take leave."""
+
 _FOREIGN: Final = b"GET / HTTP/1.1\r\nHost: foreign.invalid\r\nConnection: close\r\n\r\n"
 
 _patching: Final = threading.Lock()
@@ -58,6 +61,7 @@ def start_server(port: int, guard: Guard) -> viser.ViserServer:
             "create_connection": connection_type,
             "max_size": MAX_MESSAGE_BYTES,
             "compression": None,
+            "close_timeout": _CLOSE_TIMEOUT,
         }
         return websockets.asyncio.server.serve(handler, **options)
 
