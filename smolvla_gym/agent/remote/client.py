@@ -276,9 +276,10 @@ class RemotePolicy(ChunkPolicy):
             ) from error
 
     def _unreachable(self, error: Exception) -> PolicyConnectionError:
+        why = printable(error) or type(error).__name__
         return PolicyConnectionError(
-            f"The policy server at {self._address} cannot be reached ({printable(error) or type(error).__name__}). Start "
-            "one there with `smolvla-gym serve`, and look whether the address, the tunnel and the firewall are right."
+            f"The policy server at {self._address} cannot be reached ({why}). Start one there with `smolvla-gym "
+            "serve`, and look whether the address, the tunnel and the firewall are right."
         )
 
     def _explain_closing(self, closed: ConnectionClosed) -> InferenceError | PolicyConnectionError:
