@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -96,7 +97,10 @@ def _connection(ray: Any, address: str, workers: int | None) -> Iterator[None]:
     _check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == LOCAL:
-        # Nobody else is to find it.
+        # Ray listens on all interfaces and runs what it is sent. This cluster obeys its own processes alone, which
+        # inherit the token; without one in the environment Ray would write it to a file in the home folder.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
         options["address"] = address
