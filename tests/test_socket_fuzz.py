@@ -1,4 +1,7 @@
-"""Random and mutated messages for each socket: handled or refused within a second, and the arm stays where it is."""
+"""Random and mutated messages for each socket: handled or refused within a second, and the arm stays where it is.
+
+Those of the ROS 2 graph are in ``tests/bridge``.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,8 @@ from smolvla_gym.agent.remote.messages import (
     write_description,
 )
 from smolvla_gym.agent.remote.wire import WireError, encode
-from smolvla_gym.bridge.bridge import Bridge
-from smolvla_gym.bridge.topics import TAKEN
-from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.errors import PolicyMismatchError, SmolVLAGymError
 from smolvla_gym.hardware.link_child import _message
-from smolvla_gym.parol6 import JOINT_NAMES
 from smolvla_gym.twin.firmware import Firmware
 from tests.agent.remote.connections import serving, talking
 from tests.agent.remote.policies import Wave, make_request, request_map
@@ -267,106 +266,6 @@ def test_the_page_drops_every_message_that_is_no_click_and_no_text(page, client,
     # A mutated message may be a true click: one byte tells it from no click.
     if message[: len(click) - 1] != click[:-1]:
         assert came == [("/estop", {"data": True})]
-
-
-# -- the bridge --------------------------------------------------------------------------------------------------------
-
-
-class Hands(Transport):
-    """Delivers what it is given."""
-
-    def __init__(self):
-        self.events = []
-
-    def advertise(self, topic, datatype, depth=1):
-        pass
-
-    subscribe = advertise
-
-    def publish(self, topic, message):
-        if topic == "/events":
-            self.events.append(message["data"])
-
-    def receive(self):
-        return []
-
-    def close(self):
-        pass
-
-
-@pytest.fixture(scope="module")
-def bridge(env):
-    bridge = Bridge(env, Hands())
-    bridge._reset({})
-    return bridge
-
-
-numbers = st.floats(width=64) | st.sampled_from([1e308, -1e308, 5e-324, float("nan"), float("inf"), 100.0])
-names = st.lists(st.sampled_from([*JOINT_NAMES, "gripper", "jaw_left"]) | st.text(max_size=9), max_size=9)
-outside = st.lists(numbers.filter(lambda x: not abs(x) < 3.6), max_size=9)  # no joint goes there, nor the gripper
-times = st.fixed_dictionaries({"sec": st.integers(-(2**31), 2**31 - 1), "nanosec": st.integers(0, 2**32 - 1)})
-points = st.lists(st.fixed_dictionaries({"positions": outside, "time_from_start": times}), max_size=5)
-messages = st.one_of(
-    st.tuples(st.just("/joint_commands"), st.fixed_dictionaries({"name": names, "position": outside})),
-    st.tuples(st.just("/joint_trajectory"), st.fixed_dictionaries({"joint_names": names, "points": points})),
-    st.tuples(st.just("/instruction"), st.fixed_dictionaries({"data": st.text(max_size=3000)})),
-    st.tuples(st.sampled_from(["/stop", "/clear_fault", "/start", "/nonsense"]), st.just({})),
-    st.tuples(st.just("/estop"), st.just({"data": False})),
-)
-
-
-def refused_or_taken(env, bridge, topic, content):
-    """Has the bridge take a message and go on for some steps; the arm must stay where it is."""
-    before = env.unwrapped.backend.commanded.copy()
-    bridge._transport.events.clear()
-    with at_once():
-        try:
-            bridge._take(topic, content)
-        except SmolVLAGymError as error:
-            bridge._refuse(topic, str(error))
-        for _ in range(3):
-            bridge._step()
-    assert all(len(event) < 10_000 for event in bridge._transport.events)
-    assert bridge._fault is None
-    np.testing.assert_allclose(env.unwrapped.backend.commanded, before, rtol=0, atol=1e-6)  # actions are float32
-
-
-@FUZZ
-@given(messages)
-def test_the_bridge_refuses_what_the_arm_cannot_do(env, bridge, message):
-    refused_or_taken(env, bridge, *message)
-
-
-LONG = {
-    "a long name": ("/joint_commands", {"name": ["x" * 10**6], "position": [0.0]}),
-    "many names": ("/joint_commands", {"name": ["y"] * 10**6, "position": [0.0] * 10**6}),
-    "many points": ("/joint_trajectory", {"joint_names": [JOINT_NAMES[0]], "points": [{}] * 10**5}),
-    "a long instruction": ("/instruction", {"data": "x" * 10**6}),
-}
-
-
-@pytest.mark.parametrize("message", LONG.values(), ids=LONG)
-def test_the_bridge_refuses_what_is_too_long(env, bridge, message):
-    refused_or_taken(env, bridge, *message)
-    assert '"refused"' in bridge._transport.events[0]
-    assert len(bridge._transport.events[0]) < 1000
-
-
-def test_the_fuzz_test_knows_all_topics():
-    assert {"/joint_commands", "/joint_trajectory", "/instruction", "/stop", "/clear_fault", "/start", "/estop"} == {
-        topic for topic in TAKEN if topic != "/reset"  # which moves the arm, as it should
-    }  # fmt: skip
-
-
-def test_a_good_command_still_moves_the_arm(env, bridge):
-    before = env.unwrapped.backend.commanded.copy()
-    bridge._take("/joint_commands", {"name": [JOINT_NAMES[0]], "position": [float(before[0]) + 0.1]})
-    for _ in range(10):
-        bridge._step()
-    assert env.unwrapped.backend.commanded[0] > before[0] + 0.01
-    bridge._take("/stop", {})
-    for _ in range(30):
-        bridge._step()
 
 
 # -- the arm's process and the serial port -----------------------------------------------------------------------------

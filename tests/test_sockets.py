@@ -31,7 +31,7 @@ Ray, local          listens on all interfaces, as Ray always does; it obeys thos
                     newer). Tested with the cluster, in ``tests/evaluation``.
 Rerun viewer        TCP on the loopback; it shows data and commands nothing.
 ROS 2 graph         by design everybody in the domain commands the arm (SECURITY.md); typed messages of limited length
-                    (``bridge/bounds.py``).
+                    (``bridge/trajectory.py``, ``bridge/bridge.py``).
 clients             ``RemotePolicy`` and serial ports over TCP connect to what the user names. What they read is limited
                     and checked (``wire.py``, ``framing.py``).
 ==================  ====================================================================================================

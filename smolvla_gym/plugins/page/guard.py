@@ -21,8 +21,8 @@ from smolvla_gym.web import refusal
 MAX_MESSAGE_BYTES: Final = 1 << 16
 """Largest message of a client in bytes; the page's own are below 1 kB. A larger one closes its connection."""
 
-MAX_TEXT: Final = 1000
-"""Characters of a text field."""
+MAX_TEXT: Final = 500
+"""Characters of a text field, as many as the bridge accepts."""
 
 MAX_CLIENTS: Final = 16
 """Open WebSockets."""
