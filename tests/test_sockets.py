@@ -294,7 +294,7 @@ USES = {
     "multiprocessing": {"processes.py", "evaluation/variants.py", "twin/process.py", "twin/serving.py"},
     "socket": {
         "agent/remote/server.py", "agent/remote/door.py", "evaluation/cluster.py", "plugins/page/server.py",
-        "telemetry/rerun_viewer.py",
+        "plugins/ros2/interface.py", "telemetry/rerun_viewer.py",
     },
     "socketserver": set(),
     "http": {"agent/remote/client.py", "agent/remote/server.py", "plugins/page/guard.py"},
