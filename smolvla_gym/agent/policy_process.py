@@ -30,6 +30,9 @@ _GRACE: Final = 3.0
 _LAST_MOMENT: Final = 0.5
 """How much later in s than its connection a process may end."""
 
+_MAX_LINE: Final = 1 << 20
+"""Bytes of the answer of a process that has loaded a policy."""
+
 _NICENESS: Final = 5
 """How far a policy on the CPU steps back behind the control loop, on the scale of ``nice``."""
 
@@ -83,7 +86,7 @@ class PolicyProcess(ChunkPolicy):
         with contextlib.suppress(OSError):  # it ended at once: the answer is missing too
             self._process.stdin.write(json.dumps(config).encode() + b"\n")
             self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline(_MAX_LINE)
         if not line:
             status = self._process.wait()
             raise CheckpointError(f"The process that was to load {config['policy']} ended (exit status {status}).")

@@ -12,14 +12,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import DeviceError, FaultError
 from smolvla_gym.hardware.board_state import UNKNOWN, BoardState, Fault, Mode
-from smolvla_gym.hardware.link_messages import error_from_json
+from smolvla_gym.hardware.link_messages import error_from_json, read_lines
 from smolvla_gym.hardware.scheduling import be_prompt
 
 _START: Final = 60.0
@@ -215,7 +214,7 @@ class Child:
         be_prompt()
         try:
             with self._process.stdout as stream:
-                for line in _lines(stream.fileno()):
+                for line in read_lines(stream.fileno()):
                     self._take(_message(line))
         finally:
             with self._lock:
@@ -237,17 +236,9 @@ def _message(line: bytes) -> dict[str, Any]:
     """Returns what a line says, nothing where a hook of the interpreter printed it before the program began."""
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
-
-
-def _lines(descriptor: int) -> Iterator[bytes]:
-    rest = b""
-    with contextlib.suppress(OSError):
-        while data := os.read(descriptor, 65536):
-            *lines, rest = (rest + data).split(b"\n")
-            yield from lines
 
 
 def _on_its_own() -> dict[str, Any]:

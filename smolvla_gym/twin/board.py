@@ -187,6 +187,7 @@ class VirtualBoard:
             # The slave stays open here too: else reading the master fails whenever the client closes the port.
             master, self._slave = os.openpty()
             tty.setraw(self._slave)
+            os.fchmod(self._slave, 0o600)  # by default some systems let a group write to it
             os.set_blocking(master, False)
             self._link.symlink_to(os.ttyname(self._slave))
             self._master = master  # plugged from here on

@@ -1,6 +1,7 @@
 """Conditions with the same seeds, whatever the number of processes."""
 
 import importlib.util
+import os
 import shutil
 from dataclasses import replace
 
@@ -110,6 +111,9 @@ def test_a_cluster_gives_the_same(alone, tmp_path):
     options = replace(OPTIONS, policy=str(policy))
     there = evaluate(options, CONDITIONS[:1], range(3, 10), workers=2, ray="local")
     assert there[CONDITIONS[0]] == alone[CONDITIONS[0]]
+    # It listens on all interfaces, as Ray always does, and obeys those who know the token.
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     # Without a GPU in it a job that wants one would wait for ever.
     with pytest.raises(SmolVLAGymError, match=r"'cuda'.*no machine of the cluster has a GPU.*--num-gpus"):
         evaluate(replace(options, device="cuda"), CONDITIONS[:1], [3], workers=1, ray="local")
