@@ -141,9 +141,7 @@ def load_checkpoint(
     device = resolve_device(device)
     if local is None:
         download(str(path_or_repo), commit_of(directory, revision), [WEIGHTS])
-    header = read_weights(spec)
-    vlm_name, vlm_files = _find_vlm(spec, vlm, local=local is not None)
-    check_weights(spec, vlm_files, header)
+    header, vlm_name, vlm_files = check_files(spec, vlm, local=local is not None)
     with _staged(vlm_files, text_layers(spec, vlm_files)) as folder:
         policy = _load_policy(spec, folder, header, compile_mode)
         policy.config.vlm_model_name = vlm_name
@@ -163,6 +161,29 @@ def fetch_checkpoint(path_or_repo: str | Path, revision: str | None = None) -> P
         CheckpointError: It is absent or cannot be downloaded.
     """
     return find_local(path_or_repo) or download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
+
+
+def check_files(
+    spec: CheckpointSpec, vlm: str | Path | None = None, *, local: bool = True
+) -> tuple[dict[str, SavedTensor], str, VLMFiles]:
+    """Check the weights and the VLM's files of a checkpoint against its configuration, without torch.
+
+    Args:
+        spec: The checkpoint.
+        vlm: As for :func:`load_checkpoint`.
+        local: Whether the checkpoint may name folders of this machine: not if it comes from the hub.
+
+    Returns:
+        What the weights' file holds, where the VLM's files are, and what they say.
+
+    Raises:
+        CheckpointError: A file is absent or broken, or they do not belong together.
+        OptionError: ``vlm`` is neither a folder nor the name of a repository.
+    """
+    header = read_weights(spec)
+    vlm_name, vlm_files = _find_vlm(spec, vlm, local=local)
+    check_weights(spec, vlm_files, header)
+    return header, vlm_name, vlm_files
 
 
 def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedCheckpoint:

@@ -43,7 +43,7 @@ def _feature(value: Any) -> dict[str, Any]:
     picture = checked["type"] == "VISUAL"
     shape = check_field("shape", checked["shape"], _PICTURE if picture else _VECTOR)
     if picture and shape[0] != 3:
-        raise ValueError(f"a shape (3, height, width), not {list(shape)}")
+        raise ValueError(f"the shape is {list(shape)}; expected (3, height, width)")
     return {"type": checked["type"], "shape": list(shape)}
 
 
@@ -52,8 +52,8 @@ def _features(value: Any) -> dict[str, dict[str, Any]]:
     features: dict[str, dict[str, Any]] = mapping_of(text(100), _feature, 32)(value)
     for name, feature in features.items():
         kind = {STATE: "STATE", ACTION: "ACTION"}.get(name, "VISUAL" if name.startswith(IMAGES) else feature["type"])
-        if feature["type"] != kind or (kind == "ACTION" and name != ACTION):
-            raise ValueError(f"{shown(name)} of another type than {feature['type']}")
+        if feature["type"] != kind:
+            raise ValueError(f"{shown(name)} has the type {feature['type']}; expected {kind}")
     return features
 
 

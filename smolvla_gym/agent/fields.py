@@ -9,6 +9,10 @@ Check = Callable[[Any], Any]
 """Returns the value as it is to be used, or raises ``ValueError`` with what would be allowed."""
 
 
+class ExpectedError(ValueError):
+    """A single value that is not allowed; the message says what would be."""
+
+
 class UnknownFieldsError(ValueError):
     """An object has fields that are not known, as another LeRobot release or another program writes them."""
 
@@ -46,8 +50,10 @@ def check_field(name: str, value: Any, check: Check) -> Any:
         return check(value)
     except UnknownFieldsError:
         raise
-    except ValueError as err:
+    except ExpectedError as err:
         raise ValueError(f"{name} is {shown(value)}; expected {err}") from None
+    except ValueError as err:
+        raise ValueError(f"{name}: {err}") from None
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -62,7 +68,7 @@ def shown(value: object, limit: int = 80) -> str:
 def flag(value: Any) -> bool:
     """Check a truth value."""
     if not isinstance(value, bool):
-        raise ValueError("true or false")
+        raise ExpectedError("true or false")
     return value
 
 
@@ -71,7 +77,7 @@ def whole(low: int, high: int) -> Check:
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
+            raise ExpectedError(f"a whole number from {low} to {high}")
         return value
 
     return check
@@ -82,7 +88,7 @@ def number(low: float, high: float) -> Check:
 
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
+            raise ExpectedError(f"a number from {low:g} to {high:g}")
         return float(value)
 
     return check
@@ -93,7 +99,7 @@ def text(limit: int = 300) -> Check:
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or len(value) > limit or "\0" in value:
-            raise ValueError(f"a text of at most {limit} characters")
+            raise ExpectedError(f"a text of at most {limit} characters")
         return value
 
     return check
@@ -104,7 +110,7 @@ def one_of(*choices: Any) -> Check:
 
     def check(value: Any) -> Any:
         if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise ValueError(f"one of {', '.join(map(repr, choices))}")
+            raise ExpectedError(f"one of {', '.join(map(repr, choices))}")
         return value
 
     return check
@@ -124,8 +130,8 @@ def list_of(inner: Check, low: int, high: int) -> Check:
 
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not low <= len(value) <= high:
-            raise ValueError(f"a list of {low} entries" if low == high else f"a list of {low} to {high} entries")
-        return tuple(inner(entry) for entry in value)
+            raise ExpectedError(f"a list of {low} entries" if low == high else f"a list of {low} to {high} entries")
+        return tuple(check_field("an entry", entry, inner) for entry in value)
 
     return check
 
@@ -135,7 +141,10 @@ def mapping_of(key: Check, inner: Check, high: int) -> Check:
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) > high:
-            raise ValueError(f"an object of at most {high} entries")
-        return {key(name): inner(entry) for name, entry in value.items()}
+            raise ExpectedError(f"an object of at most {high} entries")
+        return {
+            check_field("a name", name, key): check_field(shown(name), inner_value, inner)
+            for name, inner_value in value.items()
+        }
 
     return check

@@ -44,7 +44,12 @@ MIN_SPREAD: Final = 1e-3
 _LARGEST_ANGLE: Final = 2 * np.pi + 0.1
 """Largest angle in rad: joint 6 goes up to a whole turn."""
 
-_OPENING: Final = (-0.1, 1.1)
+_OPENING: Final = (-1.0, 2.0)
+"""Range of the gripper's statistics. Measured openings may lie beside 0..1; percentages lie far from it."""
+
+_MEAN_OPENING: Final = (-0.1, 1.1)
+"""Range of the mean of the gripper's commands."""
+
 _ORDER: Final = 1e-3
 """By how much rounding may turn two statistics round."""
 
@@ -133,7 +138,8 @@ def _check_units(spec: CheckpointSpec, step: PipelineStep, key: str) -> None:
     there = {name: values for name, values in there.items() if values.shape == (WIDTH,) and np.isfinite(values).all()}
     for name, values in there.items():
         joints, gripper = np.abs(values[:NUM_JOINTS]).max(), float(values[NUM_JOINTS])
-        if joints > _LARGEST_ANGLE or not _OPENING[0] <= gripper <= _OPENING[1]:
+        low, high = _MEAN_OPENING if (key, name) == (ACTION, "mean") else _OPENING
+        if joints > _LARGEST_ANGLE or not low <= gripper <= high:
             raise _unit_error(spec, key, name, values)
     deviation = step.stats.get(f"{key}.std")
     if deviation is not None and deviation.shape == (WIDTH,):

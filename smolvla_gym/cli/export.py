@@ -36,6 +36,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copies the policy."""
     from smolvla_gym.agent.checkpoint import fetch_checkpoint
+    from smolvla_gym.agent.spec import read_spec
+    from smolvla_gym.agent.vlm_files import read_vlm
     from smolvla_gym.errors import OptionError
     from smolvla_gym.training.saving import VLM_FOLDER, make_plain
 
@@ -43,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise OptionError("DIR", str(arguments.out), "a folder that does not exist yet")
     with contextlib.redirect_stdout(sys.stderr):
         source = fetch_checkpoint(arguments.policy)
+    read_spec(source)  # LeRobot's programs import and run what these files name
+    if (source / VLM_FOLDER).is_dir():
+        read_vlm(source / VLM_FOLDER)
     part = arguments.out.with_name(f".{arguments.out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)

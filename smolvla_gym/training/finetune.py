@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS
+from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS, read_spec
+from smolvla_gym.agent.vlm_files import read_vlm
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.provenance import Provenance, copy_provenance, write_provenance
 from smolvla_gym.training.recordings import Recording
 from smolvla_gym.training.saving import make_portable
+from smolvla_gym.untrusted import read_json_object
 
 START: Final = "start"
 RUN: Final = "lerobot"
@@ -83,6 +85,9 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
     config = _read(checkpoint / "config.json")
     if config.get("type") != "smolvla":
         raise CheckpointError(f"{checkpoint} is a policy of type {config.get('type')!r}, not a SmolVLA.")
+    read_spec(checkpoint)  # LeRobot would import and run what these files name
+    if (checkpoint / VLM_FOLDER).is_dir():
+        read_vlm(checkpoint / VLM_FOLDER)
     width = len(ACTION_NAMES)
     for name in ("max_state_dim", "max_action_dim"):
         if int(config.get(name, 32)) < width:
@@ -150,6 +155,8 @@ def finetune(
     folder = folder.absolute()
     last = folder / _LAST
     first = _step_of(folder) if resume else 0
+    if resume:
+        read_spec(last)  # as in prepare
     command = _command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
     process = subprocess.Popen(
@@ -293,7 +300,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is missing or broken ({error}). Take another copy of the checkpoint.") from error
     return content
