@@ -38,7 +38,7 @@ _COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-auto
 
 # Of a repository these are fetched, and nothing else. `parol6.json`: see smolvla_gym.training.provenance.
 _SMALL_FILES: Final = (
-    CONFIG, PREPROCESSOR, POSTPROCESSOR, "policy_*.safetensors", "parol6.json", "README.md", *ADAPTERS[:1],
+    CONFIG, PREPROCESSOR, POSTPROCESSOR, "policy_*.safetensors", "parol6.json", *ADAPTERS[:1],
     *(f"{VLM_FOLDER}/{name}" for name in (*VLM_FILES, "processor_config.json", "preprocessor_config.json")),
 )  # fmt: skip
 

@@ -27,7 +27,7 @@ VLM_FOLDER: Final = "vlm"
 ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """Files of PEFT, which LeRobot's own loading of a policy leaves out."""
 
-_MAX_JSON: Final = 1 << 20
+_MAX_JSON: Final = 1 << 18
 _MAX_STATS: Final = 4 << 20
 """Largest sizes in bytes. SmolVLA's own files have 3 kB."""
 

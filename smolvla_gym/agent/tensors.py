@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from smolvla_gym.agent.fields import check_fields, list_of, one_of, shown, whole
 from smolvla_gym.untrusted import parse_json, read_file
 
-_MAX_HEADER: Final = 4 << 20
+_MAX_HEADER: Final = 1 << 20
 """Largest header in bytes. That of SmolVLA has 100 kB."""
 
 _SPARSE: Final = 1 << 20

@@ -35,8 +35,11 @@ TOKENIZER: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 VLM_FILES: Final = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
 
-_MAX_BYTES: Final[Mapping[str, int]] = {CONFIG: 1 << 20, TOKENIZER: 6 << 20, TOKENIZER_CONFIG: 1 << 20}
+_MAX_BYTES: Final[Mapping[str, int]] = {CONFIG: 1 << 18, TOKENIZER: 6 << 20, TOKENIZER_CONFIG: 1 << 18}
 """SmolVLM2's tokenizer.json has 3.5 MB."""
+
+_MAX_BRACKETS: Final = 200_000
+"""Lists and objects in a file: they take the time. SmolVLM2's tokenizer.json has one for each of 49 000 merges."""
 
 _FORBIDDEN: Final = ("auto_map", "trust_remote_code", "custom_pipelines", "quantization_config")
 """Fields that make transformers load code, or weights of another kind."""
@@ -226,7 +229,10 @@ def read_vlm(directory: Path) -> VLMFiles:
 def _read(directory: Path, name: str) -> dict[str, Any]:
     path = directory / name
     try:
-        content = parse_json(read_file(path, _MAX_BYTES[name]))
+        raw = read_file(path, _MAX_BYTES[name])
+        if raw.count(b"[") + raw.count(b"{") > _MAX_BRACKETS:
+            raise ValueError(f"it has more than {_MAX_BRACKETS} lists and objects")
+        content = parse_json(raw)
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} lacks {name}, a file of the VLM. Copy {', '.join(VLM_FILES)} of the VLM there, or give "

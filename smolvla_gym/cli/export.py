@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from smolvla_gym.agent.spec import read_spec
     from smolvla_gym.agent.vlm_files import read_vlm
     from smolvla_gym.errors import OptionError
-    from smolvla_gym.training.saving import VLM_FOLDER, make_plain
+    from smolvla_gym.training.saving import VLM_FOLDER, copy_checkpoint, make_plain
 
     if arguments.out.exists():
         raise OptionError("DIR", str(arguments.out), "a folder that does not exist yet")
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         read_vlm(source / VLM_FOLDER)
     part = arguments.out.with_name(f".{arguments.out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
+    copy_checkpoint(source, part)
     if (part / VLM_FOLDER).is_dir():
         make_plain(part, arguments.out)
     part.rename(arguments.out)

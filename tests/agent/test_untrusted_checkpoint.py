@@ -243,6 +243,17 @@ def test_fields_of_other_releases_of_transformers_do_not_matter(copy, tiny):
     assert read_vlm(copy / "vlm").text == read_vlm(tiny / "vlm").text
 
 
+def test_sizes_that_smolvlm2_leaves_out_are_those_of_transformers(copy):
+    def leave_out(content):
+        for name in ("intermediate_size", "num_hidden_layers"):
+            del content["vision_config"][name]
+        del content["text_config"]["head_dim"]
+
+    alter(copy / "vlm" / "config.json", leave_out)
+    vlm = read_vlm(copy / "vlm")
+    assert (vlm.vision["intermediate_size"], vlm.vision["num_hidden_layers"], vlm.text["head_dim"]) == (3072, 12, 32)
+
+
 def test_the_private_copy_of_a_tokenizer_makes_the_same_tokens(tiny, tmp_path):
     from transformers import AutoTokenizer
 
@@ -327,7 +338,7 @@ def test_headers_of_tensors_are_checked(tmp_path):
     for entry in entries:
         header = json.dumps({"a": entry}).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-        with pytest.raises(ValueError, match="its tensors|a'"):
+        with pytest.raises(ValueError, match=r"its tensors|'a'|nested"):
             read_header(path)
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
@@ -402,6 +413,29 @@ def test_what_is_handed_to_lerobot_names_no_class(copy, tmp_path, command):
     with pytest.raises(CheckpointError, match="class"):
         prepare(copy, Recording(), ("wrist",), tmp_path / "start")
     assert not (tmp_path / "start").exists()
+
+
+def test_devices_and_linked_folders_are_not_copied(copy, tmp_path):
+    from smolvla_gym.training.saving import copy_checkpoint
+
+    (copy / "zero").symlink_to("/dev/zero")
+    (copy / "again").symlink_to(copy)
+    os.mkfifo(copy / "pipe")
+    (copy / "link.json").symlink_to(copy / "config.json")
+    copy_checkpoint(copy, tmp_path / "out")
+    assert {path.name for path in copy.iterdir()} - {path.name for path in (tmp_path / "out").iterdir()} == {
+        "zero", "again", "pipe",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["vlm/tokenizer.json", "model.safetensors", POST])
+def test_long_lists_are_refused_at_once(copy, name):
+    raw = b'{"model": [' + b"[]," * 2_000_000 + b"[]]}"
+    (copy / name).write_bytes((len(raw).to_bytes(8, "little") if "safetensors" in name else b"") + raw)
+    begin = time.process_time()
+    with pytest.raises(CheckpointError):
+        check(copy)
+    assert time.process_time() - begin < 1.0
 
 
 def test_checking_needs_neither_torch_nor_lerobot(copy):
