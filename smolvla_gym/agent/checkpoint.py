@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.compatibility import WIDTH, check_checkpoint
+from smolvla_gym.agent.building import COMPILE_MODES, load_policy, load_processors, staged
+from smolvla_gym.agent.compatibility import check_checkpoint
 from smolvla_gym.agent.hub import BUNDLED as BUNDLED
 from smolvla_gym.agent.hub import bundled_checkpoint as bundled_checkpoint
 from smolvla_gym.agent.hub import commit_of, download, find_local, is_repository
-from smolvla_gym.agent.precision import DTYPES, cast_policy, check_mask
+from smolvla_gym.agent.precision import DTYPES, cast_policy
 from smolvla_gym.agent.spec import (
     ADAPTERS,
     CONFIG,
     POSTPROCESSOR,
     PREPROCESSOR,
-    STATE,
     VLM_FOLDER,
     WEIGHTS,
     CheckpointSpec,
-    PipelineStep,
     read_spec,
 )
 from smolvla_gym.agent.tensors import SavedTensor
 from smolvla_gym.agent.vlm_files import VLM_FILES, VLMFiles, read_vlm
-from smolvla_gym.agent.weights import check_network, check_weights, read_weights, text_layers
+from smolvla_gym.agent.weights import check_weights, read_weights, text_layers
 from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
 from smolvla_gym.untrusted import printable
-
-_COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 # Of a repository these are fetched, and nothing else. `parol6.json`: see smolvla_gym.training.provenance.
 _SMALL_FILES: Final = (
@@ -142,8 +136,8 @@ def load_checkpoint(
     if local is None:
         download(str(path_or_repo), commit_of(directory, revision), [WEIGHTS])
     header, vlm_name, vlm_files = check_files(spec, vlm, local=local is not None)
-    with _staged(vlm_files, text_layers(spec, vlm_files)) as folder:
-        policy = _load_policy(spec, folder, header, compile_mode)
+    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+        policy = load_policy(spec, folder, header, compile_mode)
         policy.config.vlm_model_name = vlm_name
         left_out = 0 if language_head else _leave_out_head(policy)
         saved = {name: tensor.dtype for name, tensor in header.items()}
@@ -205,7 +199,7 @@ def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: s
     policy.eval()
     left_out = _leave_out_head(policy)
     vlm_name, vlm_files = _find_vlm(spec, None, local=True)
-    with _staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
         return _assemble(spec, policy, {}, (vlm_name, folder), resolve_device(device), dtype, left_out)
 
 
@@ -217,8 +211,8 @@ def check_options(dtype: str, compile_mode: str | None = None) -> None:
     """
     if dtype not in DTYPES:
         raise OptionError("dtype", dtype, f"one of {', '.join(DTYPES)}")
-    if compile_mode is not None and compile_mode not in _COMPILE_MODES:
-        raise OptionError("compile_mode", compile_mode, f"one of {', '.join(_COMPILE_MODES)}")
+    if compile_mode is not None and compile_mode not in COMPILE_MODES:
+        raise OptionError("compile_mode", compile_mode, f"one of {', '.join(COMPILE_MODES)}")
 
 
 def _assemble(
@@ -234,7 +228,7 @@ def _assemble(
     cast_policy(policy, saved, dtype)
     policy.to(device)
     policy.config.device = device
-    preprocessor, postprocessor = _load_processors(spec, *vlm, device)
+    preprocessor, postprocessor = load_processors(spec, *vlm, device)
     return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device, left_out)
 
 
@@ -282,138 +276,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
-
-
-@contextlib.contextmanager
-def _staged(vlm: VLMFiles, layers: int) -> Iterator[Path]:
-    """Give transformers a private folder of what was checked; it reads nothing else."""
-    with tempfile.TemporaryDirectory(prefix="smolvla_gym-") as name:
-        folder = Path(name)
-        vlm.write(folder, layers)
-        yield folder
-
-
-def _load_policy(
-    spec: CheckpointSpec, folder: Path, header: Mapping[str, SavedTensor], compile_mode: str | None
-) -> Any:
-    try:
-        from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-        from safetensors.torch import load_model
-    except ImportError as err:
-        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
-    with _told_as_broken(spec, "the policy"):
-        # LeRobot prints while it builds; standard output belongs to the caller.
-        with contextlib.redirect_stdout(sys.stderr):
-            policy = SmolVLAPolicy(_make_config(spec, folder, compile_mode))
-        check_network(spec, policy.state_dict(), header)
-        load_model(policy, spec.directory / WEIGHTS, strict=False, device="cpu")
-        policy.eval()
-    _check_finite(spec, policy)
-    return policy
-
-
-def _make_config(spec: CheckpointSpec, folder: Path, compile_mode: str | None) -> Any:
-    """Return LeRobot's configuration, made of the checked values."""
-    from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
-    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
-
-    values = {each.name: spec.config[each.name] for each in fields(SmolVLAConfig) if each.name in spec.config}
-    for name in ("input_features", "output_features"):
-        values[name] = {
-            key: PolicyFeature(type=FeatureType(feature["type"]), shape=tuple(feature["shape"]))
-            for key, feature in values[name].items()
-        }
-    values |= {
-        "normalization_mapping": {
-            kind: NormalizationMode(mode) for kind, mode in spec.config["normalization_mapping"].items()
-        },
-        "tags": list(values["tags"]) if values.get("tags") is not None else None,
-        "device": "cpu",
-        "pretrained_path": None,
-        "vlm_model_name": str(folder),
-        # True would fetch 2 GB of VLM weights, only to replace them by those of the checkpoint.
-        "load_vlm_weights": False,
-        "rtc_config": None,  # the agent sets its own
-        "compile_model": compile_mode is not None,
-    }
-    if compile_mode is not None or values.get("compile_mode") not in _COMPILE_MODES:
-        values["compile_mode"] = compile_mode or _COMPILE_MODES[0]
-    return SmolVLAConfig(**values)
-
-
-@contextlib.contextmanager
-def _told_as_broken(spec: CheckpointSpec, what: str) -> Iterator[None]:
-    """Turn whatever LeRobot, transformers and torch raise into one error."""
-    try:
-        yield
-    except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except ImportError as err:
-        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
-    # The tokenizers' panics are no Exception.
-    except BaseException as err:
-        raise CheckpointError(
-            f"LeRobot could not load {what} of {spec.directory} ({type(err).__name__}: {printable(err)}). Take another "
-            "copy of the checkpoint and of its VLM's files."
-        ) from err
-
-
-def _check_finite(spec: CheckpointSpec, policy: Any) -> None:
-    """Refuse weights that are not numbers."""
-    for name, parameter in policy.named_parameters():
-        low, high = parameter.data.aminmax()
-        if not bool((high - low).isfinite()):
-            raise CheckpointError(
-                f"{spec.directory / WEIGHTS} has numbers in {name} that are not finite. Take another copy of the "
-                "checkpoint."
-            )
-
-
-def _load_processors(spec: CheckpointSpec, vlm_name: str, folder: Path, device: str) -> tuple[Any, Any]:
-    import torch
-    from lerobot.processor import PolicyProcessorPipeline
-    from lerobot.processor.converters import (
-        batch_to_transition,
-        policy_action_to_transition,
-        transition_to_batch,
-        transition_to_policy_action,
-    )
-
-    with _told_as_broken(spec, "the processors"):
-        preprocessor = PolicyProcessorPipeline(
-            steps=[_make_step(step, folder, vlm_name, device) for step in spec.preprocessor],
-            name=Path(PREPROCESSOR).stem,
-            to_transition=batch_to_transition,
-            to_output=transition_to_batch,
-        )
-        postprocessor = PolicyProcessorPipeline(
-            steps=[_make_step(step, folder, vlm_name, "cpu") for step in spec.postprocessor],
-            name=Path(POSTPROCESSOR).stem,
-            to_transition=policy_action_to_transition,
-            to_output=transition_to_policy_action,
-        )
-        batch = preprocessor({"task": "try", STATE: torch.zeros(WIDTH)})
-    check_mask(batch)
-    return preprocessor, postprocessor
-
-
-def _make_step(step: PipelineStep, folder: Path, vlm_name: str, device: str) -> Any:
-    """Return LeRobot's step, made of checked values."""
-    import torch
-    from lerobot.processor import ProcessorStepRegistry
-
-    options: dict[str, dict[str, Any]] = {
-        "device_processor": {"device": device},
-        "tokenizer_processor": {"tokenizer_name": str(folder)},
-        # The agent hands the images over under the policy's own names.
-        "rename_observations_processor": {"rename_map": {}},
-    }
-    config = {**step.config, **options.get(step.name, {})}
-    if config.get("normalize_observation_keys") is not None:
-        config["normalize_observation_keys"] = set(config["normalize_observation_keys"])
-    made = ProcessorStepRegistry.get(step.name)(**config)
-    if step.name == "tokenizer_processor":
-        made.tokenizer_name = vlm_name  # it is saved again under this name
-    if step.stats:
-        made.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in step.stats.items()})
-    return made

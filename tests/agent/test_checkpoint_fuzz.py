@@ -180,7 +180,7 @@ def outside(root):
     return sorted((path.name, path.read_text()) for path in (root / "outside").iterdir())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(changes, min_size=1, max_size=3))
 def test_a_changed_checkpoint_is_read_or_refused_at_once(place, drawn):
     with tempfile.TemporaryDirectory(dir=place) as name:
