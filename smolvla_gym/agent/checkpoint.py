@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -254,14 +255,19 @@ def _find_vlm(spec: CheckpointSpec, vlm: str | Path | None, *, local: bool) -> t
     stored = str(spec.config["vlm_model_name"])
     if vlm is not None:
         name, folder = str(vlm), Path(vlm).expanduser()
-    elif (own / CONFIG).exists():
+    elif os.path.exists(own / CONFIG):
         name, folder = str(own.resolve()), own
     else:
         name, folder = stored, Path(stored)
-    if (vlm is not None or local or folder == own) and _is_folder(folder):
+        # "vlm" is the checkpoint's own folder, never one of the working directory.
+        local = local and folder.name != stored
+    if (vlm is not None or local or folder == own) and os.path.isdir(folder):
         return name, read_vlm(folder)
     if is_repository(name):
-        return name, read_vlm(download(name, None, VLM_FILES))
+        try:
+            return name, read_vlm(download(name, None, VLM_FILES))
+        except CheckpointError as err:
+            raise CheckpointError(f"The VLM of {spec.directory} is missing. {err}") from err
     if vlm is not None:
         raise OptionError("vlm", name, "a folder, or a repository on the hub as 'owner/name'")
     raise CheckpointError(
@@ -269,10 +275,3 @@ def _find_vlm(spec: CheckpointSpec, vlm: str | Path | None, *, local: bool) -> t
         f"checkpoint has no folder {VLM_FOLDER!r} of its own. Copy the VLM's {', '.join(VLM_FILES)} to {own}, or give "
         "vlm=<folder or repository>."
     )
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def read_spec(directory: Path) -> CheckpointSpec:
 
 def _refuse_adapters(directory: Path, config: Mapping[str, Any]) -> None:
     """Refuse a policy whose weights are not all in one file."""
-    found = [name for name in ADAPTERS if (directory / name).exists()]
+    found = [name for name in ADAPTERS if os.path.lexists(directory / name)]
     if found or config.get("use_peft"):
         raise CheckpointError(
             f"{directory} holds adapters of PEFT ({found[0] if found else 'use_peft in config.json'}), which would be "

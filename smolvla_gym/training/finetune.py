@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -159,9 +160,10 @@ def finetune(
         read_spec(last)  # as in prepare
     command = _command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
+    temporary = tempfile.mkdtemp(prefix="smolvla_gym-")  # LeRobot leaves copies of its configuration there
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": temporary},
     )  # fmt: skip
     pending: int | None = None
     try:
@@ -181,6 +183,7 @@ def finetune(
         status = process.wait()
     finally:
         end_process(process)
+        shutil.rmtree(temporary, ignore_errors=True)
     if status != 0:
         raise SmolVLAGymError(f"lerobot-train ended with status {status}. It said last:\n" + "\n".join(tail))
     if pending is not None:

@@ -127,6 +127,20 @@ def test_the_private_copy_of_a_tokenizer_makes_the_same_tokens(tiny, tmp_path):
     assert mine.all_special_tokens == theirs.all_special_tokens
 
 
+def test_a_folder_of_the_working_directory_is_not_taken_for_the_own(copy, tiny, monkeypatch):
+    (copy / "vlm" / "config.json").unlink()
+    monkeypatch.chdir(tiny)  # which has a folder vlm
+    with pytest.raises(CheckpointError, match="vlm="):
+        check_files(read_spec(copy))
+
+
+def test_a_vlm_that_cannot_be_downloaded_is_named(copy, edit):
+    (copy / "vlm" / "config.json").unlink()
+    edit(copy / "config.json", vlm_model_name="owner/vlm")
+    with pytest.raises(CheckpointError, match=r"VLM.*owner/vlm"):
+        check_files(read_spec(copy))
+
+
 def test_a_folder_named_in_a_downloaded_checkpoint_is_not_read(copy, tiny, edit):
     (copy / "vlm" / "config.json").unlink()
     edit(copy / "config.json", vlm_model_name=str(tiny / "vlm"))
