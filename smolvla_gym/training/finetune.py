@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from smolvla_gym.agent.checkpoint import check_files
+from smolvla_gym.agent.hub import commit_of
 from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS, read_spec
-from smolvla_gym.agent.vlm_files import read_vlm
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -86,9 +87,8 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
     config = _read(checkpoint / "config.json")
     if config.get("type") != "smolvla":
         raise CheckpointError(f"{checkpoint} is a policy of type {config.get('type')!r}, not a SmolVLA.")
-    read_spec(checkpoint)  # LeRobot would import and run what these files name
-    if (checkpoint / VLM_FOLDER).is_dir():
-        read_vlm(checkpoint / VLM_FOLDER)
+    # LeRobot would import and run what these files name; and it finds out late that others are missing.
+    check_files(read_spec(checkpoint), local=commit_of(checkpoint, None) is None)
     width = len(ACTION_NAMES)
     for name in ("max_state_dim", "max_action_dim"):
         if int(config.get(name, 32)) < width:
@@ -162,7 +162,8 @@ def finetune(
     tail, lines = deque[str](maxlen=30), 0
     temporary = tempfile.mkdtemp(prefix="smolvla_gym-")  # LeRobot leaves copies of its configuration there
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace",
         env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": temporary},
     )  # fmt: skip
     pending: int | None = None
