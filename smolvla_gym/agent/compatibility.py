@@ -6,39 +6,26 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
+from smolvla_gym.agent.configuration import IMAGES
+from smolvla_gym.agent.fields import shown
+from smolvla_gym.agent.normalization import FINE_TUNE as _FINE_TUNE
+from smolvla_gym.agent.normalization import WIDTH as WIDTH
+from smolvla_gym.agent.normalization import check_normalization
 from smolvla_gym.agent.policy import PolicyCard
-from smolvla_gym.agent.spec import ACTION, STATE, CheckpointSpec, PipelineStep, find_step
-from smolvla_gym.errors import PolicyMismatchError
-from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
-
-WIDTH: Final = len(ACTION_NAMES)
-"""Width of an action and of ``agent_pos``."""
-
-_FINE_TUNE: Final = (
-    "Fine-tune it on data recorded with this arm (7 components: six joint angles in rad, gripper opening 0..1), "
-    "for example with lerobot-train --policy.path=<checkpoint>."
-)
+from smolvla_gym.agent.spec import PREPROCESSOR, CheckpointSpec, find_step
+from smolvla_gym.errors import CheckpointError, PolicyMismatchError
+from smolvla_gym.parol6 import ACTION_NAMES
 
 _MAX_STRETCH: Final = 1.02
 """Aspect ratios that differ by more than this are refused: the policy has never seen stretched pictures."""
 
-_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
-    "IDENTITY": (),
-    "MEAN_STD": ("mean", "std"),
-    "MIN_MAX": ("min", "max"),
-    "QUANTILES": ("q01", "q99"),
-    "QUANTILE10": ("q10", "q90"),
-}
-"""Statistics that each mode of normalisation uses."""
-
 
 def check_checkpoint(spec: CheckpointSpec) -> None:
-    """Refuses a checkpoint that cannot drive a PAROL6. It needs no weights, so it comes before they are read.
+    """Refuse a checkpoint that cannot drive a PAROL6. It needs no weights, so it comes before they are read.
 
     Raises:
         PolicyMismatchError: The first reason found.
+        CheckpointError: It has no tokenizer.
     """
     name = spec.directory
     if spec.action_dim != WIDTH:
@@ -49,11 +36,20 @@ def check_checkpoint(spec: CheckpointSpec) -> None:
         )
     if not spec.cameras:
         raise PolicyMismatchError(f"The policy in {name} looks at no camera. {_FINE_TUNE}")
-    if spec.config.get("adapt_to_pi_aloha"):
+    unprefixed = [key for key, of in spec.config["input_features"].items() if of["type"] == "VISUAL"]
+    unprefixed = [key for key in unprefixed if not key.startswith(IMAGES)]
+    if unprefixed:
         raise PolicyMismatchError(
-            f"The policy in {name} flips joints for an Aloha arm (adapt_to_pi_aloha). {_FINE_TUNE}"
+            f"The policy in {name} has a camera called {shown(unprefixed[0])}; expected names that begin with "
+            f"{IMAGES!r}. Rename it in config.json and {PREPROCESSOR}, for example to {IMAGES + 'scene'!r}."
         )
-    state = (spec.config.get("normalization_mapping") or {}).get("STATE", "IDENTITY")
+    for option in ("adapt_to_pi_aloha", "use_delta_joint_actions_aloha"):
+        if spec.config[option]:
+            raise PolicyMismatchError(f"The policy in {name} changes joints for an Aloha arm ({option}). {_FINE_TUNE}")
+    for option in ("max_state_dim", "max_action_dim"):
+        if spec.config[option] < WIDTH:
+            raise PolicyMismatchError(f"The policy in {name} has {option} {spec.config[option]}, less than {WIDTH}.")
+    state = spec.config["normalization_mapping"].get("STATE", "IDENTITY")
     # Only without statistics: a fine-tuned policy may carry the declared width of the one it was tuned from.
     if state == "IDENTITY" and spec.state_dim != WIDTH:
         raise PolicyMismatchError(
@@ -64,71 +60,12 @@ def check_checkpoint(spec: CheckpointSpec) -> None:
         raise PolicyMismatchError(
             f"The policy in {name} wants to execute {spec.n_action_steps} actions of chunks of {spec.chunk_size}."
         )
-    before = find_step(spec.preprocessor, "normalizer_processor")
-    after = find_step(spec.postprocessor, "unnormalizer_processor")
-    mapping = spec.config.get("normalization_mapping") or {}
-    _check_statistics(spec, before, STATE, "STATE", mapping)
-    _check_statistics(spec, after, ACTION, "ACTION", mapping)
-    for camera in spec.cameras:
-        _check_statistics(spec, before, f"observation.images.{camera}", "VISUAL", mapping)
-    if after is not None:
-        _check_units(spec, after)
-
-
-def _check_statistics(
-    spec: CheckpointSpec, step: PipelineStep | None, key: str, kind: str, mapping: Mapping[str, str]
-) -> None:
-    """Refuses a value that LeRobot would pass on unnormalised without a word."""
-    wanted = mapping.get(kind, "IDENTITY")
-    mode = (step.config.get("norm_map") or {}).get(kind, "IDENTITY") if step else "IDENTITY"
-    if mode not in _NEEDED or (mode == "IDENTITY") != (wanted == "IDENTITY"):
-        raise PolicyMismatchError(
-            f"The policy in {spec.directory} was trained with {key} normalised by {wanted}, and its saved processor "
-            f"uses {mode if step else 'no normalisation'}. Its actions would have the wrong unit. "
-            "Save the processors again with the statistics of the training data."
+    if find_step(spec.preprocessor, "tokenizer_processor") is None:
+        raise CheckpointError(
+            f"{name / PREPROCESSOR} has no tokenizer_processor, so the policy would get no instruction. "
+            "Take another copy of the checkpoint."
         )
-    if mode == "IDENTITY" or step is None:
-        return
-    # The preprocessor normalises only what its feature list names; the postprocessor always takes the action.
-    listed = key == ACTION or key in (step.config.get("features") or {})
-    missing = [name for name in _NEEDED[mode] if f"{key}.{name}" not in step.stats]
-    if missing or not listed:
-        lack = f"{' and '.join(missing)} of {key}" if missing else f"the feature {key}"
-        raise PolicyMismatchError(
-            f"The policy in {spec.directory} has no normalisation statistics: {lack} is missing from its saved "
-            f"processor, and the policy would work on numbers without a unit. {_save_again(spec)}"
-        )
-    for name in _NEEDED[mode]:
-        values = step.stats[f"{key}.{name}"]
-        if not np.isfinite(values).all():
-            raise PolicyMismatchError(
-                f"The policy in {spec.directory} has {name} of {key} that is not finite. {_save_again(spec)}"
-            )
-        if kind != "VISUAL" and values.shape != (WIDTH,):
-            raise PolicyMismatchError(
-                f"The policy in {spec.directory} has statistics of shape {values.shape} for {key}, and this arm has "
-                f"{WIDTH} components ({', '.join(ACTION_NAMES)}). {_FINE_TUNE}"
-            )
-
-
-def _save_again(spec: CheckpointSpec) -> str:
-    return (
-        "Save it again with make_pre_post_processors(config, dataset_stats=<statistics of the training data>), "
-        "or take the checkpoint that lerobot-train wrote."
-    )
-
-
-def _check_units(spec: CheckpointSpec, step: PipelineStep) -> None:
-    """Refuses actions that are plainly not rad and opening: degrees, or the percentages of the SO-100."""
-    mean = step.stats.get(f"{ACTION}.mean")
-    if mean is None:
-        return
-    joints, gripper = np.abs(mean[:NUM_JOINTS]).max(), float(mean[NUM_JOINTS])
-    if joints > 2 * np.pi or not -0.1 <= gripper <= 1.1:
-        raise PolicyMismatchError(
-            f"The policy in {spec.directory} was trained on actions with the means {np.round(mean, 2).tolist()}: these "
-            f"are not six angles in rad and an opening of 0..1, but rather degrees or percent. {_FINE_TUNE}"
-        )
+    check_normalization(spec)
 
 
 def match_cameras(card: PolicyCard, offered: Iterable[str]) -> None:

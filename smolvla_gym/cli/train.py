@@ -208,6 +208,7 @@ def _in_memory(run: _Run) -> Path:
     from smolvla_gym.training.options import TrainOptions, TrainProgress
     from smolvla_gym.training.provenance import Provenance, write_provenance
     from smolvla_gym.training.recordings import decode
+    from smolvla_gym.training.saving import copy_checkpoint
     from smolvla_gym.training.stats import compute_stats
     from smolvla_gym.training.tiny import build_tiny_checkpoint
 
@@ -216,7 +217,7 @@ def _in_memory(run: _Run) -> Path:
     if not start.exists():
         shutil.rmtree(part, ignore_errors=True)  # half of one, of a run that was killed
         if run.start is not None:
-            shutil.copytree(run.start, part)  # the run goes on from it whatever becomes of the original
+            copy_checkpoint(run.start, part)  # the run goes on from it whatever becomes of the original
         else:
             stats = compute_stats(run.recording.states, run.recording.actions)
             build_tiny_checkpoint(

@@ -21,8 +21,9 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         name: ``"bundled"``, a folder, or a repository on the hub, which is fetched.
         free_gpu: Free memory of the largest GPU in bytes; None where there is none.
     """
-    from smolvla_gym.agent.checkpoint import fetch_checkpoint
+    from smolvla_gym.agent.checkpoint import check_files, fetch_checkpoint
     from smolvla_gym.agent.compatibility import check_checkpoint, planned_cameras, suggest_camera_map
+    from smolvla_gym.agent.hub import commit_of
     from smolvla_gym.agent.spec import WEIGHTS, read_spec
 
     title = f"policy {name}"
@@ -44,6 +45,11 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         remedy = f"Name the env's camera for each: camera_map={suggest_camera_map(cameras, _CAMERAS)!r}."
         findings.append(fail(title, f"its cameras {', '.join(unknown)} are none of the env's: wrist, scene", remedy))
     findings += _memory(title, directory / WEIGHTS, free_gpu)
+    if (directory / WEIGHTS).exists():
+        try:
+            check_files(spec, local=commit_of(directory, None) is None)
+        except SmolVLAGymError as error:
+            findings.append(fail(title, str(error)))
     return findings
 
 

@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from smolvla_gym.agent.fields import shown
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.training.saving import replace_text
+from smolvla_gym.untrusted import read_json_object
 
 PROVENANCE: Final = "parol6.json"
 """Beside ``config.json``. LeRobot and the agent load a checkpoint with or without it."""
+
+_MAX_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,15 @@ def read_provenance(checkpoint: Path) -> Provenance | None:
         CheckpointError: The file is broken.
     """
     path = checkpoint / PROVENANCE
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path, _MAX_BYTES)
         hz, gripper = content["control_hz"], content.get("gripper")
         if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz < float("inf"):
-            raise ValueError(f"control_hz is {hz!r}, not a number above 0")
+            raise ValueError(f"control_hz is {shown(hz)}, not a number above 0")
         if not isinstance(gripper, str | None):
-            raise ValueError(f"gripper is {gripper!r}, not a name")
+            raise ValueError(f"gripper is {shown(gripper)}, not a name")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is broken ({type(error).__name__}: {error}). Take another copy of the checkpoint."
