@@ -23,6 +23,9 @@ _FINE_TUNE: Final = (
     "for example with lerobot-train --policy.path=<checkpoint>."
 )
 
+PAROL6_CAMERAS: Final = ("wrist", "scene")
+"""Cameras that the envs of this package can have."""
+
 _SAME_RATE: Final = 0.01
 """Share by which two control rates may differ that count as the same."""
 

@@ -136,10 +136,10 @@ def check_state(state: object) -> Array:
     beyond = (joints < JOINT_LOWER - _REACH) | (joints > JOINT_UPPER + _REACH)
     if beyond.any():
         names = ", ".join(name for name, is_beyond in zip(ACTION_NAMES, beyond, strict=False) if is_beyond)
-        warnings.warn(  # always the same text for the same joints, so that Python shows it once
+        warnings.warn(  # always the same text for the same joints, from the same place, so that Python shows it once
             f"'agent_pos' is outside of what the arm can reach in {names}. Is it in rad, with the zero of the control "
             "board (upper arm upright and forearm level: -pi/2 and pi in joints 2 and 3)?",
-            stacklevel=3,
+            stacklevel=1,
         )
     return given.astype(np.float32, copy=False)
 
@@ -161,9 +161,7 @@ def _check_state_layout(state: _Layout | None, remedy: str) -> None:
     shape, dtype = state.shape, state.dtype
     if shape != (WIDTH,):
         batched = " It has a batch axis; a policy takes one observation." if shape == (1, WIDTH) else ""
-        raise ObservationError(
-            f"The 'agent_pos' of the observation has shape {shape}, and the policy needs {_STATE}.{batched} {remedy}"
-        )
+        raise ObservationError(f"'agent_pos' has shape {shape}, and the policy needs {_STATE}.{batched} {remedy}")
     if dtype is None or np.dtype(dtype).kind != "f":
         raise ObservationError(f"'agent_pos' is of {dtype}, and the policy needs {_STATE}. {remedy}")
 

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.compatibility import cameras_among, check_training
+from smolvla_gym.agent.compatibility import PAROL6_CAMERAS, cameras_among, check_training
 from smolvla_gym.agent.engine import ChunkEngine, EngineOptions
 from smolvla_gym.agent.images import legible_size
 from smolvla_gym.agent.inputs import check_spaces, standby_observation
@@ -231,11 +231,9 @@ class SmolVLAAgent:
 
         A camera that no PAROL6 env has is not among them where the checkpoint allows it to be missing.
         """
-        from smolvla_gym.sim.scene import CAMERAS
-
         card = self._policy.card
         try:
-            return cameras_among(card, CAMERAS)
+            return cameras_among(card, PAROL6_CAMERAS)
         except PolicyMismatchError:  # the policy is for an env with cameras of its own
             return card.env_cameras
 
