@@ -207,7 +207,7 @@ INSTRUCTIONS = st.one_of(THINGS, st.text(st.characters(), max_size=60), st.just(
 @example(images(), "pick up the red cube")
 @example(observe(agent_pos=np.full(7, 1e300)), "pick up the red cube")
 def test_any_input_is_handled_or_refused_and_nothing_moves(observation, instruction):
-    policy = Sure()
+    policy, refusal = Sure(), ""
     agent = SmolVLAAgent(policy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -215,10 +215,12 @@ def test_any_input_is_handled_or_refused_and_nothing_moves(observation, instruct
             agent.reset(instruction)
             action = agent.act(observation)
         except SmolVLAGymError as error:
-            assert len(str(error)) < 4000
-            assert not policy.seen
-            assert agent.queue_length == 0
-            return
+            refusal = str(error)
+    if refusal:
+        assert len(refusal) < 4000
+        assert not policy.seen
+        assert agent.queue_length == 0
+        return
     assert np.isfinite(action).all()
     (request,) = policy.seen
     assert isinstance(request.instruction, str)
