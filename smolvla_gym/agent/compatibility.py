@@ -292,8 +292,8 @@ def check_training(card: PolicyCard, metadata: Mapping[str, object], *, allow_mi
         said = f"The policy {card.name!r} was trained {'; and '.join(differences)}"
         if not allow_mismatch:
             raise PolicyMismatchError(
-                f"{said}. Make the env with gym.make(..., {', '.join(remedies)}), or try it nevertheless with "
-                "allow_mismatch=True (--allow-mismatch)."
+                f"{said}. Make the env with gym.make(..., {', '.join(remedies)}), on the command line with "
+                "--control-hz and --gripper, or try it nevertheless with allow_mismatch=True (--allow-mismatch)."
             )
         warnings.warn(f"{said}.", stacklevel=3)
     return float(rate)

@@ -75,6 +75,7 @@ def check_spaces(
     present = match_cameras(card, images)
     for ours, theirs in present.items():
         _check_image_layout(theirs, images[theirs], card.cameras[ours])
+        _warn_of_enlarging(card, theirs, images[theirs], card.cameras[ours])
     return {theirs: images[theirs] for theirs in present.values()}
 
 
@@ -181,6 +182,17 @@ def _check_image_layout(camera: str, image: _Layout, size: tuple[int, int]) -> N
     if not 1 / _MAX_STRETCH <= stretch <= _MAX_STRETCH:
         raise ObservationError(
             f"The camera {camera!r} gives images of shape {shape}{_explain_shape(shape)}. Expected: {expected}."
+        )
+
+
+def _warn_of_enlarging(card: PolicyCard, camera: str, image: _Layout, size: tuple[int, int]) -> None:
+    (given, _, _), (height, width) = image.shape, size
+    if given < height / _MAX_STRETCH:
+        warnings.warn(
+            f"The camera {camera!r} gives images of {image.shape[0]} x {image.shape[1]}, and the policy {card.name!r} "
+            f"was trained on {height} x {width}: enlarged ones lack detail. Make the env with gym.make(..., "
+            f"image_size=({height}, {width})), or with **agent.env_options.",
+            stacklevel=4,
         )
 
 

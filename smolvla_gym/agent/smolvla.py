@@ -348,7 +348,7 @@ class SmolVLAAgent:
             )
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Begins an episode: forgets the plan and takes an instruction.
+        """Begin an episode: forget the plan and take an instruction. One that is refused leaves no plan.
 
         Args:
             instruction: What to do, in words; the env has it in ``info["instruction"]``.
@@ -359,6 +359,9 @@ class SmolVLAAgent:
                 reads. A policy in another process or elsewhere counts its tokens with the first chunk.
             AgentNotAttachedError: The agent's options mean nothing without the env's clock.
         """
+        # Where the instruction is refused, nothing of the one before is done any more.
+        self._instruction = None
+        self._engine.reset("", self._rng)
         text = self._policy.check_instruction(instruction)
         if self._clock is None and (self._options.mode != "sync" or self._latencies is not None):
             raise AgentNotAttachedError("latency_ms" if self._options.mode == "sync" else f"mode={self.mode!r}")

@@ -190,6 +190,16 @@ def test_instructions_are_text(agent, instruction):
         agent.reset(instruction)
 
 
+def test_a_refused_instruction_leaves_no_plan(agent, observation):
+    agent.reset(SENTENCE)
+    agent.act(observation)
+    with pytest.raises(OptionError, match="tokens"):
+        agent.reset("please " * 40)
+    assert agent.queue_length == 0
+    with pytest.raises(AgentNotResetError):
+        agent.act(observation)
+
+
 @pytest.mark.parametrize("options", [{"n_action_steps": 0}, {"n_action_steps": 17}, {"num_steps": 0}])
 def test_options_are_checked(make, options):
     with pytest.raises(OptionError):
