@@ -48,7 +48,7 @@ def main() -> int:
         smolvla = smolvla_gym.SmolVLAAgent.from_pretrained(
             "bundled", process=True, mode=arguments.mode, latency_ms=arguments.latency_ms
         )
-        options = {"cameras": smolvla.cameras}
+        options = {name: smolvla.env_options[name] for name in ("cameras", "image_size")}
     env = gym.make(
         smolvla_gym.REAL_ID,
         port="twin",

@@ -33,6 +33,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from smolvla_gym.agent.provenance import Provenance, words_of
 from smolvla_gym.processes import process_pool
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
@@ -42,6 +43,7 @@ from smolvla_gym.training.frames import Frames, join
 from smolvla_gym.training.imitation import train
 from smolvla_gym.training.options import TrainOptions
 from smolvla_gym.training.paraphrases import paraphrases
+from smolvla_gym.training.provenance import write_provenance
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
 
@@ -187,6 +189,7 @@ def run_stage(
                 part, cameras=("wrist", "scene"), stats=stats, chunk_size=CHUNK, n_action_steps=12,
                 num_steps=5, sentences=sentences(), vocabulary=VOCABULARY,
             )  # fmt: skip
+            write_provenance(part, Provenance(30, "ssg48", lowercase=True, words=words_of(sentences())))
         else:
             shutil.copytree(previous, part)
     options = TrainOptions(

@@ -49,7 +49,7 @@ class PolicyProcess(ChunkPolicy):
         num_steps: int | None = None,
         sampler: str = "fast",
         compile_mode: str | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        camera_map: Mapping[str, str | None] | None = None,
         vlm: str | Path | None = None,
         revision: str | None = None,
         timeout_s: float = 10.0,

@@ -87,6 +87,12 @@ class CheckpointSpec:
         return int(length)
 
     @property
+    def empty_cameras(self) -> int:
+        """How many of its cameras may be missing: LeRobot computes without them."""
+        allowed = self.config.get("empty_cameras")
+        return max(0, allowed) if type(allowed) is int else 0
+
+    @property
     def renamed_cameras(self) -> dict[str, str]:
         """Env camera by policy camera, as the data set's cameras were renamed when the policy was trained."""
         step = find_step(self.preprocessor, "rename_observations_processor")

@@ -136,7 +136,8 @@ def run(arguments: argparse.Namespace) -> int:
             name: value
             for name in ("n_action_steps", "queue_threshold", "aggregate")
             if (value := getattr(arguments, name)) is not None
-        },
+        }
+        | {"allow_mismatch": arguments.allow_mismatch},
     )
     words = ["given", *(["swapped"] if arguments.swap_instruction else [])]
     words += ["unseen"] if arguments.unseen_phrasings else []

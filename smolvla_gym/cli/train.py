@@ -206,7 +206,7 @@ def _in_memory(run: _Run) -> Path:
     from smolvla_gym.agent.spec import read_spec
     from smolvla_gym.training.imitation import train
     from smolvla_gym.training.options import TrainOptions, TrainProgress
-    from smolvla_gym.training.provenance import Provenance, write_provenance
+    from smolvla_gym.training.provenance import describe_training, write_provenance
     from smolvla_gym.training.recordings import decode
     from smolvla_gym.training.saving import copy_checkpoint
     from smolvla_gym.training.stats import compute_stats
@@ -225,7 +225,8 @@ def _in_memory(run: _Run) -> Path:
                 n_action_steps=max(1, round(12 * run.recording.fps / 30)), sentences=run.recording.instructions,
                 seed=run.arguments.seed,
             )  # fmt: skip
-        write_provenance(part, Provenance(run.recording.fps, run.recording.gripper))
+        trained = describe_training(run.recording.fps, run.recording.gripper, run.recording.instructions, run.start)
+        write_provenance(part, trained)
         part.rename(start)
     spec = read_spec(start)
     with progress_bar("frame", len(spec.cameras) * len(run.recording)) as decoded:

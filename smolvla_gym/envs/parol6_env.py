@@ -59,6 +59,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self.task, self.gripper = options.task.name, options.gripper
         self.control_hz, self.render_mode = options.control_hz, options.render_mode
         self.metadata = {**type(self).metadata, "render_fps": options.control_hz, "realtime": backend.realtime}
+        self.metadata["gripper"] = options.gripper.name
         self._dt = 1.0 / options.control_hz
         self._fault: str | None = None
         self._closed = False

@@ -56,7 +56,7 @@ class EvaluationOptions:
         device: Where it computes.
         dtype: What type it computes in, see ``SmolVLAAgent.from_pretrained``.
         compile_mode: A mode of ``torch.compile``, or None.
-        camera_map: Env camera by policy camera, for those whose names differ.
+        camera_map: Env camera by policy camera, for those whose names differ; None leaves a camera out.
         env: Options of ``PAROL6Sim-v0``, without the task, which the condition has, and the cameras and their size,
             which the policy chooses.
         agent: Options of ``SmolVLAAgent`` that are the same in all conditions.
@@ -66,7 +66,7 @@ class EvaluationOptions:
     device: str = "auto"
     dtype: str = "auto"
     compile_mode: str | None = None
-    camera_map: dict[str, str] = field(default_factory=dict)
+    camera_map: dict[str, str | None] = field(default_factory=dict)
     env: dict[str, Any] = field(default_factory=dict)
     agent: dict[str, Any] = field(default_factory=dict)
 
@@ -189,16 +189,16 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.compatibility import match_cameras
+    from smolvla_gym.agent.compatibility import cameras_among
     from smolvla_gym.agent.images import legible_size
     from smolvla_gym.sim.scene import CAMERAS
 
     policy = _policy(options, None)
-    match_cameras(policy.card, CAMERAS)
+    cameras = cameras_among(policy.card, CAMERAS)
     size = legible_size(next(iter(policy.card.cameras.values())))
     # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
     # registers with the first picture: what is registered later runs earlier.
-    made = {"task": task, "cameras": policy.card.env_cameras, "image_size": size, "render_mode": render_mode}
+    made: dict[str, Any] = {"task": task, "cameras": cameras, "image_size": size, "render_mode": render_mode}
     env = gym.make(SIM_ID, **made, **options.env)
     env.reset(seed=0)
     atexit.register(env.close)

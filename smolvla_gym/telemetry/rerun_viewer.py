@@ -33,7 +33,7 @@ def open_viewer(port: int = PORT) -> str:
     address = f"rerun+http://{HOST}:{port}/proxy"
     if _listens(port):
         return address
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - no shell, and nothing of it is foreign
         [sys.executable, "-m", "rerun_cli", "--bind", HOST, "--port", str(port), "--expect-data-soon"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

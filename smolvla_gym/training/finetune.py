@@ -26,7 +26,7 @@ from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS, read_spec
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.provenance import Provenance, copy_provenance, write_provenance
+from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
 from smolvla_gym.training.recordings import Recording
 from smolvla_gym.training.saving import make_portable
 from smolvla_gym.untrusted import read_json_object
@@ -124,7 +124,7 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
         if "tokenizer_name" in step.get("config", {}):
             step["config"]["tokenizer_name"] = name
     _write(start / "policy_preprocessor.json", pipeline)
-    write_provenance(start, Provenance(recording.fps, recording.gripper))
+    write_provenance(start, describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint))
 
 
 def finetune(

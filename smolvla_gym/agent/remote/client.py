@@ -63,7 +63,7 @@ class RemotePolicy(ChunkPolicy):
         address: str,
         *,
         token: str | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        camera_map: Mapping[str, str | None] | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         """Connects.
@@ -72,7 +72,7 @@ class RemotePolicy(ChunkPolicy):
             address: ``"host:port"``, ``"ws://host:port"`` or, of a server behind TLS, ``"wss://host"``.
             token: What the server wants to be told. None: that of the environment variable ``SMOLVLA_GYM_TOKEN``, if
                 it is set.
-            camera_map: Env camera by policy camera, for those whose names differ.
+            camera_map: Env camera by policy camera, for those whose names differ; None leaves a camera out.
             timeout_s: How long an answer may take in s.
 
         Raises:
@@ -99,7 +99,14 @@ class RemotePolicy(ChunkPolicy):
         except BaseException:
             self.close()
             raise
-        self._card = replace(self._served, camera_map=cameras)
+        left_out = tuple(camera for camera in self._served.cameras if camera not in cameras)
+        self._card = replace(
+            self._served,
+            cameras={camera: self._served.cameras[camera] for camera in cameras},
+            camera_map=cameras,
+            absent_cameras=left_out,
+            empty_cameras=max(0, self._served.empty_cameras - len(left_out)),
+        )
 
     @property
     @override

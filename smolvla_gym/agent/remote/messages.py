@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
-from smolvla_gym.agent.compatibility import WIDTH, check_fit
+from smolvla_gym.agent.compatibility import WIDTH
+from smolvla_gym.agent.inputs import check_observation
+from smolvla_gym.agent.instructions import check_instruction
 from smolvla_gym.agent.policy import Array, Chunk, ChunkRequest, PolicyCard
 from smolvla_gym.agent.remote.wire import MAX_MESSAGE_BYTES, WireError, decode, encode
-from smolvla_gym.errors import PolicyMismatchError
+from smolvla_gym.errors import OptionError, PolicyMismatchError
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
 from smolvla_gym.untrusted import printable
 
@@ -45,7 +48,8 @@ def write_description(card: PolicyCard) -> bytes:
     Args:
         card: The policy's.
     """
-    policy = {**vars(card), "cameras": dict(card.cameras), "camera_map": dict(card.camera_map)}
+    maps = {"cameras": dict(card.cameras), "camera_map": dict(card.camera_map)}
+    policy = {**vars(card), **maps, "absent_cameras": list(card.absent_cameras)}
     names = {"action_names": ACTION_NAMES, "action_units": ACTION_UNITS}
     return encode({"protocol": PROTOCOL, "version": VERSION, "numbered": True, "policy": policy, **names})
 
@@ -88,15 +92,19 @@ def write_request(request: ChunkRequest, card: PolicyCard, number: int | None = 
         number: The request's; its answer has the same one.
 
     Raises:
-        PolicyMismatchError: The observation is too large for a message.
+        OptionError: The instruction is none.
+        PolicyMismatchError: The observation is not what the policy needs, or too large for a message.
         WireError: It holds what cannot be sent.
     """
-    pixels = request.observation["pixels"]
+    observation = check_observation(card, request.observation, request.absent)
+    pixels = observation["pixels"]
+    # What is left out is said: a camera that is merely missing is a client's mistake.
+    absent = dict.fromkeys((*card.absent_cameras, *request.absent))
     message: dict[str, Any] = {
         "version": VERSION,
-        "prompt": request.instruction,
-        "state": np.asarray(request.observation["agent_pos"], dtype=np.float32),
-        "images": {ours: np.asarray(pixels[theirs]) for ours, theirs in card.camera_map.items()},
+        "prompt": check_instruction(request.instruction),
+        "state": observation["agent_pos"],
+        "images": {ours: pixels.get(theirs) for ours, theirs in card.camera_map.items() if ours not in absent} | absent,
         "noise": request.noise,
     }
     if request.leftover is not None:
@@ -107,7 +115,7 @@ def write_request(request: ChunkRequest, card: PolicyCard, number: int | None = 
     if len(data) > MAX_MESSAGE_BYTES:
         height, width = next(iter(card.cameras.values()))
         raise PolicyMismatchError(
-            f"The pictures of this env make a request of {len(data)} bytes, and a policy server takes "
+            f"The images of this env make a request of {len(data)} bytes, and a policy server takes "
             f"{MAX_MESSAGE_BYTES}. Make the env with gym.make(..., image_size=({height}, {width}))."
         )
     return data
@@ -140,34 +148,49 @@ def read_request(message: Mapping[str, Any], card: PolicyCard, draw_noise: Calla
         raise WireError(
             f"the client speaks version {_shown(version)} of the protocol, and this server {VERSION}. {_SAME_RELEASE}"
         )
-    prompt = message.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise WireError("'prompt' has to be a text that says what to do")
-    if len(prompt) > MAX_PROMPT:
-        raise WireError(f"'prompt' has {len(prompt)} characters; at most {MAX_PROMPT} are allowed")
-    images = message.get("images")
-    if isinstance(images, dict) and len(images) > _MAX_IMAGES:
-        raise WireError(f"'images' has {len(images)} entries; at most {_MAX_IMAGES} are allowed")
-    pixels: dict[str, Any] = {}
-    for ours, theirs in card.camera_map.items():
-        picture = images.get(ours) if isinstance(images, dict) else None
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-            raise WireError(f"'images' has to be a map with a picture, an array of uint8, for each of {_names(card)}")
-        pixels[theirs] = picture
-    state = _read_floats(message, "state")
-    check_fit(card, {name: picture.shape for name, picture in pixels.items()}, state.shape)
+    try:
+        prompt = check_instruction(message.get("prompt"))
+    except OptionError as error:
+        raise WireError(f"'prompt' is {_shown(error.value)}, and has to be an instruction: {error.allowed}") from error
+    if isinstance(message.get("images"), dict) and len(message["images"]) > _MAX_IMAGES:
+        raise WireError(f"'images' has {len(message['images'])} entries; at most {_MAX_IMAGES} are allowed")
+    images, absent = _read_images(message.get("images"), card)
+    # Clients know the policy's own names of its cameras, so errors name these.
+    own = replace(card, camera_map={ours: ours for ours in card.camera_map})
+    observation = check_observation(own, {"pixels": images, "agent_pos": _read_floats(message, "state")}, absent)
+    pixels = {card.camera_map[ours]: image for ours, image in observation["pixels"].items()}
     noise = _read_floats(message, "noise") if message.get("noise") is not None else draw_noise()
     if noise.shape != (card.chunk_size, card.noise_width):
         raise WireError(f"'noise' has the shape {noise.shape}, not {(card.chunk_size, card.noise_width)}")
+    if not np.isfinite(noise).all():
+        raise WireError("'noise' is not finite")
     leftover, delay = None, message.get("delay", 0)
     if message.get("leftover") is not None:
         leftover = _read_floats(message, "leftover")
         if leftover.ndim != 2 or leftover.shape[1] != WIDTH or len(leftover) > card.chunk_size:
             raise WireError(f"'leftover' has the shape {leftover.shape}, not (up to {card.chunk_size}, {WIDTH})")
+        if not np.isfinite(leftover).all():
+            raise WireError("'leftover' is not finite")
     longest = 0 if leftover is None else len(leftover)
     if type(delay) is not int or not 0 <= delay <= longest:
         raise WireError(f"'delay' is {_shown(delay)}, not a whole number from 0 to {longest}, the length of 'leftover'")
-    return ChunkRequest({"pixels": pixels, "agent_pos": state}, prompt, noise, leftover, delay)
+    return ChunkRequest(observation | {"pixels": pixels}, prompt, noise, leftover, delay, absent)
+
+
+def _read_images(images: Any, card: PolicyCard) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the images by the policy's own names of its cameras, and those cameras that are left out on purpose."""
+    if not isinstance(images, dict):
+        raise WireError(f"'images' has to be a map with an image, an array of uint8, for each of {_names(card)}")
+    absent = frozenset(ours for ours in card.camera_map if ours in images and images[ours] is None)
+    found = {ours: images[ours] for ours in card.camera_map if images.get(ours) is not None}
+    missing = [ours for ours in card.camera_map if ours not in images]
+    arrays = all(isinstance(image, np.ndarray) for image in found.values())
+    if not arrays or len(missing) > card.empty_cameras or not found:
+        raise WireError(
+            f"'images' has to be a map with an image, an array of uint8, for each of {_names(card)}; nil leaves out "
+            "one that training never saw, but not all of them"
+        )
+    return found, absent
 
 
 def write_answer(chunk: Chunk, timing: Mapping[str, float], number: int | None = None) -> bytes:
@@ -253,6 +276,11 @@ def _read_card(fields: Mapping[str, Any]) -> PolicyCard:
         num_steps=_whole(fields["num_steps"], _MAX_SIZE),
         noise_width=_whole(fields["noise_width"], _MAX_SIZE),
         device=_text(fields["device"]),
+        # Older servers do not have these.
+        empty_cameras=_count(fields.get("empty_cameras", 0)),
+        absent_cameras=tuple(_text(name) for name in fields.get("absent_cameras", ())),
+        control_hz=_rate(fields.get("control_hz")),
+        gripper=None if fields.get("gripper") is None else _text(fields["gripper"]),
     )
 
 
@@ -270,6 +298,20 @@ def _whole(value: Any, high: int) -> int:
 
 def _shown(value: Any) -> str:
     return printable(repr(value), 200)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_SIZE:
+        raise ValueError(f"{value!r} is no whole number from 0 to {_MAX_SIZE}")
+    return value
+
+
+def _rate(value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0.0 < value < math.inf:
+        raise ValueError(f"{value!r} is no rate in Hz")
+    return float(value)
 
 
 def _names(card: PolicyCard) -> str:

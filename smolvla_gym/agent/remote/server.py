@@ -24,7 +24,8 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import ServerConnection, serve
 
-from smolvla_gym.agent.compatibility import WIDTH
+from smolvla_gym.agent.inputs import standby_observation
+from smolvla_gym.agent.instructions import WARM_UP
 from smolvla_gym.agent.policy import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.remote.door import MAX_CLIENTS, Door
 from smolvla_gym.agent.remote.messages import (
@@ -309,9 +310,8 @@ def _check_servable(card: PolicyCard) -> None:
 
 
 def _empty_request(card: PolicyCard) -> ChunkRequest:
-    pixels = {theirs: np.zeros((*card.cameras[ours], 3), np.uint8) for ours, theirs in card.camera_map.items()}
-    state = np.zeros(WIDTH, np.float32)
-    return ChunkRequest({"pixels": pixels, "agent_pos": state}, "warm up", _draw_noise(card))
+    sizes = {theirs: card.cameras[ours] for ours, theirs in card.camera_map.items()}
+    return ChunkRequest(standby_observation(card, sizes), WARM_UP, _draw_noise(card))
 
 
 def _draw_noise(card: PolicyCard) -> Array:
