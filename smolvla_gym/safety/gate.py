@@ -146,6 +146,18 @@ class SafetyGate:
         self._time = 0.0
         self._set_bounds()
 
+    def touched(self, joints: Array, opening: float) -> dict[str, float]:
+        """Check a pose as the gate checks the poses that it commands.
+
+        Args:
+            joints: Six joint angles in rad, shape (6,).
+            opening: Opening of the gripper, 0..1.
+
+        Returns:
+            Penetration in m by what touches what; empty where nothing does or the gate has no guard.
+        """
+        return {} if self._guard is None else self._guard.touched(joints.tolist(), opening)
+
     # -- motion ----------------------------------------------------------------------------------------------------
 
     def aim(self, action: object, ago: float = 0.0) -> tuple[SafetyEvent, ...]:
