@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.errors import OptionError
 from smolvla_gym.inverse_kinematics import change_bound, follow, solve, turn_between
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, NUM_JOINTS, Array
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, MAX_ACCELERATION, MAX_JERK, NUM_JOINTS, Array
 from smolvla_gym.safety import check_action
 
 Action = NDArray[np.float32]
@@ -20,8 +20,8 @@ Action = NDArray[np.float32]
 _STOPS: Final = ("collision", "watchdog", "fault")
 """Rules of events after which the arm is no longer on its way to the last target."""
 
-_NEAR: Final = 0.1
-"""Distance in rad from the last target at which an arm that is to hold goes on to it, and does not turn back."""
+_AMPLY: Final = 1.3
+"""Share of the way of a stop that is allowed for it: an arm that overshoots would come back."""
 
 _LEAD: Final = 0.5
 """How far in rad a joint target may be ahead of the commanded motion: J1 takes half a second for it at full speed."""
@@ -146,6 +146,7 @@ class ToolAction(gym.Wrapper[Any, Action, Any, Action], gym.utils.RecordConstruc
     def _forget(self) -> None:
         self._targets: Array | None = None  # joint angles in rad that the arm was last sent to
         self._asked: tuple[Array, float] | None = None  # position in m and yaw in rad of the request before
+        self._before: Array | None = None  # joint angles in rad that were commanded a step ago
         self._holding = self._at_end = False
 
     @override
@@ -168,10 +169,11 @@ class ToolAction(gym.Wrapper[Any, Action, Any, Action], gym.utils.RecordConstruc
         joints = self._follow(targets, position, float(yaw))
         if joints is not None:
             self._targets = joints
-        elif not self._holding and np.abs(targets - (here := self._inner.backend.commanded)).max() > _NEAR:
-            self._targets = here  # it was on a long way, and stops
+        elif not self._holding:
+            self._targets = self._stop(targets)
         self._holding, self._asked = joints is None, (position, float(yaw))
         target = np.append(self._targets, opening).astype(np.float32)
+        self._before = self._inner.backend.commanded
         observation, reward, terminated, truncated, info = self.env.step(target)
         if _interrupted(info):
             self._targets = None
@@ -179,6 +181,14 @@ class ToolAction(gym.Wrapper[Any, Action, Any, Action], gym.utils.RecordConstruc
             event = {"rule": "reach", "joint": "tool", "requested": [float(x), float(y), float(z)], "allowed": None}
             info["safety"] = (*info["safety"], event)
         return observation, reward, terminated, truncated, info
+
+    def _stop(self, targets: Array) -> Array:
+        """Return where the arm can stop on its way to joint targets in rad, shape (6,)."""
+        here = self._inner.backend.commanded
+        before = here if self._before is None else self._before
+        speed = (here - before) * self._inner.control_hz
+        way = 0.5 * speed * (np.abs(speed) / MAX_ACCELERATION + MAX_ACCELERATION / MAX_JERK)
+        return np.clip(here + _AMPLY * way, np.minimum(here, targets), np.maximum(here, targets))
 
     def _follow(self, targets: Array, position: Array, yaw: float) -> Array | None:
         gripper = self._inner.gripper
