@@ -57,28 +57,6 @@ def test_homing_and_homing_again_after_an_interruption(make_rig):
     assert rig.state.mode is Mode.READY
 
 
-@pytest.mark.parametrize("moment", [0.5, 4.0, 8.0, 14.0, 19.0, 24.0, 29.0])
-def test_after_a_homing_that_was_broken_off_the_next_is_sound_or_stopped_early(make_rig, moment):
-    rig = make_rig(homed=False).start()
-    rig.board.home(rig.now)
-    rig.run(moment)
-    rig.board.disable(rig.now)
-    rig.run(0.05)
-    assert rig.state.mode is Mode.DISABLED
-    rig.board.home(rig.now)
-    before, way, last = rig.firmware.motor, np.zeros(6), rig.firmware.motor
-    while rig.state.mode is Mode.HOMING:
-        rig.tick()
-        if not rig.state.homed:
-            way, last = way + np.abs(rig.firmware.motor - last), rig.firmware.motor
-    if rig.state.homed:
-        np.testing.assert_allclose(rig.state.joints, HOME, atol=1e-4)
-        np.testing.assert_allclose(rig.firmware.offset[:5], 0.0, atol=1.0)
-    else:
-        assert rig.state.fault == "homing_unverified"
-        assert np.abs(rig.firmware.motor - before).max() < 60_000  # no joint went on for ever
-
-
 @pytest.mark.parametrize("stall", [0.05, 0.1, 0.2, 1.0, 10.0])
 def test_a_driver_that_stood_still_begins_anew_from_rest(rig, stall):
     rig.ready().move(0.4)
