@@ -27,7 +27,7 @@ def home(firmware: Firmware, seconds: float, contacts: set[str] | None = None) -
         if homing.done or homing.skipping:
             break
         if contacts is not None and tick % 4 == 0:
-            contacts |= GUARD.touched((firmware.motor / STEPS_PER_RAD).tolist(), 1.0).keys()
+            contacts.update(GUARD.touched((firmware.motor / STEPS_PER_RAD).tolist(), 1.0))
     return homing
 
 
