@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Final
 
 import numpy as np
 
-from smolvla_gym.envs.reset_options import ResetOptions
+from smolvla_gym.envs.reset_options import STANDS, ResetOptions
 from smolvla_gym.errors import FaultError
 from smolvla_gym.hardware.board_state import BoardState, Mode
 from smolvla_gym.hardware.protocol import GripperObject
@@ -16,9 +15,6 @@ from smolvla_gym.safety.collision import refuse_contact
 from smolvla_gym.safety.gate import Guard
 from smolvla_gym.safety.homing_search import SAFE_POSES, homing_contact
 from smolvla_gym.safety.route import BlockedError, find_route
-
-ARRIVED: Final = 0.01
-"""Distance in rad at which a joint counts as being at a pose."""
 
 
 class Approach:
@@ -34,14 +30,17 @@ class Approach:
         """
         self._gripper, self._guard, self._speed_scale = gripper, guard, speed_scale
 
+    def stands(self, state: BoardState, options: ResetOptions) -> bool:
+        """Tell whether the arm stands at its start pose already, and stays there."""
+        return state.homed and not options.home and bool(np.abs(state.joints - options.joints).max() < STANDS)
+
     def refuse_contact(self, state: BoardState, options: ResetOptions) -> None:
         """Refuse a start pose in which the arm touches anything, unless it stands there already.
 
         Raises:
             OptionError: It does.
         """
-        stands = state.homed and not options.home and np.abs(state.joints - options.joints).max() < ARRIVED
-        if self._guard is not None and not stands:
+        if self._guard is not None and not self.stands(state, options):
             refuse_contact(options.joints, self._guard.touched(options.joints.tolist(), options.opening))
 
     def way_to_start(self, here: Array, opening: float, options: ResetOptions) -> list[Array]:

@@ -9,9 +9,9 @@ from typing import Any, Final, override
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.envs.approach import ARRIVED, Approach
+from smolvla_gym.envs.approach import Approach
 from smolvla_gym.envs.backend import OPERATOR_STOP, Backend, Image, Reading
-from smolvla_gym.envs.reset_options import ARM_OPTIONS, ResetOptions
+from smolvla_gym.envs.reset_options import ARM_OPTIONS, STANDS, ResetOptions
 from smolvla_gym.envs.scene_view import SceneView
 from smolvla_gym.errors import FaultError, NotHomedError
 from smolvla_gym.hardware.board_state import TICK, BoardState, Fault, Mode
@@ -247,10 +247,10 @@ class RealBackend(Backend):
                 raise FaultError(f"On the way to the start pose the fault {state.fault!r} came up: {state.detail}")
             far = float(np.abs(state.joints - joints).max())
             still = still + 1 if state.at_rest else 0
-            if state.at_rest and far < ARRIVED and abs(state.opening - opening) < 0.05:
+            if state.at_rest and far < STANDS and abs(state.opening - opening) < 0.05:
                 break
             blocked = [event["requested"] for event in self._link.events() if event.get("rule") == "collision"]
-            if self._clock.now() > end or (still * self._period > 1.0 and far >= ARRIVED):
+            if self._clock.now() > end or (still * self._period > 1.0 and far >= STANDS):
                 self._link.finish()
                 why = f": the safety gate keeps {blocked[-1]} apart" if blocked else ""
                 raise FaultError(

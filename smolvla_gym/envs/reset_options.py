@@ -18,6 +18,9 @@ ARM_OPTIONS: Final = ("joints", "opening", "home", "instruction")
 SCENE_OPTIONS: Final = (*ARM_OPTIONS, "target", "phrasing")
 """Reset options where the scene is simulated: in the simulation and on the twin."""
 
+STANDS: Final = 0.01
+"""Distance in rad of all joints at which the arm stands at a start pose already."""
+
 
 @dataclass(frozen=True)
 class ResetOptions:

@@ -9,7 +9,7 @@ from typing import Any, override
 import numpy as np
 
 from smolvla_gym.envs.backend import OPERATOR_STOP, Backend, Image, Reading
-from smolvla_gym.envs.reset_options import ResetOptions
+from smolvla_gym.envs.reset_options import STANDS, ResetOptions
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import refuse_contact
@@ -59,7 +59,9 @@ class SimBackend(Backend):
         # Checked first: a bad option leaves the present episode as it is.
         joints, opening = options.joints, options.opening
         refuse_contact(joints, self._gate.touched(joints, opening))
-        chosen = (joints, opening) if options.chosen else None
+        # An arm that goes on from where it stands is not kept from it by the objects of the next scene.
+        stands = np.abs(self._gate.position - joints).max() < STANDS
+        chosen = (joints, opening) if options.chosen and not stands else None
         self.stage.draw(rng, target=options.target, phrasing=options.phrasing, start=chosen)
         self._instruction = options.instruction
         self.world.reset(joints, opening)

@@ -91,7 +91,8 @@ class TwinBackend(RealBackend):
 
     @override
     def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:
-        start = (options.joints, options.opening) if options.chosen else None
+        stands = self._approach.stands(self._link.state(), options)
+        start = (options.joints, options.opening) if options.chosen and not stands else None
         with self.twin.lock:
             self.stage.draw(rng, target=options.target, phrasing=options.phrasing, start=start)
 
