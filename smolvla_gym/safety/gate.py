@@ -22,6 +22,7 @@ from smolvla_gym.parol6 import (
 
 SafetyEvent = dict[str, Any]
 """One intervention: ``rule`` (position, speed, acceleration or collision), ``joint``, ``requested`` and ``allowed``.
+The action wrappers add the rules ``lead`` and ``reach``.
 
 Positions are in rad (the gripper: 0..1), speeds in rad/s, accelerations in rad/s^2. A collision has no joint: it was
 requested that the parts named there touch.

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smolvla_gym
+from smolvla_gym.envs.approach import Approach
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, SCENE_OPTIONS, ResetOptions
 from smolvla_gym.envs.twin_backend import TwinBackend
 from smolvla_gym.errors import FaultError, OptionError, UnknownNameError
-from smolvla_gym.hardware.board_state import Mode
+from smolvla_gym.hardware.board_state import UNKNOWN, Mode
 from smolvla_gym.hardware.protocol import Command
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY
+from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.sim.world import start_pose
 from tests.envs.twin_rig import Tap, drive, make_twin
 
@@ -322,3 +324,13 @@ def test_homing_is_refused_where_no_safe_pose_can_be_reached(twin):
     np.testing.assert_array_equal(angles(twin), before)
     assert Command.HOME not in [frame.command for _, frame in tap.frames]
     assert backend.link.state().mode is Mode.READY
+
+
+def test_a_closed_air_gripper_may_hold_something():
+    approach = Approach(GRIPPERS["pneumatic"], CollisionGuard("pneumatic"), 1.0)
+    state = replace(UNKNOWN, mode=Mode.READY, commanded=HOME, joints=HOME, homed=True)
+    assert approach.way_to_homing(replace(state, opening=1.0)) == []
+    with pytest.raises(FaultError, match="may hold an object"):
+        approach.way_to_homing(replace(state, opening=0.0))
+    # A driver that has just begun knows nothing of the valve.
+    assert approach.way_to_homing(replace(state, opening=0.0, mode=Mode.DISABLED)) == []
