@@ -8,13 +8,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Array, Gripper
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Array, Gripper, forward_kinematics
 
 _SHOULDER_RADIUS, _SHOULDER_HEIGHT = 0.02342, 0.11050
 _UPPER_ARM = 0.18000
 _FOREARM = float(np.hypot(0.04350, 0.17635))
 # The wrist centre lies above the forearm's axis by the 43.5 mm elbow offset.
 _FOREARM_ANGLE = float(np.arctan2(0.04350, 0.17635))
+
+_LEAP = 0.3
+"""Change of a joint in rad that any step of the tool may take, also near a stretched elbow."""
+
+_PER_METRE, _PER_RADIAN = 30.0, 2.0
+"""Change of a joint in rad for each m and each rad by which the tool moves. Within one branch no joint needs more than
+that, unless the tool passes the axis of J1 within a cm (20,000 random pairs of poses for each gripper)."""
+
+_QUARTER = np.pi / 2 + 1e-6
+"""Change of J6 in rad that brings the jaws to any yaw, which counts modulo half a turn."""
 
 
 def tool_pitch(gripper: Gripper) -> float:
@@ -67,3 +77,54 @@ def solve(position: ArrayLike, yaw: float, gripper: Gripper, near_j6: float = np
     if np.any(joints < JOINT_LOWER) or np.any(joints > JOINT_UPPER):
         return None
     return joints
+
+
+def tool_yaw(pose: Array) -> float:
+    """Return the direction of the jaws' travel in rad of a tool frame, shape (4, 4)."""
+    return float(np.arctan2(pose[1, 1], pose[0, 1]))
+
+
+def change_bound(moved: float, turned: float) -> float:
+    """Return the largest change of a joint in rad that a change of the tool explains.
+
+    Args:
+        moved: Distance in m by which the tool moves.
+        turned: Angle in rad by which it turns.
+    """
+    return _LEAP + _PER_METRE * moved + _PER_RADIAN * turned
+
+
+def turn_between(yaw: float, other: float) -> float:
+    """Return the smallest turn of the jaws in rad, 0..pi/2, between two yaws, which count modulo half a turn."""
+    return abs((other - yaw + np.pi / 2) % np.pi - np.pi / 2)
+
+
+def follow(joints: Array, position: ArrayLike, yaw: float, gripper: Gripper) -> Array | None:
+    """Find the joint angles for a pose of the tool on the branch on which the arm is.
+
+    A branch is one of several ways to hold the tool in the same pose: with J6 half a turn on, with the wrist or the
+    elbow the other way round, or with the arm leaning back over itself. No joint changes by more than the change of
+    the tool explains, and J6 by no more than a quarter turn.
+
+    Args:
+        joints: Joint angles in rad of the target before, or of the arm where it stands, shape (6,).
+        position: Tool centre point in the world in m, shape (3,).
+        yaw: Direction of the jaws' travel in rad, modulo pi.
+        gripper: The gripper that is mounted.
+
+    Returns:
+        Joint angles in rad, shape (6,), within the soft limits; None where the arm cannot reach, or only on another
+        branch.
+    """
+    found = solve(position, yaw, gripper, near_j6=float(joints[5]))
+    if found is None or abs(found[5] - joints[5]) > _QUARTER:
+        return None
+    pose = forward_kinematics(joints, gripper)
+    here = tool_yaw(pose)
+    tilt = float(np.arccos(np.clip(-(pose[:3, :3] @ gripper.approach)[2], -1.0, 1.0)))
+    same = solve(pose[:3, 3], here, gripper, near_j6=float(joints[5]))
+    if same is not None and np.abs(same - joints).max() > change_bound(0.0, tilt):
+        return None  # the arm is on another branch already, and would leave it
+    moved = float(np.linalg.norm(np.asarray(position) - pose[:3, 3]))
+    turned = turn_between(here, yaw) if gripper.dh_a == 0.0 else 0.0
+    return found if np.abs(found - joints).max() <= change_bound(moved, turned + tilt) else None

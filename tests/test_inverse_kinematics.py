@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.inverse_kinematics import follow, solve
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, forward_kinematics
 
 GRIPPER = st.sampled_from(sorted(GRIPPERS)).map(GRIPPERS.get)
@@ -89,3 +89,35 @@ def test_out_of_reach_is_none(position, gripper):
 def test_j6_turns_as_little_as_the_jaws_allow(yaw, near_j6):
     joints = solve((0.22, 0.05, 0.05), yaw, GRIPPERS["ssg48"], near_j6)
     assert abs(joints[5] - near_j6) <= np.pi / 2 + 1e-9
+
+
+@pytest.mark.parametrize("gripper", sorted(GRIPPERS))
+def test_on_one_branch_any_step_is_followed(gripper):
+    rng, mounted, followed = np.random.default_rng(7), GRIPPERS[gripper], 0
+    (x0, x1), (y0, y1) = WORKSPACE[gripper]
+    for _ in range(300):
+        first, second = rng.uniform([x0, y0, 0.01], [x1, y1, 0.15], (2, 3))
+        yaw = rng.uniform(-np.pi, np.pi)
+        joints = solve(first, yaw, mounted, near_j6=np.pi)
+        wanted = solve(second, yaw + 0.3, mounted, near_j6=joints[5])
+        if wanted is None or abs(wanted[5] - joints[5]) > np.pi / 2:  # the end of J6's range
+            continue
+        followed += 1
+        np.testing.assert_array_equal(follow(joints, second, yaw + 0.3, mounted), wanted)
+    assert followed > 200
+
+
+def test_another_branch_is_not_gone_to():
+    ssg48 = GRIPPERS["ssg48"]
+    joints = solve((0.2, 0.0, 0.17), np.pi / 2, ssg48, near_j6=np.pi)
+    at_end = joints + np.array([0, 0, 0, 0, 0, 3.1])
+    yaw = np.pi / 2 + 3.1
+    assert follow(at_end, (0.2, 0.0, 0.17), yaw - 0.02, ssg48) is not None
+    assert solve((0.2, 0.0, 0.17), yaw + 0.1, ssg48, near_j6=at_end[5])[5] < 3.3
+    assert follow(at_end, (0.2, 0.0, 0.17), yaw + 0.1, ssg48) is None
+    # Around the axis of J1 a step of 2 cm would turn the whole arm.
+    air = GRIPPERS["pneumatic"]
+    before = next(j for z in np.arange(0.2, 0.5, 0.01) if (j := solve((0.01, 0.001, z), 0.0, air)) is not None)
+    z = forward_kinematics(before, air)[2, 3]
+    assert solve((-0.005, 0.01, z), 0.0, air) is not None
+    assert follow(before, (-0.005, 0.01, z), 0.0, air) is None

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.envs.reset_options import SCENE_OPTIONS, ResetOptions
 from smolvla_gym.hardware.board_state import Fault
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyEvent
@@ -50,17 +51,23 @@ class Backend(ABC):
 
     Attributes:
         realtime: Whether its steps take real time.
+        reset_options: Names of the options that ``env.reset`` takes here.
     """
 
     realtime = False
+    reset_options: tuple[str, ...] = SCENE_OPTIONS
 
     @abstractmethod
-    def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
-        """Brings the body to its start pose.
+    def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
+        """Bring the arm to its start pose.
 
         Args:
             rng: Source of all chance of the coming episode.
-            options: What was given to ``env.reset(options=...)``.
+            options: Checked options of ``env.reset``.
+
+        Raises:
+            OptionError: A start pose in which the arm touches the table, itself or an object, or an option that does
+                not fit the scene. Nothing moved, and the present episode stays.
         """
 
     @abstractmethod

@@ -7,14 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array, Gripper, get_gripper
+from smolvla_gym.parol6 import Gripper, get_gripper
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
-from smolvla_gym.sim.world import start_pose
 from smolvla_gym.tasks import REWARDS, Task, get_task
 
 CONTROL_HZ = (5.0, 100.0)
@@ -139,35 +136,3 @@ def check_image_size(value: Any) -> tuple[int, int]:
     if any(isinstance(v, bool) or not isinstance(v, int) or not low <= v <= high for v in value):
         raise OptionError("image_size", value, allowed)
     return value[0], value[1]
-
-
-def start_of(options: dict[str, Any], gripper: Gripper) -> tuple[Array, float]:
-    """Returns where an episode begins, by the options of ``env.reset``.
-
-    Args:
-        options: They may have ``"joints"``, six angles in rad, and ``"opening"``, 0..1.
-        gripper: The gripper that is mounted.
-
-    Returns:
-        Joint angles in rad, shape (6,), and the gripper's opening.
-
-    Raises:
-        OptionError: A value is not allowed.
-    """
-    joints = _numbers(options.get("joints", start_pose(gripper)))
-    opening = _numbers(options.get("opening", 1.0))
-    # A pose that was read back is rounded to float32 and to whole microsteps.
-    slack = 1.0 / STEPS_PER_RAD
-    if joints.shape != (NUM_JOINTS,) or not np.all((joints >= JOINT_LOWER - slack) & (joints <= JOINT_UPPER + slack)):
-        raise OptionError('options["joints"]', options["joints"], "six angles in rad within the soft limits")
-    if opening.shape != () or not 0.0 <= opening <= 1.0:
-        raise OptionError('options["opening"]', options["opening"], "0 (closed) to 1 (open)")
-    return np.clip(joints, JOINT_LOWER, JOINT_UPPER), float(opening)
-
-
-def _numbers(value: Any) -> Array:
-    """Returns numbers as an array, and what is none as a single NaN."""
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        return np.array(np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from smolvla_gym.envs.backend import Backend, Image, Reading
 from smolvla_gym.envs.options import RENDER_MODES, EnvOptions
-from smolvla_gym.errors import FaultError
+from smolvla_gym.envs.reset_options import ResetOptions
+from smolvla_gym.errors import FaultError, OptionError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 
 Observation = dict[str, Any]
@@ -99,21 +101,34 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
         Args:
             seed: Seed of everything that is drawn; the same seed gives the same episode.
-            options: Where the episode begins: ``"joints"``, six angles in rad, and ``"opening"``, 0..1. Where the
-                scene is simulated, what is to be done there: ``"target"``, the colour of the object to name, and
-                ``"phrasing"``, the sentence with the field ``{color}``. Unknown keys are ignored.
+            options: Where the episode begins: ``"joints"``, six angles in rad, and ``"opening"``, 0..1; ``"home"``,
+                whether to home a real arm first; ``"instruction"``, what to do. Where the scene is simulated, also
+                ``"target"``, the colour of the object to name, and ``"phrasing"``, the sentence with the field
+                ``{color}``.
 
         Returns:
             The first observation and info.
 
         Raises:
-            FaultError: A fault was not cleared.
-            OptionError: A start pose outside the soft limits, or nothing of that colour in the scene.
+            FaultError: A fault was not cleared, or there is no way to the start pose that touches nothing.
+            NotHomedError: The arm has to be homed and nobody allowed it.
+            OptionError: A value that is not allowed: a start pose outside the soft limits, or one in which the arm
+                touches the table, itself or an object; nothing of that colour in the scene. Nothing moved, and the
+                present episode goes on.
+            UnknownNameError: An option that does not exist.
         """
-        super().reset(seed=seed)
         self._refuse_if_closed()
         self._refuse_if_faulty()
-        reading = self._backend.reset(self.np_random, options or {})
+        checked = ResetOptions.check(options, self.gripper, self._backend.reset_options)
+        before = self._np_random, self._np_random_seed
+        if seed is None:
+            before = copy.deepcopy(self.np_random), self._np_random_seed
+        super().reset(seed=seed)
+        try:
+            reading = self._backend.reset(self.np_random, checked)
+        except OptionError:
+            self._np_random, self._np_random_seed = before
+            raise
         self._ready = True
         if self.render_mode == "human":
             self._backend.show()

@@ -22,7 +22,7 @@ from smolvla_gym.hardware.framing import D405_COLOUR, Framing, Intrinsics
 from smolvla_gym.hardware.link import BoardProcess
 from smolvla_gym.hardware.port import find_port
 from smolvla_gym.hardware.realsense import RealSenseCamera
-from smolvla_gym.safety.collision import WORKSPACE, Box, check_workspace
+from smolvla_gym.safety.collision import WORKSPACE, Box, CollisionGuard, check_workspace
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.scene import DEPTH_RANGES, SCENE_FOVY
 from smolvla_gym.sim.world import World
@@ -184,7 +184,7 @@ def _make_real_backend(
         undo.pop_all()
     return RealBackend(
         link, eyes, SystemClock(), gripper=options.gripper, depth=options.depth, instruction=instruction, home=home,
-        period=period, view=view,
+        period=period, view=view, guard=CollisionGuard(options.gripper.name, workspace), speed_scale=speed_scale,
     )  # fmt: skip
 
 

@@ -9,18 +9,20 @@ from typing import Any, Final, override
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.envs.approach import Approach
 from smolvla_gym.envs.backend import OPERATOR_STOP, Backend, Image, Reading
-from smolvla_gym.envs.options import start_of
+from smolvla_gym.envs.reset_options import ARM_OPTIONS, STANDS, ResetOptions
 from smolvla_gym.envs.scene_view import SceneView
-from smolvla_gym.errors import FaultError, NotHomedError, OptionError
-from smolvla_gym.hardware.board_state import BoardState, Fault, Mode
+from smolvla_gym.errors import FaultError, NotHomedError
+from smolvla_gym.hardware.board_state import TICK, BoardState, Fault, Mode
 from smolvla_gym.hardware.clock import Clock
 from smolvla_gym.hardware.framing import Framing
 from smolvla_gym.hardware.link import BoardLink
 from smolvla_gym.hardware.realsense import Frame, RealSenseCamera
 from smolvla_gym.hardware.scheduling import be_prompt
-from smolvla_gym.parol6 import Array, Gripper
+from smolvla_gym.parol6 import HOME, Array, Gripper
 from smolvla_gym.safety import SafetyEvent
+from smolvla_gym.safety.gate import Guard
 
 CAMERA_STALE: Final = "camera_stale"
 """Fault: a camera gave no new picture for ``MAX_FRAME_AGE``."""
@@ -33,7 +35,6 @@ MAX_FRAME_AGE: Final = 0.25
 
 _FIRST_FRAME: Final = 5.0  # s
 _START_TIMEOUT: Final = 60.0  # s; the longest way takes 5 at full speed
-_ARRIVED: Final = 0.01  # rad
 
 
 class Eyes:
@@ -69,6 +70,7 @@ class RealBackend(Backend):
     """A body in real time: a step ends one control period after the one before, whatever happened in between."""
 
     realtime = True
+    reset_options: tuple[str, ...] = ARM_OPTIONS
 
     def __init__(
         self,
@@ -82,6 +84,8 @@ class RealBackend(Backend):
         home: bool,
         period: float,
         view: SceneView,
+        guard: Guard | None = None,
+        speed_scale: float = 1.0,
     ) -> None:
         """Takes over an arm and its cameras.
 
@@ -95,7 +99,10 @@ class RealBackend(Backend):
             home: Whether ``reset`` homes an arm that does not know its joint angles.
             period: Duration of a control step in s.
             view: What ``render`` draws.
+            guard: Collision check of the link's gate, for what is checked before the arm moves; None: nothing is.
+            speed_scale: Share of the speed limits that the link's gate uses.
         """
+        self._approach = Approach(gripper, guard, speed_scale)
         self._link, self._cameras, self._clock = link, cameras, clock
         self._gripper, self._depth, self._home, self._period = gripper, depth, home, period
         self._default_instruction = self._instruction = instruction
@@ -121,21 +128,21 @@ class RealBackend(Backend):
     # -- episodes --------------------------------------------------------------------------------------------------
 
     @override
-    def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
+    def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
         # Checked first: nothing moves for a bad option.
-        joints, opening = start_of(options, self._gripper)
-        instruction = options.get("instruction", self._default_instruction)
-        if not isinstance(instruction, str) or not instruction.strip():
-            raise OptionError('options["instruction"]', instruction, "a sentence")
+        self._approach.refuse_contact(self._link.state(), options)
         self._plan(rng, options)
         if self.realtime:
             be_prompt()  # the thread that resets is the one that will step
-        self._wake(home=bool(options.get("home", False)))
+        before, after = self._find_ways(options)
+        self._wake(before)
         self._link.events()
-        self._go(joints, opening)
+        for pose in after[:-1]:
+            self._go(pose, self._link.state().opening)
+        self._go(options.joints, options.opening)
         self._instruction = self._default_instruction
         self._begin(rng)
-        self._instruction = options.get("instruction", self._instruction)
+        self._instruction = self._instruction if options.instruction is None else options.instruction
         self._await_pictures()
         self._deadline = None
         self._last_end = self._clock.now()
@@ -144,7 +151,42 @@ class RealBackend(Backend):
             raise FaultError(f"The episode cannot begin: the arm is held by the fault {reading.fault!r}.")
         return reading
 
-    def _plan(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
+    def _find_ways(self, options: ResetOptions) -> tuple[list[Array] | None, list[Array]]:
+        """Find the ways to homing, where the arm is to be homed, and to the start pose, before anything moves.
+
+        Returns:
+            Poses to drive to before homing, None for no homing; and those after it, the start pose last.
+
+        Raises:
+            FaultError: A fault holds the arm, or something stands in each way.
+            NotHomedError: The arm has to be homed and nobody allowed it.
+        """
+        self._refuse_fault()
+        state = self._rest()
+        if not state.homed:
+            if not (options.home or self._home):
+                raise NotHomedError(
+                    "The arm does not know its joint angles: after power-up it has to be homed. It moves by itself for "
+                    "half a minute then: clear its surroundings, keep the emergency stop at hand, and call "
+                    'env.reset(options={"home": True}), or make the env with home=True.'
+                )
+            # Nobody knows where it is, so nothing can be checked before the search.
+            return [], self._approach.way_to_start(HOME, state.opening, options)
+        if not options.home:
+            return None, self._approach.way_to_start(state.commanded, state.opening, options)
+        return self._approach.way_to_homing(state), self._approach.way_to_start(HOME, state.opening, options)
+
+    def _rest(self) -> BoardState:
+        """Bring a moving arm to rest and return its state; ways are looked for from standstill."""
+        state = self._link.state()
+        if state.mode is Mode.READY and not state.at_rest:
+            self._link.finish()
+            end = self._clock.now() + self._link.settings.stop_timeout
+            while not (state := self._link.state()).at_rest and state.fault is None and self._clock.now() < end:
+                self._clock.sleep_until(self._clock.now() + TICK)
+        return state
+
+    def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:
         """Decides what the episode is, before anything moves; on the real table that is up to its owner."""
 
     def _begin(self, rng: np.random.Generator) -> None:
@@ -157,8 +199,12 @@ class RealBackend(Backend):
             first = eyes.camera.wait_newer(-1 if latest is None else latest.number, _FIRST_FRAME)
             eyes.camera.wait_newer(first.number, _FIRST_FRAME)
 
-    def _wake(self, *, home: bool) -> None:
-        """Homes where that is wanted, and enables the arm."""
+    def _refuse_fault(self) -> None:
+        """Refuse an arm that a fault holds; the fault of a pause between two episodes is cleared.
+
+        Raises:
+            FaultError: A fault holds it.
+        """
         state = self._link.state()
         if state.fault == Fault.COMMAND_TIMEOUT:
             # Between two episodes nobody acts; the arm was put to rest for it and may be woken.
@@ -169,14 +215,20 @@ class RealBackend(Backend):
                 f"The arm is held by the fault {state.fault!r}: {state.detail} Remove its cause, then "
                 "env.unwrapped.clear_fault()."
             )
-        if home or not state.homed:
-            if not (home or self._home):
-                raise NotHomedError(
-                    "The arm does not know its joint angles: after power-up it has to be homed. It moves by itself for "
-                    "half a minute then: clear its surroundings, keep the emergency stop at hand, and call "
-                    'env.reset(options={"home": True}), or make the env with home=True.'
-                )
-            if state.mode is Mode.READY:
+
+    def _wake(self, before_homing: list[Array] | None) -> None:
+        """Home the arm where that is wanted, and enable it.
+
+        Args:
+            before_homing: Poses to drive to before homing; None: it is not homed.
+        """
+        if before_homing:
+            if self._link.state().mode is not Mode.READY:
+                self._link.enable()
+            for pose in before_homing:
+                self._go(pose, self._link.state().opening)
+        if before_homing is not None:
+            if self._link.state().mode is Mode.READY:
                 self._link.disable()
             self._link.home()
         if self._link.state().mode is not Mode.READY:
@@ -195,10 +247,10 @@ class RealBackend(Backend):
                 raise FaultError(f"On the way to the start pose the fault {state.fault!r} came up: {state.detail}")
             far = float(np.abs(state.joints - joints).max())
             still = still + 1 if state.at_rest else 0
-            if state.at_rest and far < _ARRIVED and abs(state.opening - opening) < 0.05:
+            if state.at_rest and far < STANDS and abs(state.opening - opening) < 0.05:
                 break
             blocked = [event["requested"] for event in self._link.events() if event.get("rule") == "collision"]
-            if self._clock.now() > end or (still * self._period > 1.0 and far >= _ARRIVED):
+            if self._clock.now() > end or (still * self._period > 1.0 and far >= STANDS):
                 self._link.finish()
                 why = f": the safety gate keeps {blocked[-1]} apart" if blocked else ""
                 raise FaultError(

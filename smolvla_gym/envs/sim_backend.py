@@ -9,9 +9,10 @@ from typing import Any, override
 import numpy as np
 
 from smolvla_gym.envs.backend import OPERATOR_STOP, Backend, Image, Reading
-from smolvla_gym.envs.options import start_of
+from smolvla_gym.envs.reset_options import STANDS, ResetOptions
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
+from smolvla_gym.safety.collision import refuse_contact
 from smolvla_gym.sim.motion import MotionLaw
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.window import Window
@@ -36,6 +37,7 @@ class SimBackend(Backend):
         self._window = Window(self.world.model, self.world.data)
         self._period, self._next_picture = 1.0 / control_hz, 0.0
         self._stopped = False
+        self._instruction: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -45,7 +47,7 @@ class SimBackend(Backend):
     @property
     @override
     def instruction(self) -> str:
-        return self.stage.layout.instruction
+        return self.stage.layout.instruction if self._instruction is None else self._instruction
 
     @property
     @override
@@ -53,10 +55,15 @@ class SimBackend(Backend):
         return self._gate.position
 
     @override
-    def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Reading:
+    def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
         # Checked first: a bad option leaves the present episode as it is.
-        joints, opening = start_of(options, self.world.gripper)
-        self.stage.draw(rng, options)
+        joints, opening = options.joints, options.opening
+        refuse_contact(joints, self._gate.touched(joints, opening))
+        # An arm that goes on from where it stands is not kept from it by the objects of the next scene.
+        stands = np.abs(self._gate.position - joints).max() < STANDS
+        chosen = (joints, opening) if options.chosen and not stands else None
+        self.stage.draw(rng, target=options.target, phrasing=options.phrasing, start=chosen)
+        self._instruction = options.instruction
         self.world.reset(joints, opening)
         variation = self.stage.arrange(rng)
         self.world.misplace_zero(variation.zero_error)

@@ -13,6 +13,7 @@ import numpy as np
 from smolvla_gym.envs.backend import Image, Reading
 from smolvla_gym.envs.options import EnvOptions
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
+from smolvla_gym.envs.reset_options import SCENE_OPTIONS, ResetOptions
 from smolvla_gym.hardware.board import Board
 from smolvla_gym.hardware.board_state import BoardSettings, BoardState
 from smolvla_gym.hardware.clock import Clock, SystemClock
@@ -72,6 +73,8 @@ class TwinBackend(RealBackend):
         stage: The task on its table.
     """
 
+    reset_options = SCENE_OPTIONS
+
     def __init__(self, twin: Twin | TwinProcess, stage: Stage, *, lockstep: bool, **options: Any) -> None:
         """Takes over a twin.
 
@@ -87,8 +90,11 @@ class TwinBackend(RealBackend):
         self.realtime = not lockstep
 
     @override
-    def _plan(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
-        self.stage.draw(rng, options)
+    def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:
+        stands = self._approach.stands(self._link.state(), options)
+        start = (options.joints, options.opening) if options.chosen and not stands else None
+        with self.twin.lock:
+            self.stage.draw(rng, target=options.target, phrasing=options.phrasing, start=start)
 
     @override
     def _begin(self, rng: np.random.Generator) -> None:
@@ -210,19 +216,21 @@ def make_twin_backend(
             camera.start()
             undo.callback(camera.close)
             eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, options.image_size, DEPTH_RANGES[name]))
+        guard = CollisionGuard(gripper.name, workspace)
         link: BoardLink
         if realtime:
             link = BoardProcess(
                 twin.port, settings, period=period, speed_scale=speed_scale, workspace=workspace, log=log
             )
         else:
-            gate = SafetyGate(period, speed_scale=speed_scale, guard=CollisionGuard(gripper.name, workspace))
+            gate = SafetyGate(period, speed_scale=speed_scale, guard=guard)
             assert isinstance(twin, Twin)  # noqa: S101 - narrows a type
             link = _inline(twin, gate, settings, lockstep, log)
         undo.pop_all()
     return TwinBackend(
         twin, stage, lockstep=not realtime, link=link, cameras=eyes, clock=clock, gripper=gripper, depth=depth,
-        instruction=task.phrasings[0], home=home, period=period,
+        instruction=task.phrasings[0], home=home, period=period, guard=guard,
+        speed_scale=speed_scale,
     )  # fmt: skip
 
 

@@ -459,7 +459,13 @@ class Board:
 
     def _check_homing(self, reply: StateFrame, now: float) -> None:
         self._homing.observe(reply)
-        if self._homing.done:
+        if skipping := ", ".join(self._homing.skipping):
+            detail = (
+                f"The board moves {skipping} without a search for the switch, as after a homing that was broken off. "
+                "Switch its power off and on, home again."
+            )
+            self._latch(Fault.HOMING_UNVERIFIED, detail, now)
+        elif self._homing.done:
             missing = ", ".join(self._homing.unsearched)
             if missing:
                 # The board's claim to be homed would outlive this driver; a homing that is ended at once clears it.

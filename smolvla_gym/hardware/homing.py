@@ -14,6 +14,16 @@ HOMED_BITS = 0xFC
 SECOND_APPROACH: Steps = (-750, -750, -750, 4050, -4050, -8050)
 """Speeds in microsteps/s at which J1 to J6 approach their switches the second time."""
 
+FIRST_APPROACH: Steps = (-2050, -2550, -2550, 5550, -5050, -9550)
+"""Speeds in microsteps/s at which J1 to J6 approach their switches the first time."""
+
+_STRAY = 2500
+"""Way in microsteps that no joint goes at another speed before it has found its switch: the way back from the switch
+between the two approaches is 850 to 1550. It is 7 deg of J2 and 35 deg of J4."""
+
+_JUMP = 1000
+"""Change of a counter in microsteps between two replies that is no motion: the board sets counters at the switches."""
+
 _HOME_FRAMES = 10
 """How often the command is sent: a lost frame does no harm. Sent to the end, homing would start again."""
 
@@ -51,7 +61,7 @@ class Homing:
 
     A homing that was cancelled makes the firmware skip the search for some switches the next time, and report joint
     angles that are wrong by whatever the arm moved since. Each joint must therefore have been seen at the speed of its
-    second approach.
+    second approach; one that moves off without that is driven by a counter that means nothing, and is stopped early.
     """
 
     def __init__(self) -> None:
@@ -60,6 +70,8 @@ class Homing:
         self._forgot = False
         self._other = [False] * len(SECOND_APPROACH)  # seen at another speed, so that the wanted one is no old one
         self._searched = [False] * len(SECOND_APPROACH)
+        self._before: StateFrame | None = None
+        self._stray = [0] * len(SECOND_APPROACH)  # ways in microsteps that belong to no search
 
     def command(self) -> Command:
         """Returns the command of the next frame."""
@@ -78,8 +90,24 @@ class Homing:
         for joint, (speed, wanted) in enumerate(zip(reply.speed, SECOND_APPROACH, strict=True)):
             self._searched[joint] |= self._other[joint] and speed == wanted
             self._other[joint] |= speed != wanted
+        self._measure_stray(reply)
         if self._phase is _Phase.SEARCH and homed == HOMED_BITS:
             self._phase = _Phase.DONE
+
+    def _measure_stray(self, reply: StateFrame) -> None:
+        before, self._before = self._before, reply
+        if before is None:
+            return
+        for joint, approaches in enumerate(zip(FIRST_APPROACH, SECOND_APPROACH, strict=True)):
+            way = abs(reply.position[joint] - before.position[joint])
+            searching = self._searched[joint] or reply.speed[joint] in approaches or before.speed[joint] in approaches
+            if not searching and way < _JUMP:
+                self._stray[joint] += way
+
+    @property
+    def skipping(self) -> list[str]:
+        """Names of the joints that the board moves without a search for their switches."""
+        return [name for name, stray in zip(JOINT_NAMES, self._stray, strict=True) if stray > _STRAY]
 
     @property
     def done(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import mujoco
 import numpy as np
 
 from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import JOINT_NAMES, get_gripper
+from smolvla_gym.parol6 import JOINT_NAMES, Array, get_gripper
 from smolvla_gym.sim.scene import GRIPPER_PREFIX, arm_spec
 
 Box = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -94,3 +94,18 @@ def check_workspace(workspace: object) -> Box:
         raise OptionError("workspace", workspace, allowed)
     low, high = corners.tolist()
     return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def refuse_contact(joints: Array, touched: Iterable[str]) -> None:
+    """Refuse a start pose in which anything touches.
+
+    Args:
+        joints: Joint angles in rad, shape (6,).
+        touched: Descriptions of the contacts, such as ``"the table and the gripper"``.
+
+    Raises:
+        OptionError: There is a contact.
+    """
+    if found := ", ".join(touched):
+        allowed = f"a start pose in which the arm touches nothing and stays in its workspace; here: {found}"
+        raise OptionError('options["joints"]', np.round(joints, 4).tolist(), allowed)

@@ -22,6 +22,7 @@ from smolvla_gym.parol6 import (
 
 SafetyEvent = dict[str, Any]
 """One intervention: ``rule`` (position, speed, acceleration or collision), ``joint``, ``requested`` and ``allowed``.
+The action wrappers add the rules ``lead`` and ``reach``.
 
 Positions are in rad (the gripper: 0..1), speeds in rad/s, accelerations in rad/s^2. A collision has no joint: it was
 requested that the parts named there touch.
@@ -145,6 +146,18 @@ class SafetyGate:
         self._target: _Floats | None = None
         self._time = 0.0
         self._set_bounds()
+
+    def touched(self, joints: Array, opening: float) -> dict[str, float]:
+        """Check a pose as the gate checks the poses that it commands.
+
+        Args:
+            joints: Six joint angles in rad, shape (6,).
+            opening: Opening of the gripper, 0..1.
+
+        Returns:
+            Penetration in m by what touches what; empty where nothing does or the gate has no guard.
+        """
+        return {} if self._guard is None else self._guard.touched(joints.tolist(), opening)
 
     # -- motion ----------------------------------------------------------------------------------------------------
 

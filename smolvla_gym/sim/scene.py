@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import mujoco
 import numpy as np
 
 from smolvla_gym.assets import asset_path
-from smolvla_gym.errors import UnknownNameError
+from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.parol6 import Array, Gripper
 
 CAMERAS = ("wrist", "scene")
@@ -53,6 +54,16 @@ _DENSITY = 700.0  # printed plastic with sparse infill, kg/m^3
 _FLOOR_HEIGHT = -0.70
 
 
+# The shapes of objects, and how many numbers MuJoCo needs for their size.
+_SIZES = {
+    mujoco.mjtGeom.mjGEOM_BOX: 3,
+    mujoco.mjtGeom.mjGEOM_CYLINDER: 2,
+    mujoco.mjtGeom.mjGEOM_CAPSULE: 2,
+    mujoco.mjtGeom.mjGEOM_SPHERE: 1,
+    mujoco.mjtGeom.mjGEOM_ELLIPSOID: 3,
+}
+
+
 @dataclass(frozen=True)
 class ObjectKind:
     """A kind of object.
@@ -69,10 +80,29 @@ class ObjectKind:
     size: tuple[float, float, float]
     solid: bool = True
 
+    def __post_init__(self) -> None:
+        """Check shape and size.
+
+        Raises:
+            OptionError: A shape that does not stand on a table, or a size that is not allowed.
+        """
+        needed = _SIZES.get(self.geom)
+        if needed is None:
+            names = ", ".join(geom.name for geom in _SIZES)
+            raise OptionError("geom", self.geom, f"one of MuJoCo's {names}")
+        size = self.size
+        if len(size) != 3 or not all(math.isfinite(s) for s in size) or not all(s > 0.0 for s in size[:needed]):
+            raise OptionError("size", size, f"three numbers in m, the first {needed} above 0")
+
     @property
     def half_height(self) -> float:
         """Half of the height in m."""
-        return self.size[2] if self.geom == mujoco.mjtGeom.mjGEOM_BOX else self.size[1]
+        geom, (x, y, z) = self.geom, self.size
+        if geom in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_ELLIPSOID):
+            return z
+        if geom == mujoco.mjtGeom.mjGEOM_CYLINDER:
+            return y
+        return x if geom == mujoco.mjtGeom.mjGEOM_SPHERE else x + y  # a capsule's size is its radius and half length
 
 
 CUBE = ObjectKind("cube", mujoco.mjtGeom.mjGEOM_BOX, (CUBE_SIZE / 2,) * 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +34,8 @@ DEPTH_UNIT = 1e-4
 """The D405's unit of depth in m."""
 
 _VIDEO_SIZE = (480, 640)
+
+_ROUNDING: Final = 1e-9  # m
 
 
 @dataclass
@@ -204,6 +207,35 @@ class World:
     def released(self, index: int) -> bool:
         """Tells whether neither jaw's pad touches an object."""
         return self.touching(index).isdisjoint(self._pads)
+
+    def objects_touched(self, joints: Array, opening: float, arrange: Callable[[], None]) -> list[int]:
+        """Look up which objects the arm would touch, without a change of the present state.
+
+        Args:
+            joints: Joint angles in rad, shape (6,).
+            opening: Opening of the gripper, 0..1.
+            arrange: Places the objects with :meth:`place_object`.
+
+        Returns:
+            Indices of the objects that the arm or its gripper would penetrate.
+        """
+        data, self.data = self.data, mujoco.MjData(self.model)
+        try:
+            self.data.qpos[self._arm_qpos] = joints
+            self.data.qpos[self._jaw_qpos] = self._jaw_command(opening)
+            arrange()
+            self.settle()
+            contact = self.data.contact
+            pairs = [
+                set(geoms)
+                for geoms, depth in zip(contact.geom.tolist(), contact.dist.tolist(), strict=True)
+                if depth < -_ROUNDING
+            ]
+        finally:
+            self.data = data
+        bodies = self.model.geom_bodyid
+        others = {*self._objects, *(geom for geom in range(self.model.ngeom) if bodies[geom] == 0)}
+        return [i for i, geom in enumerate(self._objects) if any(geom in pair and pair - others for pair in pairs)]
 
     def snapshot(self) -> Snapshot:
         """Returns a copy of the state."""

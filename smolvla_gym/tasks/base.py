@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from string import Formatter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -117,8 +118,16 @@ class Task(ABC):
         if not isinstance(phrase, str) or not all(f"{{{name}}}" in phrase for name in fields):
             raise OptionError('options["phrasing"]', phrase, allowed)
         try:
+            # Names alone: a format such as {color:>1000000000} or {color.x} is not what anybody means.
+            named = {
+                (name, spec or "", convert) for _, name, spec, convert in Formatter().parse(phrase) if name is not None
+            }
+            if not named <= {(name, "", None) for name in fields}:
+                raise OptionError('options["phrasing"]', phrase, allowed)
             instruction = phrase.format(**fields)
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError) as error:
+            if isinstance(error, OptionError):
+                raise
             raise OptionError('options["phrasing"]', phrase, allowed) from None
         return replace(layout, instruction=instruction, phrase=phrase, target=index, base=base)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from smolvla_gym.parol6 import Array
+from smolvla_gym.safety.collision import refuse_contact
 from smolvla_gym.sim.randomization import ArmVariation, Randomizer
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
@@ -54,19 +54,33 @@ class Stage:
             raise RuntimeError("There is no episode yet: call env.reset() first.")
         return self._layout
 
-    def draw(self, rng: np.random.Generator, options: Mapping[str, Any] | None = None) -> None:
-        """Draws the scene of a new episode; nothing moves yet.
+    def draw(
+        self,
+        rng: np.random.Generator,
+        *,
+        target: str | None = None,
+        phrasing: str | None = None,
+        start: tuple[Array, float] | None = None,
+    ) -> None:
+        """Draw the scene of a new episode; nothing moves yet.
 
         Args:
             rng: Source of chance.
-            options: Of ``env.reset``: ``"target"`` and ``"phrasing"``, see :meth:`Task.reworded`.
+            target: Colour of the object to name, see :meth:`Task.reworded`.
+            phrasing: Instruction template, see :meth:`Task.reworded`.
+            start: Joint angles in rad, shape (6,), and opening at which the arm must touch no object; None: it is not
+                looked at, since the tasks keep their objects below the default start pose.
 
         Raises:
-            OptionError: They do not fit the scene that was drawn; the present episode stays.
+            OptionError: One of them does not fit the scene that was drawn; the present episode stays.
         """
-        given = options or {}
         layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
-        self._layout = self.task.reworded(layout, target=given.get("target"), phrasing=given.get("phrasing"))
+        layout = self.task.reworded(layout, target=target, phrasing=phrasing)
+        if start is not None:
+            touched = self.world.objects_touched(*start, lambda: self.task.arrange(self.world, layout))
+            things = [f"the arm and the {layout.colors[i]} {self.task.kind.name}" for i in touched]
+            refuse_contact(start[0], things)
+        self._layout = layout
 
     def arrange(self, rng: np.random.Generator) -> ArmVariation:
         """Puts the drawn scene into the world, around the arm as it stands.

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.inverse_kinematics import solve
+from smolvla_gym.inverse_kinematics import follow, tool_yaw
 from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, forward_kinematics
 
 SPEED: Final = 0.12
@@ -19,9 +19,6 @@ TURN_SPEED: Final = 1.2
 
 LEAD: Final = 0.02
 """How far in m the target may be ahead of the tool: what one lets go of stops at once."""
-
-_LEAP: Final = 0.3
-"""Change of a joint's target in rad from which on it is another solution, not the next one."""
 
 _BEHIND: Final = 0.5
 """How far in rad a joint may be behind its target."""
@@ -92,9 +89,8 @@ class ToolJog:
             ahead = wanted - here
             wanted = here + ahead * min(1.0, LEAD / max(float(np.linalg.norm(ahead)), 1e-9))
             yaw = self._yaw + turn * TURN_SPEED * self._dt
-            joints = solve(wanted, yaw, self._gripper, near_j6=float(self._joints[5]))
-            # At the end of J6's range the solution is the one half a turn away: no hand asks for that.
-            if joints is not None and np.abs(joints - self._joints).max() < _LEAP and self._near(joints, agent_pos):
+            joints = follow(self._joints, wanted, yaw, self._gripper)
+            if joints is not None and self._near(joints, agent_pos):
                 self._joints, self._position, self._yaw = joints, wanted, yaw
         return np.append(self._joints, self._opening).astype(np.float32)
 
@@ -107,5 +103,4 @@ class ToolJog:
     def _pose(self, joints: Array) -> tuple[Array, float]:
         """Returns the tool's position in m, shape (3,), and the direction of the jaws' travel in rad."""
         pose = forward_kinematics(joints, self._gripper)
-        jaw = pose[:3, 1]
-        return pose[:3, 3].copy(), float(np.arctan2(jaw[1], jaw[0]))
+        return pose[:3, 3].copy(), tool_yaw(pose)

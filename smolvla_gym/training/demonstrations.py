@@ -23,6 +23,7 @@ from smolvla_gym import SIM_ID
 from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.envs.sim_backend import SimBackend
+from smolvla_gym.errors import OptionError
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import Array
 from smolvla_gym.processes import process_pool, threads
@@ -247,9 +248,9 @@ class _Episode:
         if rng.random() < _RANDOM_START:
             start = self._somewhere(near=rng.random() < 0.6)
             if start is not None:
-                observation, _ = env.reset(
-                    seed=self._seed, options={"joints": start, "opening": float(rng.random() < 0.7)}
-                )
+                options = {"joints": start, "opening": float(rng.random() < 0.7)}
+                with contextlib.suppress(OptionError):  # the jaws would begin in an object
+                    observation, _ = env.reset(seed=self._seed, options=options)
         parts = [self._part()]
         tail: int | None = None  # frames that are still recorded once the task is solved
         for _ in range(_STEPS):

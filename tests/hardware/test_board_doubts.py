@@ -27,12 +27,15 @@ def test_homing_and_homing_again_after_an_interruption(make_rig):
     rig.board.clear(rig.now)
     rig.run(0.05)
 
-    # The firmware now skips the switches that it had found, and calls the arm homed.
+    # The firmware now skips the switches that it had found: it would drive J2 into the table and call the arm homed.
+    before = rig.firmware.motor
     rig.board.home(rig.now)
-    rig.run(60.0, lambda: rig.state.mode is not Mode.HOMING)
+    took = rig.run(60.0, lambda: rig.state.mode is not Mode.HOMING)
     assert rig.state.fault == "homing_unverified"
-    assert "joint_1" in rig.state.detail
+    assert "joint_3" in rig.state.detail
     assert "power" in rig.state.detail
+    assert took < 2.0
+    assert np.rad2deg(rad_from_steps(rig.firmware.motor - before))[:3] == pytest.approx([0.0, 0.0, 0.0], abs=15.0)
     rig.board.clear(rig.now)
     rig.run(0.05)
     # A driver that comes after this one must not believe it either.

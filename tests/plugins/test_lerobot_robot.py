@@ -167,3 +167,33 @@ def test_what_is_wrong_shows_before_anything_opens():
     assert not robot.is_connected
     with pytest.raises(DeviceError, match="0 are"):
         PAROL6Expert(PAROL6ExpertConfig()).get_action()
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_an_arm_is_homed_only_where_it_needs_it(monkeypatch, home):
+    """Connecting again must not home again: that is what the env's own option does, and no reset asks for it."""
+    made, resets = [], []
+
+    class Arm:
+        control_hz = 50.0
+
+        def __init__(self):
+            self.metadata = {"realtime": True}
+
+        def reset(self, **given):
+            resets.append(given)
+            raise DeviceError("enough")
+
+        def close(self):
+            pass
+
+    def make_real_env(**options):
+        made.append(options)
+        return Arm()
+
+    monkeypatch.setattr("smolvla_gym.envs.real.make_real_env", make_real_env)
+    robot = PAROL6Follower(PAROL6FollowerConfig(id="test", port="/dev/ttyACM0", home=home, **FAST))
+    with pytest.raises(DeviceError, match="enough"):
+        robot.connect()
+    assert [options["home"] for options in made] == [home]
+    assert "home" not in (resets[0].get("options") or {})

@@ -4,9 +4,14 @@ import mujoco
 import numpy as np
 import pytest
 
+from smolvla_gym.errors import OptionError
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, STALL_TORQUE
-from smolvla_gym.sim.scene import CUBE, build_model
+from smolvla_gym.sim.randomization import MAX_LEVEL
+from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.scene import CUBE, DISC, PUCK, ObjectKind, build_model
+from smolvla_gym.sim.world import World, start_pose
+from smolvla_gym.tasks import TASKS, Stage
 
 # Rows (d in m, a in m, alpha in rad) of the published table; the sixth is that of each gripper: the air gripper's is
 # published, the electric one's tool centre point lies 37 mm (flange) + 105 mm from the wrist on the tool axis.
@@ -141,3 +146,61 @@ def test_the_arm_does_not_touch_itself_or_the_table_over_the_workspace(scene):
                     assert not bodies, (x, y, z, yaw)
                     checked += 1
     assert checked >= 200
+
+
+GEOM = mujoco.mjtGeom
+KINDS = [
+    ObjectKind("ball", GEOM.mjGEOM_SPHERE, (0.015, 0.0, 0.0)),
+    ObjectKind("pill", GEOM.mjGEOM_CAPSULE, (0.01, 0.012, 0.0)),
+    ObjectKind("egg", GEOM.mjGEOM_ELLIPSOID, (0.012, 0.014, 0.02)),
+    ObjectKind("brick", GEOM.mjGEOM_BOX, (0.02, 0.01, 0.015)),
+    ObjectKind("rod", GEOM.mjGEOM_CYLINDER, (0.012, 0.02, 0.0)),
+]
+
+
+def lowest(model, data, geom):
+    """Height in m at which a ray straight up through a geom's centre enters it."""
+    origin = data.geom_xpos[geom] - [0.0, 0.0, 1.0]
+    shape = (data.geom_xpos[geom], data.geom_xmat[geom], model.geom_size[geom])
+    return origin[2] + mujoco.mju_rayGeom(*shape, origin, np.array([0.0, 0.0, 1.0]), int(model.geom_type[geom]))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *(task.kind for task in TASKS.values())], ids=lambda kind: kind.name)
+def test_objects_begin_resting_on_the_table(kind):
+    task = type("Any", (type(TASKS["lift"]),), {"kind": kind})()
+    world = World(GRIPPERS["ssg48"], kind, goal=False, control_hz=30, cameras=(), image_size=(16, 16), depth=False,
+                  quality=QUALITIES["fast"])  # fmt: skip
+    try:
+        stage = Stage(world, task, control_hz=30, randomization=MAX_LEVEL, num_objects=3, reward="dense")
+        rng = np.random.default_rng(0)
+        for _ in range(3):
+            stage.draw(rng)
+            world.reset(start_pose(GRIPPERS["ssg48"]))
+            stage.arrange(rng)
+            for i in range(3):
+                assert lowest(world.model, world.data, world.model.geom(f"object_{i}").id) == pytest.approx(
+                    0.0, abs=1e-9
+                )
+        before = [world.object_position(i)[2] for i in range(3)]
+        world.drive(np.tile(start_pose(GRIPPERS["ssg48"]), (60, 1)), 1.0)
+        assert [world.object_position(i)[2] for i in range(3)] == pytest.approx(before, abs=1e-3)
+    finally:
+        world.close()
+
+
+def test_the_tasks_objects_lie_where_they_always_lay():
+    assert [kind.half_height for kind in (CUBE, PUCK, DISC)] == [0.014, 0.012, 0.001]
+
+
+@pytest.mark.parametrize(
+    ("geom", "size", "option"),
+    [
+        (GEOM.mjGEOM_PLANE, (1, 1, 1), "geom"), (GEOM.mjGEOM_MESH, (1, 1, 1), "geom"),
+        (GEOM.mjGEOM_SPHERE, (0.0, 0.0, 0.0), "size"), (GEOM.mjGEOM_BOX, (0.01, 0.01, 0.0), "size"),
+        (GEOM.mjGEOM_CAPSULE, (0.01, np.nan, 0.0), "size"), (GEOM.mjGEOM_SPHERE, (0.01,), "size"),
+    ],
+)  # fmt: skip
+def test_an_object_has_a_shape_that_stands_on_a_table(geom, size, option):
+    with pytest.raises(OptionError) as error:
+        ObjectKind("thing", geom, size)
+    assert error.value.option == option

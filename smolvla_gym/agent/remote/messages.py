@@ -33,9 +33,6 @@ ACTION_UNITS: Final = (*("rad",) * NUM_JOINTS, "0..1")
 _SAME_RELEASE: Final = "Install the same release of smolvla-gym on both sides."
 _MAX_SIZE: Final = 4096
 
-MAX_PROMPT: Final = 2000
-"""Characters of an instruction. No tokenizer is given more: its time grows with it, and other clients wait."""
-
 _MAX_IMAGES: Final = 16
 _MAX_NUMBER: Final = 2**63 - 1
 _MAX_NAME: Final = 1000

@@ -54,7 +54,6 @@ class EnvLoop:
         make: Callable[[], PAROL6Env],
         *,
         seed: int = 0,
-        home: bool = False,
         hold_after: float = 0.5,
         renew_after: float | None = None,
     ) -> None:
@@ -63,11 +62,10 @@ class EnvLoop:
         Args:
             make: Makes the env, without wrappers.
             seed: Seed of its first scene.
-            home: Whether ``reset`` may home the arm.
             hold_after: Seconds without a new target after which the arm stops.
             renew_after: Seconds after a solved task until the scene is laid out anew; None: it stays.
         """
-        self._make, self._seed, self._home = make, seed, home
+        self._make, self._seed = make, seed
         self._hold_after, self._renew_after = hold_after, renew_after
         self._lock = threading.Condition()
         self._target: NDArray[np.float32] | None = None
@@ -181,7 +179,7 @@ class EnvLoop:
     def _loop(self, env: PAROL6Env) -> None:
         paced = not env.metadata["realtime"]  # simulated time has to be held up to the clock
         period, scene, solved_at = 1.0 / env.control_hz, 0, None
-        observation, _ = env.reset(seed=self._seed, options={"home": True} if self._home else {})
+        observation, _ = env.reset(seed=self._seed)
         self._publish(env, observation, scene)
         due = time.monotonic()
         while not self._stop.is_set():

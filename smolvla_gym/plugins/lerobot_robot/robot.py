@@ -164,12 +164,13 @@ class PAROL6Follower(PAROL6Robot):
         options = {**self._options(), "port": config.port, "camera": config.camera, "speed_scale": config.speed_scale}
         if config.port == TWIN:
             options |= {"camera": TWIN, "twin_options": {"homed": True}}
+        else:
+            options["home"] = config.home  # once, where the arm does not know its joint angles
 
         def make() -> PAROL6Env:
             return make_real_env(**options)
 
-        home = config.home and config.port != TWIN
-        return EnvLoop(make, home=home, hold_after=config.hold_after_s)
+        return EnvLoop(make, hold_after=config.hold_after_s)
 
 
 class PAROL6Sim(PAROL6Robot):

@@ -218,7 +218,7 @@ LEFTOVER = np.zeros((3, 7), np.float32)
 WRONG = {
     "no prompt": ({"prompt": ...}, "'prompt'"),
     "an empty prompt": ({"prompt": " "}, "'prompt'"),
-    "a long prompt": ({"prompt": "x" * 2001}, "'prompt' has 2001 characters; at most 2000"),
+    "a long prompt": ({"prompt": "x" * 1001}, "'prompt' .* 1001 characters, and at most 1000"),
     "an endless prompt": ({"prompt": "x" * 3_900_000}, "no msgpack that is allowed"),
     "many images": ({"images": {f"camera{i}": PICTURE for i in range(17)}}, "'images' has 17 entries"),
     "a prompt of bytes": ({"prompt": b"go"}, "'prompt'"),
@@ -234,7 +234,7 @@ WRONG = {
     "a state in degrees": ({"state": np.full(7, 90.0, np.float32)}, "joint_1 = 90.* in rad"),
     "a state in percent": ({"state": np.array([0, -1.5, 3, 0, 0, 3, 50], np.float32)}, "gripper = 50.* percent"),
     "a state that is not finite": ({"state": np.full(7, np.nan, np.float32)}, "'agent_pos' is not finite"),
-    "a prompt of a million letters": ({"prompt": "x" * 1_000_000}, "'prompt' .* 1000000 characters"),
+    "a prompt of a million letters": ({"prompt": "x" * 1_000_000}, "no msgpack that is allowed"),
     "a prompt with a line end in it": ({"prompt": "pick up\nthe red cube"}, "'prompt' .* control character"),
     "noise that is not finite": ({"noise": np.full((16, 9), np.inf, np.float32)}, "'noise' is not finite"),
     "a leftover that is not finite": ({"leftover": np.full((3, 7), np.nan, np.float32)}, "'leftover' is not finite"),
