@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +52,8 @@ def read_header(path: Path, fps: float) -> VideoHeader:
         return VideoHeader(stream.frames or round(seconds * fps), stream.height, stream.width, rate)
 
 
-def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames of a video as uint8 (height, width, 3).
+def read_frames(path: Path, pixels: Literal["rgb24", "gray"] = "rgb24") -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames of a video as uint8: (height, width, 3), or (height, width) of grey values.
 
     Raises:
         OSError, ValueError, av.FFmpegError: It cannot be decoded, or its frames change their size.
@@ -63,7 +63,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
         for frame in container.decode(stream):
             if (frame.height, frame.width) != size:
                 raise ValueError(f"a frame is {frame.height}x{frame.width}, the first ones are {size[0]}x{size[1]}")
-            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            yield np.asarray(frame.to_ndarray(format=pixels), np.uint8)
 
 
 @contextlib.contextmanager
