@@ -254,7 +254,10 @@ def _template(path: Path, content: Mapping[str, Any], name: str) -> str:
             f"{path} has {name} {value!r:.100}, not a path with {{chunk_index:03d}} and {{file_index:03d}}. "
             f"{_SAME_AGAIN}"
         )
-    _expand(path.parent, value, 0, 0, "camera")
+    try:
+        check_inside(path.parent, _fill(value, 0, 0, "camera"))
+    except ValueError as error:
+        raise DatasetError(f"{path} has {name} {value!r:.100}: {error}. {_SAME_AGAIN}") from error
     return value
 
 
@@ -265,13 +268,17 @@ def _video_path(path: Path, content: Mapping[str, Any], features: Mapping[str, F
 
 
 def _expand(root: Path, template: str, chunk: int, file: int, feature: str) -> Path:
+    try:
+        return check_inside(root, _fill(template, chunk, file, feature))
+    except ValueError as error:
+        raise DatasetError(f"The dataset in {root} names a file outside of it: {error}. {_SAME_AGAIN}") from error
+
+
+def _fill(template: str, chunk: int, file: int, feature: str) -> str:
     values: dict[str, int | str] = {"chunk_index": chunk, "file_index": file, "video_key": feature}
 
     def field(match: re.Match[str]) -> str:
         value, width = values[match[1]], match[2]
         return str(value).zfill(int(width)) if width and isinstance(value, int) else str(value)
 
-    try:
-        return check_inside(root, _FIELD.sub(field, template))
-    except ValueError as error:
-        raise DatasetError(f"The dataset in {root} names a file outside of it ({error}). {_SAME_AGAIN}") from error
+    return _FIELD.sub(field, template)
