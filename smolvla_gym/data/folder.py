@@ -128,6 +128,8 @@ def set_aside_beside(root: Path, path: Path) -> Path:
 
 
 def _new_folder(parent: Path) -> Path:
+    if os.path.lexists(parent) and (not parent.is_dir() or parent.is_symlink() or parent.is_junction()):
+        raise DatasetError(f"{parent} is no folder, and what is repaired is kept there. Move it away.")
     parent.mkdir(exist_ok=True)
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(1000):

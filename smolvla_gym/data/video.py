@@ -71,6 +71,7 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     import av
 
     check_regular(path)
+    av.logging.set_libav_level(av.logging.PANIC)  # it would print beside the exception that it raises
     # By its content FFmpeg would also take a playlist that names other files or addresses.
     with av.open(str(path), format="mp4", metadata_errors="ignore") as container:
         if not container.streams.video:

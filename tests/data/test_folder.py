@@ -18,12 +18,17 @@ from smolvla_gym.training.recordings import open_recording
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
 
 
-@pytest.fixture
-def root(tmp_path, spec, make_episode):
-    dataset = Dataset(tmp_path / "data", spec)
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, spec, make_episode):
+    dataset = Dataset(tmp_path_factory.mktemp("recorded") / "data", spec)
     for seed in (1, 2):
         dataset.add(make_episode(seed))
     return dataset.root
+
+
+@pytest.fixture
+def root(recorded, tmp_path):
+    return shutil.copytree(recorded, tmp_path / "data")
 
 
 @pytest.fixture
