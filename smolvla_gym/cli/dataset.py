@@ -58,7 +58,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
         def progress(done: int, total: int) -> None:
             if not show:
-                show.append(stack.enter_context(progress_bar("frame", total, every=100)))
+                show.append(stack.enter_context(progress_bar("frame", total)))
             show[0](done, "decoding")
 
         report = check_dataset(arguments.root, video=not arguments.no_video, progress=progress)

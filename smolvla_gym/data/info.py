@@ -156,8 +156,7 @@ def read_info(root: Path, meta: Path | None = None) -> DatasetInfo:
     _check_version(root, path, content.get("codebase_version"))
     read = functools.partial(_number, path, content)
     features = _features(path, content.get("features"))
-    fps = read("fps", least=1, most=_MAX_FPS)
-    assert fps is not None
+    fps = read("fps", least=1, most=_MAX_FPS) or 1
     return DatasetInfo(
         root=root, meta=meta, fps=fps,
         robot_type=_optional_text(path, content, "robot_type"),
