@@ -16,11 +16,25 @@ from collections.abc import Sequence
 from typing import Final
 
 from smolvla_gym import signals
-from smolvla_gym.cli import bench, doctor, evaluate, export, record, rollout, ros2, serve, tasks, train, twin, view
+from smolvla_gym.cli import (
+    bench,
+    dataset,
+    doctor,
+    evaluate,
+    export,
+    record,
+    rollout,
+    ros2,
+    serve,
+    tasks,
+    train,
+    twin,
+    view,
+)
 from smolvla_gym.errors import DatasetError, OptionError, RecordingError, SmolVLAGymError, UnknownNameError
 from smolvla_gym.start import WORDS, exit_code
 
-_COMMANDS: Final = (rollout, evaluate, record, train, bench, serve, view, ros2, export, tasks, twin, doctor)
+_COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 EXIT_FAILURE: Final = 1

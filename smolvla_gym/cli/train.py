@@ -120,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     _recall(arguments)
     from smolvla_gym.agent.checkpoint import resolve_device
+    from smolvla_gym.data.transaction import repair
     from smolvla_gym.training.log import TrainingLog
     from smolvla_gym.training.recordings import open_recording
 
@@ -133,6 +134,9 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     start = _start(arguments)
     trainer = _trainer(arguments, start)
     _check_trainer(arguments, trainer, device)
+    if trainer == "lerobot" and (repaired := repair(arguments.dataset)):  # LeRobot reads the folder as it is
+        _say(f"{arguments.dataset} was repaired: it lost {repaired}")
+        recording = open_recording(arguments.dataset)
     if trainer == "lerobot" and recording.missing:
         allowed = f"a whole dataset, as LeRobot's own training wants one; of this one are lost {recording.lost}"
         raise OptionError("--dataset", str(arguments.dataset), allowed)
@@ -427,7 +431,12 @@ def _tasks(arguments: argparse.Namespace, recording: Recording) -> list[str]:
         if not names:
             _say("no sentence of the dataset is one of a known task: without --task nothing is tried at each saving")
     tried = range(arguments.eval_seed, arguments.eval_seed + arguments.eval_episodes)
-    if names and (both := recording.seeds.intersection(tried)):
+    if names and recording.seeds is None:
+        _say(
+            f"the seeds of {arguments.dataset} are not known: the trials may be in scenes that it shows, and their "
+            "success rates too high"
+        )
+    if names and (both := (recording.seeds or frozenset()).intersection(tried)):
         allowed = f"seeds that are not in the dataset, which has {min(both)}"
         raise OptionError("--eval-seed", arguments.eval_seed, allowed)
     return names

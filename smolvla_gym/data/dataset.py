@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,18 +13,27 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.files import META, read_info, sync, sync_tree
+from smolvla_gym.data.files import read_episodes, sync, sync_tree
+from smolvla_gym.data.folder import beside, check_plain, set_aside, set_aside_beside
+from smolvla_gym.data.info import DATA_PATH, IMAGES, META, VIDEO_PATH, read_info
 from smolvla_gym.data.seeds import in_common, read_seeds, write_seeds
-from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, DatasetSpec
+from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, DatasetSpec
 from smolvla_gym.data.transaction import first_part, lock, repair, repair_locked, signals_later, transaction
-from smolvla_gym.errors import DatasetError, MissingExtraError
+from smolvla_gym.errors import DatasetError, MissingExtraError, SmolVLAGymError, with_causes
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.stats import MIN_STD
+from smolvla_gym.untrusted import printable, read_json_object
 
 _STATS: Final = "stats.json"
 
+_MAX_STATS: Final = 64 << 20
+"""Largest size of ``meta/stats.json`` in bytes."""
+
 _LEAST_FREE: Final = 200e6
 """Bytes that stay free on the disk."""
+
+_STAGED: Final = "images"
+"""Where LeRobot keeps the images until their video is made."""
 
 _STAGING: Final = 3.0
 """Bytes a pixel: pictures are files on the disk until their video is made."""
@@ -78,7 +88,7 @@ class Dataset:
         root: The folder.
         spec: What its frames are.
         scene: The env's options that decide what a seed means; they are noted beside each new episode.
-        repaired: What was found and removed when it was opened; None: nothing.
+        repaired: What was found cut off when it was opened, and where it was moved to; None: nothing.
     """
 
     def __init__(self, root: Path, spec: DatasetSpec, scene: Mapping[str, Any] | None = None) -> None:
@@ -91,13 +101,24 @@ class Dataset:
                 them a replay cannot tell whether it is in the same scenes. None: none are noted.
 
         Raises:
-            DatasetError: There is something else in the folder, or a dataset whose frames are others, or a broken one.
+            DatasetError: There is something else in the folder, or a dataset whose frames are others, or a broken one,
+                or one with links in it. Then nothing was changed.
             MissingExtraError: lerobot is not installed.
         """
         _import_quietly()
         self.root, self.spec, self.scene = Path(root), spec, dict(scene or {})
+        beside(self.root, "")
+        if self.root.exists() and not self.root.is_dir():
+            raise DatasetError(
+                f"{self.root} is no folder. Take the folder of a dataset, or one that does not exist yet."
+            )
+        if self.root.is_symlink() and not self.root.exists():
+            raise DatasetError(f"{self.root} is a link that leads nowhere. Remove it, or take another folder.")
         self.repaired = repair(self.root)
         self._seen, self._total = self._read()
+        if self.root.exists():
+            check_plain(self.root)
+            self._check_metadata()
 
     def _read(self) -> tuple[dict[str, Any], int]:
         """Returns what is in ``meta/parol6.json``, and the number of episodes."""
@@ -109,12 +130,32 @@ class Dataset:
             return nothing, 0
         info, seen = read_info(self.root), read_seeds(self.root)
         differences = self.spec.differences(info, seen.get("gripper"))
+        for name, ours in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
+            if getattr(info, name) != ours:
+                differences.append(f"{name} is {printable(getattr(info, name), 100)}, here {ours}")
         if differences:
             raise DatasetError(
                 f"The dataset in {self.root} cannot be continued: {'; '.join(differences)}. "
                 "Take another folder, or options that agree with it."
             )
-        return nothing | seen, int(info["total_episodes"])
+        return nothing | seen, info.total_episodes
+
+    def _check_metadata(self) -> None:
+        """Makes sure that LeRobot can go on from the metadata."""
+        found = len(read_episodes(read_info(self.root)))
+        if found != self._total:
+            raise DatasetError(
+                f"{self.root / META} names {found} episodes in its folder episodes and {self._total} in info.json. "
+                "Take another copy of the dataset."
+            )
+        path = self.root / META / _STATS
+        try:
+            read_json_object(path, _MAX_STATS)
+        except (OSError, ValueError) as error:
+            raise DatasetError(
+                f"{path} cannot be read ({printable(error)}). Take another copy of it, or have it computed by "
+                "lerobot-edit-dataset --operation.type recompute_stats."
+            ) from error
 
     def __len__(self) -> int:
         """Returns the number of episodes."""
@@ -207,14 +248,22 @@ class Dataset:
                 with transaction(self.root):
                     self._write(episode, self.root, seen, first=False)
             else:
-                part = first_part(self.root)
-                shutil.rmtree(part, ignore_errors=True)
-                part.parent.mkdir(parents=True, exist_ok=True)
-                self._write(episode, part, seen, first=True)
-                sync_tree(part)
-                part.rename(self.root)
-                sync(self.root.parent)
+                self._write_first(episode, seen)
             self._seen, self._total = seen, self._total + 1
+
+    def _write_first(self, episode: Episode, seen: dict[str, Any]) -> None:
+        part = first_part(self.root)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(part):
+            set_aside_beside(self.root, part)
+        try:
+            self._write(episode, part, seen, first=True)
+            sync_tree(part)
+            part.rename(self.root)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)  # all that is in it was written here
+            raise
+        sync(self.root.parent)
 
     def _refuse_if_changed(self) -> None:
         """Makes sure, under the lock, that the dataset is as this left it: two recorders would repeat their seeds."""
@@ -244,6 +293,22 @@ class Dataset:
                 raise DatasetError(f"The pictures of {camera} are {sorted(sizes)}, not {(*self.spec.image_size, 3)}.")
 
     def _write(self, episode: Episode, root: Path, seen: dict[str, Any], *, first: bool) -> None:
+        if os.path.lexists(root / _STAGED):  # it would be taken for LeRobot's
+            set_aside(root, [root / _STAGED])
+        try:
+            self._write_by_lerobot(episode, root, first=first)
+            shutil.rmtree(root / _STAGED, ignore_errors=True)  # the images are in the video
+            _floor_std(root)
+        except (SmolVLAGymError, OSError):
+            raise
+        except Exception as error:  # LeRobot's: it reads the metadata that is there without checking it
+            raise DatasetError(
+                f"LeRobot could not write an episode to {root} ({printable(with_causes(error))}). What was recorded "
+                "before is as it was. Look at it with `smolvla-gym dataset check`, or take another folder."
+            ) from error
+        write_seeds(root, seen)
+
+    def _write_by_lerobot(self, episode: Episode, root: Path, *, first: bool) -> None:
         import datasets
         from lerobot.configs.video import RGBEncoderConfig
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -272,9 +337,6 @@ class Dataset:
                 dataset.finalize()
             finally:
                 dataset.meta.finalize()
-        shutil.rmtree(root / "images", ignore_errors=True)  # the pictures are in the video
-        _floor_std(root)
-        write_seeds(root, seen)
 
 
 def _floor_std(root: Path) -> None:

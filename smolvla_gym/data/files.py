@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from smolvla_gym.data.info import DatasetInfo
+from smolvla_gym.data.tables import Kind, open_parquet, read_columns, reading
+from smolvla_gym.data.video import VideoHeader, read_header
 from smolvla_gym.errors import DatasetError
+from smolvla_gym.untrusted import printable
 
-META: Final = "meta"
 PART: Final = ".part"
 """At the end of a name: what is being written, and counts for nothing yet."""
 
 _EPISODES: Final = "episodes"
 _VIDEOS: Final = "videos/"
+_MAX_FILES: Final = 1_000_000
+_MAX_INDEX: Final = 10**9
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class EpisodeFiles:
         index: Its number in the dataset.
         length: Frames.
         data: The Parquet file with its rows.
-        videos: For each camera's feature the file with its pictures.
+        videos: For each camera's feature the file with its images.
         starts: For each camera's feature the time in s at which it begins there.
     """
 
@@ -46,99 +51,157 @@ class EpisodeFiles:
         return (self.data, *self.videos.values())
 
 
-def read_info(root: Path) -> dict[str, Any]:
-    """Returns ``meta/info.json`` of a dataset.
+@dataclass(frozen=True)
+class FileReport:
+    """Which files of a dataset are whole, without a frame being decoded.
 
-    Raises:
-        DatasetError: There is no dataset in the folder.
+    Attributes:
+        episodes: All episodes that the metadata names, in the order of their numbers.
+        problems: For each file that is missing or cut off what is wrong with it.
+        headers: For each video that can be opened its header.
     """
-    try:
-        info: dict[str, Any] = json.loads((root / META / "info.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        trouble = "is missing" if isinstance(error, OSError) else "is broken"
-        raise DatasetError(
-            f"There is no LeRobot dataset in {root}: meta/info.json {trouble}. Take the folder of a dataset, or one "
-            "that does not exist yet."
-        ) from error
-    return info
+
+    episodes: tuple[EpisodeFiles, ...]
+    problems: dict[Path, str]
+    headers: dict[Path, VideoHeader]
+
+    @property
+    def complete(self) -> tuple[EpisodeFiles, ...]:
+        """The episodes whose files are all whole."""
+        return tuple(episode for episode in self.episodes if self.problems.keys().isdisjoint(episode.paths))
 
 
-def read_episodes(root: Path, meta: Path, info: Mapping[str, Any]) -> list[EpisodeFiles]:
-    """Returns where each episode is, in the order of their numbers.
+def read_episodes(info: DatasetInfo) -> list[EpisodeFiles]:
+    """Return where each episode is, in the order of their numbers.
 
     Args:
-        root: Folder of the dataset.
-        meta: Its folder ``meta``, or a copy of it.
-        info: What is in ``info.json`` there.
+        info: The dataset; its ``meta`` may be a copy.
 
     Raises:
-        OSError: A file in ``meta/episodes`` is missing.
-        ValueError: One is broken.
-        KeyError: One lacks a column.
+        DatasetError: A file in ``meta/episodes`` is broken, or names an episode twice or a file outside the dataset.
     """
-    import pyarrow.parquet as pq
-
-    episodes = []
-    for file in (meta / _EPISODES).rglob("*.parquet"):
-        wanted = [name for name in pq.read_schema(file).names if not name.startswith("stats/")]
-        for row in pq.read_table(file, columns=wanted).to_pylist():
-            features = [name.split("/")[1] for name in row if name.startswith(_VIDEOS) and name.endswith("/file_index")]
-            episodes.append(
-                EpisodeFiles(
-                    row["episode_index"],
-                    row["length"],
-                    root / info["data_path"].format(**_place(row, "data")),
-                    {f: root / info["video_path"].format(video_key=f, **_place(row, _VIDEOS + f)) for f in features},
-                    {f: row[f"{_VIDEOS}{f}/from_timestamp"] for f in features},
-                )
-            )
-    return sorted(episodes, key=lambda episode: episode.index)
+    folder = info.meta / _EPISODES
+    with reading(folder):
+        files = sorted(folder.rglob("*.parquet"))
+    if len(files) > _MAX_FILES:
+        raise DatasetError(f"{folder} has {len(files)} files, which is too many. Take another copy of the dataset.")
+    episodes = [episode for file in files for episode in _read_episodes(info, file)]
+    episodes.sort(key=lambda episode: episode.index)
+    for one, other in itertools.pairwise(episodes):
+        if one.index == other.index:
+            raise DatasetError(f"{folder} has episode {one.index} twice. Take another copy of the dataset.")
+    return episodes
 
 
-def _place(row: Mapping[str, Any], group: str) -> dict[str, Any]:
-    return {name: row[f"{group}/{name}"] for name in ("chunk_index", "file_index")}
+def _read_episodes(info: DatasetInfo, file: Path) -> list[EpisodeFiles]:
+    places = {"data": "data", **{feature: f"{_VIDEOS}{feature}" for feature in info.videos}}
+    wanted: dict[str, Kind] = {"episode_index": "integer", "length": "integer"}
+    for feature, place in places.items():
+        wanted |= {f"{place}/chunk_index": "integer", f"{place}/file_index": "integer"}
+        if feature != "data":
+            wanted[f"{place}/from_timestamp"] = "number"
+    columns = read_columns(file, wanted)
+    for name, values in columns.items():
+        least = 1 if name == "length" else 0
+        if not ((values >= least) & (values <= _MAX_INDEX)).all():  # NaN is neither
+            wrong = values[~((values >= least) & (values <= _MAX_INDEX))][0]
+            raise DatasetError(f"{file} has {name} {wrong:g}. Take another copy of the dataset.")
+    rows = {name: values.tolist() for name, values in columns.items()}
+    return [
+        EpisodeFiles(
+            rows["episode_index"][i],
+            rows["length"][i],
+            info.data_file(rows["data/chunk_index"][i], rows["data/file_index"][i]),
+            {
+                name: info.video_file(name, rows[f"{place}/chunk_index"][i], rows[f"{place}/file_index"][i])
+                for name, place in places.items()
+                if name != "data"
+            },
+            {name: rows[f"{place}/from_timestamp"][i] for name, place in places.items() if name != "data"},
+        )
+        for i in range(len(rows["length"]))
+    ]
 
 
-def complete_episodes(root: Path, info: Mapping[str, Any]) -> tuple[list[EpisodeFiles], dict[Path, str]]:
-    """Returns the episodes whose files are all whole, and for each file that is not what is wrong with it.
-
-    Args:
-        root: Folder of the dataset.
-        info: Its ``meta/info.json``.
+def examine_files(info: DatasetInfo) -> FileReport:
+    """Look at all files of a dataset; no frame is decoded.
 
     Raises:
-        OSError, ValueError, KeyError: As :func:`read_episodes`.
+        DatasetError: As :func:`read_episodes`.
     """
-    episodes = read_episodes(root, root / META, info)
+    episodes = read_episodes(info)
     needed: Counter[Path] = Counter()
     for episode in episodes:
         for path in episode.paths:
             needed[path] += episode.length
-    found = ((path, _problem(path, frames, float(info["fps"]))) for path, frames in sorted(needed.items()))
-    problems = {path: problem for path, problem in found if problem is not None}
-    return [episode for episode in episodes if problems.keys().isdisjoint(episode.paths)], problems
+    problems: dict[Path, str] = {}
+    headers: dict[Path, VideoHeader] = {}
+    videos = {path for episode in episodes for path in episode.videos.values()}
+    for path, expected in sorted(needed.items()):
+        found = _rows(path) if path not in videos else _header(path, info.fps)
+        if isinstance(found, VideoHeader):
+            headers[path], found = found, found.frames
+        if isinstance(found, str):
+            problems[path] = found
+        elif found < expected:
+            problems[path] = f"has {found} frames, and the episodes in it have {expected}"
+    return FileReport(tuple(episodes), problems, headers)
 
 
-def _problem(path: Path, expected: int, fps: float) -> str | None:
-    """Returns what is wrong with a file that is to have so many frames; nothing is decoded."""
-    import av
-    import pyarrow.parquet as pq
+def _rows(path: Path) -> int | str:
+    """Return the number of rows of a Parquet file, or what is wrong with it."""
+    import pyarrow as pa
 
-    if not path.is_file():
-        return "is missing"
-    if path.stat().st_size == 0:
-        return "is empty"
+    if text := _unreadable(path):
+        return text
     try:
-        if path.suffix == ".parquet":
-            frames = int(pq.read_metadata(path).num_rows)
-        else:
-            with av.open(str(path)) as container:
-                stream = container.streams.video[0]
-                # Where the header does not count the frames it may say how long they take.
-                frames = stream.frames or round(float((stream.duration or 0) * (stream.time_base or 0)) * fps)
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:  # IndexError: no stream
-        return f"cannot be opened ({' '.join(str(error).split())[:100]})"
-    return f"has {frames} frames, and the episodes in it have {expected}" if frames < expected else None
+        with contextlib.closing(open_parquet(path)) as file:
+            return int(file.metadata.num_rows)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return f"cannot be opened ({printable(error, 100)})"
+
+
+def _header(path: Path, fps: float) -> VideoHeader | str:
+    """Return the header of a video, or what is wrong with it."""
+    import av
+
+    if text := _unreadable(path):
+        return text
+    try:
+        return read_header(path, fps)
+    except (OSError, ValueError, OverflowError, av.FFmpegError) as error:
+        return f"cannot be opened ({printable(error, 100)})"
+
+
+def _unreadable(path: Path) -> str | None:
+    if not path.is_file():
+        return "is not a regular file" if path.exists() else "is missing"
+    return "is empty" if path.stat().st_size == 0 else None
+
+
+def read_sentences(info: DatasetInfo) -> dict[int, str]:
+    """Return the sentence of each ``task_index`` from ``meta/tasks.parquet``.
+
+    pandas writes the sentences as its index, with or without a name; other tools write an ordinary column.
+
+    Raises:
+        DatasetError: The file is missing or broken, or it cannot be told which column holds the sentences.
+    """
+    path = info.meta / "tasks.parquet"
+    with reading(path), contextlib.closing(open_parquet(path)) as file:
+        names = list(file.schema_arrow.names)
+    others = [name for name in names if name != "task_index"]
+    column = next((name for name in ("task", "__index_level_0__") if name in names), others[0] if others else None)
+    if column is None or (column not in ("task", "__index_level_0__") and len(others) > 1):
+        raise DatasetError(
+            f"{path} has the columns {printable(names, 100)}, and the sentences are expected in one named task. "
+            "Take another copy of the dataset."
+        )
+    columns = read_columns(path, {"task_index": "integer", column: "text"})
+    numbers = columns["task_index"].tolist()
+    if len(set(numbers)) != len(numbers):
+        raise DatasetError(f"{path} has a task_index twice. Take another copy of the dataset.")
+    return dict(zip(numbers, columns[column].tolist(), strict=True))
 
 
 def sync(path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from smolvla_gym.errors import DatasetError, FaultError, OptionError
 from smolvla_gym.evaluation.scripted import Agent, ExpertAgent
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+from smolvla_gym.untrusted import printable
 
 Array = NDArray[np.float32]
 Observation = dict[str, Any]
@@ -182,8 +183,6 @@ class ReplaySource:
         Raises:
             DatasetError: There is none, or a broken one, or one without seeds, or all its scenes are others.
         """
-        from smolvla_gym.data.files import read_info
-        from smolvla_gym.data.seeds import read_seeds
         from smolvla_gym.training.recordings import open_recording
 
         recording = open_recording(root)
@@ -191,9 +190,9 @@ class ReplaySource:
         self.fps = recording.fps
         self.lost = recording.lost
         self.others: str | None = None
-        ours = read_seeds(root)
+        ours = recording.scenes
         episodes = ours.get("episodes", [])
-        if len(episodes) != (total := int(read_info(root)["total_episodes"])):
+        if len(episodes) != (total := recording.info.total_episodes):
             raise DatasetError(
                 f"The dataset in {root} has {total} episodes, and meta/parol6.json has the seeds of "
                 f"{len(episodes)}: which scenes they belong to is not known. Replay a dataset that was recorded by "
@@ -204,6 +203,8 @@ class ReplaySource:
         for files, actions in zip(
             recording.files, np.split(recording.actions, np.cumsum(recording.lengths)[:-1]), strict=True
         ):
+            if files.index >= len(episodes):
+                raise DatasetError(f"The dataset in {root} has {total} episodes, and one of the number {files.index}.")
             episode = episodes[files.index]
             recorded = {"gripper": ours.get("gripper"), **episode}
             differing = {
@@ -214,7 +215,7 @@ class ReplaySource:
             else:
                 self._actions.setdefault(episode["seed"], list(actions))
         if flags:
-            self.others = ", ".join(f"{count} episodes with {options}" for options, count in flags.items())
+            self.others = ", ".join(f"{count} episodes with {printable(options)}" for options, count in flags.items())
         self.seeds = list(self._actions)
         if not self.seeds:
             raise DatasetError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from smolvla_gym.data.info import IMAGES, DatasetInfo
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
+from smolvla_gym.untrusted import printable
 
 ROBOT_TYPE: Final = "parol6"
 
@@ -16,7 +18,6 @@ UNITS: Final = ("rad",) * NUM_JOINTS + ("opening 0..1",)
 
 STATE: Final = "observation.state"
 ACTION: Final = "action"
-IMAGES: Final = "observation.images."
 
 _CHANNELS: Final = ("height", "width", "channels")
 
@@ -65,8 +66,8 @@ class DatasetSpec:
             **{f"{IMAGES}{camera}": dict(picture) for camera in self.cameras},
         }
 
-    def differences(self, info: Mapping[str, Any], gripper: str | None) -> list[str]:
-        """Tells in what a dataset differs from this.
+    def differences(self, info: DatasetInfo, gripper: str | None) -> list[str]:
+        """Tell in what a dataset differs from this.
 
         Args:
             info: Its ``meta/info.json``.
@@ -79,27 +80,26 @@ class DatasetSpec:
 
         def compare(what: str, theirs: object, ours: object) -> None:
             if theirs != ours:
-                found.append(f"{what} is {theirs}, here {ours}")
+                found.append(f"{what} is {printable(theirs)}, here {ours}")
 
-        compare("robot_type", info.get("robot_type"), ROBOT_TYPE)
-        compare("fps", info.get("fps"), self.fps)
+        compare("robot_type", info.robot_type, ROBOT_TYPE)
+        compare("fps", info.fps, self.fps)
         if gripper is not None:
             compare("gripper", gripper, self.gripper)
-        features: Mapping[str, Mapping[str, Any]] = info.get("features", {})
-        cameras = sorted(name.removeprefix(IMAGES) for name in features if name.startswith(IMAGES))
-        compare("cameras", cameras, sorted(self.cameras))
+        compare("cameras", sorted(info.cameras), sorted(self.cameras))
         for name, ours in self.features().items():
-            theirs = features.get(name)
+            theirs = info.features.get(name)
             if theirs is None:
                 if not name.startswith(IMAGES):
                     found.append(f"{name} is missing")
                 continue
-            compare(f"shape of {name}", _plain(theirs.get("shape")), _plain(ours["shape"]))
-            for key in ("names", "units"):
-                if not name.startswith(IMAGES):
-                    compare(f"{key} of {name}", _plain(theirs.get(key)), _plain(ours[key]))
+            compare(f"dtype of {name}", theirs.dtype, ours["dtype"])
+            compare(f"shape of {name}", list(theirs.shape), list(ours["shape"]))
+            if not name.startswith(IMAGES):
+                compare(f"names of {name}", _plain(theirs.names), list(ours["names"]))
+                compare(f"units of {name}", _plain(theirs.units), list(ours["units"]))
         return found
 
 
-def _plain(value: Sequence[Any] | None) -> list[Any] | None:
+def _plain(value: Sequence[str] | None) -> list[str] | None:
     return None if value is None else list(value)

@@ -14,16 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.images import resize_area
-from smolvla_gym.data.files import EpisodeFiles, complete_episodes, read_info
+from smolvla_gym.data.files import EpisodeFiles, FileReport, examine_files, read_sentences
+from smolvla_gym.data.info import IMAGES, DatasetInfo, read_info
 from smolvla_gym.data.seeds import read_seeds
-from smolvla_gym.data.spec import ACTION, IMAGES, ROBOT_TYPE, STATE, UNITS
-from smolvla_gym.data.transaction import repair
-from smolvla_gym.errors import DatasetError, MissingExtraError
+from smolvla_gym.data.spec import ACTION, STATE
+from smolvla_gym.data.tables import Kind, read_columns
+from smolvla_gym.data.transaction import settled_meta
+from smolvla_gym.data.video import read_frames
+from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.frames import Frames
+from smolvla_gym.training.recording_checks import (
+    check_arm,
+    check_frames,
+    check_sentences,
+    check_values,
+    check_videos,
+)
+from smolvla_gym.untrusted import printable
 
-_GUESSED_DEGREES: Final = 4 * np.pi
-"""Largest joint angle that can be in rad; the arm's widest joint turns by 2 pi at most."""
+_COLUMNS: Final[Mapping[str, Kind]] = {
+    STATE: "vector", ACTION: "vector", "episode_index": "integer", "task_index": "integer", "frame_index": "integer",
+}  # fmt: skip
+_SAME_AGAIN: Final = "Take another copy of the dataset."
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,12 @@ class Recording:
         actions: The action of each, shape (N, 7).
         instructions: The sentences that occur.
         instruction_ids: Index into them of each frame, shape (N,).
-        lost: What was found cut off and taken or left away, in words; None: nothing.
+        lost: What was found cut off and left out, in words; None: nothing.
         files: Where each episode is.
-        missing: Number of episodes that were left away because a file of theirs is not whole.
-        seeds: Seeds of the episodes, as far as they are known.
+        missing: Number of episodes that were left out because a file of theirs is not whole.
+        info: What ``meta/info.json`` says.
+        scenes: What ``meta/parol6.json`` says; empty: there is none.
+        seeds: Seeds of the episodes; None: they are not known of all, as after a merge by LeRobot.
         gripper: The gripper that was mounted; None: unknown.
         num_objects: Objects on the table; None: unknown.
         randomization: Level of the env's randomisation; None: unknown.
@@ -62,7 +77,9 @@ class Recording:
     lost: str | None
     files: tuple[EpisodeFiles, ...]
     missing: int
-    seeds: frozenset[int] = frozenset()
+    info: DatasetInfo
+    scenes: Mapping[str, Any]
+    seeds: frozenset[int] | None = None
     gripper: str | None = None
     num_objects: int | None = None
     randomization: int | None = None
@@ -83,139 +100,97 @@ class Recording:
 
 
 def open_recording(root: str | Path) -> Recording:
-    """Reads the complete episodes of a dataset but their pictures, of which only the files are looked at.
+    """Read the complete episodes of a dataset but their images, of which only the files are looked at.
+
+    Nothing is changed in the folder. An episode whose writing was cut off by a crash, and episodes whose files are
+    missing or cut off, as in half a copy, are left out.
 
     Args:
-        root: Its folder. Where its last episode was cut off by a crash, that one is removed. Episodes whose files are
-            missing or cut off, as in half a copy, are left out.
+        root: Its folder.
 
     Raises:
-        DatasetError: There is no dataset, it is empty or of another arm, no episode is complete, or it holds what
-            nothing can be learnt from.
+        DatasetError: There is no dataset, it is empty or of another arm, no episode is complete, or it contradicts
+            itself or holds what nothing can be learnt from.
         MissingExtraError: The extra ``train`` is not installed.
     """
     root = Path(root)
-    lost = repair(root)
-    info = read_info(root)
-    _check_info(root, info)
-    ours = read_seeds(root)
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("A dataset", "train", error) from error
-    cameras = tuple(name.removeprefix(IMAGES) for name in info["features"] if name.startswith(IMAGES))
-    wanted = [STATE, ACTION, "episode_index", "task_index", "frame_index"]
-    try:
-        complete, problems = complete_episodes(root, info)
-        if not complete:
-            raise FileNotFoundError(f"no episode is complete: {_first(root, problems) or 'meta/episodes is empty'}")
-        tables = [pq.read_table(file, columns=wanted) for file in sorted({episode.data for episode in complete})]
-        tasks = pq.read_table(root / "meta" / "tasks.parquet").to_pandas()
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    meta, lost = settled_meta(root)
+    info = read_info(root, meta)
+    check_arm(info)
+    scenes = read_seeds(root, meta)
+    report = examine_files(info)
+    complete = report.complete
+    if not complete:
         raise DatasetError(
-            f"The dataset in {root} cannot be read ({' '.join(str(error).split())[:200]}). A file is missing or cut "
-            "off: take another copy of it, or record it again."
-        ) from error
-    columns: dict[str, NDArray[Any]] = {
-        name: np.concatenate([np.array(table[name].to_pylist()) for table in tables]) for name in wanted
-    }
-    whole = np.isin(columns["episode_index"], [episode.index for episode in complete])
-    columns = {name: column[whole] for name, column in columns.items()}
-    episodes = columns["episode_index"]
-    expected = sum(episode.length for episode in complete) if problems else int(info["total_frames"])
-    if len(episodes) != expected:
-        raise DatasetError(
-            f"The dataset in {root} should have {expected} frames and has {len(episodes)}. Take another copy of it."
+            f"The dataset in {root} cannot be read: no episode is complete: "
+            f"{_first(root, report) or 'meta/episodes is empty'}. Take another copy of it, or record it again."
         )
-    missing = int(info["total_episodes"]) - len(complete) if problems else 0
-    if problems:
-        away = f"{missing} episodes of {info['total_episodes']}: {_first(root, problems)}"
+    columns = _read_rows(info, complete)
+    found = len(columns["episode_index"])
+    expected = sum(episode.length for episode in complete) if report.problems else info.total_frames
+    if found != expected:
+        raise DatasetError(f"The dataset in {root} should have {expected} frames and has {found}. {_SAME_AGAIN}")
+    if len(report.episodes) > info.total_episodes or (
+        len(report.episodes) < info.total_episodes and not report.problems
+    ):
+        raise DatasetError(
+            f"{meta / 'info.json'} says {info.total_episodes} episodes, and meta/episodes names "
+            f"{len(report.episodes)}. {_SAME_AGAIN}"
+        )
+    missing = info.total_episodes - len(complete)
+    if report.problems:
+        away = f"{missing} episodes of {info.total_episodes}: {_first(root, report)}"
         lost = f"{lost} and {away}" if lost else away
+    check_frames(info, complete, columns)
+    check_videos(info, complete, report.headers)
     values = {STATE: columns[STATE].astype(np.float32), ACTION: columns[ACTION].astype(np.float32)}
     for name, rows in values.items():
-        _check_values(root, name, rows, episodes, columns["frame_index"])
-    sentences = tasks.index if "task" not in tasks.columns else tasks["task"]
-    by_number = dict(zip(tasks["task_index"].tolist(), (str(text) for text in sentences), strict=True))
-    instructions = tuple(by_number[number] for number in sorted(by_number))
-    numbers = {number: i for i, number in enumerate(sorted(by_number))}
-    _, lengths = np.unique(episodes, return_counts=True)
-    height, width = info["features"][IMAGES + cameras[0]]["shape"][:2]
+        if rows.shape[1] != len(ACTION_NAMES):
+            raise DatasetError(f"{name} in {root} has {rows.shape[1]} components, not {len(ACTION_NAMES)}.")
+        check_values(root, name, rows, columns["episode_index"], columns["frame_index"])
+    instructions, instruction_ids = _instructions(info, columns["task_index"])
+    seeds = [int(episode["seed"]) for episode in scenes.get("episodes", [])]
     return Recording(
-        root, int(info["fps"]), cameras, (height, width), tuple(lengths.tolist()), values[STATE], values[ACTION],
-        instructions, np.array([numbers[n] for n in columns["task_index"].tolist()], dtype=np.int64), lost,
-        tuple(complete), missing,
-        seeds=frozenset(int(episode["seed"]) for episode in ours.get("episodes", [])),
-        **{name: ours.get(name) for name in ("gripper", "num_objects", "randomization")},
+        root, info.fps, info.cameras, info.features[IMAGES + info.cameras[0]].image_size,
+        tuple(episode.length for episode in complete), values[STATE], values[ACTION], instructions, instruction_ids,
+        lost, complete, missing, info, scenes,
+        seeds=frozenset(seeds) if len(seeds) == info.total_episodes else None,
+        **{name: scenes.get(name) for name in ("gripper", "num_objects", "randomization")},
     )  # fmt: skip
 
 
-def _first(root: Path, problems: Mapping[Path, str]) -> str:
-    """Says what is wrong with the first files."""
-    said = [f"{path.relative_to(root)} {problem}" for path, problem in problems.items()]
-    return "; ".join([*said[:3], *([f"{len(said) - 3} files more"] if len(said) > 3 else [])])
-
-
-def _check_info(root: Path, info: Any) -> None:
-    if not isinstance(info, dict):
-        raise DatasetError(f"{root / 'meta' / 'info.json'} holds no JSON object. Take another copy of the dataset.")
-    features = info.get("features")
-    features = features if isinstance(features, dict) else {}
-    problems = []
-    if info.get("robot_type") != ROBOT_TYPE:
-        problems.append(f"robot_type is {info.get('robot_type')!r}, not {ROBOT_TYPE!r}")
+def _read_rows(info: DatasetInfo, episodes: Sequence[EpisodeFiles]) -> dict[str, NDArray[Any]]:
+    """Return the rows of episodes, sorted by episode and frame."""
+    wanted: dict[str, Kind] = dict(_COLUMNS)
+    if "timestamp" in info.features:
+        wanted["timestamp"] = "number"
+    tables = [read_columns(file, wanted) for file in sorted({episode.data for episode in episodes})]
     for name in (STATE, ACTION):
-        feature = features.get(name)
-        if not isinstance(feature, dict):
-            problems.append(f"{name} is missing")
-            continue
-        if feature.get("shape") != [len(ACTION_NAMES)]:
-            problems.append(f"{name} has shape {feature.get('shape')}, not [{len(ACTION_NAMES)}]")
-        if feature.get("names") != list(ACTION_NAMES):
-            problems.append(f"names of {name} are {feature.get('names')}, not {list(ACTION_NAMES)}")
-        if feature.get("units", list(UNITS)) != list(UNITS):
-            problems.append(f"units of {name} are {feature['units']}, not {list(UNITS)}")
-    cameras = {name: feature for name, feature in features.items() if name.startswith(IMAGES)}
-    for name, feature in cameras.items():
-        shape = feature.get("shape") if isinstance(feature, dict) else None
-        if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-            problems.append(f"{name} has shape {shape}, not [height, width, 3]")
-    if not cameras:
-        problems.append("it has no camera")
-    if problems:
-        raise DatasetError(
-            f"The dataset in {root} is none of this arm: {'; '.join(problems)}. Record one with `smolvla-gym record`."
-        )
-    if not info.get("total_episodes"):
-        raise DatasetError(f"The dataset in {root} is empty. Record some episodes with `smolvla-gym record` first.")
-    for name in ("fps", "total_frames"):
-        value = info.get(name)
-        if not isinstance(value, int | float) or value <= 0:
-            path = root / "meta" / "info.json"
-            raise DatasetError(f"{path} has {name} {value!r}, not a number above 0. Take another copy of the dataset.")
+        if len(widths := {table[name].shape[1] for table in tables if len(table[name])}) > 1:
+            raise DatasetError(f"{name} in {info.root} has {sorted(widths)} components in different files.")
+    columns = {
+        name: np.concatenate([table[name] for table in tables if len(table[name])] or [tables[0][name]])
+        for name in wanted
+    }
+    whole = np.flatnonzero(np.isin(columns["episode_index"], [episode.index for episode in episodes]))
+    order = whole[np.lexsort((columns["frame_index"][whole], columns["episode_index"][whole]))]
+    return {name: column[order] for name, column in columns.items()}
 
 
-def _check_values(
-    root: Path, name: str, rows: NDArray[np.float32], episodes: NDArray[Any], frames: NDArray[Any]
-) -> None:
-    bad = np.argwhere(~np.isfinite(rows))
-    if len(bad):
-        row, part = bad[0]
-        raise DatasetError(
-            f"{name} in {root} is {rows[row, part]} in {ACTION_NAMES[part]}, episode {episodes[row]}, frame "
-            f"{frames[row]} ({len(bad)} such values in all). Remove the episode with LeRobot's lerobot-edit-dataset."
-        )
-    largest = float(np.abs(rows[:, :-1]).max())
-    if largest > _GUESSED_DEGREES:
-        raise DatasetError(
-            f"{name} in {root} has joint angles up to {largest:.0f}: they seem to be in degrees, and here they are in "
-            "rad. Convert the dataset, or record it with `smolvla-gym record`."
-        )
-    opening = rows[:, -1]
-    if opening.min() < -0.1 or opening.max() > 1.1:  # a measured one may be a little beyond the ends
-        raise DatasetError(
-            f"{name} in {root} has gripper openings from {opening.min():g} to {opening.max():g}: here they go from 0, "
-            "closed, to 1, open, and not in percent or mm. Convert the dataset, or record it with `smolvla-gym record`."
-        )
+def _instructions(info: DatasetInfo, task_index: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the sentences that occur, and for each frame the index into them."""
+    by_number = read_sentences(info)
+    used, which = np.unique(task_index, return_inverse=True)
+    check_sentences(info, used.tolist(), by_number)
+    sentences = tuple(dict.fromkeys(by_number[number] for number in used.tolist()))
+    numbers = np.array([sentences.index(by_number[number]) for number in used.tolist()], dtype=np.int64)
+    return sentences, numbers[which]
+
+
+def _first(root: Path, report: FileReport) -> str:
+    """Say what is wrong with the first files."""
+    said = [f"{path.relative_to(root)} {problem}" for path, problem in report.problems.items()]
+    return "; ".join([*said[:3], *([f"{len(said) - 3} files more"] if len(said) > 3 else [])])
 
 
 def decode(
@@ -275,27 +250,28 @@ def _decode(
     pictures = np.empty((len(recording), *size, 3), np.uint8)
     count = 0
     feature = f"{IMAGES}{camera}"
-    try:
-        # Episodes follow each other in the order of their files, as in data/.
-        for file, episodes in itertools.groupby(recording.files, lambda episode: episode.videos[feature]):
-            starts = [(round(episode.starts[feature] * recording.fps), episode.length) for episode in episodes]
-            wanted = {start + i for start, length in starts for i in range(length)}
-            with av.open(str(file)) as container:
-                for number, frame in enumerate(container.decode(video=0)):
-                    if number not in wanted:
-                        continue
-                    pictures[count] = resize_area(
-                        _square(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), size), size
-                    )
-                    count += 1
-                    if count % 100 == 0:
-                        progress(count)
-    except (OSError, av.FFmpegError) as error:
-        raise DatasetError(f"{file} cannot be decoded ({error}). Take another copy of the dataset.") from error
+    ends = np.cumsum(recording.lengths)
+    wanted: dict[Path, dict[int, int]] = {}  # for each file the row of each frame
+    for episode, end in zip(recording.files, ends.tolist(), strict=True):
+        first = round(episode.starts[feature] * recording.fps)
+        rows = range(end - episode.length, end)
+        wanted.setdefault(episode.videos[feature], {}).update(zip(itertools.count(first), rows, strict=False))
+    for file, rows_of in wanted.items():
+        try:
+            for number, frame in enumerate(read_frames(file)):
+                row = rows_of.get(number)
+                if row is None:
+                    continue
+                pictures[row] = resize_area(_square(frame, size), size)
+                count += 1
+                if count % 100 == 0:
+                    progress(count)
+        except (OSError, ValueError, av.FFmpegError) as error:
+            raise DatasetError(f"{file} cannot be decoded ({printable(error)}). {_SAME_AGAIN}") from error
     if count != len(recording):
         raise DatasetError(
             f"The videos of {camera} in {recording.root} have {count} frames, and {len(recording)} are expected. "
-            "Take another copy of the dataset."
+            f"{_SAME_AGAIN}"
         )
     return pictures
 

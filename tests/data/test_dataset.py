@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,13 +121,15 @@ def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, make_episode, 
     if moment == "committed":
         episodes.append(make_episode(9))
         assert again.repaired is None
-    else:
-        assert again.repaired
+    else:  # what was taken out is where the message says
+        assert Path(again.repaired.rpartition(" ")[2]).is_dir()
     assert len(again) == len(episodes)
     again.add(make_episode(7))
     agrees(root, [*episodes, make_episode(7)])
-    assert sorted(path.name for path in root.iterdir()) == ["data", "meta", "videos"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+    # Nothing is deleted.
+    assert sorted(path.name for path in root.iterdir()) == [*([".removed"] if there else []), "data", "meta", "videos"]
+    beside = [] if there or moment == "committed" else [".data.parol6.removed"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*beside, "data"]
 
 
 def test_ctrl_c_waits_for_the_disk(tmp_path, spec, make_episode, monkeypatch):

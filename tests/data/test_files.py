@@ -5,7 +5,8 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.dataset import Dataset
-from smolvla_gym.data.files import complete_episodes, read_info
+from smolvla_gym.data.files import examine_files
+from smolvla_gym.data.info import read_info
 
 
 def test_a_file_that_is_cut_off_costs_its_episode_alone(tmp_path, spec, make_episode):
@@ -14,7 +15,8 @@ def test_a_file_that_is_cut_off_costs_its_episode_alone(tmp_path, spec, make_epi
         dataset.add(make_episode(seed, frames=5 + seed))
     root, info = dataset.root, read_info(dataset.root)
     rows, videos = (sorted((root / name).rglob("file-*")) for name in ("data", "videos"))
-    episodes, broken = complete_episodes(root, info)
+    report = examine_files(info)
+    episodes, broken = report.complete, report.problems
     assert [(e.index, e.length, e.data, *e.videos.values()) for e in episodes] == [
         (i, 5 + i, rows[i], videos[i]) for i in range(4)
     ]
@@ -23,7 +25,8 @@ def test_a_file_that_is_cut_off_costs_its_episode_alone(tmp_path, spec, make_epi
     rows[3].write_bytes(rows[3].read_bytes()[:-10])
     videos[0].write_bytes(videos[0].read_bytes()[:300])
     videos[2].unlink()
-    episodes, broken = complete_episodes(root, info)
+    report = examine_files(info)
+    episodes, broken = report.complete, report.problems
     assert [episode.index for episode in episodes] == [1]
     assert list(broken) == sorted([rows[3], videos[0], videos[2]])
     assert broken[videos[2]] == "is missing"

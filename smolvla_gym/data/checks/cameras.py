@@ -1,0 +1,155 @@
+"""The images: dark, frozen, or not to be decoded. Frames are decoded one after another and only as grey blocks kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.data.checks.finding import ANOTHER_COPY, REMOVE_EPISODE, Finding, error, warning
+from smolvla_gym.data.checks.motion import smallest_motion
+from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.files import EpisodeFiles, FileReport
+from smolvla_gym.data.info import IMAGES
+from smolvla_gym.data.spec import STATE
+from smolvla_gym.data.video import read_frames
+from smolvla_gym.untrusted import printable
+
+_BLOCKS = 8
+"""An image is looked at as so many blocks in each direction."""
+
+_DARK = 12.0
+"""Mean grey value from 0 to 255 below which an image is dark."""
+
+_DARK_SHARE = 0.9
+"""Share of an episode's frames that are dark in a dark one."""
+
+_FROZEN = 3.0
+"""Grey values by which every block of a frozen image may change: what compression does."""
+
+_FROZEN_S = 1.0
+"""For how long in s a camera stands still that is frozen."""
+
+_MOTIONS = 5.0
+"""How many times the smallest motion the arm has to make meanwhile."""
+
+_EVERY = 50
+"""Frames from one report of progress to the next."""
+
+
+def count_frames(report: FileReport) -> int:
+    """Return how many frames :func:`check_cameras` is going to decode."""
+    files = {path for episode in report.episodes for path in episode.videos.values()}
+    return sum(report.headers[path].frames for path in files & report.headers.keys() - report.problems.keys())
+
+
+def check_cameras(
+    report: FileReport, fps: int, rows: Rows | None, progress: Callable[[int], None] = lambda frames: None
+) -> Iterator[Finding]:
+    """Find dark and frozen cameras, and videos that cannot be decoded.
+
+    Args:
+        report: The files.
+        fps: Frames a second.
+        rows: The states, which tell whether the arm moved while an image stood still; None: they are not known.
+        progress: Called with the number of frames that are decoded, from time to time.
+    """
+    import av
+
+    done = 0
+    for name in sorted({name for episode in report.episodes for name in episode.videos}):
+        camera = name.removeprefix(IMAGES)
+        by_file: dict[Path, list[EpisodeFiles]] = {}
+        for episode in report.episodes:
+            by_file.setdefault(episode.videos[name], []).append(episode)
+        for path, episodes in by_file.items():
+            if path in report.problems or path not in report.headers:
+                continue
+            blocks: list[NDArray[np.float32]] = []
+            try:
+                for frame in read_frames(path, "gray"):
+                    blocks.append(_blocks(frame))
+                    done += 1
+                    if done % _EVERY == 0:
+                        progress(done)
+            except (OSError, ValueError, av.FFmpegError) as problem:
+                yield error(
+                    "undecodable_video",
+                    f"{path.name} cannot be decoded after {len(blocks)} frames ({printable(problem, 100)})",
+                    ANOTHER_COPY,
+                    camera=camera,
+                    episode=_episode_at(episodes, name, fps, len(blocks)),
+                )
+            for episode in episodes:
+                first = round(episode.starts[name] * fps)
+                frames = blocks[first : first + episode.length]
+                if len(frames) < episode.length:
+                    yield error(
+                        "truncated_file",
+                        f"the video has {len(frames)} of its {episode.length} frames",
+                        ANOTHER_COPY,
+                        episode=episode.index,
+                        camera=camera,
+                    )
+                elif frames:
+                    yield from _check_episode(np.stack(frames), episode.index, camera, fps, rows)
+    progress(done)
+
+
+def _episode_at(episodes: list[EpisodeFiles], name: str, fps: int, frame: int) -> int | None:
+    for episode in episodes:
+        first = round(episode.starts[name] * fps)
+        if first <= frame < first + episode.length:
+            return episode.index
+    return None
+
+
+def _blocks(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the mean grey values of the blocks of an image, shape (blocks, blocks)."""
+    down, across = (np.linspace(0, n, min(_BLOCKS, n) + 1).astype(int)[:-1] for n in frame.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(frame.astype(np.uint32), down, axis=0), across, axis=1)
+    heights, widths = (np.diff(np.append(starts, n)) for starts, n in zip((down, across), frame.shape, strict=False))
+    return (sums / np.outer(heights, widths)).astype(np.float32)
+
+
+def _check_episode(
+    blocks: NDArray[np.float32], episode: int, camera: str, fps: int, rows: Rows | None
+) -> Iterator[Finding]:
+    brightness = blocks.mean(axis=(1, 2))
+    dark = np.flatnonzero(brightness < _DARK)
+    if len(dark) > _DARK_SHARE * len(brightness):
+        yield warning(
+            "dark_camera",
+            f"{len(dark)} of {len(brightness)} images are dark (mean grey value {float(brightness.mean()):.3g} of 255)",
+            "look whether the lens is covered or the exposure too short",
+            episode=episode,
+            camera=camera,
+        )
+    least = max(5, min(round(_FROZEN_S * fps), len(blocks) - 1))
+    start = 0
+    while start + least <= len(blocks):
+        changed = np.flatnonzero(np.abs(blocks[start:] - blocks[start]).max(axis=(1, 2)) > _FROZEN)
+        stop = start + int(changed[0]) if len(changed) else len(blocks)
+        if stop - start >= least and _moves(rows, episode, start, stop):
+            yield warning(
+                "frozen_camera",
+                f"the image stands still for {(stop - start) / fps:.2g} s while the arm moves",
+                "look at the camera's cable and driver; " + REMOVE_EPISODE,
+                episode=episode,
+                frame=start,
+                camera=camera,
+            )
+            return
+        start = max(start + 1, stop)
+
+
+def _moves(rows: Rows | None, episode: int, start: int, stop: int) -> bool:
+    """Tells whether the arm moves in these frames; True where it is not known."""
+    if rows is None or STATE not in rows.vectors or episode not in rows.slices:
+        return True
+    values = rows.vectors[STATE][rows.slices[episode]][start:stop]
+    if not len(values) or not np.isfinite(values).all():
+        return True
+    return bool((np.ptp(values, axis=0) > _MOTIONS * smallest_motion(rows, STATE)).any())

@@ -1,0 +1,152 @@
+"""How the arm moves: jumps, joints that do not follow, and episodes in which nothing happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.data.checks.finding import REMOVE_EPISODE, Finding, warning
+from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.spec import ACTION, STATE
+from smolvla_gym.parol6 import MAX_SPEED, NUM_JOINTS
+
+_JUMP_RAD = 0.05
+"""How much further in rad than with twice its top speed a joint may get within a frame."""
+
+_SPIKE_RAD, _STEP_RAD = 0.35, 1.5
+"""The same of actions, which are targets: where the next ones are back again, and where they stay."""
+
+_SPIKE_FRAMES = 3
+
+_JUMP_MEDIANS = 30.0
+_JUMP_RANGE = 0.2
+"""A jump of another robot: so many times the median step, and such a share of the component's range."""
+
+_MOTION_RAD, _MOTION_OPENING = 0.02, 0.05
+_MOTION_SHARE = 0.01
+"""An episode in which nothing moves so far, in rad, as opening, or as share of the range of another robot."""
+
+_STUCK_S = 1.0
+_STUCK_RAD = 0.15
+_STUCK_SHARE = 0.1
+"""A joint is stuck that stands still for so long while its target moves so far."""
+
+_STILL = 0.005
+"""Share of the target's motion that a joint which stands still may move."""
+
+
+def check_jumps(rows: Rows) -> Iterator[Finding]:
+    """Find steps between two frames that are too large for a motor, and targets that leap there and back."""
+    for name, values in rows.vectors.items():
+        steps, back = np.zeros_like(values), np.full_like(values, np.inf)
+        for where in rows.slices.values():
+            part = values[where]
+            steps[where][1:] = np.abs(np.diff(part, axis=0))
+            for later in range(1, _SPIKE_FRAMES + 1):
+                distance = np.abs(part[1 + later :] - part[: max(len(part) - 1 - later, 0)])
+                to = back[where][1 : 1 + len(distance)]
+                np.minimum(to, distance, out=to)
+        steps[~np.isfinite(steps)] = 0.0
+        bounds, spikes = _jump_bounds(rows, name, steps)
+        jumps = (steps > bounds) | ((steps > spikes) & (back < steps / 3))
+        for episode, where in rows.slices.items():
+            bad = np.argwhere(jumps[where])
+            if len(bad):
+                frame, component = bad[0].tolist()
+                yield warning(
+                    "jump",
+                    f"{name} moves by {steps[where][frame, component]:.3g} in {rows.component(name, component)} within "
+                    f"one frame; up to {spikes[component]:.3g} is expected ({len(bad)} such steps)",
+                    REMOVE_EPISODE,
+                    episode=episode,
+                    frame=frame,
+                )
+
+
+def _jump_bounds(rows: Rows, name: str, steps: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the largest step of each component that may stay, and of one that is back at once."""
+    if rows.is_parol6:
+        fastest = 2 * MAX_SPEED / rows.info.fps
+        extra = (_JUMP_RAD, _JUMP_RAD) if name == STATE else (_STEP_RAD, _SPIKE_RAD)
+        # Grippers of air open at once.
+        bounds, spikes = (np.append(fastest + rad, np.inf) for rad in extra)
+        return bounds, spikes
+    medians = np.array([float(np.median(part[part > 0])) if (part > 0).any() else np.inf for part in steps.T])
+    both = np.asarray(np.maximum(_JUMP_MEDIANS * medians, _JUMP_RANGE * rows.ranges(name)), np.float64)
+    return both, both
+
+
+def check_motion(rows: Rows) -> Iterator[Finding]:
+    """Find episodes in which nothing moves."""
+    name = STATE if STATE in rows.vectors else ACTION
+    if name not in rows.vectors:
+        return
+    least = smallest_motion(rows, name)
+    for episode, where in rows.slices.items():
+        moved = _range(rows.vectors[name][where])
+        if (moved <= least).all():
+            yield warning(
+                "does_nothing",
+                f"nothing moves in {where.stop - where.start} frames (at most {moved.max(initial=0.0):.3g} in {name})",
+                REMOVE_EPISODE,
+                episode=episode,
+            )
+
+
+def smallest_motion(rows: Rows, name: str) -> NDArray[np.float64]:
+    """Return how far each component of a feature has to move to count as a motion, shape (components,)."""
+    if rows.is_parol6:
+        return np.append(np.full(NUM_JOINTS, _MOTION_RAD), _MOTION_OPENING)
+    return _MOTION_SHARE * rows.ranges(name)
+
+
+def check_stuck(rows: Rows) -> Iterator[Finding]:
+    """Find joints that stand still while their targets move: a motor without power, or an encoder that hangs."""
+    if STATE not in rows.vectors or ACTION not in rows.vectors:
+        return
+    states, actions = rows.vectors[STATE], rows.vectors[ACTION]
+    if states.shape[1] != actions.shape[1]:
+        return
+    names = [rows.info.features[name].names for name in (STATE, ACTION)]
+    if names[0] != names[1]:
+        return  # they are not the same joints
+    wanted = _STUCK_SHARE * rows.ranges(ACTION)
+    parts = range(states.shape[1])
+    if rows.is_parol6:
+        wanted, parts = np.full(NUM_JOINTS, _STUCK_RAD), range(NUM_JOINTS)
+    for episode, where in rows.slices.items():
+        length = where.stop - where.start
+        least = max(5, min(round(_STUCK_S * rows.info.fps), length - 1))
+        for part in parts:
+            run = _stuck_run(states[where, part], actions[where, part], float(wanted[part]), least)
+            if run is not None:
+                yield warning(
+                    "stuck_joint",
+                    f"{rows.component(STATE, part)} stands still for {(run.stop - run.start) / rows.info.fps:.2g} s "
+                    f"while its target moves by {float(_range(actions[where][run, part : part + 1])[0]):.3g}",
+                    "look whether the joint was blocked or its motor off, and record the episode again",
+                    episode=episode,
+                    frame=run.start,
+                )
+
+
+def _stuck_run(state: NDArray[np.float64], action: NDArray[np.float64], wanted: float, least: int) -> slice | None:
+    """Return the first frames in which a joint stands still while its target moves; None: there are none."""
+    if wanted <= 0 or len(state) < least or not (np.isfinite(state).all() and np.isfinite(action).all()):
+        return None
+    tolerance = _STILL * wanted
+    start = 0
+    while start + least <= len(state):
+        away = np.flatnonzero(np.abs(state[start:] - state[start]) > tolerance)
+        stop = start + int(away[0]) if len(away) else len(state)
+        if stop - start >= least and np.ptp(action[start:stop]) > wanted:
+            return slice(start, stop)
+        start = max(start + 1, stop)
+    return None
+
+
+def _range(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite = np.where(np.isfinite(values), values, np.nanmedian(np.where(np.isfinite(values), values, 0.0)))
+    return np.asarray(np.ptp(finite, axis=0) if len(finite) else np.zeros(values.shape[1]), np.float64)

@@ -1,0 +1,114 @@
+"""Files that are missing or cut off, and counts that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
+from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.files import FileReport
+from smolvla_gym.data.info import IMAGES, DatasetInfo
+from smolvla_gym.untrusted import printable, read_json_object
+
+RATE_TOLERANCE = 0.02
+"""Share by which a measured rate may differ from ``info.json``."""
+
+_MAX_STATS = 64 << 20
+
+
+def check_files(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
+    """Find files that are missing or cut off."""
+    for path, problem in report.problems.items():
+        code = "missing_file" if problem == "is missing" else "truncated_file"
+        episodes = [episode.index for episode in report.episodes if path in episode.paths]
+        cameras = {
+            name.removeprefix(IMAGES)
+            for episode in report.episodes
+            for name, file in episode.videos.items()
+            if file == path
+        }
+        yield error(
+            code,
+            f"{path.relative_to(info.root)} {problem}",
+            "take another copy of the file, or remove its episodes with lerobot-edit-dataset "
+            "--operation.type delete_episodes",
+            episode=episodes[0] if len(episodes) == 1 else None,
+            camera=cameras.pop() if len(cameras) == 1 else None,
+        )
+    try:
+        read_json_object(info.meta / "stats.json", _MAX_STATS)
+    except FileNotFoundError:
+        yield error("missing_file", "meta/stats.json is missing", _RECOMPUTE)
+    except (OSError, ValueError) as problem:
+        yield error("truncated_file", f"meta/stats.json cannot be read ({printable(problem)})", _RECOMPUTE)
+
+
+_RECOMPUTE = "have it computed by lerobot-edit-dataset --operation.type recompute_stats"
+
+
+def check_headers(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
+    """Find videos whose size or rate is not the one in ``info.json``, and images that are no videos."""
+    for name, feature in info.features.items():
+        camera = name.removeprefix(IMAGES)
+        if feature.dtype == "image":
+            yield warning(
+                "images_in_parquet",
+                f"the images of {name} are in Parquet files, and `smolvla-gym train` needs videos",
+                "convert them with lerobot-edit-dataset --operation.type convert_image_to_video",
+                camera=camera,
+            )
+        if feature.dtype != "video":
+            continue
+        for path in sorted({episode.videos[name] for episode in report.episodes} & report.headers.keys()):
+            header, size = report.headers[path], feature.image_size
+            if (header.height, header.width) != size:
+                yield error(
+                    "video_size",
+                    f"{path.relative_to(info.root)} has frames of {header.height}x{header.width}, and info.json says "
+                    f"{size[0]}x{size[1]}",
+                    "correct the shape in meta/info.json",
+                    camera=camera,
+                )
+            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
+                yield error(
+                    "video_rate",
+                    f"{path.relative_to(info.root)} has {header.fps:.4g} frames a second, and info.json says "
+                    f"{info.fps}",
+                    "correct fps in meta/info.json if it was edited",
+                    camera=camera,
+                )
+
+
+def check_counts(info: DatasetInfo, report: FileReport, sentences: int | None, rows: Rows | None) -> Iterator[Finding]:
+    """Find counts in the metadata that contradict each other or the rows."""
+    lengths = {episode.index: episode.length for episode in report.episodes}
+    counts = [
+        ("total_episodes", info.total_episodes, len(lengths), "meta/episodes names"),
+        ("total_frames", info.total_frames, sum(lengths.values()), "the lengths in meta/episodes add up to"),
+    ]
+    if info.total_tasks is not None and sentences is not None:
+        counts.append(("total_tasks", info.total_tasks, sentences, "meta/tasks.parquet has"))
+    for name, said, found, where in counts:
+        if said != found:
+            yield error("contradictory_counts", f"info.json has {name} {said}, and {where} {found}", ANOTHER_COPY)
+    if not lengths:
+        yield error("no_episodes", "there is no episode", "record some episodes first")
+    elif sorted(lengths) != list(range(len(lengths))):
+        absent = next(i for i in range(len(lengths)) if i not in lengths)
+        yield error("contradictory_counts", f"meta/episodes lacks episode {absent}", ANOTHER_COPY, episode=absent)
+    if rows is None:
+        return
+    broken = {episode.index for episode in report.episodes if episode.data in report.problems}
+    for episode, length in lengths.items():
+        found = rows.slices[episode].stop - rows.slices[episode].start if episode in rows.slices else 0
+        if found != length and episode not in broken:
+            yield error(
+                "contradictory_counts",
+                f"meta/episodes has {length} frames, and there are {found} rows",
+                ANOTHER_COPY,
+                episode=episode,
+            )
+    for episode in rows.slices.keys() - lengths.keys():
+        yield error(
+            "contradictory_counts", "its rows are of no episode in meta/episodes", ANOTHER_COPY, episode=episode
+        )

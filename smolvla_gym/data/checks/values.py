@@ -1,0 +1,131 @@
+"""Values of states and actions: not finite, beyond the limits, or in other units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from smolvla_gym.data.checks.finding import REMOVE_EPISODE, Finding, error, warning
+from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.spec import ACTION, STATE
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+
+_LIMIT_TOLERANCE = 1e-3
+"""How far in rad, or as share of the opening, an action may be beyond its limits."""
+
+_DEGREES = 4 * np.pi
+"""Largest joint angle that can be in rad."""
+
+_OPENING = (-0.1, 1.1)
+_OTHER_UNIT = 30.0
+"""How many times larger values are in another unit: 57 for degrees beside rad, 100 for percent beside 0..1."""
+
+_CONVERT = "convert it: joint angles are in rad, the gripper's opening goes from 0 to 1"
+
+
+def check_finite(rows: Rows) -> Iterator[Finding]:
+    """Find NaN and infinity."""
+    for name, values in rows.vectors.items():
+        for episode, where in rows.slices.items():
+            bad = np.argwhere(~np.isfinite(values[where]))
+            if len(bad):
+                frame, part = bad[0].tolist()
+                yield error(
+                    "not_finite",
+                    f"{name} is {values[where][frame, part]} in {rows.component(name, part)} ({len(bad)} such values)",
+                    REMOVE_EPISODE,
+                    episode=episode,
+                    frame=frame,
+                )
+
+
+def check_units(rows: Rows) -> Iterator[Finding]:
+    """Find degrees, percent, and states, actions or episodes whose units differ from the others."""
+    if rows.is_parol6:
+        yield from _check_parol6_units(rows)
+    else:
+        yield from _check_same_units(rows)
+
+
+def _check_parol6_units(rows: Rows) -> Iterator[Finding]:
+    for name, values in rows.vectors.items():
+        for what, unit, wrong in (
+            ("joint angles", "degrees", np.abs(values[:, :-1]).max(axis=1) > _DEGREES),
+            ("gripper openings", "percent or mm", (values[:, -1] < _OPENING[0]) | (values[:, -1] > _OPENING[1])),
+        ):
+            episodes = np.unique(rows.episode_index[wrong])
+            if not len(episodes):
+                continue
+            mixed = len(episodes) < len(rows.slices)
+            yield error(
+                "mixed_units" if mixed else "units",
+                f"the {what} of {name} seem to be in {unit} in {len(episodes)} of {len(rows.slices)} episodes",
+                _CONVERT,
+                episode=int(episodes[0]) if mixed else None,
+            )
+
+
+def _check_same_units(rows: Rows) -> Iterator[Finding]:
+    if STATE in rows.vectors and ACTION in rows.vectors:
+        names = {name: rows.info.features[name].names for name in (STATE, ACTION)}
+        units = {name: rows.info.features[name].units for name in (STATE, ACTION)}
+        if names[STATE] is not None and names[STATE] == names[ACTION]:
+            if units[STATE] != units[ACTION]:
+                yield warning("mixed_units", "info.json has different units of state and action", _LOOK)
+            state, action = (np.nanmax(_finite(rows, name), axis=0) for name in (STATE, ACTION))
+            small, large = np.minimum(state, action), np.maximum(state, action)
+            other = np.flatnonzero((small > 0) & (large > _OTHER_UNIT * small) & (rows.ranges(STATE) > 0))
+            if len(other):
+                part = int(other[0])
+                yield warning(
+                    "mixed_units",
+                    f"{rows.component(STATE, part)} goes up to {state[part]:.3g} in the state and to "
+                    f"{action[part]:.3g} in the action",
+                    _LOOK,
+                )
+    for name in rows.vectors:
+        values = _finite(rows, name)
+        scales = {episode: float(values[where].max(initial=0.0)) for episode, where in rows.slices.items()}
+        moving = [scale for scale in scales.values() if scale > 0]
+        if moving and max(moving) > _OTHER_UNIT * float(np.quantile(moving, 0.25, method="lower")):
+            largest = max(scales, key=lambda episode: scales[episode])
+            yield warning(
+                "mixed_units",
+                f"{name} goes up to {max(moving):.3g} in this episode and to {min(moving):.3g} in another one",
+                _LOOK,
+                episode=largest,
+            )
+
+
+_LOOK = "look whether parts of the dataset are in degrees or percent, and convert them"
+
+
+def _finite(rows: Rows, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    values = np.abs(rows.vectors[name])
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def check_limits(rows: Rows) -> Iterator[Finding]:
+    """Find actions beyond the limits of this arm; the limits of other robots are not known."""
+    if not rows.is_parol6 or ACTION not in rows.vectors:
+        return
+    lower = np.append(JOINT_LOWER, 0.0) - _LIMIT_TOLERANCE
+    upper = np.append(JOINT_UPPER, 1.0) + _LIMIT_TOLERANCE
+    actions = rows.vectors[ACTION]
+    for episode, where in rows.slices.items():
+        values = actions[where]
+        if np.abs(values[:, :-1]).max(initial=0.0) > _DEGREES:
+            continue  # another unit, which check_units says
+        bad = np.argwhere((values < lower) | (values > upper))
+        if len(bad):
+            frame, part = bad[0].tolist()
+            yield error(
+                "action_limits",
+                f"the action is {values[frame, part]:.4g} in {rows.component(ACTION, part)}, and its limits are "
+                f"{lower[part] + _LIMIT_TOLERANCE:.4g} and {upper[part] - _LIMIT_TOLERANCE:.4g} "
+                f"({len(bad)} such values)",
+                "clip the actions when they are recorded, or remove the episode",
+                episode=episode,
+                frame=frame,
+            )

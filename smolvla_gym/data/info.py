@@ -1,0 +1,283 @@
+"""``meta/info.json`` of a LeRobot dataset v3 as a typed, validated value.
+
+A dataset may be a download. Every number, name and path template in this file is checked before anything else reads it;
+a path template is expanded by code of this module, because ``str.format`` would follow attributes and accept any width.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.errors import DatasetError
+from smolvla_gym.untrusted import check_inside, printable, read_json_object
+
+META: Final = "meta"
+IMAGES: Final = "observation.images."
+
+DATA_PATH: Final = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH: Final = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+"""The path templates that LeRobot writes."""
+
+MAX_SIDE: Final = 8192
+"""Largest height and width of an image in px."""
+
+_MAX_FPS: Final = 1000
+_MAX_FEATURES: Final = 1000
+_MAX_COUNT: Final = 2**53
+_MAX_LENGTH: Final = 1_000_000
+"""Largest number of components of a feature that is no image."""
+
+_FIELD: Final = re.compile(r"\{(chunk_index|file_index|video_key)(?::0?([1-9])d)?\}")
+
+_CONVERTER: Final = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
+_SAME_AGAIN: Final = "Take another copy of the dataset."
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column of a dataset.
+
+    Attributes:
+        name: Its name, such as ``observation.images.wrist``.
+        dtype: Its type as LeRobot names it: ``video``, ``image``, ``float32`` and so on.
+        shape: Its shape.
+        names: A name for each component; None: there are none.
+        units: A unit for each component; None: the file does not say.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] | None
+    units: tuple[str, ...] | None
+
+    @property
+    def is_camera(self) -> bool:
+        """Tells whether its values are images."""
+        return self.dtype in ("video", "image")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in px of a camera's images."""
+        channels_first = self.names is not None and self.names[0] in ("channels", "channel", "c")
+        return self.shape[1:3] if channels_first else self.shape[:2]  # type: ignore[return-value]
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What ``meta/info.json`` says of a dataset; every field was checked.
+
+    Attributes:
+        root: Folder of the dataset.
+        meta: The folder ``meta`` that was read: ``root / "meta"``, or the copy that a killed program has left.
+        fps: Frames a second.
+        robot_type: Name of the robot; None: unknown.
+        total_episodes: Number of episodes.
+        total_frames: Number of frames.
+        total_tasks: Number of sentences; None: the file does not say.
+        features: The columns, by name.
+        data_path: Template of the Parquet files' names.
+        video_path: Template of the video files' names; None: there are none.
+    """
+
+    root: Path
+    meta: Path
+    fps: int
+    robot_type: str | None
+    total_episodes: int
+    total_frames: int
+    total_tasks: int | None
+    features: Mapping[str, Feature]
+    data_path: str
+    video_path: str | None
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, without ``observation.images.``."""
+        return tuple(name.removeprefix(IMAGES) for name in self.features if name.startswith(IMAGES))
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Names of the features whose images are in video files."""
+        return tuple(name for name, feature in self.features.items() if feature.dtype == "video")
+
+    def data_file(self, chunk: int, file: int) -> Path:
+        """Return the path of a Parquet file with rows; it may not exist.
+
+        Raises:
+            DatasetError: The path leads out of the dataset.
+        """
+        return _expand(self.root, self.data_path, chunk, file, "")
+
+    def video_file(self, feature: str, chunk: int, file: int) -> Path:
+        """Return the path of a video file; it may not exist.
+
+        Raises:
+            DatasetError: The path leads out of the dataset, or the dataset has no videos.
+        """
+        if self.video_path is None:
+            raise DatasetError(f"{self.meta / 'info.json'} has no video_path. {_SAME_AGAIN}")
+        return _expand(self.root, self.video_path, chunk, file, feature)
+
+
+def read_info(root: Path, meta: Path | None = None) -> DatasetInfo:
+    """Read and check ``meta/info.json`` of a dataset.
+
+    Args:
+        root: Folder of the dataset.
+        meta: The folder to read instead of ``meta``.
+
+    Raises:
+        DatasetError: There is no dataset in the folder, its format is another one, or the file is broken.
+    """
+    meta = meta or root / META
+    path = meta / "info.json"
+    try:
+        content = read_json_object(path)
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"There is no LeRobot dataset in {root}: meta/info.json is missing. Take the folder of a dataset, or one "
+            "that does not exist yet."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {printable(error)}. {_SAME_AGAIN}") from error
+    _check_version(root, path, content.get("codebase_version"))
+    read = functools.partial(_number, path, content)
+    features = _features(path, content.get("features"))
+    fps = read("fps", least=1, most=_MAX_FPS) or 1
+    return DatasetInfo(
+        root=root, meta=meta, fps=fps,
+        robot_type=_optional_text(path, content, "robot_type"),
+        total_episodes=read("total_episodes") or 0,
+        total_frames=read("total_frames") or 0,
+        total_tasks=read("total_tasks", optional=True),
+        features=features,
+        data_path=_template(path, content, "data_path"),
+        video_path=_video_path(path, content, features),
+    )  # fmt: skip
+
+
+def _check_version(root: Path, path: Path, version: object) -> None:
+    text = version if isinstance(version, str) else ""
+    match = re.fullmatch(r"v?(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?", text)
+    if match is None:
+        raise DatasetError(f"{path} has codebase_version {version!r:.60}, not one such as 'v3.0'. {_SAME_AGAIN}")
+    major = int(match[1])
+    if major < 3:
+        advice = (
+            f"LeRobot's converter changes it in place: {_CONVERTER} --repo-id=local/{root.absolute().name} "
+            f"--root={shlex.quote(str(root))} --push-to-hub=false"
+            if (major, int(match[2])) == (2, 1)
+            else "Convert it to v2.1 with the LeRobot version that made it, then to v3.0"
+        )
+        raise DatasetError(f"The dataset in {root} has LeRobot's format {text}, and v3.0 is needed. {advice}.")
+    if major > 3:
+        raise DatasetError(
+            f"The dataset in {root} has LeRobot's format {text}, which is newer than v3.0. Update smolvla-gym."
+        )
+
+
+def _number(
+    path: Path, content: Mapping[str, Any], name: str, *, least: int = 0, most: int = _MAX_COUNT, optional: bool = False
+) -> int | None:
+    value = content.get(name)
+    if optional and value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        wanted = f"a whole number from {least} to {most}"
+        raise DatasetError(f"{path} has {name} {value!r:.60}, not {wanted}. {_SAME_AGAIN}")
+    return value
+
+
+def _optional_text(path: Path, content: Mapping[str, Any], name: str) -> str | None:
+    value = content.get(name)
+    if not isinstance(value, str | None):
+        raise DatasetError(f"{path} has {name} {value!r:.60}, not a text. {_SAME_AGAIN}")
+    return value
+
+
+def _features(path: Path, content: object) -> dict[str, Feature]:
+    if not isinstance(content, dict) or len(content) > _MAX_FEATURES:
+        raise DatasetError(f"{path} has features {content!r:.60}, not an object of features. {_SAME_AGAIN}")
+    return {name: _feature(path, name, entry) for name, entry in content.items()}
+
+
+def _feature(path: Path, name: str, entry: object) -> Feature:
+    if not isinstance(entry, dict):
+        raise DatasetError(f"{path} has the feature {name!r:.60} {entry!r:.60}, not an object. {_SAME_AGAIN}")
+    if not name or "/" in name or printable(name) != name:
+        raise DatasetError(f"{path} has a feature of the name {name!r:.60}. {_SAME_AGAIN}")
+    dtype, shape = entry.get("dtype"), entry.get("shape")
+    if not isinstance(dtype, str):
+        raise DatasetError(f"{path}: {name} has dtype {dtype!r:.60}, not the name of a type. {_SAME_AGAIN}")
+    camera = dtype in ("video", "image")
+    if (
+        not isinstance(shape, list)
+        or not all(type(n) is int and 0 < n <= (MAX_SIDE if camera else _MAX_LENGTH) for n in shape)
+        or (len(shape) != 3 if camera else math.prod(shape) > _MAX_LENGTH)
+    ):
+        wanted = "[height, width, channels]" if camera or name.startswith(IMAGES) else "a list of sizes above 0"
+        raise DatasetError(f"{path}: {name} has shape {shape!r:.60}, not {wanted}. {_SAME_AGAIN}")
+    if name.startswith(IMAGES) and not camera:
+        raise DatasetError(f"{path}: {name} has dtype {dtype!r:.60}, not 'video' or 'image'. {_SAME_AGAIN}")
+    return Feature(name, dtype, tuple(shape), _texts(entry.get("names")), _texts(entry.get("units")))
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    """Return a list of texts, also of LeRobot's form ``{"motors": [...]}``; None for anything else."""
+    if isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        return tuple(value)
+    return None
+
+
+def _template(path: Path, content: Mapping[str, Any], name: str) -> str:
+    value = content.get(name)
+    if not isinstance(value, str) or len(value) > 500 or re.search(r"[{}]", _FIELD.sub("", value)):
+        raise DatasetError(
+            f"{path} has {name} {value!r:.100}, not a path with {{chunk_index:03d}} and {{file_index:03d}}. "
+            f"{_SAME_AGAIN}"
+        )
+    try:
+        check_inside(path.parent, _fill(value, 0, 0, "camera"))
+    except ValueError as error:
+        raise DatasetError(f"{path} has {name} {value!r:.100}: {error}. {_SAME_AGAIN}") from error
+    return value
+
+
+def _video_path(path: Path, content: Mapping[str, Any], features: Mapping[str, Feature]) -> str | None:
+    if content.get("video_path") is None and not any(feature.dtype == "video" for feature in features.values()):
+        return None
+    return _template(path, content, "video_path")
+
+
+def _expand(root: Path, template: str, chunk: int, file: int, feature: str) -> Path:
+    try:
+        return check_inside(root, _fill(template, chunk, file, feature))
+    except ValueError as error:
+        raise DatasetError(f"The dataset in {root} names a file outside of it: {error}. {_SAME_AGAIN}") from error
+
+
+def _fill(template: str, chunk: int, file: int, feature: str) -> str:
+    values: dict[str, int | str] = {"chunk_index": chunk, "file_index": file, "video_key": feature}
+
+    def field(match: re.Match[str]) -> str:
+        value, width = values[match[1]], match[2]
+        return str(value).zfill(int(width)) if width and isinstance(value, int) else str(value)
+
+    return _FIELD.sub(field, template)

@@ -1,0 +1,195 @@
+"""Columns of Parquet files as NumPy arrays: bounded before they are read, and of the types that are expected."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.errors import DatasetError, MissingExtraError
+from smolvla_gym.untrusted import printable
+
+Kind = Literal["integer", "number", "vector", "text"]
+"""Of a column: int64 (N,), float64 (N,), float64 (N, components), or object (N,) of ``str``."""
+
+_MAX_BYTES: Final = 4 << 30
+"""Largest size in bytes of the columns of one file, as its metadata has it. LeRobot's files have 100 MB."""
+
+_FREE_ROWS: Final = 100_000
+_ROWS_PER_BYTE: Final = 8
+"""A file may have so many rows, or so many a byte of its size: real rows have timestamps, which take more."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn every error of reading a file of a dataset into a :class:`DatasetError` that names it.
+
+    Raises:
+        DatasetError: The block failed.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtraError("A dataset", "train", error) from error
+    try:
+        yield
+    except DatasetError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, pa.ArrowException) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({printable(error, 200)}). Take another copy of the dataset."
+        ) from error
+
+
+def open_parquet(path: Path) -> Any:
+    """Return a ``pyarrow.parquet.ParquetFile`` whose metadata was read, and nothing else; the caller closes it.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: It cannot be opened, or claims more rows than it can have.
+    """
+    import pyarrow.parquet as pq
+
+    check_regular(path)
+    file = pq.ParquetFile(
+        path, thrift_string_size_limit=64 << 20, thrift_container_size_limit=1_000_000, memory_map=False
+    )
+    rows, size = file.metadata.num_rows, path.stat().st_size
+    if rows > max(_FREE_ROWS, _ROWS_PER_BYTE * size) or rows < 0:
+        file.close()
+        raise ValueError(f"it claims {rows} rows in {size} bytes")
+    return file
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file: opening a FIFO would wait for ever.
+
+    Raises:
+        OSError: It is missing.
+        ValueError: It is no file, or an empty one.
+    """
+    if not path.is_file():
+        if not path.exists():
+            raise FileNotFoundError("it is missing")
+        raise ValueError("it is not a regular file")
+    if path.stat().st_size == 0:
+        raise ValueError("it is empty")
+
+
+def read_columns(path: Path, wanted: Mapping[str, Kind]) -> dict[str, NDArray[Any]]:
+    """Return columns of a Parquet file.
+
+    Args:
+        path: The file.
+        wanted: Names of the columns and what they have to be.
+
+    Raises:
+        DatasetError: The file is missing or broken, claims to be too large, or a column is missing, of another type
+            or without a value somewhere.
+        MissingExtraError: pyarrow is not installed.
+    """
+    with reading(path), contextlib.closing(open_parquet(path)) as file:
+        names = file.schema_arrow.names
+        for name in wanted:
+            if names.count(name) != 1:
+                raise ValueError(f"it has {'no' if name not in names else 'more than one'} column {name}")
+        _check_size(file, wanted)
+        # Texts stay a dictionary: a thousand times the same long one would not fit into the memory.
+        texts = [name for name, kind in wanted.items() if kind == "text"]
+        with contextlib.closing(_with_dictionaries(path, texts) if texts else file) as source:
+            table = source.read(columns=list(wanted), use_threads=False)
+        return {name: _convert(name, table.column(name), kind) for name, kind in wanted.items()}
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of a Parquet file's columns.
+
+    Raises:
+        DatasetError: The file is missing or broken.
+        MissingExtraError: pyarrow is not installed.
+    """
+    with reading(path), contextlib.closing(open_parquet(path)) as file:
+        return list(file.schema_arrow.names)
+
+
+def _with_dictionaries(path: Path, texts: list[str]) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, read_dictionary=texts)
+
+
+def _check_size(file: Any, wanted: Mapping[str, Kind]) -> None:
+    total, values = 0, 0
+    for group in range(file.metadata.num_row_groups):
+        row_group = file.metadata.row_group(group)
+        for i in range(row_group.num_columns):
+            column = row_group.column(i)
+            if any(column.path_in_schema == name or column.path_in_schema.startswith(name + ".") for name in wanted):
+                total += column.total_uncompressed_size
+                values += column.num_values
+    if total > _MAX_BYTES or 8 * values > _MAX_BYTES:
+        raise ValueError(f"its columns claim {total} bytes and {values} values")
+
+
+def _convert(name: str, column: Any, kind: Kind) -> NDArray[Any]:
+    import pyarrow as pa
+
+    if kind == "text":
+        return np.array(_texts(name, column), dtype=object)
+    rows = len(column)
+    array = column.combine_chunks()
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    depth = 0
+    while True:
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        if array.null_count:
+            raise ValueError(f"column {name} lacks a value")
+        if not isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+            break
+        array, depth = array.flatten(), depth + 1
+    integer = pa.types.is_integer(array.type)
+    if not (integer or pa.types.is_floating(array.type)) or (depth and kind != "vector"):
+        raise ValueError(f"column {name} has type {printable(column.type, 60)}")
+    if kind == "integer" and not integer:
+        raise ValueError(f"column {name} has type {printable(column.type, 60)}, not whole numbers")
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    if kind == "integer":
+        return values.astype(np.int64)
+    values = values.astype(np.float64)
+    if kind == "number":
+        return values
+    if rows and len(values) % rows:
+        raise ValueError(f"the rows of column {name} have different lengths")
+    if depth and rows and not _same_lengths(column):
+        raise ValueError(f"the rows of column {name} have different lengths")
+    return values.reshape(rows, -1) if rows else values.reshape(0, 1)
+
+
+def _same_lengths(column: Any) -> bool:
+    import pyarrow.compute as pc
+
+    if getattr(column.type, "storage_type", None) is not None:
+        return True  # LeRobot's Array2D and so on have one shape
+    return len(pc.unique(pc.list_value_length(column))) == 1
+
+
+def _texts(name: str, column: Any) -> list[str]:
+    import pyarrow as pa
+
+    texts: list[str] = []
+    for chunk in column.chunks:
+        if chunk.null_count:
+            raise ValueError(f"column {name} lacks a value")
+        if isinstance(chunk, pa.DictionaryArray):
+            words = chunk.dictionary.to_pylist()
+            texts += [words[i] for i in chunk.indices.to_pylist()]
+        else:
+            texts += chunk.to_pylist()
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"column {name} has type {printable(column.type, 60)}, not texts")
+    return texts
