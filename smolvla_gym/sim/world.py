@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -190,6 +191,11 @@ class World:
         """Speed of an object in m/s."""
         return float(np.linalg.norm(self.data.cvel[self._bodies[index]][3:]))
 
+    def object_velocity(self, index: int) -> Array:
+        """Linear velocity in m/s and angular velocity in rad/s of an object in the world, shape (6,)."""
+        angular, linear = np.split(self.data.cvel[self._bodies[index]], 2)
+        return np.concatenate([linear, angular])
+
     def touching(self, index: int) -> frozenset[int]:
         """Returns the geom ids that touch an object."""
         geom = self._objects[index]
@@ -313,11 +319,16 @@ class World:
             self._overview = OffscreenRenderer(self.model, quality, _VIDEO_SIZE)
         return self._overview.render(self.data, OVERVIEW, _VIDEO_SIZE)[0]
 
+    def device_name(self) -> str:
+        """Return OpenGL's name of what draws the observed images; empty before the first one."""
+        return self._eyes.device_name()
+
     def close(self) -> None:
-        """Frees the OpenGL contexts."""
-        self._eyes.close()
-        if self._overview is not None:
-            self._overview.close()
+        """Free the OpenGL contexts; may be called from any thread, and twice."""
+        with contextlib.ExitStack() as each:
+            each.callback(self._eyes.close)
+            if self._overview is not None:
+                each.callback(self._overview.close)
 
 
 def _crop(model: mujoco.MjModel, name: str, size: tuple[int, int]) -> None:
