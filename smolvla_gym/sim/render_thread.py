@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -20,18 +21,16 @@ class RenderThread:
     """
 
     def __init__(self) -> None:
-        """Start the thread."""
+        """Prepare; the thread starts with the first function."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        # The thread knows the queue alone, so that a renderer which nobody closed is collected and closes itself.
-        self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="render", daemon=True)
-        self._thread.start()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
 
     @property
-    def mine(self) -> bool:
-        """Whether this process started the thread; a fork of it has no such thread."""
-        return self._pid == os.getpid()
+    def forked(self) -> bool:
+        """Whether the thread belongs to a process that this one was forked from."""
+        return self._thread is not None and self._pid != os.getpid()
 
     def call[T](self, function: Callable[[], T]) -> T:
         """Run a function in the thread and return its result.
@@ -44,7 +43,7 @@ class RenderThread:
             RenderingError: This process was forked from the one that started the thread.
             BaseException: Whatever the function raises.
         """
-        if not self.mine:
+        if self.forked:
             raise RenderingError(
                 "This process was forked from one that had already drawn images, which OpenGL does not survive: make "
                 "the environment in the process that steps it."
@@ -53,6 +52,11 @@ class RenderThread:
             return function()
         answer: SimpleQueue[tuple[T, BaseException | None]] = SimpleQueue()
         with self._lock:
+            if self._thread is None:
+                # It knows the queue alone, so that an env that is forgotten unclosed is collected, and ends it.
+                self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="render", daemon=True)
+                self._thread.start()
+                self._pid = os.getpid()
             self._jobs.put((function, answer))  # type: ignore[arg-type]
             try:
                 result, error = answer.get()
@@ -65,10 +69,18 @@ class RenderThread:
 
     def end(self) -> None:
         """End the thread once its last function has returned; doing it twice does no harm."""
-        if self.mine:
-            self._jobs.put(None)
-            if threading.current_thread() is not self._thread:
-                self._thread.join()
+        if self.forked:
+            return
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._jobs.put(None)
+                if threading.current_thread() is not thread:
+                    thread.join()
+
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not finalizing():
+            self.end()
 
 
 def _serve(jobs: SimpleQueue[_Job | None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,20 +132,23 @@ class OffscreenRenderer:
     """Draws images of one model, for callers in any thread.
 
     Nothing is allocated before the first :meth:`render`, so an env can be made, pickled and sent to a worker process
-    on a machine that cannot draw. The OpenGL context lives in a thread of its own until :meth:`close`.
+    on a machine that cannot draw. The OpenGL context lives in a thread that does nothing else.
     """
 
-    def __init__(self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int]) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int], thread: RenderThread | None = None
+    ) -> None:
         """Remembers what to draw.
 
         Args:
             model: The model.
             quality: Rendering quality.
-            max_size: Height and width in px of the largest picture.
+            max_size: Height and width in px of the largest image.
+            thread: Thread that draws; it stays its owner's. None: one of its own.
         """
         self._model, self._quality, self._max_size = model, quality, max_size
-        self._thread: RenderThread | None = None
-        self._starting = threading.Lock()
+        self._thread = RenderThread() if thread is None else thread
+        self._owns_thread = thread is None
         self._gl: GLContext | None = None
         self._context: mujoco.MjrContext | None = None
         self._scene: mujoco.MjvScene | None = None
@@ -201,25 +203,20 @@ class OffscreenRenderer:
         Raises:
             RenderingError: No OpenGL context could be made.
         """
-        return self._call(partial(self._draw, data, camera, size, depth, frustum))
+        return self._thread.call(partial(self._draw, data, camera, size, depth, frustum))
 
     def device_name(self) -> str:
         """Return OpenGL's name of what draws, such as ``"llvmpipe (LLVM 19.1.7, 256 bits)"``; empty before an image."""
-        return self._call(_device_name) if self._thread is not None else ""
-
-    def _call[T](self, function: Callable[[], T]) -> T:
-        with self._starting:
-            thread = self._thread
-            if thread is None:
-                thread = self._thread = RenderThread()
-        return thread.call(function)
+        return "" if self._gl is None else self._thread.call(self._read_name)
 
     def _draw(
         self, data: mujoco.MjData, camera: str, size: tuple[int, int], depth: bool, frustum: Frustum | None
     ) -> tuple[Image, NDArray[np.float32] | None]:
         if self._context is None:
             self._open()
+        assert self._gl is not None
         assert self._scene is not None
+        self._gl.make_current()  # a thread may draw for several
         self._camera.fixedcamid = self._model.camera(camera).id
         category = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, category, self._scene)
@@ -248,15 +245,13 @@ class OffscreenRenderer:
         return metres
 
     def close(self) -> None:
-        """Free the context and end its thread; may be called from any thread, and twice."""
-        with self._starting:
-            thread, self._thread = self._thread, None
-        if thread is None or not thread.mine:  # a forked copy of it belongs to the parent
-            return
+        """Free the context; may be called from any thread, and twice."""
         try:
-            thread.call(self._free)
+            if self._gl is not None and not self._thread.forked:  # a forked copy of it belongs to the parent
+                self._thread.call(self._free)
         finally:
-            thread.end()
+            if self._owns_thread:
+                self._thread.end()
 
     def _free(self) -> None:
         gl, self._gl = self._gl, None
@@ -265,20 +260,23 @@ class OffscreenRenderer:
             return
         try:
             if context is not None:
+                gl.make_current()
                 context.free()
         finally:
             gl.free()
+
+    def _read_name(self) -> str:
+        if self._gl is None:
+            return ""
+        self._gl.make_current()
+        try:
+            from OpenGL import GL
+
+            return str((GL.glGetString(GL.GL_RENDERER) or b"").decode())
+        except Exception:  # the other backends have their own OpenGL
+            return ""
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # While the interpreter shuts down, modules that free() needs may be gone already, and sys itself.
         if not finalizing():
             self.close()
-
-
-def _device_name() -> str:
-    try:
-        from OpenGL import GL
-
-        return str((GL.glGetString(GL.GL_RENDERER) or b"").decode())
-    except Exception:  # the other backends have their own OpenGL
-        return ""

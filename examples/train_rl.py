@@ -1,0 +1,98 @@
+"""Reinforcement learning from state: Stable-Baselines3's SAC learns `reach` from privileged observations.
+
+    pip install 'stable-baselines3>=2.6'
+    python examples/train_rl.py --steps 60000          # the same command goes on where an earlier one ended
+
+The policy sees no images: `privileged=True` adds where the objects, the goal and the tool are, and `FlatObservation`
+brings all of it into the one dictionary that `MultiInputPolicy` takes. Actions are changes of the joint targets, -1 to 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium.wrappers import RescaleAction, TransformReward
+from stable_baselines3 import SAC
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+import smolvla_gym  # noqa: F401  (registers the environments)
+from smolvla_gym.envs import DeltaJointAction, FlatObservation
+
+EVALUATION_SEED = 0
+TRAINING_SEED = 1_000_000
+
+
+def make_env(task: str, seed: int) -> gym.Env[Any, Any]:
+    """Return an env for an agent that learns from state."""
+    env: gym.Env[Any, Any] = gym.make("PAROL6Sim-v0", task=task, cameras=(), privileged=True, max_episode_s=6.0)
+    env = RescaleAction(FlatObservation(DeltaJointAction(env, max_delta=0.05)), -1.0, 1.0)
+    # An episode ends with success: where each step until then were worth something, it would pay to put that off.
+    env = TransformReward(env, lambda reward: float(reward) - 1.0)
+    env.reset(seed=seed)
+    return Monitor(env, info_keywords=("is_success",))
+
+
+def maker(task: str, seed: int) -> Callable[[], gym.Env[Any, Any]]:
+    """Return a function that makes an env."""
+    return lambda: make_env(task, seed)
+
+
+def evaluate(model: SAC, normalise: VecNormalize, task: str, episodes: int) -> int:
+    """Return how many episodes on evaluation seeds the policy solves."""
+    env, solved = make_env(task, EVALUATION_SEED), 0
+    for episode in range(episodes):
+        observation, info = env.reset(seed=EVALUATION_SEED + episode)
+        done = False
+        while not done:
+            batch = normalise.normalize_obs({name: value[None] for name, value in observation.items()})
+            action, _ = model.predict({name: value[0] for name, value in batch.items()}, deterministic=True)
+            observation, _, terminated, truncated, info = env.step(action)
+            done = terminated or truncated
+        solved += bool(info["is_success"])
+    env.close()
+    return solved
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="reach", help="what is learned (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=60_000, help="control steps in all (default: %(default)s)")
+    parser.add_argument("--envs", type=int, default=4, help="environments side by side (default: %(default)s)")
+    parser.add_argument("--save-every", type=int, default=10_000, help="steps between two checkpoints")
+    parser.add_argument("--episodes", type=int, default=20, help="evaluation episodes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/rl"), help="folder of it all (default: %(default)s)")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    policy, statistics, buffer = args.out / "sac.zip", args.out / "normalise.pkl", args.out / "buffer.pkl"
+    envs = DummyVecEnv([maker(args.task, TRAINING_SEED + i) for i in range(args.envs)])
+    if policy.exists():
+        normalise = VecNormalize.load(str(statistics), envs)
+        model = SAC.load(policy, env=normalise, device="cpu")
+        model.load_replay_buffer(buffer)
+    else:
+        normalise = VecNormalize(envs, norm_reward=False)
+        model = SAC(
+            "MultiInputPolicy", normalise, gamma=0.95, learning_rate=1e-3, batch_size=256, gradient_steps=args.envs // 2,
+            learning_starts=1000, buffer_size=200_000, policy_kwargs={"net_arch": [128, 128]}, seed=0, device="cpu",
+        )  # fmt: skip
+    while model.num_timesteps < args.steps:
+        stretch = min(args.save_every, args.steps - model.num_timesteps)
+        model.learn(stretch, reset_num_timesteps=False)
+        model.save(policy)
+        normalise.save(str(statistics))
+        model.save_replay_buffer(buffer)
+        solved = evaluate(model, normalise, args.task, args.episodes)
+        print(f"{model.num_timesteps} steps: solves {solved} of {args.episodes} evaluation episodes", flush=True)
+    envs.close()
+
+
+if __name__ == "__main__":
+    main()
