@@ -4,7 +4,7 @@
     python examples/train_rl.py --steps 60000          # the same command goes on where an earlier one ended
 
 The policy sees no images: `privileged=True` adds where the objects, the goal and the tool are, and `FlatObservation`
-brings all of it into the one dictionary that `MultiInputPolicy` takes. Actions are changes of the joint targets, -1 to 1.
+brings all of it into the one dictionary that `MultiInputPolicy` takes. Actions change the joint targets, -1 to 1.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium.wrappers import RescaleAction, TransformReward
 from stable_baselines3 import SAC
@@ -31,7 +32,7 @@ TRAINING_SEED = 1_000_000
 def make_env(task: str, seed: int) -> gym.Env[Any, Any]:
     """Return an env for an agent that learns from state."""
     env: gym.Env[Any, Any] = gym.make("PAROL6Sim-v0", task=task, cameras=(), privileged=True, max_episode_s=6.0)
-    env = RescaleAction(FlatObservation(DeltaJointAction(env, max_delta=0.05)), -1.0, 1.0)
+    env = RescaleAction(FlatObservation(DeltaJointAction(env, max_delta=0.05)), np.float32(-1), np.float32(1))
     # An episode ends with success: where each step until then were worth something, it would pay to put that off.
     env = TransformReward(env, lambda reward: float(reward) - 1.0)
     env.reset(seed=seed)
@@ -51,8 +52,8 @@ def evaluate(model: SAC, normalise: VecNormalize, task: str, episodes: int) -> i
         done = False
         while not done:
             batch = normalise.normalize_obs({name: value[None] for name, value in observation.items()})
-            action, _ = model.predict({name: value[0] for name, value in batch.items()}, deterministic=True)
-            observation, _, terminated, truncated, info = env.step(action)
+            action, _ = model.predict(batch, deterministic=True)
+            observation, _, terminated, truncated, info = env.step(action[0])
             done = terminated or truncated
         solved += bool(info["is_success"])
     env.close()
@@ -80,8 +81,9 @@ def main() -> None:
     else:
         normalise = VecNormalize(envs, norm_reward=False)
         model = SAC(
-            "MultiInputPolicy", normalise, gamma=0.95, learning_rate=1e-3, batch_size=256, gradient_steps=args.envs // 2,
-            learning_starts=1000, buffer_size=200_000, policy_kwargs={"net_arch": [128, 128]}, seed=0, device="cpu",
+            "MultiInputPolicy", normalise, gamma=0.95, learning_rate=1e-3, batch_size=256,
+            gradient_steps=max(1, args.envs // 2), learning_starts=1000, buffer_size=200_000,
+            policy_kwargs={"net_arch": [128, 128]}, seed=0, device="cpu",
         )  # fmt: skip
     while model.num_timesteps < args.steps:
         stretch = min(args.save_every, args.steps - model.num_timesteps)

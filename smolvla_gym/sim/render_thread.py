@@ -71,12 +71,15 @@ class RenderThread:
         """End the thread once its last function has returned; doing it twice does no harm."""
         if self.forked:
             return
+        if threading.current_thread() is self._thread:  # who asked for the function holds the lock, and waits
+            self._thread = None
+            self._jobs.put(None)
+            return
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None:
                 self._jobs.put(None)
-                if threading.current_thread() is not thread:
-                    thread.join()
+                thread.join()
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if not finalizing():
