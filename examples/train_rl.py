@@ -1,10 +1,10 @@
 """Reinforcement learning from state: Stable-Baselines3's SAC learns `reach` from privileged observations.
 
     pip install 'stable-baselines3>=2.6'
-    python examples/train_rl.py --steps 60000          # the same command goes on where an earlier one ended
+    python examples/train_rl.py --steps 20000          # the same command goes on where an earlier one ended
 
 The policy sees no images: `privileged=True` adds where the objects, the goal and the tool are, and `FlatObservation`
-brings all of it into the one dictionary that `MultiInputPolicy` takes. Actions change the joint targets, -1 to 1.
+brings all of it into the one dictionary that `MultiInputPolicy` takes. An action says where the tool is to go, -1 to 1.
 """
 
 from __future__ import annotations
@@ -17,22 +17,35 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.wrappers import RescaleAction, TransformReward
+from gymnasium import spaces
+from gymnasium.wrappers import TransformAction, TransformReward
+from numpy.typing import NDArray
 from stable_baselines3 import SAC
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import smolvla_gym  # noqa: F401  (registers the environments)
-from smolvla_gym.envs import DeltaJointAction, FlatObservation
+from smolvla_gym.envs import FlatObservation, ToolAction
 
 EVALUATION_SEED = 0
 TRAINING_SEED = 1_000_000
 
 
+LOW, HIGH = np.array([0.10, -0.20, 0.015, 0.0]), np.array([0.34, 0.20, 0.20, 1.0])
+"""Where the policy may send the tool, x, y, z in m, and the gripper's opening."""
+
+
+def to_tool(action: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the action of `ToolAction` for one of the policy, x, y, z and opening from -1 to 1."""
+    x, y, z, opening = LOW + (np.asarray(action, np.float64) + 1.0) / 2.0 * (HIGH - LOW)
+    yaw = np.arctan2(y, x)  # the jaws travel across the line from the base: no turn of J6
+    return np.array([x, y, z, yaw + np.pi / 2, opening], np.float32)
+
+
 def make_env(task: str, seed: int) -> gym.Env[Any, Any]:
     """Return an env for an agent that learns from state."""
     env: gym.Env[Any, Any] = gym.make("PAROL6Sim-v0", task=task, cameras=(), privileged=True, max_episode_s=6.0)
-    env = RescaleAction(FlatObservation(DeltaJointAction(env, max_delta=0.05)), np.float32(-1), np.float32(1))
+    env = TransformAction(FlatObservation(ToolAction(env)), to_tool, spaces.Box(-1.0, 1.0, (4,), np.float32))
     # An episode ends with success: where each step until then were worth something, it would pay to put that off.
     env = TransformReward(env, lambda reward: float(reward) - 1.0)
     env.reset(seed=seed)
@@ -63,9 +76,9 @@ def evaluate(model: SAC, normalise: VecNormalize, task: str, episodes: int) -> i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="reach", help="what is learned (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=60_000, help="control steps in all (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20_000, help="control steps in all (default: %(default)s)")
     parser.add_argument("--envs", type=int, default=4, help="environments side by side (default: %(default)s)")
-    parser.add_argument("--save-every", type=int, default=10_000, help="steps between two checkpoints")
+    parser.add_argument("--save-every", type=int, default=2_500, help="steps between two checkpoints")
     parser.add_argument("--episodes", type=int, default=20, help="evaluation episodes (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/rl"), help="folder of it all (default: %(default)s)")
     args = parser.parse_args()

@@ -15,7 +15,8 @@ class FlatObservation(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]
     """Observations are one dictionary of arrays, such as Stable-Baselines3's ``MultiInputPolicy`` takes.
 
     ``observation["pixels"]["wrist"]`` becomes ``observation["pixels_wrist"]``, and so on: ``agent_pos``,
-    ``pixels_<camera>``, ``depth_<camera>`` and ``privileged_<name>``. Shapes, types and units stay the same.
+    ``pixels_<camera>``, ``depth_<camera>`` and ``privileged_<name>``. Types and units stay the same, and so do shapes
+    but for tables, of shape (n, k), which become vectors of shape (n k,), row after row.
 
     Example:
         >>> import gymnasium, smolvla_gym
@@ -37,11 +38,18 @@ class FlatObservation(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]
         gym.ObservationWrapper.__init__(self, env)
         if not isinstance(env.observation_space, spaces.Dict):
             raise OptionError("env", env.observation_space, "an env with a dictionary of observations")
-        self.observation_space = spaces.Dict(dict(_leaves(env.observation_space.spaces)))
+        leaves = _leaves(env.observation_space.spaces)
+        self.observation_space = spaces.Dict({name: _flat_space(space) for name, space in leaves})
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Return an observation without nested dictionaries."""
-        return dict(_leaves(observation))
+        return {name: value.reshape(-1) if value.ndim == 2 else value for name, value in _leaves(observation)}
+
+
+def _flat_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    if isinstance(space, spaces.Box) and len(space.shape) == 2:
+        return spaces.flatten_space(space)
+    return space
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
