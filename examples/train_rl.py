@@ -44,12 +44,16 @@ def to_tool(action: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def make_env(task: str, seed: int) -> gym.Env[Any, Any]:
     """Return an env for an agent that learns from state."""
-    env: gym.Env[Any, Any] = gym.make("PAROL6Sim-v0", task=task, cameras=(), privileged=True, max_episode_s=6.0)
+    # A slow control rate: what a single action changes has to show among random ones.
+    env: gym.Env[Any, Any] = gym.make(
+        "PAROL6Sim-v0", task=task, cameras=(), privileged=True, control_hz=10, max_episode_s=5.0
+    )
     env = TransformAction(FlatObservation(ToolAction(env)), to_tool, spaces.Box(-1.0, 1.0, (4,), np.float32))
     # An episode ends with success: where each step until then were worth something, it would pay to put that off.
     env = TransformReward(env, lambda reward: float(reward) - 1.0)
     env.reset(seed=seed)
-    return Monitor(env, info_keywords=("is_success",))
+    watched: gym.Env[Any, Any] = Monitor(env, info_keywords=("is_success",))
+    return watched
 
 
 def maker(task: str, seed: int) -> Callable[[], gym.Env[Any, Any]]:
@@ -94,8 +98,8 @@ def main() -> None:
     else:
         normalise = VecNormalize(envs, norm_reward=False)
         model = SAC(
-            "MultiInputPolicy", normalise, gamma=0.95, learning_rate=1e-3, batch_size=256,
-            gradient_steps=max(1, args.envs // 2), learning_starts=1000, buffer_size=200_000,
+            "MultiInputPolicy", normalise, gamma=0.9, learning_rate=1e-3, batch_size=256, ent_coef="auto_0.05",
+            gradient_steps=args.envs, learning_starts=500, buffer_size=200_000,
             policy_kwargs={"net_arch": [128, 128]}, seed=0, device="cpu",
         )  # fmt: skip
     while model.num_timesteps < args.steps:
