@@ -50,7 +50,7 @@ class Settings:
         fps = check_whole("fps", self.fps, "a whole number of frames a second, 1 to 1000", low=1, high=1000)
         size = "(width, height) in px, two whole numbers from 1 to 10000"
         numbers = {
-            name: None if value is None else check_number(name, value, "a number, or None for automatic")
+            name: None if value is None else _shortest(check_number(name, value, "a number, or None for automatic"))
             for name, value in (("exposure", self.exposure), ("gain", self.gain), ("white_balance", self.white_balance))
         }
         if numbers["exposure"] is not None:
@@ -181,6 +181,11 @@ def _set_options(rs: ModuleType, sensor: Any, info: CameraInfo, settings: Settin
         if name == "exposure":
             _check_exposure(value, value, _exposure_unit(rs, sensor), settings.fps)
         sensor.set_option(option, float(value))
+
+
+def _shortest(number: float) -> float:
+    """Return a whole number as an integer, as messages show it."""
+    return int(number) if number.is_integer() else number
 
 
 def _exposure_unit(rs: ModuleType, sensor: Any) -> int:
