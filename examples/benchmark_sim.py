@@ -102,7 +102,7 @@ def ask_peer(name: str, runs: int, install: bool) -> tuple[list[float], str]:
         command += [part for requirement in UV_PACKAGES for part in ("--with", requirement)]
         command.append("python")
     command += [__file__, "--peer", name, str(steps), str(runs)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
     if result.returncode == 0:
         return [float(rate) for rate in result.stdout.splitlines()[-1].split()], ""
     last = (result.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
 
     agent = SmolVLAAgent.from_pretrained("bundled")
-    env = gym.make("PAROL6Sim-v0", task="lift", cameras=agent.cameras, image_size=(256, 256), render_mode="rgb_array")
+    env = gym.make("PAROL6Sim-v0", task="lift", render_mode="rgb_array", **agent.env_options)
     agent.attach(env)  # refuses an env that does not fit
 
     observation, info = env.reset(seed=args.seed)

@@ -32,9 +32,9 @@ def serve(policy: str) -> Iterator[str]:
     """Runs a server on this machine and gives its address."""
     os.environ["SMOLVLA_GYM_TOKEN"] = secrets.token_hex(16)  # the server inherits it
     command = [sys.executable, "-m", "smolvla_gym", "serve", "--policy", policy, "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - this Python, no shell
         try:
-            assert server.stdout is not None
+            assert server.stdout is not None  # noqa: S101 - narrows a type
             line = server.stdout.readline()  # comes once the policy is loaded
             if not line:
                 raise SystemExit("the server ended; it said why above")

@@ -79,7 +79,7 @@ def bridge(policy: str, domain: int, namespace: str) -> Iterator[None]:
     """Runs the simulated arm as a node, on this machine alone."""
     command = [sys.executable, "-m", "smolvla_gym", "ros2", "--policy", policy, "--domain", str(domain)]
     command += ["--namespace", namespace]
-    with subprocess.Popen(command) as program:
+    with subprocess.Popen(command) as program:  # noqa: S603 - this Python, no shell
         try:
             yield
         finally:

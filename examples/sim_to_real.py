@@ -105,7 +105,7 @@ def main() -> None:
 
     # Real-time chunking, as the arm needs it: it moves on while the next chunk is computed, which continues this one.
     agent = SmolVLAAgent.from_pretrained(args.policy, mode="rtc", latency_ms=args.latency_ms)
-    common: dict[str, Any] = {"task": "lift", "cameras": agent.cameras, "image_size": (256, 256)}
+    common: dict[str, Any] = {"task": "lift", **agent.env_options}
 
     env = gym.make("PAROL6Sim-v0", **common)
     agent.attach(env)

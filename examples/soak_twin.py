@@ -48,7 +48,7 @@ def main() -> int:
         smolvla = smolvla_gym.SmolVLAAgent.from_pretrained(
             "bundled", process=True, mode=arguments.mode, latency_ms=arguments.latency_ms
         )
-        options = {"cameras": smolvla.cameras}
+        options = {name: smolvla.env_options[name] for name in ("cameras", "image_size")}
     env = gym.make(
         smolvla_gym.REAL_ID,
         port="twin",
@@ -121,7 +121,7 @@ def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float
                 time.sleep(1.0)  # for the arm to come to rest, and the cause to go
                 env.unwrapped.clear_fault()  # type: ignore[attr-defined]
         add_counts(chunks, agent)
-    assert watch is not None
+    assert watch is not None  # noqa: S101 - narrows a type
     return {
         "seconds": round(stepped, 3),
         "control_hz": control_hz,

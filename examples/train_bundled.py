@@ -33,6 +33,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from smolvla_gym.agent.provenance import Provenance, words_of
 from smolvla_gym.processes import process_pool
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
@@ -42,6 +43,7 @@ from smolvla_gym.training.frames import Frames, join
 from smolvla_gym.training.imitation import train
 from smolvla_gym.training.options import TrainOptions
 from smolvla_gym.training.paraphrases import paraphrases
+from smolvla_gym.training.provenance import write_provenance
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
 
@@ -158,7 +160,7 @@ def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
     for name, shares in stage.shares.items():
         for task, share in shares.items():
             with recording(data, name, task, options)[0].open("rb") as file:
-                frames = pickle.load(file)
+                frames = pickle.load(file)  # noqa: S301 - a file that this program wrote
             recordings.append(replace(frames, weights=share * frames.weights / frames.weights.sum()))
     return join(recordings)
 
@@ -187,6 +189,7 @@ def run_stage(
                 part, cameras=("wrist", "scene"), stats=stats, chunk_size=CHUNK, n_action_steps=12,
                 num_steps=5, sentences=sentences(), vocabulary=VOCABULARY,
             )  # fmt: skip
+            write_provenance(part, Provenance(30, "ssg48", lowercase=True, words=words_of(sentences())))
         else:
             shutil.copytree(previous, part)
     options = TrainOptions(
@@ -229,7 +232,7 @@ def main() -> None:
             run_stage(stage, previous, frames, args.out, steps, args.device, args.batch_size)
             del frames  # before the next ones take their place in memory
         previous = args.out / stage.name
-    assert previous is not None
+    assert previous is not None  # noqa: S101 - narrows a type
     shutil.copytree(previous, args.out / "policy", dirs_exist_ok=True)
     halve(args.out / "policy" / "model.safetensors")
     print(f"The policy is in {args.out / 'policy'}")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from smolvla_gym.start import exit_at_once
+
+exit_at_once()  # before the imports below, which take long enough for a Ctrl-C
+
+# ruff: noqa: E402
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 

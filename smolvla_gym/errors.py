@@ -101,6 +101,10 @@ class PolicyMismatchError(SmolVLAGymError, ValueError):
     """A checkpoint that loads but cannot drive this arm. Refused before anything moves."""
 
 
+class ObservationError(PolicyMismatchError):
+    """An image or a state of another type, shape or unit than a policy needs. No chunk is made of it."""
+
+
 class InferenceError(SmolVLAGymError, RuntimeError):
     """A policy failed while it computed a chunk. The arm holds."""
 

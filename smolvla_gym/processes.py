@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+from smolvla_gym import signals
 from smolvla_gym.errors import SmolVLAGymError
+
+
+class _Pool(ProcessPoolExecutor):
+    """Pool that starts its processes, which submitting does, so that a terminal's signals do not reach them."""
+
+    def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        with signals.withheld():
+            return super().submit(fn, *args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -28,7 +36,9 @@ def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Ite
     """
     others = multiprocessing.active_children()
     try:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (prepare,)) as pool:
+        with signals.withheld():
+            made = _Pool(workers, multiprocessing.get_context("spawn"), _begin, (prepare,))
+        with made as pool:
             try:
                 yield pool
             except BaseException:
@@ -58,7 +68,6 @@ def threads(count: int) -> Iterator[None]:
 
 
 def _begin(prepare: Callable[[], None] | None) -> None:
-    # Ctrl-C in a terminal reaches the whole group; whoever started these ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals.ignore_terminal()
     if prepare is not None:
         prepare()

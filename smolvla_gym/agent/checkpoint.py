@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import re
-import sys
+import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.compatibility import WIDTH, check_checkpoint
-from smolvla_gym.agent.precision import DTYPES, cast_policy, check_mask
-from smolvla_gym.agent.spec import PREPROCESSOR, STATE, VLM_FOLDER, WEIGHTS, CheckpointSpec, read_spec
-from smolvla_gym.assets import asset_path
+from smolvla_gym.agent.building import COMPILE_MODES, load_policy, load_processors, staged
+from smolvla_gym.agent.compatibility import check_checkpoint
+from smolvla_gym.agent.hub import BUNDLED as BUNDLED
+from smolvla_gym.agent.hub import bundled_checkpoint as bundled_checkpoint
+from smolvla_gym.agent.hub import commit_of, download, find_local, is_repository
+from smolvla_gym.agent.precision import DTYPES, cast_policy
+from smolvla_gym.agent.spec import (
+    ADAPTERS,
+    CONFIG,
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    VLM_FOLDER,
+    WEIGHTS,
+    CheckpointSpec,
+    read_spec,
+)
+from smolvla_gym.agent.tensors import SavedTensor
+from smolvla_gym.agent.vlm_files import VLM_FILES, VLMFiles, read_vlm
+from smolvla_gym.agent.weights import check_weights, read_weights, text_layers
 from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
+from smolvla_gym.untrusted import printable
 
-BUNDLED: Final = "bundled"
-"""The name that stands for the checkpoint shipped with this package."""
-
-_REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-_SMALL_FILES: Final = ["*.json", "policy_*.safetensors", f"{VLM_FOLDER}/*"]
+# Of a repository these are fetched, and nothing else. `parol6.json`: see smolvla_gym.training.provenance.
+_SMALL_FILES: Final = (
+    CONFIG, PREPROCESSOR, POSTPROCESSOR, "policy_*.safetensors", "parol6.json", *ADAPTERS[:1],
+    *(f"{VLM_FOLDER}/{name}" for name in (*VLM_FILES, "processor_config.json", "preprocessor_config.json")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,18 +59,6 @@ class LoadedCheckpoint:
     device: str
     left_out: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def bundled_checkpoint() -> Path:
-    """Returns the folder of the checkpoint that is shipped with this package.
-
-    Raises:
-        CheckpointError: This installation has none.
-    """
-    try:
-        return asset_path("policies", "parol6_tiny")
-    except FileNotFoundError as err:
-        raise CheckpointError(f"{err} Install the package again, or give the folder of another checkpoint.") from err
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -99,8 +100,12 @@ def load_checkpoint(
 ) -> LoadedCheckpoint:
     """Loads a checkpoint after checking that it can drive this arm.
 
+    No code of the checkpoint is run: its files are read and checked by this package, and LeRobot gets the values.
+
     The VLM's own weights are never fetched: a checkpoint holds them. Its configuration and tokenizer come from the
-    folder ``vlm/`` in the checkpoint where there is one.
+    folder ``vlm/`` in the checkpoint where there is one. Otherwise they come from what ``vlm_model_name`` in
+    ``config.json`` names: a folder of this machine (only for a checkpoint that is in a folder itself), or a repository
+    on the hub, of which ``config.json``, ``tokenizer.json`` and ``tokenizer_config.json`` are fetched.
 
     Args:
         path_or_repo: A folder, a repository on the Hugging Face hub such as ``"you/your_policy"``, or ``"bundled"``.
@@ -123,19 +128,21 @@ def load_checkpoint(
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
     check_options(dtype, compile_mode)
-    local = _find_local(path_or_repo)
+    local = find_local(path_or_repo)
     # Of a repository, everything but the weights comes first: what cannot drive this arm is refused cheaply.
-    directory = local or _download(str(path_or_repo), revision, _SMALL_FILES)
+    directory = local or download(str(path_or_repo), revision, _SMALL_FILES)
     spec = read_spec(directory)
     check_checkpoint(spec)
     device = resolve_device(device)
     if local is None:
-        _download(str(path_or_repo), revision, [WEIGHTS])
-    saved = _read_weights_header(directory / WEIGHTS)
-    vlm_name = _vlm_name(spec, vlm)
-    policy = _load_policy(spec, vlm_name, saved, compile_mode)
-    left_out = 0 if language_head else _leave_out_head(policy)
-    return _assemble(spec, policy, saved, vlm_name, device, dtype, left_out)
+        download(str(path_or_repo), commit_of(directory, revision), [WEIGHTS])
+    header, vlm_name, vlm_files = check_files(spec, vlm, local=local is not None)
+    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+        policy = load_policy(spec, folder, header, compile_mode)
+        policy.config.vlm_model_name = vlm_name
+        left_out = 0 if language_head else _leave_out_head(policy)
+        saved = {name: tensor.dtype for name, tensor in header.items()}
+        return _assemble(spec, policy, saved, (vlm_name, folder), device, dtype, left_out)
 
 
 def fetch_checkpoint(path_or_repo: str | Path, revision: str | None = None) -> Path:
@@ -148,8 +155,30 @@ def fetch_checkpoint(path_or_repo: str | Path, revision: str | None = None) -> P
     Raises:
         CheckpointError: It is absent or cannot be downloaded.
     """
-    local = _find_local(path_or_repo)
-    return local or _download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
+    return find_local(path_or_repo) or download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
+
+
+def check_files(
+    spec: CheckpointSpec, vlm: str | Path | None = None, *, local: bool = True
+) -> tuple[dict[str, SavedTensor], str, VLMFiles]:
+    """Check the weights and the VLM's files of a checkpoint against its configuration, without torch.
+
+    Args:
+        spec: The checkpoint.
+        vlm: As for :func:`load_checkpoint`.
+        local: Whether the checkpoint may name folders of this machine: not if it comes from the hub.
+
+    Returns:
+        What the weights' file holds, where the VLM's files are, and what they say.
+
+    Raises:
+        CheckpointError: A file is absent or broken, or they do not belong together.
+        OptionError: ``vlm`` is neither a folder nor the name of a repository.
+    """
+    header = read_weights(spec)
+    vlm_name, vlm_files = _find_vlm(spec, vlm, local=local)
+    check_weights(spec, vlm_files, header)
+    return header, vlm_name, vlm_files
 
 
 def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedCheckpoint:
@@ -170,7 +199,9 @@ def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: s
     check_checkpoint(spec)
     policy.eval()
     left_out = _leave_out_head(policy)
-    return _assemble(spec, policy, {}, _vlm_name(spec, None), resolve_device(device), dtype, left_out)
+    vlm_name, vlm_files = _find_vlm(spec, None, local=True)
+    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+        return _assemble(spec, policy, {}, (vlm_name, folder), resolve_device(device), dtype, left_out)
 
 
 def check_options(dtype: str, compile_mode: str | None = None) -> None:
@@ -181,18 +212,24 @@ def check_options(dtype: str, compile_mode: str | None = None) -> None:
     """
     if dtype not in DTYPES:
         raise OptionError("dtype", dtype, f"one of {', '.join(DTYPES)}")
-    if compile_mode is not None and compile_mode not in _COMPILE_MODES:
-        raise OptionError("compile_mode", compile_mode, f"one of {', '.join(_COMPILE_MODES)}")
+    if compile_mode is not None and compile_mode not in COMPILE_MODES:
+        raise OptionError("compile_mode", compile_mode, f"one of {', '.join(COMPILE_MODES)}")
 
 
 def _assemble(
-    spec: CheckpointSpec, policy: Any, saved: dict[str, str], vlm_name: str, device: str, dtype: str, left_out: int
+    spec: CheckpointSpec,
+    policy: Any,
+    saved: Mapping[str, str],
+    vlm: tuple[str, Path],
+    device: str,
+    dtype: str,
+    left_out: int,
 ) -> LoadedCheckpoint:
     # Before the move: the device never holds more than what was asked for.
     cast_policy(policy, saved, dtype)
     policy.to(device)
     policy.config.device = device
-    preprocessor, postprocessor = _load_processors(spec, policy, vlm_name, device)
+    preprocessor, postprocessor = load_processors(spec, *vlm, device)
     return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device, left_out)
 
 
@@ -206,157 +243,35 @@ def _leave_out_head(policy: Any) -> int:
     return left_out
 
 
-def _find_local(path_or_repo: str | Path) -> Path | None:
-    """Returns the folder of a checkpoint, or None for the name of a repository on the hub."""
-    path = Path(path_or_repo).expanduser()
-    if path_or_repo == BUNDLED:  # a folder of this name is Path("bundled") or "./bundled"
-        return bundled_checkpoint()
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise CheckpointError(f"{path} is a file. Give the folder that config.json and model.safetensors lie in.")
-    # "outputs/run1" is spelt like a repository. It is a mistyped path where its first folder exists.
-    if isinstance(path_or_repo, str) and _REPO_ID.fullmatch(path_or_repo) and not path.parent.is_dir():
-        return None
-    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, [*siblings, BUNDLED], n=1, cutoff=0.6)
-    meant = BUNDLED if near == [BUNDLED] else str(path.parent / near[0]) if near else ""
-    hint = f" Did you mean {meant!r}?" if meant else ""
-    raise CheckpointError(
-        f"There is no folder {str(path)!r}.{hint} Give the folder of a checkpoint, a repository on the hub as "
-        f"'owner/name', or {BUNDLED!r}."
-    )
+def _find_vlm(spec: CheckpointSpec, vlm: str | Path | None, *, local: bool) -> tuple[str, VLMFiles]:
+    """Return the folder or repository of the VLM's configuration and tokenizer, and the checked files.
 
-
-def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
-    """Fetches files of a repository into the hub's cache and returns their folder."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as err:
-        raise MissingExtraError("Downloading a checkpoint", "smolvla", err) from err
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    # The hub's client raises errors of its own, of httpx and of the system, with no common root of its own.
-    except Exception as err:
-        raise CheckpointError(
-            f"There is no folder {repo!r} here, and the repository of this name could not be downloaded from the "
-            f"Hugging Face hub ({type(err).__name__}). Check the name and the network (HF_HUB_OFFLINE must not be 1), "
-            f"or download it elsewhere with 'hf download {repo} --local-dir policy' and give that folder."
-        ) from err
-
-
-def _read_weights_header(path: Path) -> dict[str, str]:
-    """Returns the type of each weight in a safetensors file, such as ``"F32"``, without reading the weights."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or "
-            "in several files are not supported: merge them into one, or take another copy."
-        )
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            return {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path} is truncated or broken ({err}). Take another copy of the checkpoint.") from err
-
-
-def _vlm_name(spec: CheckpointSpec, vlm: str | Path | None) -> str:
-    """Returns the folder or repository of the VLM's configuration and tokenizer."""
-    if vlm is not None:
-        return str(vlm)
+    Args:
+        spec: The checkpoint.
+        vlm: What the user names; None: what the checkpoint does.
+        local: Whether the checkpoint may name folders of this machine.
+    """
     own = spec.directory / VLM_FOLDER
-    if (own / "config.json").is_file():
-        return str(own.resolve())
-    stored = str(spec.config.get("vlm_model_name"))
-    if Path(stored).is_dir() or _REPO_ID.fullmatch(stored):
-        return stored
+    stored = str(spec.config["vlm_model_name"])
+    if vlm is not None:
+        name, folder = str(vlm), Path(vlm).expanduser()
+    elif os.path.exists(own / CONFIG):
+        name, folder = str(own.resolve()), own
+    else:
+        name, folder = stored, Path(stored)
+        # "vlm" is the checkpoint's own folder, never one of the working directory.
+        local = local and folder.name != stored
+    if (vlm is not None or local or folder == own) and os.path.isdir(folder):
+        return name, read_vlm(folder)
+    if is_repository(name):
+        try:
+            return name, read_vlm(download(name, None, VLM_FILES))
+        except CheckpointError as err:
+            raise CheckpointError(f"The VLM of {spec.directory} is missing. {err}") from err
+    if vlm is not None:
+        raise OptionError("vlm", name, "a folder, or a repository on the hub as 'owner/name'")
     raise CheckpointError(
-        f"{spec.directory / 'config.json'} names the VLM folder {stored!r}, which is not on this machine, and the "
-        f"checkpoint has no folder {VLM_FOLDER!r} of its own. Copy the VLM's config.json, tokenizer.json, "
-        f"tokenizer_config.json and processor_config.json to {own}, or give vlm=<folder or repository>."
+        f"{spec.directory / CONFIG} names the VLM folder {printable(stored)!r}, which is not on this machine, and the "
+        f"checkpoint has no folder {VLM_FOLDER!r} of its own. Copy the VLM's {', '.join(VLM_FILES)} to {own}, or give "
+        "vlm=<folder or repository>."
     )
-
-
-def _load_policy(spec: CheckpointSpec, vlm_name: str, saved: dict[str, str], compile_mode: str | None) -> Any:
-    try:
-        from lerobot.configs.policies import PreTrainedConfig
-        from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-    except ImportError as err:
-        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
-    try:
-        # LeRobot prints while it builds; standard output belongs to the caller.
-        with contextlib.redirect_stdout(sys.stderr):
-            config = PreTrainedConfig.from_pretrained(spec.directory, cli_overrides=["--device=cpu"])
-            config.vlm_model_name = vlm_name
-            # True would fetch 2 GB of VLM weights, only to replace them by those of the checkpoint.
-            config.load_vlm_weights = False
-            config.compile_model = compile_mode is not None
-            config.compile_mode = compile_mode or config.compile_mode
-            policy = SmolVLAPolicy.from_pretrained(spec.directory, config=config)
-    except ImportError as err:
-        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
-    # draccus, transformers and torch each raise what they like for a bad option, an absent VLM and a wrong shape.
-    except Exception as err:
-        raise CheckpointError(
-            f"LeRobot could not load {spec.directory} with the VLM configuration {vlm_name!r} "
-            f"({type(err).__name__}: {_first_lines(err)}). Take another copy of the checkpoint, or give the folder of "
-            "its VLM with vlm=<folder>."
-        ) from err
-    _check_keys(spec, policy, saved)
-    return policy
-
-
-def _first_lines(err: Exception, limit: int = 300) -> str:
-    text = " ".join(str(err).split())
-    return text if len(text) <= limit else text[:limit] + " ..."
-
-
-def _check_keys(spec: CheckpointSpec, policy: Any, saved: dict[str, str]) -> None:
-    """Refuses weights that LeRobot left at random because the file lacks them (it loads with ``strict=False``)."""
-    state = policy.state_dict()
-    loaded = {tensor.data_ptr() for key, tensor in state.items() if key in saved}
-    missing = [
-        key
-        for key, tensor in state.items()
-        # Tied weights are saved once. The language head is never used by SmolVLA.
-        if key not in saved and tensor.data_ptr() not in loaded and "lm_head" not in key
-    ]
-    if missing:
-        raise CheckpointError(
-            f"{spec.directory / WEIGHTS} lacks {len(missing)} of the policy's {len(state)} weights, such as "
-            f"{missing[0]!r}; they would be random. Take another copy of the checkpoint, or the config.json that "
-            "belongs to these weights."
-        )
-
-
-def _load_processors(spec: CheckpointSpec, policy: Any, vlm_name: str, device: str) -> tuple[Any, Any]:
-    import torch
-    from lerobot.policies.factory import make_pre_post_processors
-
-    known = {step.name for step in spec.preprocessor}
-    wanted = {
-        "device_processor": {"device": device},
-        "tokenizer_processor": {"tokenizer_name": vlm_name},
-        # The agent hands the pictures over under the policy's own names.
-        "rename_observations_processor": {"rename_map": {}},
-    }
-    overrides = {name: options for name, options in wanted.items() if name in known}
-    if "tokenizer_processor" not in overrides:
-        raise CheckpointError(
-            f"{spec.directory / PREPROCESSOR} has no tokenizer_processor, so the policy would get no instruction. "
-            "Take another copy of the checkpoint."
-        )
-    try:
-        # Without the path LeRobot quietly makes processors without statistics.
-        preprocessor, postprocessor = make_pre_post_processors(
-            policy.config, str(spec.directory), preprocessor_overrides=overrides
-        )
-        batch = preprocessor({"task": "try", STATE: torch.zeros(WIDTH)})
-    except Exception as err:
-        raise CheckpointError(
-            f"LeRobot could not load the processors of {spec.directory} with the tokenizer of {vlm_name!r} "
-            f"({type(err).__name__}: {_first_lines(err)}). Take another copy of the checkpoint."
-        ) from err
-    check_mask(batch)
-    return preprocessor, postprocessor

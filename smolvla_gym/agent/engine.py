@@ -13,6 +13,7 @@ import numpy as np
 
 from smolvla_gym.agent.aggregation import Aggregate, get_aggregate
 from smolvla_gym.agent.chunks import ActionQueue
+from smolvla_gym.agent.inputs import check_observation, check_state
 from smolvla_gym.agent.noise import MovingNoise
 from smolvla_gym.agent.pipelines import Pipeline
 from smolvla_gym.agent.policy import Array, Chunk, ChunkRequest, Observation, PolicyCard
@@ -185,13 +186,14 @@ class ChunkEngine:
             else:
                 self.statistics.waited_steps += 1
             # To stay where it is at first, later where it was sent: the pose it is on its way to is a planned one.
-            action = np.array(observation["agent_pos"], dtype=np.float32) if before is None else before
+            action = np.array(check_state(observation.get("agent_pos"))) if before is None else before
         self.statistics.note(before, action, border=self._fresh)
         self._fresh = False
         self._last = action
         return action.copy()
 
     def _ask(self, observation: Observation) -> None:
+        observation = check_observation(self._card, observation)
         leftover = None
         delay = 0
         if self._options.mode == "rtc" and len(self._queue):
@@ -207,7 +209,7 @@ class ChunkEngine:
 
     def _wait(self) -> None:
         """Waits for the chunk that is being computed, as long as it may take."""
-        assert self._pending is not None
+        assert self._pending is not None  # noqa: S101 - narrows a type
         try:
             self._pending.exception(self._left())
         except FutureTimeoutError:
@@ -247,7 +249,7 @@ class ChunkEngine:
 
     def _left(self) -> float:
         """Returns how much longer in s the policy may take."""
-        assert self._asked_time is not None
+        assert self._asked_time is not None  # noqa: S101 - narrows a type
         return self._asked_time + self._options.timeout_s - time.monotonic()
 
     def _too_late(self) -> InferenceTimeoutError | PolicyConnectionError:

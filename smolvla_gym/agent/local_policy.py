@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Mapping
@@ -13,7 +14,10 @@ from smolvla_gym.agent.checkpoint import LoadedCheckpoint, check_options
 from smolvla_gym.agent.compatibility import planned_cameras
 from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.images import resize_area
+from smolvla_gym.agent.inputs import check_observation
+from smolvla_gym.agent.instructions import InstructionReader
 from smolvla_gym.agent.policy import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
+from smolvla_gym.agent.provenance import Provenance, read_provenance
 from smolvla_gym.errors import ActionError, OptionError, UnknownNameError, with_causes
 
 if TYPE_CHECKING:
@@ -52,7 +56,7 @@ class LocalPolicy(ChunkPolicy):
         checkpoint: LoadedCheckpoint,
         *,
         num_steps: int | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        camera_map: Mapping[str, str | None] | None = None,
         name: str | None = None,
         sampler: str = "fast",
         compile_mode: str | None = None,
@@ -62,7 +66,7 @@ class LocalPolicy(ChunkPolicy):
         Args:
             checkpoint: The checkpoint; its number of flow steps and its guidance are changed in place.
             num_steps: Flow steps a chunk; None takes the checkpoint's number.
-            camera_map: Env camera by policy camera, for those whose names differ.
+            camera_map: Env camera by policy camera, for those whose names differ; None leaves a camera out.
             name: What it is called; None: the folder's name.
             sampler: One of ``SAMPLERS``.
             compile_mode: A mode of ``torch.compile``, such as ``"default"``, for the fast sampler; the first chunk
@@ -71,7 +75,8 @@ class LocalPolicy(ChunkPolicy):
         Raises:
             OptionError: ``num_steps`` is below 1, or there is no such mode.
             UnknownNameError: There is no such sampler.
-            PolicyMismatchError: ``camera_map`` names a camera that the policy does not have.
+            PolicyMismatchError: ``camera_map`` names a camera that the policy does not have, or leaves all out.
+            CheckpointError: What the checkpoint says of its training cannot be read.
         """
         import torch
         from lerobot.policies.rtc.configuration_rtc import RTCConfig
@@ -94,16 +99,24 @@ class LocalPolicy(ChunkPolicy):
         config.rtc_config = RTCConfig(enabled=True)
         steps = spec.num_steps if num_steps is None else num_steps
         self._guidance = PrefixGuidance(max_weight=float(steps))
+        provenance = read_provenance(spec.directory)
+        cameras = planned_cameras(spec, camera_map)
+        absent = tuple(camera for camera in spec.cameras if camera not in cameras)
         self._card = PolicyCard(
             name=name or spec.directory.name,
-            cameras=spec.cameras,
-            camera_map=planned_cameras(spec, camera_map),
+            cameras={camera: spec.cameras[camera] for camera in cameras},
+            camera_map=cameras,
             chunk_size=spec.chunk_size,
             n_action_steps=spec.n_action_steps,
             num_steps=steps,
             noise_width=int(config.max_action_dim),
             device=checkpoint.device,
+            empty_cameras=max(0, spec.empty_cameras - len(absent)),
+            absent_cameras=absent,
+            control_hz=None if provenance is None else float(provenance.control_hz),
+            gripper=None if provenance is None else provenance.gripper,
         )
+        self._reader = _make_reader(self._card.name, checkpoint.preprocessor, provenance)
 
     @property
     @override
@@ -114,6 +127,10 @@ class LocalPolicy(ChunkPolicy):
     def checkpoint(self) -> LoadedCheckpoint:
         """What it runs."""
         return self._checkpoint
+
+    @override
+    def check_instruction(self, instruction: object) -> str:
+        return self._reader.read(instruction)
 
     @override
     def infer(self, request: ChunkRequest) -> Chunk:
@@ -149,13 +166,14 @@ class LocalPolicy(ChunkPolicy):
 
     def prepare(self, request: ChunkRequest) -> tuple[dict[str, Any], Any]:
         """Returns the policy's batch and the noise, shape (1, chunk, padded action width), on the device."""
-        frame = self._frame(request)
-        if self._words is not None and self._words[0] == request.instruction:
+        instruction = self._reader.read(request.instruction)
+        frame = self._frame(request, instruction)
+        if self._words is not None and self._words[0] == instruction:
             batch = self._wordless(frame) | self._words[1]
         else:  # the same words have the same tokens, and most of the preprocessing is making them
             batch = self._checkpoint.preprocessor(frame)
             tokens = {name: value for name, value in batch.items() if name.startswith(_LANGUAGE)}
-            self._words = request.instruction, tokens
+            self._words = instruction, tokens
         noise = self._torch.from_numpy(np.array(request.noise, dtype=np.float32))[None]
         return batch, noise.to(self._checkpoint.device)
 
@@ -229,17 +247,45 @@ class LocalPolicy(ChunkPolicy):
         largest = float((fast - reference).abs().max())
         return None if largest <= _CLOSE * max(1.0, float(reference.abs().max())) else f"by {largest:.2g}"
 
-    def _frame(self, request: ChunkRequest) -> dict[str, Any]:
-        """Puts an observation into LeRobot's names: pictures as float 0..1 with the channels first."""
-        torch, device, observation = self._torch, self._checkpoint.device, request.observation
-        frame: dict[str, Any] = {"task": request.instruction}
-        frame["observation.state"] = torch.tensor(np.asarray(observation["agent_pos"], dtype=np.float32))
+    def _frame(self, request: ChunkRequest, instruction: str) -> dict[str, Any]:
+        """Return an observation under LeRobot's names: images as float 0..1 with the channels first.
+
+        A camera that is left out is not in it: LeRobot computes without it.
+        """
+        torch, device = self._torch, self._checkpoint.device
+        observation = check_observation(self._card, request.observation, request.absent)
+        frame: dict[str, Any] = {"task": instruction, "observation.state": torch.tensor(observation["agent_pos"])}
         for ours, theirs in self._card.camera_map.items():
-            picture = resize_area(np.asarray(observation["pixels"][theirs]), self._card.cameras[ours])
+            if theirs not in observation["pixels"] or ours in request.absent:
+                continue
+            image = resize_area(observation["pixels"][theirs], self._card.cameras[ours])
             # Bytes are moved and widened on the device: a quarter of the traffic.
-            pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)
+            pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)
             frame[f"observation.images.{ours}"] = pixels.float() / 255.0
         return frame
+
+
+def _make_reader(policy: str, preprocessor: Any, provenance: Provenance | None) -> InstructionReader:
+    """Return what reads instructions as a preprocessor of LeRobot's does."""
+    from lerobot.processor import NewLineTaskProcessorStep, TokenizerProcessorStep
+
+    step = next(step for step in preprocessor.steps if isinstance(step, TokenizerProcessorStep))
+    ends_lines = any(isinstance(step, NewLineTaskProcessorStep) for step in preprocessor.steps)
+    # A tokenizer is for one thread; the policy's own is busy while a chunk is computed.
+    tokenizer: Any = copy.deepcopy(step.input_tokenizer)
+
+    def count_tokens(text: str) -> int:
+        ended = text if text.endswith("\n") or not ends_lines else f"{text}\n"
+        # Without verbose=False it warns of lengths that nobody uses.
+        return len(tokenizer(ended, verbose=False)["input_ids"])
+
+    return InstructionReader(
+        policy,
+        count_tokens,
+        limit=step.max_length if step.truncation else None,
+        special=tuple(getattr(tokenizer, "all_special_tokens", ())),
+        provenance=provenance,
+    )
 
 
 def _without_tokenizer(preprocessor: Any) -> Any:

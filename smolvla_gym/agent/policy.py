@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.agent.instructions import check_instruction
+
 Observation = Mapping[str, Any]
 Array = NDArray[np.float32]
 
@@ -27,6 +29,10 @@ class PolicyCard:
         num_steps: Flow steps a chunk.
         noise_width: Width of the noise that a chunk is made of; its length is ``chunk_size``.
         device: Where it computes, in torch's spelling.
+        empty_cameras: How many of its cameras may be missing, as its checkpoint says.
+        absent_cameras: Its own names of cameras that are left out on purpose; ``cameras`` lacks them.
+        control_hz: Control rate in Hz that it was trained at; None: unknown.
+        gripper: The gripper that it was trained with; None: unknown.
     """
 
     name: str
@@ -37,6 +43,10 @@ class PolicyCard:
     num_steps: int
     noise_width: int
     device: str
+    empty_cameras: int = 0
+    absent_cameras: tuple[str, ...] = ()
+    control_hz: float | None = None
+    gripper: str | None = None
 
     @property
     def env_cameras(self) -> tuple[str, ...]:
@@ -55,6 +65,7 @@ class ChunkRequest:
         leftover: What is still planned at the moment of the observation, in the policy's own units, shape (n, 7), for
             the new chunk to continue (real-time chunking); None: nothing.
         delay: How many of those will have been executed when the chunk arrives.
+        absent: The policy's cameras that are left out of this request, besides those that its card lacks.
     """
 
     observation: Observation
@@ -62,6 +73,7 @@ class ChunkRequest:
     noise: Array
     leftover: Array | None = None
     delay: int = 0
+    absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +97,22 @@ class ChunkPolicy(ABC):
     def card(self) -> PolicyCard:
         """What there is to know of it."""
 
+    def check_instruction(self, instruction: object) -> str:
+        """Return an instruction as the policy is to get it, without computing anything.
+
+        Raises:
+            OptionError: It is no instruction, or the policy cannot read all of it.
+        """
+        return check_instruction(instruction)
+
     @abstractmethod
     def infer(self, request: ChunkRequest) -> Chunk:
         """Computes a chunk; it may take its time.
 
         Raises:
             ActionError: The chunk is not finite.
+            OptionError: The instruction is none, or the policy cannot read all of it.
+            PolicyMismatchError: The observation is not what the policy needs.
             PolicyConnectionError: It is elsewhere and cannot be reached at the moment; asking again may help.
         """
 

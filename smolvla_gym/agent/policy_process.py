@@ -30,6 +30,9 @@ _GRACE: Final = 3.0
 _LAST_MOMENT: Final = 0.5
 """How much later in s than its connection a process may end."""
 
+_MAX_LINE: Final = 1 << 20
+"""Bytes of the answer of a process that has loaded a policy."""
+
 _NICENESS: Final = 5
 """How far a policy on the CPU steps back behind the control loop, on the scale of ``nice``."""
 
@@ -46,7 +49,7 @@ class PolicyProcess(ChunkPolicy):
         num_steps: int | None = None,
         sampler: str = "fast",
         compile_mode: str | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        camera_map: Mapping[str, str | None] | None = None,
         vlm: str | Path | None = None,
         revision: str | None = None,
         timeout_s: float = 10.0,
@@ -78,12 +81,12 @@ class PolicyProcess(ChunkPolicy):
 
     def _begin(self, config: dict[str, Any]) -> dict[str, Any]:
         """Sends the configuration and returns what the process says once it is ready."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None  # noqa: S101 - narrows a type
+        assert self._process.stdout is not None  # noqa: S101 - narrows a type
         with contextlib.suppress(OSError):  # it ended at once: the answer is missing too
             self._process.stdin.write(json.dumps(config).encode() + b"\n")
             self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline(_MAX_LINE)
         if not line:
             status = self._process.wait()
             raise CheckpointError(f"The process that was to load {config['policy']} ended (exit status {status}).")
@@ -151,7 +154,7 @@ def _error(answer: Mapping[str, Any]) -> SmolVLAGymError:
         return OptionError(*answer["arguments"])
     error = SmolVLAGymError.__new__(kind)
     Exception.__init__(error, answer["text"])
-    assert isinstance(error, SmolVLAGymError)
+    assert isinstance(error, SmolVLAGymError)  # noqa: S101 - narrows a type
     return error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -10,12 +11,15 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.compatibility import WIDTH, check_fit
+from smolvla_gym.agent.compatibility import PAROL6_CAMERAS, cameras_among, check_training
 from smolvla_gym.agent.engine import ChunkEngine, EngineOptions
+from smolvla_gym.agent.images import legible_size
+from smolvla_gym.agent.inputs import check_spaces, standby_observation
+from smolvla_gym.agent.instructions import WARM_UP
 from smolvla_gym.agent.pipelines import Lockstep, Pipeline, RealTime, check_latency
 from smolvla_gym.agent.policy import Array, ChunkPolicy, Observation, PolicyCard
 from smolvla_gym.agent.statistics import AgentStatistics
-from smolvla_gym.errors import MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.errors import MissingExtraError, PolicyMismatchError, SmolVLAGymError
 
 _WARM_UP_TIMEOUT: Final = 120.0
 """How long the first chunk may take in s: it loads kernels, and may compile them."""
@@ -58,6 +62,7 @@ class SmolVLAAgent:
         latency_ms: float | Sequence[float] | NDArray[Any] | None = None,
         timeout_s: float = 10.0,
         seed: int | None = None,
+        allow_mismatch: bool = False,
     ) -> None:
         """Gives a policy a queue of action chunks; see :meth:`from_pretrained` for the options."""
         self._policy = policy
@@ -70,7 +75,7 @@ class SmolVLAAgent:
             timeout_s=timeout_s,
         )
         self._latencies = None if latency_ms is None else check_latency(latency_ms)
-        self._checked = False
+        self._allow_mismatch = allow_mismatch
         self._rng = np.random.default_rng(seed)
         self._instruction: str | None = None
         self._use(Lockstep(policy, 1.0), None)
@@ -83,7 +88,7 @@ class SmolVLAAgent:
         device: str = "auto",
         dtype: str = "auto",
         num_steps: int | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        camera_map: Mapping[str, str | None] | None = None,
         vlm: str | Path | None = None,
         revision: str | None = None,
         process: bool = False,
@@ -99,7 +104,8 @@ class SmolVLAAgent:
             dtype: ``"auto"`` keeps the weights as they were saved, ``"float32"`` widens them, ``"bfloat16"`` and
                 ``"float16"`` round them, all but the small projections of state and actions.
             num_steps: Flow steps a chunk; ``None`` takes the checkpoint's number.
-            camera_map: Env camera by policy camera, for those whose names differ.
+            camera_map: Env camera by policy camera, for those whose names differ. ``None`` leaves out a camera that
+                training never saw, as LeRobot does with one that is missing: ``{"camera3": None}``.
             vlm: Folder or repository of the VLM's configuration, for a checkpoint that does not carry it.
             revision: Branch, tag or commit of a repository.
             process: Computes in a process of its own, so that the control loop of a real arm is not held up.
@@ -121,6 +127,8 @@ class SmolVLAAgent:
                 exactly, in real time at least.
             timeout_s: How long a chunk may take in real time before it is an error.
             seed: Seed of the noise that chunks start from. Episodes go on in one sequence unless ``reset`` is seeded.
+            allow_mismatch: Whether :meth:`attach` only warns about an env whose control rate or gripper is not the one
+                that the policy was trained with.
 
         Raises:
             CheckpointError: It is absent, cannot be downloaded, or is broken.
@@ -167,7 +175,7 @@ class SmolVLAAgent:
         address: str,
         *,
         token: str | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        camera_map: Mapping[str, str | None] | None = None,
         **options: Any,
     ) -> Self:
         """Takes a policy that runs elsewhere, as ``smolvla-gym serve`` does it. Neither torch nor lerobot is needed.
@@ -176,7 +184,7 @@ class SmolVLAAgent:
             address: ``"host:port"`` or ``"ws://host:port"``.
             token: What the server wants to be told; ``None``: that of the environment variable
                 ``SMOLVLA_GYM_TOKEN``, if it is set.
-            camera_map: Env camera by policy camera, for those whose names differ.
+            camera_map: Env camera by policy camera, for those whose names differ; ``None`` leaves a camera out.
             **options: Those of :meth:`from_pretrained`, from ``mode`` on.
 
         Raises:
@@ -219,13 +227,35 @@ class SmolVLAAgent:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The env's cameras that the agent looks through, each once: what to give to ``gym.make(cameras=...)``."""
-        return self._policy.card.env_cameras
+        """The env's cameras that the agent looks through, each once: what to give to ``gym.make(cameras=...)``.
+
+        A camera that no PAROL6 env has is not among them where the checkpoint allows it to be missing.
+        """
+        card = self._policy.card
+        try:
+            return cameras_among(card, PAROL6_CAMERAS)
+        except PolicyMismatchError:  # the policy is for an env with cameras of its own
+            return card.env_cameras
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of the pictures of the policy's first camera."""
+        """Height and width in pixels of the images of the policy's first camera."""
         return next(iter(self._policy.card.cameras.values()))
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Options for an env that fits: ``gym.make("PAROL6Sim-v0", **agent.env_options)``.
+
+        ``cameras``, ``image_size`` (a multiple of the policy's that people can recognise something in) and, where the
+        checkpoint says them, ``control_hz`` and ``gripper``.
+        """
+        card = self._policy.card
+        known = {"control_hz": card.control_hz, "gripper": card.gripper}
+        return {
+            "cameras": self.cameras,
+            "image_size": legible_size(self.image_size),
+            **{name: value for name, value in known.items() if value is not None},
+        }
 
     @property
     def chunk_size(self) -> int:
@@ -269,24 +299,25 @@ class SmolVLAAgent:
         agent has no clock, as before the first call.
 
         Args:
-            env: Its spaces are looked at, and ``metadata``: ``"render_fps"`` is its control rate, and ``"realtime"``
-                tells whether its steps take real time.
+            env: Its spaces are looked at, and ``metadata``: ``"render_fps"`` is its control rate, ``"gripper"`` the
+                name of its gripper, and ``"realtime"`` tells whether its steps take real time.
 
         Raises:
-            PolicyMismatchError: What does not fit, and the option that would mend it.
+            PolicyMismatchError: What does not fit, and the option that mends it; also a control rate or a gripper that
+                the policy was not trained with, unless ``allow_mismatch`` was given.
             InferenceError: The policy failed.
             InferenceTimeoutError: It gave no chunk.
             PolicyConnectionError: It runs elsewhere, and cannot be reached.
         """
         self.check(env.observation_space, env.action_space)
-        clock = float(env.metadata["render_fps"]), bool(env.metadata.get("realtime", False))
+        control_hz = check_training(self._policy.card, env.metadata, allow_mismatch=self._allow_mismatch)
+        clock = control_hz, bool(env.metadata.get("realtime", False))
         if clock == self._clock:
             return
         self._pipeline.close()
         self._use(Lockstep(self._policy, 1.0), None)
-        control_hz, realtime = clock
         latencies = self._latencies or (0.0,)
-        if not realtime:
+        if not clock[1]:
             self._use(Lockstep(self._policy, control_hz, latencies), clock)
             return
         pipeline = RealTime(self._policy, latencies)
@@ -305,64 +336,59 @@ class SmolVLAAgent:
             action_space: The env's, a ``Box`` of shape (7,).
 
         Raises:
-            PolicyMismatchError: What does not fit, and the option that would mend it.
+            PolicyMismatchError: What does not fit, and the option that mends it.
         """
-        if action_space.shape != (WIDTH,):
-            raise PolicyMismatchError(
-                f"The env takes actions of shape {action_space.shape}, and the policy gives ({WIDTH},): absolute joint "
-                "targets and the gripper. Take action wrappers off the env."
+        images = check_spaces(self._policy.card, observation_space, action_space)
+        missing = [ours for ours, theirs in self._policy.card.camera_map.items() if theirs not in images]
+        if missing:
+            warnings.warn(
+                f"The env lacks the cameras {', '.join(missing)} of the policy {self.name!r}, which computes without "
+                f"them: its checkpoint allows it (empty_cameras={self._policy.card.empty_cameras}).",
+                stacklevel=2,
             )
-        parts = observation_space.spaces if isinstance(observation_space, gym.spaces.Dict) else {}
-        pixels = parts.get("pixels")
-        pictures = {key: box.shape or () for key, box in pixels.items()} if isinstance(pixels, gym.spaces.Dict) else {}
-        state = parts.get("agent_pos")
-        check_fit(self._policy.card, pictures, state.shape if state is not None else None)
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Begins an episode: forgets the plan and takes an instruction.
+        """Begin an episode: forget the plan and take an instruction. One that is refused leaves no plan.
 
         Args:
             instruction: What to do, in words; the env has it in ``info["instruction"]``.
             seed: Seed of the noise of this and the following episodes; ``None`` goes on with the present sequence.
 
         Raises:
-            OptionError: The instruction is not a text, or empty.
+            OptionError: The instruction is not a text, empty, has control characters, or is longer than the policy
+                reads. A policy in another process or elsewhere counts its tokens with the first chunk.
             AgentNotAttachedError: The agent's options mean nothing without the env's clock.
         """
-        if not isinstance(instruction, str) or not instruction.strip():
-            raise OptionError("instruction", instruction, "a text that says what to do")
+        # Where the instruction is refused, nothing of the one before is done any more.
+        self._instruction = None
+        self._engine.reset("", self._rng)
+        text = self._policy.check_instruction(instruction)
         if self._clock is None and (self._options.mode != "sync" or self._latencies is not None):
             raise AgentNotAttachedError("latency_ms" if self._options.mode == "sync" else f"mode={self.mode!r}")
         if seed is not None:
             self._rng = np.random.default_rng(seed)
-        self._instruction = instruction
-        self._checked = False
-        self._engine.reset(instruction, self._rng)
+        self._instruction = text
+        self._engine.reset(text, self._rng)
 
     def act(self, observation: Observation) -> Array:
         """Returns the next action: of the queue, or where that is empty the one that holds the arm.
 
         Args:
-            observation: The env's: ``{"pixels": {camera: uint8 (H, W, 3)}, "agent_pos": float32 (7,)}``. It is looked
-                at when a chunk is asked for, and must not be changed later.
+            observation: The env's: ``{"pixels": {camera: uint8 (H, W, 3)}, "agent_pos": float32 (7,)}``. It is checked
+                when a chunk is asked for, and must not be changed later.
 
         Returns:
             Six joint targets in rad and the gripper opening, shape (7,), finite.
 
         Raises:
             AgentNotResetError: There is no instruction yet.
-            PolicyMismatchError: The observation lacks what the policy needs.
+            PolicyMismatchError: The observation lacks what the policy needs, or has it in another type, shape or unit.
             ActionError: The policy gave a number that is not finite.
             InferenceError: The policy failed.
             InferenceTimeoutError: It gave no chunk for ``timeout_s``.
         """
         if self._instruction is None:
             raise AgentNotResetError
-        if not self._checked:
-            pictures = {key: np.shape(value) for key, value in observation.get("pixels", {}).items()}
-            state = observation.get("agent_pos")
-            check_fit(self._policy.card, pictures, np.shape(state) if state is not None else None)
-            self._checked = True
         return self._engine.step(observation)
 
     def close(self) -> None:
@@ -377,17 +403,15 @@ class SmolVLAAgent:
         self._instruction = None
 
     def _warm_up(self, pipeline: Pipeline, observation_space: gym.Space[Any]) -> None:
-        """Has a chunk computed from an empty observation, by the thread that will compute the others."""
-        assert isinstance(observation_space, gym.spaces.Dict)
+        """Have a chunk computed from an empty observation, by the thread that will compute the others."""
+        assert isinstance(observation_space, gym.spaces.Dict)  # noqa: S101 - narrows a type
         card = self._policy.card
         pixels = observation_space["pixels"]
-        assert isinstance(pixels, gym.spaces.Dict)
-        observation = {
-            "agent_pos": np.zeros(WIDTH, np.float32),
-            "pixels": {name: np.zeros(pixels[name].shape or (), np.uint8) for name in card.env_cameras},
-        }
+        assert isinstance(pixels, gym.spaces.Dict)  # noqa: S101 - narrows a type
+        sizes = {name: (box.shape or (0, 0))[:2] for name, box in pixels.items()}
+        observation = standby_observation(card, {name: (size[0], size[1]) for name, size in sizes.items()})
         engine = ChunkEngine(card, pipeline, EngineOptions.choose(card, timeout_s=_WARM_UP_TIMEOUT))
-        engine.reset("warm up", np.random.default_rng(0))
+        engine.reset(WARM_UP, np.random.default_rng(0))
         engine.step(observation)
         if engine.lost is not None:  # it would ask again in the next step, of which there is none
             raise engine.lost

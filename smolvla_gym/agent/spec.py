@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.errors import CheckpointError, MissingExtraError, PolicyMismatchError
+from smolvla_gym.agent.configuration import ACTION as ACTION
+from smolvla_gym.agent.configuration import IMAGES, check_configuration, check_pipeline
+from smolvla_gym.agent.configuration import STATE as STATE
+from smolvla_gym.agent.fields import UnknownFieldsError, shown
+from smolvla_gym.agent.tensors import read_tensors
+from smolvla_gym.errors import CheckpointError, PolicyMismatchError
+from smolvla_gym.untrusted import check_inside, read_json_object
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
@@ -20,9 +25,12 @@ POSTPROCESSOR: Final = "policy_postprocessor.json"
 VLM_FOLDER: Final = "vlm"
 """A folder of this name inside a checkpoint holds its VLM's configuration and tokenizer."""
 
-STATE: Final = "observation.state"
-ACTION: Final = "action"
-_IMAGES: Final = "observation.images."
+ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+"""Files of PEFT, which LeRobot's own loading of a policy leaves out."""
+
+_MAX_JSON: Final = 1 << 18
+_MAX_STATS: Final = 4 << 20
+"""Largest sizes in bytes. SmolVLA's own files have 3 kB."""
 
 Stats = Mapping[str, NDArray[Any]]
 """Saved statistics under flat names such as ``"action.mean"``."""
@@ -49,7 +57,7 @@ class CheckpointSpec:
 
     Attributes:
         directory: Where it is.
-        config: The whole of ``config.json``.
+        config: The checked fields of ``config.json``, with LeRobot's defaults for those that decide about sizes.
         cameras: Size (height, width) in pixels of each picture the policy wants, by the policy's name for it.
         state_dim: Width of the state that is declared. Fine-tuning leaves it as it was, whatever the data's width.
         action_dim: Width of an action.
@@ -72,80 +80,112 @@ class CheckpointSpec:
     postprocessor: tuple[PipelineStep, ...]
 
     @property
+    def text_length(self) -> int:
+        """Largest number of tokens of an instruction."""
+        step = find_step(self.preprocessor, "tokenizer_processor")
+        length = step.config.get("max_length", 512) if step else self.config["tokenizer_max_length"]
+        return int(length)
+
+    @property
+    def empty_cameras(self) -> int:
+        """How many of its cameras may be missing: LeRobot computes without them."""
+        allowed = self.config.get("empty_cameras")
+        return max(0, allowed) if type(allowed) is int else 0
+
+    @property
     def renamed_cameras(self) -> dict[str, str]:
         """Env camera by policy camera, as the data set's cameras were renamed when the policy was trained."""
         step = find_step(self.preprocessor, "rename_observations_processor")
         renames = step.config.get("rename_map") or {} if step else {}
         return {
-            new.removeprefix(_IMAGES): old.removeprefix(_IMAGES)
+            new.removeprefix(IMAGES): old.removeprefix(IMAGES)
             for old, new in renames.items()
-            if old.startswith(_IMAGES) and new.startswith(_IMAGES)
+            if old.startswith(IMAGES) and new.startswith(IMAGES)
         }
 
 
 def find_step(steps: tuple[PipelineStep, ...], name: str) -> PipelineStep | None:
-    """Returns the step of a registry name, or None."""
+    """Return the step of a registry name, or None."""
     return next((step for step in steps if step.name == name), None)
 
 
 def read_spec(directory: Path) -> CheckpointSpec:
-    """Reads the small files of a checkpoint: its configuration, its processors and their statistics.
+    """Read and check the small files of a checkpoint: its configuration, its processors and their statistics.
+
+    Nothing that these files name is imported, and nothing is allocated by a number that stands in them.
 
     Raises:
-        CheckpointError: One of them is absent or cannot be read.
+        CheckpointError: One of them is absent, cannot be read, or holds what is not allowed.
         PolicyMismatchError: It is not a SmolVLA policy.
     """
-    config = _read_json(directory, CONFIG)
-    kind = config.get("type")
+    content = _read_json(directory, CONFIG)
+    kind = content.get("type")
     if kind != "smolvla":
         raise PolicyMismatchError(
-            f"{directory / CONFIG} describes a policy of type {kind!r}, and this agent drives type 'smolvla' only. "
-            "Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
+            f"{directory / CONFIG} describes a policy of type {shown(kind)}, and this agent drives type 'smolvla' "
+            "only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
         )
+    _refuse_adapters(directory, content)
     try:
-        inputs, outputs = config["input_features"] or {}, config["output_features"] or {}
-        cameras = {
-            name.removeprefix(_IMAGES): (int(feature["shape"][1]), int(feature["shape"][2]))
-            for name, feature in inputs.items()
-            # An "empty" camera is a blank that SmolVLA fills in by itself.
-            if feature["type"] == "VISUAL" and not name.startswith(_IMAGES + "empty_camera_")
-        }
-        return CheckpointSpec(
-            directory=directory,
-            config=config,
-            cameras=cameras,
-            state_dim=int(inputs[STATE]["shape"][0]),
-            action_dim=int(outputs[ACTION]["shape"][0]),
-            chunk_size=int(config["chunk_size"]),
-            n_action_steps=int(config["n_action_steps"]),
-            num_steps=int(config["num_steps"]),
-            preprocessor=_read_pipeline(directory, PREPROCESSOR),
-            postprocessor=_read_pipeline(directory, POSTPROCESSOR),
-        )
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as err:
+        config = check_configuration(content)
+    except ValueError as err:
+        raise _not_allowed(directory / CONFIG, "the configuration of a trained SmolVLA policy", err) from None
+    inputs = config["input_features"]
+    cameras = {
+        name.removeprefix(IMAGES): (feature["shape"][1], feature["shape"][2])
+        for name, feature in inputs.items()
+        # An "empty" camera is a blank that SmolVLA fills in by itself.
+        if feature["type"] == "VISUAL" and not name.startswith(IMAGES + "empty_camera_")
+    }
+    return CheckpointSpec(
+        directory=directory,
+        config=config,
+        cameras=cameras,
+        state_dim=inputs[STATE]["shape"][0],
+        action_dim=config["output_features"][ACTION]["shape"][0],
+        chunk_size=config["chunk_size"],
+        n_action_steps=config["n_action_steps"],
+        num_steps=config["num_steps"],
+        preprocessor=_read_pipeline(directory, PREPROCESSOR),
+        postprocessor=_read_pipeline(directory, POSTPROCESSOR),
+    )
+
+
+def _refuse_adapters(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a policy whose weights are not all in one file."""
+    found = [name for name in ADAPTERS if os.path.lexists(directory / name)]
+    if found or config.get("use_peft"):
         raise CheckpointError(
-            f"{directory / CONFIG} is not the configuration of a trained SmolVLA policy ({type(err).__name__}: {err}). "
-            "Save it again with policy.save_pretrained(...), or take another copy of the checkpoint."
-        ) from err
+            f"{directory} holds adapters of PEFT ({found[0] if found else 'use_peft in config.json'}), which would be "
+            "left out. Merge them into the weights (PEFT's merge_and_unload) and save the policy again."
+        )
+
+
+def _not_allowed(path: Path, what: str, err: ValueError) -> CheckpointError:
+    if isinstance(err, UnknownFieldsError):
+        return CheckpointError(
+            f"{path} has an {err}, which this release does not know: it was saved by another release of LeRobot than "
+            f"0.6, or by another program. Save it again with policy.save_pretrained(...) of LeRobot 0.6."
+        )
+    return CheckpointError(
+        f"{path} is not {what} ({err}). Save it again with LeRobot 0.6, or take another copy of the checkpoint."
+    )
 
 
 def _read_json(directory: Path, name: str) -> dict[str, Any]:
     path = directory / name
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path, _MAX_JSON)
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is not a complete checkpoint: {name} is missing.{_hint(directory, name)}"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
-        raise CheckpointError(f"{path} cannot be read ({err}). Take another copy of the checkpoint.") from err
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object. Take another copy of the checkpoint.")
-    return content
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path} cannot be read ({err}). Take another copy of the checkpoint.") from None
 
 
 def _hint(directory: Path, name: str) -> str:
-    """Says what may have been meant by a folder in which a file is missing."""
+    """Say what may have been meant by a folder in which a file is missing."""
     if name in (PREPROCESSOR, POSTPROCESSOR):
         return (
             " It holds the normalisation of the training data, without which actions have no unit. Checkpoints of"
@@ -161,33 +201,27 @@ def _hint(directory: Path, name: str) -> str:
 def _read_pipeline(directory: Path, name: str) -> tuple[PipelineStep, ...]:
     content = _read_json(directory, name)
     try:
-        steps = [(step.get("registry_name", step.get("class")), step) for step in content["steps"]]
-        return tuple(
-            PipelineStep(str(kind), step.get("config") or {}, _read_stats(directory, step.get("state_file")))
-            for kind, step in steps
-        )
-    except (KeyError, TypeError, AttributeError) as err:
-        raise CheckpointError(
-            f"{directory / name} is not a saved processor ({type(err).__name__}: {err}). "
-            "Take another copy of the checkpoint."
-        ) from err
+        steps = check_pipeline(content, before=name == PREPROCESSOR)
+    except ValueError as err:
+        raise _not_allowed(directory / name, "a saved processor of SmolVLA", err) from None
+    return tuple(PipelineStep(kind, config, _read_stats(directory, file)) for kind, config, file in steps)
 
 
 def _read_stats(directory: Path, name: str | None) -> Stats:
     if name is None:
         return {}
     try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ImportError as err:
-        raise MissingExtraError("Reading a checkpoint", "smolvla", err) from err
-    path = directory / name
-    if not path.is_file():
+        path = check_inside(directory, name)
+        stats = read_tensors(path, _MAX_STATS)
+    except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is not a complete checkpoint: {name}, the normalisation statistics, is missing. "
             "Take another copy of the checkpoint."
-        )
-    try:
-        return {key: np.asarray(value) for key, value in load_file(path).items()}
-    except (SafetensorError, OSError, TypeError) as err:
-        raise CheckpointError(f"{path} cannot be read ({err}). Take another copy of the checkpoint.") from err
+        ) from None
+    except (OSError, ValueError) as err:
+        raise CheckpointError(
+            f"{directory / name} cannot be read ({err}). Take another copy of the checkpoint."
+        ) from None
+    if odd := [key for key in stats if "." not in key]:
+        raise CheckpointError(f"{directory / name} holds {shown(odd[0])}; expected names such as 'action.mean'.")
+    return stats

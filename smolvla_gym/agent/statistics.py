@@ -16,9 +16,9 @@ _REMEMBERED: Final = 100_000
 """Values kept of each kind: the steps of 55 minutes at 30 Hz."""
 
 
-@dataclass
+@dataclass(repr=False)
 class AgentStatistics:
-    """Of one episode so far.
+    """Of one episode so far. Printed it is one line.
 
     An episode may be endless: of delays and jumps the latest 100 000 are kept each.
 
@@ -46,6 +46,11 @@ class AgentStatistics:
     delays: deque[int] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     border_jumps: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     inner_jumps: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def __repr__(self) -> str:
+        """Return the counts, the largest delay in steps and the largest jumps in rad, in one line."""
+        report = {"steps": self.steps, "holding": self.holding, **self.report()}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in report.items())})"
 
     def note(self, before: NDArray[np.float32] | None, action: NDArray[np.float32], *, border: bool) -> None:
         """Takes note of a command, shape (7,), and of the one before it, None for the first."""

@@ -298,7 +298,7 @@ class Bridge:
 
     def _step(self) -> None:
         if self._running:
-            assert self._agent is not None
+            assert self._agent is not None  # noqa: S101 - narrows a type
             action = np.asarray(self._agent.act(self._observation), np.float32)
         else:
             action = self._setpoint.next_action()

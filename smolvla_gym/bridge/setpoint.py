@@ -154,13 +154,13 @@ class Setpoint:
         """Returns the action of the next step."""
         if self._commanded_at is not None and self._clock() - self._commanded_at > SILENCE_S:
             self._commanded_at = None
-            assert self._target is not None
+            assert self._target is not None  # noqa: S101 - narrows a type
             moving = np.abs(self.hold() - self._target)[:NUM_JOINTS].max() > ARRIVED
             if moving:  # one that has arrived may be silent
                 self._target = None
             self._tell("commander_silent", stopped=bool(moving), seconds=SILENCE_S)
         if self._following is not None:
-            assert self._target is not None
+            assert self._target is not None  # noqa: S101 - narrows a type
             joints = self._following.next_target(np.asarray(self._backend.commanded, np.float64))
             if joints is not None:
                 self._target[:NUM_JOINTS] = joints

@@ -36,13 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         steps = {"nargs": "+", "default": [None]}
     add = parser.add_argument_group("SmolVLA agent").add_argument
     add_computing(add)
+    add_camera_map(add)
     add(
-        "--camera-map",
-        nargs="+",
-        type=_pair,
-        default=[],
-        metavar="ITS=ENV",
-        help="the env's camera for each of the policy's whose name differs, such as camera1=wrist camera2=scene",
+        "--allow-mismatch",
+        action="store_true",
+        help="only warn where the policy was trained at another control rate or with another gripper",
     )
     add(
         "--mode",
@@ -92,11 +90,24 @@ def add_computing(add: Callable[..., Any]) -> None:
     )
 
 
-def _pair(text: str) -> tuple[str, str]:
-    theirs, equals, ours = text.partition("=")
-    if not (theirs and equals and ours):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form camera1=wrist")
-    return theirs, ours
+def add_camera_map(add: Callable[..., Any]) -> None:
+    """Add the option that says what the policy's cameras are; ``add``: of a parser or of a group of it."""
+    add(
+        "--camera-map",
+        nargs="+",
+        type=_pair,
+        default=[],
+        metavar="ITS=ENV",
+        help="the env's camera for each of the policy's whose name differs, such as camera1=wrist camera2=scene; "
+        "camera3=none leaves out one that training never saw",
+    )
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    camera, equals, env_camera = text.partition("=")
+    if not (camera and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form camera1=wrist, or camera3=none to leave it out")
+    return camera, None if env_camera.lower() in ("", "none") else env_camera
 
 
 def is_address(policy: str) -> bool:
@@ -134,6 +145,7 @@ def check(arguments: argparse.Namespace) -> None:
     given = {
         **local,
         "--camera-map": arguments.camera_map or None,
+        "--allow-mismatch": arguments.allow_mismatch or None,
         "--mode": arguments.mode,
         "--latency-ms": arguments.latency_ms,
         "--n-action-steps": arguments.n_action_steps,
@@ -193,6 +205,7 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
         "queue_threshold": arguments.queue_threshold,
         "aggregate": arguments.aggregate,
         "camera_map": dict(arguments.camera_map),
+        "allow_mismatch": arguments.allow_mismatch,
     }
     if remote:
         return _known_cameras(SmolVLAAgent.connect(arguments.policy, **options))

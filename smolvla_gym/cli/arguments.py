@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from smolvla_gym.errors import OptionError
+from smolvla_gym.exclusive import exclusive_folder
+
 
 def at_least(lowest: int) -> Callable[[str], int]:
     """Returns a parser of integers that are not below ``lowest``."""
@@ -32,15 +35,29 @@ def positive(text: str) -> float:
 
 @contextlib.contextmanager
 def output_folder(chosen: Path | None, command: str) -> Iterator[Path]:
-    """Makes the output folder; an exception carries the note where the files are, and leaves no empty folder.
+    """Makes the output folder and holds it; an exception carries the note where the files are.
+
+    No empty folder is left.
 
     Args:
         chosen: The folder; None: one named after the time in ``outputs/<command>``.
         command: The command that writes there.
+
+    Raises:
+        OptionError: A file of this name is there.
+        RecordingError: Another program is writing there.
+        OSError: It cannot be made.
     """
     is_new = chosen is None or not chosen.exists()
     out = chosen or new_folder(command)
+    if out.exists() and not out.is_dir():
+        raise OptionError("--out", str(out), "the name of a folder; this is a file")
     out.mkdir(parents=True, exist_ok=True)
+    with exclusive_folder(out):
+        yield from _watched(out, is_new)
+
+
+def _watched(out: Path, is_new: bool) -> Iterator[Path]:
     before = _contents(out)
     try:
         yield out
@@ -49,12 +66,16 @@ def output_folder(chosen: Path | None, command: str) -> Iterator[Path]:
         if after - before:
             error.add_note(f"what was recorded until then is in {out}")
         elif is_new and not after:
-            out.rmdir()
+            with contextlib.suppress(OSError):
+                out.rmdir()
         raise
 
 
 def _contents(folder: Path) -> set[tuple[Path, int]]:
-    return {(path, path.lstat().st_mtime_ns) for path in folder.iterdir()}
+    try:
+        return {(path, path.lstat().st_mtime_ns) for path in folder.iterdir()}
+    except OSError:  # somebody has removed it meanwhile
+        return set()
 
 
 def new_folder(command: str) -> Path:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.agent import DTYPES, SCRIPTED, check_policy
 from smolvla_gym.cli.arguments import at_least, positive
+from smolvla_gym.cli.progress import steady_lines
 from smolvla_gym.errors import OptionError, SmolVLAGymError
+from smolvla_gym.exclusive import exclusive_file
 
 if TYPE_CHECKING:
     from smolvla_gym.evaluation.acceptance import Check, Targets
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 _RANDOM: Final = "random-450m"
 _REFERENCE: Final = "float32"
-_LINES: Final = 4
-"""Progress lines of each stage where standard error is no terminal."""
-
 _EXAMPLES: Final = f"""examples:
   smolvla-gym bench                                    the bundled policy
   smolvla-gym bench --policy {_RANDOM} --quick       SmolVLA's usual size, 450 M random weights, without the hub
@@ -130,16 +129,25 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures the variants and prints the table."""
-    from smolvla_gym.evaluation.acceptance import Targets, check_report
+    from smolvla_gym.evaluation.acceptance import Targets
     from smolvla_gym.evaluation.benchmark import BenchmarkOptions
-    from smolvla_gym.evaluation.json_file import save_json
-    from smolvla_gym.evaluation.machine import describe_machine
 
     variants = _variants(arguments)
     options = BenchmarkOptions(chunks=arguments.chunks, inputs=arguments.inputs, seed=arguments.seed)
     if arguments.quick:
         options = options.quick()
     targets = Targets(arguments.target_ms, arguments.target_rate, arguments.target_gb)
+    with contextlib.ExitStack() as stack:
+        if arguments.out is not None:
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive_file(arguments.out))
+        return _run(arguments, variants, options, targets)
+
+
+def _run(arguments: argparse.Namespace, variants: list[Variant], options: BenchmarkOptions, targets: Targets) -> int:
+    from smolvla_gym.evaluation.acceptance import check_report
+    from smolvla_gym.evaluation.json_file import save_json
+    from smolvla_gym.evaluation.machine import describe_machine
 
     reports, errors = _measure(variants, options)
     if not reports:
@@ -153,13 +161,13 @@ def run(arguments: argparse.Namespace) -> int:
         "targets": asdict(targets),
         **_to_json(variants, reports, errors, checks, differences),
     }
+    if arguments.out is not None:  # first: where nobody reads what is printed the file has it
+        save_json(arguments.out, result, "result")
     if arguments.json:
         print(json.dumps(result), flush=True)
     else:
         _print(reports, errors, differences, targets, machine)
-    if arguments.out is not None:
-        save_json(arguments.out, result, "result")
-        if not arguments.json:
+        if arguments.out is not None:
             print(f"File: {arguments.out}")
     failed = any(not check.passed for mine in checks.values() for check in mine)
     return 1 if errors or (arguments.strict and failed) else 0
@@ -268,18 +276,19 @@ def _progress(variant: Variant, place: str) -> Iterator[Callable[[str, int, int]
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
         line = bar.add_task(name, total=None)
-        before = ""
+        before, text = "", f"{place}: {name}: start"
+        if not console.is_terminal:
+            stack.enter_context(steady_lines(lambda: text))
 
         def update(doing: str, done: int, total: int) -> None:
-            nonlocal before
+            nonlocal before, text
             bar.update(line, description=f"{place}  {name}  {doing}", completed=done, total=total)
-            if console.is_terminal:
-                return
-            if doing != before or done == total or done % max(1, total // _LINES) == 0:
-                count = f" {done} of {total}" if total > 1 else ""
-                _say(f"{place}: {name}: {doing}{count}")
+            text = f"{place}: {name}: {doing}{f' {done} of {total}' if total > 1 else ''}"
+            if doing != before and not console.is_terminal:
+                _say(text)
             before = doing
 
         yield update

@@ -6,14 +6,16 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli import agent as agent_options
-from smolvla_gym.cli import watching
+from smolvla_gym.cli import resuming, watching
 from smolvla_gym.cli.arguments import at_least, output_folder, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome
+    from smolvla_gym.evaluation.journal import EpisodeJournal
     from smolvla_gym.telemetry.observer import EpisodeObserver
+
+_KEPT: Final = (
+    "policy", "vs", "task", "episodes", "seed", "randomization", "num_objects", "swap_instruction",
+    "unseen_phrasings", "gripper", "control_hz", "mode", "latency_ms", "num_steps", "n_action_steps",
+    "queue_threshold", "aggregate", "camera_map", "device", "dtype", "compile",
+)  # fmt: skip
+"""Options that decide about the results, and so cannot change while an evaluation goes on."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym eval                                          the bundled policy, 100 seeds
@@ -33,6 +43,8 @@ _EXAMPLES: Final = """examples:
                                                             a row for each task
   smolvla-gym eval --num-steps 1 2 3 5 10                   how many flow steps it needs
   smolvla-gym eval --swap-instruction                       the same scenes with another colour named
+  smolvla-gym eval --resume outputs/eval/2026-01-31_12-00-00
+                                                            goes on with one that was stopped
   smolvla-gym eval --policy DIR --task lift --episodes 20 --json | jq '.conditions[].success_rate'
 """
 
@@ -43,7 +55,7 @@ def add_parser(commands: Any) -> None:
         "eval",
         help="Measure how often a policy succeeds, for several modes and latencies.",
         description="Runs a policy in the simulation with the same seeds under each combination of --mode and "
-        "--latency-ms, and writes eval.json, eval.md and eval.png.",
+        "--latency-ms, and writes eval.json, eval.md and eval.png; each episode is in episodes.jsonl once it is over.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,19 +64,19 @@ def add_parser(commands: Any) -> None:
     add(
         "--policy",
         default="bundled",
-        help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: %(default)s)",
+        help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: bundled)",
     )
     add("--vs", metavar="P2", help="a second policy, compared with the first one seed by seed")
-    add("--episodes", type=at_least(1), default=100, metavar="N", help="seeds a condition (default: %(default)s)")
-    add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: %(default)s)")
+    add("--episodes", type=at_least(1), default=100, metavar="N", help="seeds a condition (default: 100)")
+    add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: 0)")
     add("--workers", type=at_least(1), metavar="W", help="processes (default: one a core)")
     add(
         "--ray",
         metavar="ADDRESS",
         help="run the episodes on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for one of --workers cores",
     )
-    add("--randomization", type=at_least(0), default=1, metavar="R", help="level 0 to 2 (default: %(default)s)")
-    add("--num-objects", type=at_least(2), default=2, metavar="N", help="objects on the table (default: %(default)s)")
+    add("--randomization", type=at_least(0), default=1, metavar="R", help="level 0 to 2 (default: 1)")
+    add("--num-objects", type=at_least(2), default=2, metavar="N", help="objects on the table (default: 2)")
     add(
         "--swap-instruction",
         action="store_true",
@@ -78,22 +90,34 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="film the first N episodes of each condition that failed",
     )
-    add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
+    add("--gripper", default="ssg48", help="the gripper that is mounted (default: ssg48)")
     add("--control-hz", type=positive, default=30.0, metavar="HZ", help="control rate (default: 30)")
     add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/eval/<date>_<time>)")
+    add(
+        "--resume",
+        nargs="?",
+        type=Path,
+        const=True,
+        default=False,
+        metavar="DIR",
+        help="go on with the evaluation that was stopped in DIR, or in --out; options that are not given are as before",
+    )
     add("--json", action="store_true", help="print the result as JSON on stdout and nothing else there")
     agent_options.add_arguments(parser, several=True)
     watching.add_arguments(parser)
     parser.set_defaults(run=run)
+    resuming.keep_defaults(parser, _KEPT)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs all episodes and prints the table."""
+    _recall(arguments)
     _check(arguments)
     import dataclasses
 
     from smolvla_gym.evaluation import comparison
     from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, compare, evaluate
+    from smolvla_gym.evaluation.json_file import save_json, save_text
 
     options = EvaluationOptions(
         policy=arguments.policy,
@@ -112,7 +136,8 @@ def run(arguments: argparse.Namespace) -> int:
             name: value
             for name in ("n_action_steps", "queue_threshold", "aggregate")
             if (value := getattr(arguments, name)) is not None
-        },
+        }
+        | {"allow_mismatch": arguments.allow_mismatch},
     )
     words = ["given", *(["swapped"] if arguments.swap_instruction else [])]
     words += ["unseen"] if arguments.unseen_phrasings else []
@@ -127,21 +152,24 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     workers = arguments.workers or os.cpu_count() or 1
     policies = [arguments.policy] if arguments.vs is None else [arguments.policy, arguments.vs]
+    total = len(policies) * len(conditions) * len(seeds)
     with output_folder(arguments.out, "eval") as out:
-        began = time.monotonic()
-        total = len(policies) * len(conditions) * len(seeds)
-        with _progress(total) as progress, contextlib.redirect_stdout(sys.stderr):
-            results = [
-                evaluate(
-                    dataclasses.replace(options, policy=p),
-                    conditions,
-                    seeds,
-                    workers=workers,
-                    ray=arguments.ray,
-                    progress=progress,
-                )
-                for p in policies
-            ]
+        with contextlib.redirect_stdout(sys.stderr), _journal(arguments, out, total) as journal:
+            began = time.monotonic() - journal.seconds
+            with _progress(journal, began, total) as progress:
+                results = [
+                    evaluate(
+                        dataclasses.replace(options, policy=policy),
+                        conditions,
+                        seeds,
+                        workers=workers,
+                        ray=arguments.ray,
+                        progress=partial(progress, number),
+                        done=journal.of(number),
+                    )
+                    for number, policy in enumerate(policies)
+                ]
+            seconds = time.monotonic() - began if len(journal.done) > journal.found else journal.seconds
         result = {
             "randomization": arguments.randomization,
             "num_objects": arguments.num_objects,
@@ -149,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
             "dtype": arguments.dtype,
             "seeds": [seeds.start, seeds.stop - 1],
             "agent": options.agent,
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(seconds, 1),
             **_figures(policies[0], results[0], arguments.control_hz),
         }
         text = comparison.markdown(result["conditions"])
@@ -161,8 +189,8 @@ def run(arguments: argparse.Namespace) -> int:
             comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
             lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
             text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
-        (out / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        (out / "eval.md").write_text(text, encoding="utf-8")
+        save_text(out / "eval.md", text, "table")
+        save_json(out / "eval.json", result, "result")
         with watching.observers(arguments, realtime=False) as observers:
             for policy, episodes, folder in zip(policies, results, (out, out / "vs"), strict=False):
                 chosen = dataclasses.replace(options, policy=policy)
@@ -238,15 +266,74 @@ def _check(arguments: argparse.Namespace) -> None:
     agent_options.check(arguments)
 
 
-@contextlib.contextmanager
-def _progress(episodes: int) -> Iterator[Callable[[Condition, Outcome], None]]:
-    with progress_bar("episode", episodes) as show:
-        done = solved = 0
+def _recall(arguments: argparse.Namespace) -> None:
+    """Takes what an evaluation was begun with where it goes on, and refuses to begin anew over one that was stopped."""
+    from smolvla_gym.evaluation.journal import JOURNAL_NAME, read_head
 
-        def update(condition: Condition, outcome: Outcome) -> None:
-            nonlocal done, solved
-            done, solved = done + 1, solved + outcome.success
-            show(done, f"{condition.task} {condition.mode} {condition.latency_ms:g} ms  solved {solved}")
+    if isinstance(arguments.resume, Path):
+        if arguments.out not in (None, arguments.resume):
+            raise OptionError("--out", str(arguments.out), f"{arguments.resume}, as with --resume, or nothing")
+        arguments.out = arguments.resume
+    out: Path | None = arguments.out
+    if not arguments.resume:
+        resuming.recall(arguments, None, out)
+        if out is not None and (path := out / JOURNAL_NAME).is_file() and path.stat().st_size:
+            _, there, total = read_head(path)
+            if there < total:
+                allowed = f"another folder, or --resume: it has {there} of {total} episodes of an evaluation"
+                raise OptionError("--out", str(out), f"{allowed} that was stopped")
+        return
+    if out is None or not out.is_dir():
+        raise OptionError("--resume", None if out is None else str(out), "with the folder of an evaluation")
+    before, _, _ = read_head(out / JOURNAL_NAME)
+    resuming.recall(arguments, before, out / JOURNAL_NAME)
+    for name, value in _origin(arguments).items():
+        if before.get(name) != value:
+            what = "another version of smolvla-gym" if name == "version" else f"other weights of a policy ({name})"
+            raise OptionError("--resume", str(out), f"not with {what} than it was begun with; begin anew elsewhere")
+
+
+def _origin(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what decides about the results beside the options."""
+    from smolvla_gym import __version__
+    from smolvla_gym.evaluation.journal import digest
+
+    return {
+        "version": __version__,
+        "digest of --policy": digest(arguments.policy),
+        "digest of --vs": None if arguments.vs is None else digest(arguments.vs),
+    }
+
+
+@contextlib.contextmanager
+def _journal(arguments: argparse.Namespace, out: Path, total: int) -> Iterator[EpisodeJournal]:
+    """Opens the record of the episodes; what cuts the evaluation short carries the note how it goes on."""
+    from smolvla_gym.evaluation.journal import JOURNAL_NAME, EpisodeJournal
+
+    path = out / JOURNAL_NAME
+    options = resuming.options_of(arguments) | _origin(arguments)
+    with EpisodeJournal.resume(path) if arguments.resume else EpisodeJournal(path, options, total) as journal:
+        try:
+            yield journal
+        except BaseException as error:
+            if journal.done:
+                count = f"{len(journal.done)} of {total} episodes are kept"
+                error.add_note(f"{count}; smolvla-gym eval --resume {shlex.quote(str(out))} goes on")
+            raise
+
+
+@contextlib.contextmanager
+def _progress(
+    journal: EpisodeJournal, began: float, episodes: int
+) -> Iterator[Callable[[int, Condition, Outcome], None]]:
+    with progress_bar("episode", episodes, len(journal.done)) as show:
+        solved = sum(outcome.success for outcome in journal.done.values())
+
+        def update(policy: int, condition: Condition, outcome: Outcome) -> None:
+            nonlocal solved
+            journal.add(policy, condition, outcome, time.monotonic() - began)
+            solved += outcome.success
+            show(len(journal.done), f"{condition.task} {condition.mode} {condition.latency_ms:g} ms  solved {solved}")
 
         yield update
 

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib.metadata
 import os
+import re
+import select
+import shutil
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Final
 
+from smolvla_gym import signals
 from smolvla_gym.cli import bench, doctor, evaluate, export, record, rollout, ros2, serve, tasks, train, twin, view
-from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
+from smolvla_gym.errors import DatasetError, OptionError, RecordingError, SmolVLAGymError, UnknownNameError
+from smolvla_gym.start import WORDS, exit_code
 
 _COMMANDS: Final = (rollout, evaluate, record, train, bench, serve, view, ros2, export, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+EXIT_BROKEN_PIPE: Final = 141
+"""As a shell counts the end by SIGPIPE, which Python ignores."""
 
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as an exception: what is saved after Ctrl-C is then saved after it, too."""
+_ADVICE: Final = {
+    errno.ENOSPC: "make room on the disk, or choose another folder",
+    errno.EDQUOT: "make room below your quota, or choose another folder",
+    errno.EFBIG: "the limit of a file's size is reached (ulimit -f)",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+}
+"""What to do about an error of the system."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,36 +46,112 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None takes those of the process.
 
     Returns:
-        The exit code: 0 it worked, 1 it failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM.
+        The exit code: 0 it worked, 1 it failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 nobody
+        reads what is printed.
     """
+    code = _run(argv)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        code = _close(error, code)
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as exit_:  # argparse: 0 after --help, 2 after a wrong argument
         return int(exit_.code or 0)
+    except BrokenPipeError as error:  # nobody reads the help
+        return _close(error, 0)
     # Tasks of one's own, "module:name", are found in the working directory, as the interpreter would find them; behind
     # everything else, so that no file there takes the place of an installed module.
     with contextlib.suppress(OSError):  # it may have been removed
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)
+    interruption = signals.Interruption()
     try:
-        with _signals():
+        with interruption:
             code: int = arguments.run(arguments)
         return code
-    except KeyboardInterrupt as interrupt:
-        _say("terminated" if isinstance(interrupt, _Terminated) else "interrupted", interrupt)
-        return EXIT_TERMINATED if isinstance(interrupt, _Terminated) else EXIT_INTERRUPTED
-    except (SmolVLAGymError, OSError) as error:
-        if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
-            raise
-        _say(f"error: {error}", error)
-        return EXIT_USAGE if isinstance(error, OptionError | UnknownNameError) else EXIT_FAILURE
+    except (KeyboardInterrupt, Exception, SystemExit) as error:
+        return _end(error, interruption.number)
+
+
+def _end(error: BaseException, number: int | None) -> int:
+    """Says why a command has ended.
+
+    Args:
+        error: What it raised.
+        number: The signal that came before; None: none came.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BaseException: The error itself, where it is a defect of this package or a traceback is asked for.
+    """
+    if isinstance(error, KeyboardInterrupt) or number is not None:
+        number = number or signal.SIGINT
+        _say(WORDS[number], error)
+        # A library may have turned the signal's exception into another one; these tell what was not saved.
+        if isinstance(error, RecordingError | DatasetError):
+            _say(f"error: {_sentence(error)}")
+        return exit_code(number)
+    if isinstance(error, SystemExit):
+        # Rich ends the program where nobody reads what it prints.
+        return EXIT_BROKEN_PIPE if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
+    if not isinstance(error, SmolVLAGymError | OSError) or os.environ.get(_TRACEBACK, "0") not in ("", "0"):
+        raise error
+    if type(error) is BrokenPipeError and (_is_broken(1) or _is_broken(2)):
+        return _close(error, EXIT_BROKEN_PIPE)
+    _say(f"error: {_sentence(error)}", error)
+    return EXIT_USAGE if isinstance(error, OptionError | UnknownNameError) else EXIT_FAILURE
+
+
+def _close(error: OSError, code: int) -> int:
+    """Drops what is still to be printed, which Python would complain about at its end; returns the exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        return EXIT_BROKEN_PIPE
+    _say(f"error: the result could not be printed: {_sentence(error)}")
+    return code or EXIT_FAILURE
+
+
+def _is_broken(descriptor: int) -> bool:
+    """Tells whether nobody reads a pipe any more."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _sentence(error: Exception) -> str:
+    """Returns what an error says; of one of the system the file, what is wrong with it and what to do."""
+    if isinstance(error, SmolVLAGymError) or not isinstance(error, OSError):
+        return str(error)
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        _, target, why = error.args[0][0]  # of many files, in words
+        found = re.match(r"\[Errno (\d+)\] ([^:]+)", str(why))
+        error = OSError(int(found[1]), found[2], str(target)) if found else OSError(f"{target}: {why}")
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{' -> '.join(places)}{': ' * bool(places)}{error.strerror}{f'; {advice}' if advice else ''}."
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="smolvla-gym",
         description="The PAROL6 arm as a Gymnasium environment, driven by a SmolVLA agent.",
-        epilog=f"Exit codes: 0 it worked, 1 it failed, 2 wrong arguments, 130 Ctrl-C. {_TRACEBACK}=1 shows tracebacks.",
+        epilog="Exit codes: 0 it worked, 1 it failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 "
+        f"nobody reads the output. {_TRACEBACK}=1 shows tracebacks.",
     )
     version = importlib.metadata.version("smolvla-gym")
     parser.add_argument("--version", action="version", version=f"smolvla-gym {version}")
@@ -75,33 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into exceptions; the second one is ignored, so that an impatient one spoils no saving.
-
-    A signal that the caller's shell ignores, such as SIGINT of a background job, stays ignored.
-    """
-    received = 0
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received += 1
-        if received != 2:
-            raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _say(line: str, error: BaseException) -> None:
+def _say(line: str, error: BaseException | None = None) -> None:
     with contextlib.suppress(OSError):  # where nobody reads any more, the exit code still says it
         for text in (line, *getattr(error, "__notes__", ())):
             print(f"smolvla-gym: {' '.join(text.split())}", file=sys.stderr)

@@ -35,9 +35,6 @@ _RANDOMIZATION: Final = 1
 _MAX_SECONDS: Final = 120.0
 """How long an episode by hand may get in s: 1.4 GB of two cameras' pictures of 256x256 at 30 Hz."""
 
-_LINES: Final = 10
-"""Attempts after which a line is printed where standard error is no terminal."""
-
 _EXAMPLES: Final = """examples:
   smolvla-gym record --task lift --episodes 50 --root data/lift
   smolvla-gym record --task lift --episodes 100 --root data/lift    fifty more
@@ -275,7 +272,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _progress(episodes: int, before: int) -> Iterator[Callable[[Attempt], None]]:
-    with progress_bar("episode", episodes, before, _LINES) as show:
+    with progress_bar("episode", episodes, before) as show:
         tried = kept = 0
 
         def update(attempt: Attempt) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.cli import real, watching
 from smolvla_gym.cli.arguments import at_least, output_folder, positive
+from smolvla_gym.cli.progress import steady_lines
 from smolvla_gym.errors import OptionError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
             )
             if task != arguments.task[-1]:
                 env.close()
-    assert summary is not None  # there is at least one task
+    assert summary is not None  # noqa: S101 - there is at least one task
     return summary
 
 
@@ -227,7 +228,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _progress(
     episodes: int,
 ) -> Iterator[tuple[Callable[[EpisodeRecord], None], Callable[[EpisodeRecord], bool]]]:
-    """Shows a progress line on stderr where that is a terminal.
+    """Shows a progress line on stderr, or where that is no terminal prints one now and then.
 
     Yields:
         What to call after each step, and what asks whoever sits there whether an episode was solved.
@@ -243,14 +244,18 @@ def _progress(
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
         line = bar.add_task("", total=episodes)
-        successes = 0
+        done = successes = 0
+        text = ""
+        if not console.is_terminal:
+            stack.enter_context(steady_lines(lambda: f"episode {done} of {episodes}  {text}".rstrip()))
 
         def update(record: EpisodeRecord) -> None:
-            nonlocal successes
+            nonlocal done, successes, text
             ended = record.end is not None
-            successes += ended and record.success
+            done, successes = done + ended, successes + (ended and record.success)
             text = f"step {record.steps}  solved {successes}  {record.instruction}"
             bar.update(line, advance=int(ended), description=text)
 

@@ -41,6 +41,7 @@ def add_parser(commands: Any) -> None:
         help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: %(default)s)",
     )
     agent_options.add_computing(add)
+    agent_options.add_camera_map(add)
     add(
         "--host",
         default="127.0.0.1",
@@ -85,7 +86,12 @@ def _load(arguments: argparse.Namespace) -> ChunkPolicy:
     from smolvla_gym.agent.local_policy import LocalPolicy
 
     checkpoint = load_checkpoint(arguments.policy, device=arguments.device, dtype=arguments.dtype)
-    return LocalPolicy(checkpoint, name=arguments.policy, compile_mode=arguments.compile)
+    return LocalPolicy(
+        checkpoint,
+        name=arguments.policy,
+        compile_mode=arguments.compile,
+        camera_map=dict(arguments.camera_map),
+    )
 
 
 def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.cli.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError, SmolVLAGymError
+from smolvla_gym.exclusive import exclusive_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +111,13 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Checks everything, trains, and says where the policy is."""
     _check_out(arguments)
+    with contextlib.ExitStack() as stack:
+        if arguments.resume:  # before anything there is read or repaired
+            stack.enter_context(exclusive_folder(arguments.out))
+        return _run(arguments, stack)
+
+
+def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     _recall(arguments)
     from smolvla_gym.agent.checkpoint import resolve_device
     from smolvla_gym.training.log import TrainingLog
@@ -147,6 +155,10 @@ def run(arguments: argparse.Namespace) -> int:
         f"{', '.join(recording.cameras)}, {len(recording.instructions)} sentences"
     )
     out = arguments.out or new_folder("train")
+    if not arguments.resume:
+        out.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(exclusive_folder(out))
+        _check_out(arguments)  # another program may have begun there, and ended, meanwhile
     _remember(arguments, out, trainer)
     log = TrainingLog(out)
     doing = _in_memory if trainer == "memory" else _by_lerobot
@@ -194,8 +206,9 @@ def _in_memory(run: _Run) -> Path:
     from smolvla_gym.agent.spec import read_spec
     from smolvla_gym.training.imitation import train
     from smolvla_gym.training.options import TrainOptions, TrainProgress
-    from smolvla_gym.training.provenance import Provenance, write_provenance
+    from smolvla_gym.training.provenance import describe_training, write_provenance
     from smolvla_gym.training.recordings import decode
+    from smolvla_gym.training.saving import copy_checkpoint
     from smolvla_gym.training.stats import compute_stats
     from smolvla_gym.training.tiny import build_tiny_checkpoint
 
@@ -204,7 +217,7 @@ def _in_memory(run: _Run) -> Path:
     if not start.exists():
         shutil.rmtree(part, ignore_errors=True)  # half of one, of a run that was killed
         if run.start is not None:
-            shutil.copytree(run.start, part)  # the run goes on from it whatever becomes of the original
+            copy_checkpoint(run.start, part)  # the run goes on from it whatever becomes of the original
         else:
             stats = compute_stats(run.recording.states, run.recording.actions)
             build_tiny_checkpoint(
@@ -212,10 +225,11 @@ def _in_memory(run: _Run) -> Path:
                 n_action_steps=max(1, round(12 * run.recording.fps / 30)), sentences=run.recording.instructions,
                 seed=run.arguments.seed,
             )  # fmt: skip
-        write_provenance(part, Provenance(run.recording.fps, run.recording.gripper))
+        trained = describe_training(run.recording.fps, run.recording.gripper, run.recording.instructions, run.start)
+        write_provenance(part, trained)
         part.rename(start)
     spec = read_spec(start)
-    with progress_bar("frame", len(spec.cameras) * len(run.recording), every=100) as decoded:
+    with progress_bar("frame", len(spec.cameras) * len(run.recording)) as decoded:
         sizes = set(spec.cameras.values())
         frames = decode(
             run.recording, tuple(spec.cameras), sizes.pop(), run.out / "frames", lambda n: decoded(n, "decoding")
@@ -226,7 +240,7 @@ def _in_memory(run: _Run) -> Path:
         seed=run.arguments.seed, save_steps=run.arguments.save_steps,
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )  # fmt: skip
-    with progress_bar("step", run.arguments.steps, every=6) as show:
+    with progress_bar("step", run.arguments.steps) as show:
 
         def report(progress: TrainProgress) -> None:
             run.log.loss(progress.step, progress.loss)
@@ -245,7 +259,7 @@ def _by_lerobot(run: _Run) -> Path:
     """Trains with ``lerobot-train``."""
     from smolvla_gym.training.finetune import START, FinetuneOptions, finetune, prepare
 
-    assert run.start is not None  # the tiny one is not for LeRobot
+    assert run.start is not None  # noqa: S101 - the tiny one is not for LeRobot
     steps = run.arguments.steps
     if not run.arguments.resume:
         prepare(run.start, run.recording, tuple(run.arguments.cameras or run.recording.cameras), run.out / START)
@@ -255,7 +269,7 @@ def _by_lerobot(run: _Run) -> Path:
         workers=_WORKERS if run.arguments.workers is None else run.arguments.workers,
         learning_rate=run.arguments.learning_rate, seed=run.arguments.seed,
     )  # fmt: skip
-    with progress_bar("step", steps, every=1) as show:
+    with progress_bar("step", steps) as show:
 
         def report(step: int, loss: float, seconds: float) -> None:
             run.log.loss(step, loss)
@@ -271,7 +285,7 @@ def _check_out(arguments: argparse.Namespace) -> None:
     if arguments.resume:
         if out is None or not out.is_dir():
             raise OptionError("--out", None if out is None else str(out), "the folder of a run, with --resume")
-    elif out is not None and out.exists() and any(out.iterdir()):
+    elif out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OptionError("--out", str(out), "a new folder, or --resume to go on with the run in it")
 
 
@@ -423,6 +437,7 @@ def _trial(
     arguments: argparse.Namespace, recording: Recording, out: Path, log: TrainingLog, tasks: list[str], device: str
 ) -> Callable[[int, Path], None]:
     """Returns what tries a policy that was saved, in a process of its own."""
+    from smolvla_gym.evaluation.journal import JOURNAL_NAME
     from smolvla_gym.training.trials import TrialOptions, run_trial, trial_command
 
     options = TrialOptions(tuple(tasks), arguments.eval_episodes, arguments.eval_seed, device)
@@ -430,7 +445,9 @@ def _trial(
     def trial(step: int, policy: Path) -> None:
         if not tasks:
             return
-        command = trial_command(policy, recording, options, out / "eval" / f"step_{step}")
+        folder = out / "eval" / f"step_{step}"
+        (folder / JOURNAL_NAME).unlink(missing_ok=True)  # of a run that was stopped here: the policy is another one
+        command = trial_command(policy, recording, options, folder)
         try:
             rows = run_trial(command, options.timeout_s)
         except SmolVLAGymError as error:

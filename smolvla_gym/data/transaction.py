@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from smolvla_gym.data.files import META, PART, copy_meta, read_episodes, sync, sync_tree
 from smolvla_gym.errors import DatasetError
+from smolvla_gym.signals import SIGNALS
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
@@ -137,7 +138,7 @@ def _remove_unknown(root: Path, meta: Path) -> None:
 
 @contextlib.contextmanager
 def signals_later() -> Iterator[None]:
-    """Keeps SIGINT and SIGTERM until the block is done."""
+    """Keeps SIGINT, SIGTERM and SIGHUP until the block is done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -146,7 +147,7 @@ def signals_later() -> Iterator[None]:
     def keep(number: int, frame: FrameType | None) -> None:
         came.append(number)
 
-    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, keep) for number in numbers}
     try:
         yield

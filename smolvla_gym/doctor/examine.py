@@ -31,7 +31,7 @@ def examine(policy: str | None = None, folder: Path | None = None) -> list[Findi
         **{name: partial(probe, name, _PROBE_S) for name in PROBES},
         "arm": check_serial_ports,
         "WSL2": check_wsl,
-        "disk": partial(check_disk, folder or Path.cwd()),
+        "disk": partial(check_disk, folder),
     }
     with ThreadPoolExecutor(len(checks)) as pool:
         running = {name: pool.submit(_guarded, name, check) for name, check in checks.items()}

@@ -21,8 +21,9 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         name: ``"bundled"``, a folder, or a repository on the hub, which is fetched.
         free_gpu: Free memory of the largest GPU in bytes; None where there is none.
     """
-    from smolvla_gym.agent.checkpoint import fetch_checkpoint
-    from smolvla_gym.agent.compatibility import check_checkpoint, planned_cameras, suggest_camera_map
+    from smolvla_gym.agent.checkpoint import check_files, fetch_checkpoint
+    from smolvla_gym.agent.compatibility import advise_camera_map, check_checkpoint, planned_cameras
+    from smolvla_gym.agent.hub import commit_of
     from smolvla_gym.agent.spec import WEIGHTS, read_spec
 
     title = f"policy {name}"
@@ -40,10 +41,15 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         ok(title, f"{spec.action_dim} actions in chunks of {spec.chunk_size}, statistics there, cameras {sizes}")
     ]
     unknown = [camera for camera in cameras.values() if camera not in _CAMERAS]
-    if unknown:
-        remedy = f"Name the env's camera for each: camera_map={suggest_camera_map(cameras, _CAMERAS)!r}."
+    if len(unknown) > min(spec.empty_cameras, len(cameras) - 1):
+        remedy = advise_camera_map(cameras, _CAMERAS)
         findings.append(fail(title, f"its cameras {', '.join(unknown)} are none of the env's: wrist, scene", remedy))
     findings += _memory(title, directory / WEIGHTS, free_gpu)
+    if (directory / WEIGHTS).exists():
+        try:
+            check_files(spec, local=commit_of(directory, None) is None)
+        except SmolVLAGymError as error:
+            findings.append(fail(title, str(error)))
     return findings
 
 

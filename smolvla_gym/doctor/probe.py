@@ -28,7 +28,7 @@ def probe(name: str, timeout: float) -> list[Finding]:
     """
     command = [sys.executable, "-m", "smolvla_gym.doctor.probe", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)  # noqa: S603 - this Python, no shell
     except subprocess.TimeoutExpired:
         return [fail(name, f"no answer within {timeout:g} s", "Look whether a driver hangs; try it alone.")]
     lines = [line.removeprefix(_MARK) for line in done.stdout.splitlines() if line.startswith(_MARK)]

@@ -24,6 +24,8 @@ _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "ros2": ("cyclonedds",),
     "rerun": ("rerun",),
     "mcap": ("mcap_ros2",),
+    "ray": ("ray",),
+    "view": ("viser", "trimesh"),
 }
 """Modules that each extra brings."""
 
@@ -77,12 +79,16 @@ def _is_known(distribution: str) -> bool:
     return True
 
 
-def check_disk(folder: Path) -> list[Finding]:
+def check_disk(folder: Path | None = None) -> list[Finding]:
     """Looks how much can be written.
 
     Args:
-        folder: Where results would go.
+        folder: Where results would go; None: the present folder.
     """
+    try:
+        folder = folder or Path.cwd()
+    except FileNotFoundError:
+        return [fail("disk", "the present folder has been deleted", "Change to another folder.")]
     usage = shutil.disk_usage(folder)
     text = f"{usage.free / 1e9:.0f} GB free of {usage.total / 1e9:.0f} GB in {folder}"
     if not os.access(folder, os.W_OK):

@@ -65,6 +65,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self.max_episode_s = options.max_episode_s
         self.control_hz, self.render_mode = options.control_hz, options.render_mode
         self.metadata = {**type(self).metadata, "render_fps": options.control_hz, "realtime": backend.realtime}
+        self.metadata["gripper"] = options.gripper.name
         self._dt = 1.0 / options.control_hz
         self._fault: str | None = None
         self._closed, self._closing = False, threading.Lock()

@@ -117,7 +117,7 @@ def make_real_env(
 def _make_real_backend(arm: RealOptions, options: EnvOptions) -> RealBackend:
     finder = BoardFinder() if arm.port is None else None
     url = finder.find() if finder is not None else arm.port
-    assert url is not None
+    assert url is not None  # noqa: S101 - narrows a type
     with ExitStack() as undo:
         view = MirrorView(_empty_world(options))
         undo.callback(view.close)

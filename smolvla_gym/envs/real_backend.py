@@ -247,7 +247,7 @@ class RealBackend(Backend):
 
     def _frame(self, name: str) -> Frame:
         latest = self._cameras[name].camera.latest()
-        assert latest is not None  # reset has waited for it
+        assert latest is not None  # noqa: S101 - reset has waited for it
         return latest
 
     def _safety(self) -> tuple[SafetyEvent, ...]:

@@ -157,7 +157,7 @@ class TwinBackend(RealBackend):
         if self._lockstep:
             # No step lets time pass now, and the driver has to hear that the cause is gone.
             self._clock.sleep_until(self._clock.now() + _PAUSE)
-            assert isinstance(self.twin, Twin)
+            assert isinstance(self.twin, Twin)  # noqa: S101 - narrows a type
             self.twin.board.service()
             for name in self._cameras:
                 self._frame(name)
@@ -231,7 +231,7 @@ def make_twin_backend(
             )
         else:
             gate = SafetyGate(period, speed_scale=speed_scale, guard=CollisionGuard(gripper.name, workspace))
-            assert isinstance(twin, Twin)
+            assert isinstance(twin, Twin)  # noqa: S101 - narrows a type
             link = _inline(twin, gate, settings, lockstep, log)
         undo.pop_all()
     return TwinBackend(

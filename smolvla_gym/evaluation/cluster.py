@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import os
 import re
+import secrets
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -54,6 +56,8 @@ def run_on_cluster(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # A program that `uv run` started would have its workers make environments of their own, without Ray in them.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    if address == LOCAL:
+        _ask_for_token()
     try:
         import ray
     except ImportError as error:
@@ -76,6 +80,16 @@ def run_on_cluster(
                 raise SmolVLAGymError(f"The cluster lost a worker: {error}") from error
 
 
+def _ask_for_token() -> None:
+    """Have the local cluster obey its own processes alone: Ray listens on all interfaces and runs what it is sent.
+
+    They inherit the token. Without one in the environment Ray would write one to a file in the home folder.
+    """
+    if "ray" not in sys.modules:  # it reads its settings when it is imported; newer releases want a token anyway
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 def _gpus(ray: Any, device: str) -> float:
     """Returns which part of a GPU a job needs; Ray hides those that were not asked for."""
     there = bool(ray.cluster_resources().get("GPU"))
@@ -96,7 +110,6 @@ def _connection(ray: Any, address: str, workers: int | None) -> Iterator[None]:
     _check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == LOCAL:
-        # Nobody else is to find it.
         options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
         options["address"] = address

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.evaluation.json_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,6 +117,7 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        RecordingError: The file could not be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -127,7 +129,8 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         _plot_bars(figure, rows)
     else:
         _plot_lines(figure, rows)
-    figure.savefig(path, dpi=110)
+    with whole_file(path, "plot") as part:
+        figure.savefig(part, dpi=110, format=path.suffix[1:])
 
 
 def _plot_bars(figure: Figure, rows: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -22,10 +22,6 @@ from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
 
 if TYPE_CHECKING:
     from smolvla_gym.evaluation.film import Film
-
-_JOB: Final = 5
-"""Episodes that a process takes at a time: few enough that all end together."""
-
 
 WORDS: Final = ("given", "swapped", "unseen")
 """What the agent is told: the env's instruction; the same with another object of the same scene named, whose success
@@ -60,7 +56,7 @@ class EvaluationOptions:
         device: Where it computes.
         dtype: What type it computes in, see ``SmolVLAAgent.from_pretrained``.
         compile_mode: A mode of ``torch.compile``, or None.
-        camera_map: Env camera by policy camera, for those whose names differ.
+        camera_map: Env camera by policy camera, for those whose names differ; None leaves a camera out.
         env: Options of ``PAROL6Sim-v0``, without the task, which the condition has, and the cameras and their size,
             which the policy chooses.
         agent: Options of ``SmolVLAAgent`` that are the same in all conditions.
@@ -70,7 +66,7 @@ class EvaluationOptions:
     device: str = "auto"
     dtype: str = "auto"
     compile_mode: str | None = None
-    camera_map: dict[str, str] = field(default_factory=dict)
+    camera_map: dict[str, str | None] = field(default_factory=dict)
     env: dict[str, Any] = field(default_factory=dict)
     agent: dict[str, Any] = field(default_factory=dict)
 
@@ -107,6 +103,7 @@ def evaluate(
     workers: int = 1,
     ray: str | None = None,
     progress: Callable[[Condition, Outcome], None] = lambda condition, outcome: None,
+    done: Mapping[Condition, Sequence[Outcome]] | None = None,
 ) -> dict[Condition, list[Outcome]]:
     """Runs every seed under every condition.
 
@@ -119,6 +116,7 @@ def evaluate(
         workers: Processes; 1 stays in this one.
         ray: Address of a Ray cluster that is to do it, or ``"local"`` for one of so many workers on this machine.
         progress: Called with each episode once it is over, here, in no particular order.
+        done: Episodes that an earlier call has run; they are not run again.
 
     Returns:
         For each condition its episodes, in the order of the seeds.
@@ -126,17 +124,19 @@ def evaluate(
     Raises:
         SmolVLAGymError: A policy cannot be loaded, there is no such cluster, or a process was killed.
     """
-    jobs = [
-        (options, condition, list(seeds[i : i + _JOB])) for condition in conditions for i in range(0, len(seeds), _JOB)
-    ]
-    results: dict[Condition, list[Outcome]] = {condition: [] for condition in conditions}
+    known = {c: {o.seed: o for o in (done or {}).get(c, ()) if o.seed in seeds} for c in conditions}
+    results = {condition: list(episodes.values()) for condition, episodes in known.items()}
+    # One episode a job: a program that is stopped loses those alone that are running.
+    jobs = [(options, c, [seed]) for c in conditions for seed in seeds if seed not in known[c]]
 
     def take(outcomes: list[tuple[Condition, Outcome]]) -> None:
         for condition, outcome in outcomes:
             results[condition].append(outcome)
             progress(condition, outcome)
 
-    if ray is not None:
+    if not jobs:
+        pass
+    elif ray is not None:
         from smolvla_gym.evaluation.cluster import run_on_cluster
 
         run_on_cluster(ray, workers, jobs, take)
@@ -189,16 +189,16 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.compatibility import match_cameras
+    from smolvla_gym.agent.compatibility import cameras_among
     from smolvla_gym.agent.images import legible_size
     from smolvla_gym.sim.scene import CAMERAS
 
     policy = _policy(options, None)
-    match_cameras(policy.card, CAMERAS)
+    cameras = cameras_among(policy.card, CAMERAS)
     size = legible_size(next(iter(policy.card.cameras.values())))
     # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
     # registers with the first picture: what is registered later runs earlier.
-    made = {"task": task, "cameras": policy.card.env_cameras, "image_size": size, "render_mode": render_mode}
+    made: dict[str, Any] = {"task": task, "cameras": cameras, "image_size": size, "render_mode": render_mode}
     env = gym.make(SIM_ID, **made, **options.env)
     env.reset(seed=0)
     atexit.register(env.close)

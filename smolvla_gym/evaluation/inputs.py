@@ -43,17 +43,19 @@ def sim_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkReque
         seed: Seed of the first episode and of the flow's noise.
 
     Raises:
-        UnknownNameError: The simulation has no such camera.
+        PolicyMismatchError: The simulation has no such camera.
         RenderingError: No OpenGL context could be made.
     """
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
+    from smolvla_gym.agent.compatibility import cameras_among
     from smolvla_gym.agent.images import legible_size
+    from smolvla_gym.sim.scene import CAMERAS
 
-    size = legible_size(next(iter(card.cameras.values())))
+    size, cameras = legible_size(next(iter(card.cameras.values()))), cameras_among(card, CAMERAS)
     requests = []
-    with gym.make(SIM_ID, task="lift", cameras=card.env_cameras, image_size=size) as env:
+    with gym.make(SIM_ID, task="lift", cameras=cameras, image_size=size) as env:
         body: Any = env.unwrapped
         for number in range(count):
             observation, info = env.reset(seed=seed + number)

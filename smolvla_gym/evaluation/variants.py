@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import tempfile
 import time
 import traceback
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym import signals
 from smolvla_gym.agent.spec import STATE
 from smolvla_gym.errors import InferenceError, MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError
 from smolvla_gym.evaluation.benchmark import Benchmark, BenchmarkOptions, Progress, run_benchmark
@@ -185,7 +185,8 @@ def run_variant(
         log = Path(folder, "log")
         job = (theirs, variant, options or BenchmarkOptions(), log)
         process = context.Process(target=_work, args=job, name="benchmark", daemon=False)
-        process.start()
+        with signals.withheld():
+            process.start()
         theirs.close()
         try:
             while True:
@@ -224,7 +225,7 @@ def _add_lines(error: Exception, log: Path) -> None:
 
 def _work(connection: Connection, variant: Variant, options: BenchmarkOptions, log: Path) -> None:
     """Measures a variant; what it prints goes to a file, and what comes out of it to the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process ends it
+    signals.ignore_terminal()
     with log.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -12,14 +12,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import DeviceError, FaultError
 from smolvla_gym.hardware.board_state import UNKNOWN, BoardState, Fault, Mode
-from smolvla_gym.hardware.link_messages import error_from_json
+from smolvla_gym.hardware.link_messages import error_from_json, read_lines
 from smolvla_gym.hardware.scheduling import be_prompt
 
 _START: Final = 60.0
@@ -68,14 +67,14 @@ class Child:
         Args:
             config: What it reads first.
         """
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - this Python, no shell
             [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             **_on_its_own(),
         )
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # noqa: S101 - narrows a type
         self._stdin = self._process.stdin
         self._owner = os.getpid()
         self._lock = threading.Lock()
@@ -211,11 +210,11 @@ class Child:
             self._stdin.write(json.dumps(message).encode() + b"\n")
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
+        assert self._process.stdout is not None  # noqa: S101 - narrows a type
         be_prompt()
         try:
             with self._process.stdout as stream:
-                for line in _lines(stream.fileno()):
+                for line in read_lines(stream.fileno()):
                     self._take(_message(line))
         finally:
             with self._lock:
@@ -237,17 +236,9 @@ def _message(line: bytes) -> dict[str, Any]:
     """Returns what a line says, nothing where a hook of the interpreter printed it before the program began."""
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
-
-
-def _lines(descriptor: int) -> Iterator[bytes]:
-    rest = b""
-    with contextlib.suppress(OSError):
-        while data := os.read(descriptor, 65536):
-            *lines, rest = (rest + data).split(b"\n")
-            yield from lines
 
 
 def _on_its_own() -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -9,9 +12,26 @@ import numpy as np
 from smolvla_gym.errors import ActionError, DeviceError, FaultError, NotHomedError, SmolVLAGymError
 from smolvla_gym.hardware.board import Board
 
+MAX_LINE: Final = 1 << 20
+"""Bytes of a line between the two ends; what is longer is no message, and ends the link."""
+
 _ERRORS: Final[dict[str, type[SmolVLAGymError]]] = {
     error.__name__: error for error in (ActionError, DeviceError, FaultError, NotHomedError)
 }
+
+
+def read_lines(descriptor: int) -> Iterator[bytes]:
+    """Yield the lines that come from a pipe, until it ends or a line is too long.
+
+    Args:
+        descriptor: The pipe's.
+    """
+    rest = b""
+    # Python's own reader of the standard input holds a lock that hinders the end of the program.
+    with contextlib.suppress(OSError):
+        while len(rest) <= MAX_LINE and (data := os.read(descriptor, 65536)):
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
 
 
 def refuse_stale(do: str, arguments: dict[str, Any], now: float, limit: float) -> None:

@@ -12,10 +12,10 @@ import json
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.hardware.board import Board
 from smolvla_gym.hardware.board_state import TICK, BoardSettings, Mode
 from smolvla_gym.hardware.event_log import EventLog
-from smolvla_gym.hardware.link_messages import error_to_json, perform, refuse_stale
+from smolvla_gym.hardware.link_messages import error_to_json, perform, read_lines, refuse_stale
 from smolvla_gym.hardware.port import SerialPort
 from smolvla_gym.hardware.protocol import Command
 from smolvla_gym.hardware.scheduling import be_prompt
@@ -79,18 +79,16 @@ class _Inbox:
 
     def _run(self) -> None:
         try:
-            for line in self._lines():
-                self._queue.put((json.loads(line), time.monotonic()))
+            for line in read_lines(self._descriptor):
+                message = json.loads(line)
+                if not isinstance(message, dict) or not isinstance(message.get("do", ""), str):
+                    raise ValueError(f"no request: {line[:80]!r}")
+                self._queue.put((message, time.monotonic()))
+        except (ValueError, RecursionError) as error:
+            # Not from a client of this release: the arm is stopped, as for one that hung up.
+            print(f"smolvla-gym: the process that owns the port was told nonsense ({error})", file=sys.stderr)
         finally:
             self._queue.put((None, time.monotonic()))
-
-    def _lines(self) -> Iterator[bytes]:
-        rest = b""
-        # Python's own reader of the standard input holds a lock that hinders the end of the program.
-        with contextlib.suppress(OSError):
-            while data := os.read(self._descriptor, 65536):
-                *lines, rest = (rest + data).split(b"\n")
-                yield from lines
 
 
 class _Loop:
@@ -161,7 +159,7 @@ class _Loop:
                 return
             if message is None:
                 self.end("the client ended")
-            elif message["do"] == "close":
+            elif message.get("do") == "close":
                 self.end("closed")
             else:
                 self._perform(message, arrived)

@@ -214,9 +214,9 @@ class OffscreenRenderer:
     ) -> tuple[Image, NDArray[np.float32] | None]:
         if self._context is None:
             self._open()
-        assert self._gl is not None
-        assert self._scene is not None
-        self._gl.make_current()  # a thread may draw for several
+        assert self._gl is not None  # noqa: S101 - narrows a type
+        assert self._scene is not None  # noqa: S101 - narrows a type
+        self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
         category = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, category, self._scene)
@@ -232,7 +232,7 @@ class OffscreenRenderer:
         return np.ascontiguousarray(pixels[::-1]), None if ndc is None else self._metres(ndc[::-1])
 
     def _set_view(self, frustum: Frustum) -> None:
-        assert self._scene is not None
+        assert self._scene is not None  # noqa: S101 - narrows a type
         for eye in self._scene.camera:
             left, right, eye.frustum_bottom, eye.frustum_top = (edge * eye.frustum_near for edge in frustum)
             eye.frustum_center, eye.frustum_width = 0.5 * (left + right), 0.5 * (right - left)

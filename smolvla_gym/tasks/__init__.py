@@ -32,8 +32,9 @@ def get_task(name: str) -> Task:
         module, _, name = name.rpartition(":")
         try:
             importlib.import_module(module)
-        except (ImportError, TypeError, ValueError) as error:
-            allowed = f"a module that can be imported from here, and a task that it registers ({error})"
+        except Exception as error:  # the module is the user's
+            why = f"{type(error).__name__}: {error}"
+            allowed = f"a module that can be imported from here, and a task that it registers ({why})"
             raise OptionError("task", f"{module}:{name}", allowed) from error
     if not isinstance(name, str) or name not in TASKS:
         raise UnknownNameError("task", name, TASKS)

@@ -98,5 +98,5 @@ class Place(PickAndPlace):
 
     @override
     def spot(self, world: World, layout: Layout) -> Array:
-        assert layout.goal is not None
+        assert layout.goal is not None  # noqa: S101 - narrows a type
         return np.array([layout.goal[0], layout.goal[1], CUBE_SIZE / 2])

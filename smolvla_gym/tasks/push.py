@@ -49,7 +49,7 @@ class Push(Task):
 
     @staticmethod
     def _way(world: World, layout: Layout) -> Array:
-        assert layout.goal is not None
+        assert layout.goal is not None  # noqa: S101 - narrows a type
         return np.asarray(layout.goal[:2] - world.object_position(layout.target)[:2])
 
     @override

@@ -70,7 +70,7 @@ class McapLog(EpisodeObserver):
     def note(self, moment: Moment) -> None:
         """Writes a step."""
         puppet = self._puppet
-        assert puppet is not None
+        assert puppet is not None  # noqa: S101 - narrows a type
         self._now = now = self._begin + moment.time
         state = np.asarray(moment.observation["agent_pos"], np.float64)
         self._write("/joint_states", "sensor_msgs/JointState", ros.joint_state(now, ACTION_NAMES, state))

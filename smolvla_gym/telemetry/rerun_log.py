@@ -17,6 +17,7 @@ from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
 from smolvla_gym.sim.shapes import Shape
 from smolvla_gym.telemetry.observer import EpisodeObserver, Moment
 from smolvla_gym.telemetry.pose import Puppet
+from smolvla_gym.telemetry.rerun_viewer import open_viewer
 
 VIEWER: Final = "viewer"
 """In place of a file: a viewer that is started, or runs already."""
@@ -66,7 +67,7 @@ class RerunLog(EpisodeObserver):
         self._finish()
         self._stream = rr.RecordingStream(_APPLICATION)
         if self._file is None:
-            self._stream.spawn(default_blueprint=self._blueprint(env))
+            self._stream.connect_grpc(open_viewer(), default_blueprint=self._blueprint(env))
         else:
             name = self._file if self._count == 0 else self._file.with_stem(f"{self._file.stem}_{self._count:03d}")
             self._stream.save(str(name), default_blueprint=self._blueprint(env))
@@ -84,7 +85,7 @@ class RerunLog(EpisodeObserver):
     def note(self, moment: Moment) -> None:
         """Logs a step."""
         rr, puppet = self._rr, self._puppet
-        assert puppet is not None
+        assert puppet is not None  # noqa: S101 - narrows a type
         self._stream.set_time("episode", duration=moment.time)
         state = np.asarray(moment.observation["agent_pos"], np.float64)
         for name, picture in moment.observation.get("pixels", {}).items():

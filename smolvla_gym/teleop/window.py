@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -36,6 +37,9 @@ _FULL: Final = 32_767
 
 _SLOWLY: Final = 0.3
 
+_UNSEEN: Final = ("offscreen", "dummy")
+"""Video drivers of SDL without a display."""
+
 _KEYS: Final = {
     "space": "gripper", "return": "keep", "enter": "keep", "backspace": "discard", "delete": "discard",
     "escape": "leave",
@@ -57,6 +61,9 @@ class OperatorWindow:
             DeviceError: There is no gamepad.
         """
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        # SDL would draw with OpenGL, whose context in this thread the simulation's pictures need for themselves.
+        os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+        os.environ.setdefault("SDL_RENDER_DRIVER", "software")
         try:
             import pygame
         except ImportError as error:
@@ -73,6 +80,9 @@ class OperatorWindow:
         self._axes: dict[int, float] = {}
         try:
             pygame.display.init()
+            # Without a display SDL takes one of these, and would wait for keys that nobody can press.
+            if pygame.display.get_driver() in _UNSEEN and not os.environ.get("SDL_VIDEODRIVER"):
+                raise pygame.error("none was found")
             pygame.font.init()
             pygame.display.set_caption("smolvla-gym")
             self._screen = pygame.display.set_mode((640, _HEIGHT + _MARGIN))
@@ -86,12 +96,34 @@ class OperatorWindow:
             # SDL knows which of a gamepad's axes and buttons is which; as joysticks every make numbers them otherwise.
             from pygame._sdl2 import controller
 
+            self._controller = controller
             controller.init()
-            known = [i for i in range(pygame.joystick.get_count()) if controller.is_controller(i)]
-            if not known:
+            self._connect()
+            if self._stick is None:
                 self.close()
                 raise DeviceError("There is no gamepad that SDL knows. Plug one in, or drive with --source keyboard.")
-            self._stick = controller.Controller(known[0])
+
+    def _connect(self) -> None:
+        """Opens the first gamepad that SDL knows, if there is one."""
+        for index in range(self._pygame.joystick.get_count()):
+            if self._controller.is_controller(index):
+                self._stick = self._controller.Controller(index)
+                return
+
+    def _check_stick(self) -> None:
+        """Notices that the gamepad is gone, asleep or unplugged, and opens it again once it is back.
+
+        What was held on it counts no more in either case: the arm stops, and goes on when a stick is moved again.
+        """
+        if self._device != "gamepad":
+            return
+        if self._stick is not None and not self._stick.attached():
+            with contextlib.suppress(self._pygame.error):
+                self._stick.quit()  # or pygame would give the dead one for the same number
+            self._stick = None
+            self._axes.clear()
+        if self._stick is None:
+            self._connect()
 
     def show(self, pictures: Sequence[NDArray[np.uint8]], lines: Sequence[str]) -> None:
         """Draws.
@@ -105,6 +137,8 @@ class OperatorWindow:
         size = (max(sum(widths), 640), _HEIGHT + _MARGIN)
         if self._screen.get_size() != size:
             self._screen = pygame.display.set_mode(size)
+        if self._device == "gamepad" and self._stick is None:
+            lines = [*lines, "The gamepad is gone and the arm stands: wake it or plug it in."]
         self._screen.fill((24, 24, 24))
         left = 0
         for picture, width in zip(pictures, widths, strict=True):
@@ -113,7 +147,7 @@ class OperatorWindow:
             left += width
         for number, line in enumerate([*lines, *HELP[self._device]]):
             bright = (235, 235, 235) if number < len(lines) else (150, 150, 150)
-            self._screen.blit(self._font.render(line, True, bright), (10, _HEIGHT + 6 + 22 * number))
+            self._screen.blit(self._font.render(line, True, bright), (10, _HEIGHT + 4 + 20 * number))
         pygame.display.flip()
 
     def poll(self) -> Command:
@@ -137,6 +171,7 @@ class OperatorWindow:
                 pressed.add(self._buttons.get(event.button, ""))
             elif event.type == pygame.CONTROLLERDEVICEREMOVED:
                 self._axes.clear()
+        self._check_stick()
         velocity, turn = self._motion()
         return Command(
             velocity, turn, "gripper" in pressed, "keep" in pressed, "discard" in pressed, "leave" in pressed

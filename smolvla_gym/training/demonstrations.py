@@ -304,7 +304,7 @@ class _Episode:
 
     def _stray(self, observation: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """Lets the policy drive for a while."""
-        assert self._agent is not None
+        assert self._agent is not None  # noqa: S101 - narrows a type
         self._agent.attach(self._env)
         self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
         for _ in range(int(self._rng.integers(*_STRAY))):

@@ -13,19 +13,23 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS
+from smolvla_gym.agent.checkpoint import check_files
+from smolvla_gym.agent.hub import commit_of
+from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS, read_spec
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.provenance import Provenance, copy_provenance, write_provenance
+from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
 from smolvla_gym.training.recordings import Recording
 from smolvla_gym.training.saving import make_portable
+from smolvla_gym.untrusted import read_json_object
 
 START: Final = "start"
 RUN: Final = "lerobot"
@@ -83,6 +87,8 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
     config = _read(checkpoint / "config.json")
     if config.get("type") != "smolvla":
         raise CheckpointError(f"{checkpoint} is a policy of type {config.get('type')!r}, not a SmolVLA.")
+    # LeRobot would import and run what these files name; and it finds out late that others are missing.
+    check_files(read_spec(checkpoint), local=commit_of(checkpoint, None) is None)
     width = len(ACTION_NAMES)
     for name in ("max_state_dim", "max_action_dim"):
         if int(config.get(name, 32)) < width:
@@ -118,7 +124,7 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
         if "tokenizer_name" in step.get("config", {}):
             step["config"]["tokenizer_name"] = name
     _write(start / "policy_preprocessor.json", pipeline)
-    write_provenance(start, Provenance(recording.fps, recording.gripper))
+    write_provenance(start, describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint))
 
 
 def finetune(
@@ -150,15 +156,19 @@ def finetune(
     folder = folder.absolute()
     last = folder / _LAST
     first = _step_of(folder) if resume else 0
+    if resume:
+        read_spec(last)  # as in prepare
     command = _command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"},
+    temporary = tempfile.mkdtemp(prefix="smolvla_gym-")  # LeRobot leaves copies of its configuration there
+    process = subprocess.Popen(  # noqa: S603 - no shell
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace",
+        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": temporary},
     )  # fmt: skip
     pending: int | None = None
     try:
-        assert process.stdout is not None
+        assert process.stdout is not None  # noqa: S101 - narrows a type
         for line in process.stdout:
             tail.append(line.rstrip())
             if pending is not None:  # the line after says that the saving before it is done
@@ -174,6 +184,7 @@ def finetune(
         status = process.wait()
     finally:
         end_process(process)
+        shutil.rmtree(temporary, ignore_errors=True)
     if status != 0:
         raise SmolVLAGymError(f"lerobot-train ended with status {status}. It said last:\n" + "\n".join(tail))
     if pending is not None:
@@ -293,7 +304,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is missing or broken ({error}). Take another copy of the checkpoint.") from error
     return content

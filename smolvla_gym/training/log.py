@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.evaluation.json_file import whole_file
 from smolvla_gym.evaluation.success import wilson_interval
 from smolvla_gym.training.saving import replace_text
 
@@ -91,7 +92,8 @@ class TrainingLog:
             panel.grid(alpha=0.3)
         panels[-1].set_xlabel("step")
         try:
-            figure.savefig(self._plot, dpi=110)
+            with whole_file(self._plot, "plot") as part:
+                figure.savefig(part, dpi=110, format="png")
         except OSError as error:
             self._complain(error)
         return self._plot

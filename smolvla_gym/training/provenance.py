@@ -1,62 +1,56 @@
-"""The control rate and the gripper that a policy was trained with, in a file of their own: LeRobot keeps neither."""
+"""Writing beside a checkpoint what it was trained with; :mod:`smolvla_gym.agent.provenance` reads it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any
 
-from smolvla_gym.errors import CheckpointError
+from smolvla_gym.agent.provenance import PROVENANCE, Provenance, read_provenance, words_of
 from smolvla_gym.training.saving import replace_text
 
-PROVENANCE: Final = "parol6.json"
-"""Beside ``config.json``. LeRobot and the agent load a checkpoint with or without it."""
+__all__ = ["PROVENANCE", "Provenance", "copy_provenance", "describe_training", "read_provenance", "write_provenance"]
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What a policy was trained with.
+def describe_training(
+    control_hz: float, gripper: str | None, instructions: Sequence[str], start: Path | None
+) -> Provenance:
+    """Return what a policy is trained with.
 
-    Attributes:
-        control_hz: Frames a second of the demonstrations: the rate in Hz at which its actions follow each other.
-        gripper: The gripper that was mounted; None: unknown.
-    """
+    A policy from random weights knows the words of its dataset and no others. One that begins from a checkpoint keeps
+    what is said of that one, as far as the dataset agrees.
 
-    control_hz: float
-    gripper: str | None = None
-
-
-def read_provenance(checkpoint: Path) -> Provenance | None:
-    """Returns what a checkpoint was trained with, None where it does not say.
+    Args:
+        control_hz: Of the dataset, in Hz.
+        gripper: Of the dataset; None: unknown.
+        instructions: Those of the dataset.
+        start: The checkpoint that it begins from; None: random weights.
 
     Raises:
-        CheckpointError: The file is broken.
+        CheckpointError: What ``start`` says of itself cannot be read.
     """
-    path = checkpoint / PROVENANCE
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        hz, gripper = content["control_hz"], content.get("gripper")
-        if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz < float("inf"):
-            raise ValueError(f"control_hz is {hz!r}, not a number above 0")
-        if not isinstance(gripper, str | None):
-            raise ValueError(f"gripper is {gripper!r}, not a name")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is broken ({type(error).__name__}: {error}). Take another copy of the checkpoint."
-        ) from error
-    return Provenance(hz, gripper)
+    known = Provenance(control_hz, lowercase=True) if start is None else read_provenance(start)
+    if known is None:
+        return Provenance(control_hz, gripper)
+    lowercase = known.lowercase and all(sentence == sentence.lower() for sentence in instructions)
+    # A checkpoint that lists no words knows those of a language.
+    words = words_of([*known.words, *instructions]) if start is None or known.words else ()
+    return Provenance(control_hz, gripper, lowercase, words)
 
 
 def write_provenance(checkpoint: Path, provenance: Provenance) -> None:
-    """Writes beside ``config.json`` what a checkpoint was trained with."""
-    replace_text(checkpoint / PROVENANCE, json.dumps(asdict(provenance)) + "\n")
+    """Write beside ``config.json`` what a checkpoint was trained with."""
+    content: dict[str, Any] = {"control_hz": provenance.control_hz, "gripper": provenance.gripper}
+    if provenance.lowercase:
+        content["lowercase"] = True
+    if provenance.words:
+        content["words"] = list(provenance.words)
+    replace_text(checkpoint / PROVENANCE, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def copy_provenance(source: Path, target: Path) -> None:
-    """Gives a checkpoint what another one, that it was made of, was trained with; does nothing where that is unknown.
+    """Give a checkpoint what another one, that it was made of, was trained with; do nothing where that is unknown.
 
     Raises:
         CheckpointError: The file of ``source`` is broken.

@@ -42,6 +42,26 @@ def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocess
         shutil.rmtree(part, ignore_errors=True)
 
 
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy a checkpoint's folder.
+
+    Links to files are followed, as in the hub's cache; links to folders, devices and pipes are left out.
+
+    Args:
+        source: The checkpoint.
+        target: Where to.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+
+    def others(folder: str, names: list[str]) -> list[str]:
+        paths = {name: Path(folder, name) for name in names}
+        return [n for n, path in paths.items() if not path.is_file() and (path.is_symlink() or not path.is_dir())]
+
+    shutil.copytree(source, target, ignore=others, dirs_exist_ok=True)
+
+
 def save_small_files(directory: Path, config: Any, preprocessor: Any, postprocessor: Any) -> None:
     """Saves what :func:`save_checkpoint` does, without the weights.
 

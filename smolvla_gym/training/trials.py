@@ -80,7 +80,7 @@ def run_trial(command: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
     Raises:
         SmolVLAGymError: It failed, or took longer.
     """
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - no shell
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
     )
     try:
@@ -90,7 +90,8 @@ def run_trial(command: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
     finally:
         end_process(process)
     if process.returncode != 0:
-        last = said.strip().splitlines()[-1:] or [f"it ended with status {process.returncode}"]
-        raise SmolVLAGymError(last[0])
+        lines = said.strip().splitlines() or [f"it ended with status {process.returncode}"]
+        told = [line for line in lines if line.startswith("smolvla-gym: error: ")]  # notes follow it
+        raise SmolVLAGymError((told or lines)[-1])
     rows: list[dict[str, Any]] = json.loads(printed)["conditions"]
     return rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from smolvla_gym.sim.rendering import Image
 
-_MEMORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None
+_MEMORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - tempfile makes the name
 """Where a file is memory and never written to a disk."""
 
 

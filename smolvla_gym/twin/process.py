@@ -111,7 +111,7 @@ class TwinProcess:
             ends = [control.fileno()]
             for (_, far), part in zip(pipes.values(), memory, strict=True):
                 ends += [far.fileno(), part]
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - this Python, no shell
                 [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), *map(str, ends)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=ends,

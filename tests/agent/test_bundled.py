@@ -1,14 +1,18 @@
 """The checkpoint that is shipped: it is LeRobot's own class, it is self-contained, and it can do its job."""
 
 import json
+import time
+import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
 
 import smolvla_gym
 from smolvla_gym.agent import SmolVLAAgent, bundled_checkpoint
-from smolvla_gym.errors import PolicyMismatchError
+from smolvla_gym.errors import PolicyMismatchError, SmolVLAGymError
+from tests.agent.test_inputs import INSTRUCTIONS, OBSERVATIONS, images
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,22 @@ def test_the_same_seed_gives_the_same_episode(agent):
                 path.append(observation["agent_pos"])
             paths.append(np.array(path))
     np.testing.assert_array_equal(*paths)
+
+
+@settings(max_examples=25, deadline=None)
+@given(OBSERVATIONS, INSTRUCTIONS)
+@example(images(scene=np.zeros((16, 16, 3), np.uint8)), "Pick up the RED cube")
+@example(images(scene=np.zeros((16, 16, 3), np.uint8)), "please " * 60)
+def test_whatever_it_gets_it_gives_numbers_or_refuses_at_once(agent, observation, instruction):
+    began = time.monotonic()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            agent.reset(instruction, seed=0)
+            action = agent.act(observation)
+    except SmolVLAGymError:
+        assert time.monotonic() - began < 1.0
+        assert agent.queue_length == 0
+        return
+    assert np.isfinite(action).all()
+    assert np.isfinite(agent.plan).all()

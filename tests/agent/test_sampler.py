@@ -16,6 +16,7 @@ from smolvla_gym.agent.local_policy import LocalPolicy
 from smolvla_gym.agent.policy import ChunkRequest
 from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
 from smolvla_gym.errors import UnknownNameError
+from smolvla_gym.parol6 import STANDBY
 from smolvla_gym.training.geometry import make_policy
 from smolvla_gym.training.random_450m import build_random_450m
 from smolvla_gym.training.tiny import tiny_geometry
@@ -297,7 +298,7 @@ def test_what_is_not_known_is_left_to_lerobot(tmp_path):
 
 def request():
     pixels = {name: np.full((64, 64, 3), 90, np.uint8) for name in ("wrist", "scene")}
-    observation = {"pixels": pixels, "agent_pos": np.zeros(7, np.float32)}
+    observation = {"pixels": pixels, "agent_pos": np.append(STANDBY, 0.0).astype(np.float32)}
     return ChunkRequest(observation, "lift the red cube", np.ones((32, 7), np.float32), None, 0)
 
 

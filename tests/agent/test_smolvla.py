@@ -5,7 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from smolvla_gym.errors import ActionError, OptionError, PolicyMismatchError
+from smolvla_gym.errors import ActionError, ObservationError, OptionError, PolicyMismatchError
 
 pytest.importorskip("lerobot")
 
@@ -190,6 +190,16 @@ def test_instructions_are_text(agent, instruction):
         agent.reset(instruction)
 
 
+def test_a_refused_instruction_leaves_no_plan(agent, observation):
+    agent.reset(SENTENCE)
+    agent.act(observation)
+    with pytest.raises(OptionError, match="tokens"):
+        agent.reset("please " * 40)
+    assert agent.queue_length == 0
+    with pytest.raises(AgentNotResetError):
+        agent.act(observation)
+
+
 @pytest.mark.parametrize("options", [{"n_action_steps": 0}, {"n_action_steps": 17}, {"num_steps": 0}])
 def test_options_are_checked(make, options):
     with pytest.raises(OptionError):
@@ -233,7 +243,7 @@ def test_the_first_observation_is_checked(agent, loaded, observation, monkeypatc
 def test_states_that_are_not_finite_reach_no_arm(agent, observation, bad):
     agent.reset(SENTENCE)
     observation["agent_pos"][2] = bad
-    with pytest.raises(ActionError, match="not finite"):
+    with pytest.raises(ObservationError, match="joint_3"):  # refused before a chunk is made of it
         agent.act(observation)
 
 

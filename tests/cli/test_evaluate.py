@@ -1,12 +1,19 @@
 """``smolvla-gym eval`` as a user calls it."""
 
 import json
+import shutil
+from collections import deque
 
 import pytest
 
 pytest.importorskip("lerobot")
 
+from smolvla_gym.agent.checkpoint import bundled_checkpoint
+from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.cli.main import main
+from smolvla_gym.evaluation.evaluate import Outcome
+from smolvla_gym.exclusive import exclusive_folder
+from tests.training.full_disk import full_disk
 
 
 @pytest.mark.slow
@@ -30,6 +37,157 @@ def test_a_table_a_plot_and_json(tmp_path, capsys):
     assert f"lift, rtc, 100 ms, the same seeds: both {pair['both']}, only bundled 0" in text
     for name in ("eval.png", "eval_vs.png"):
         assert (out / name).stat().st_size > 10_000
+
+
+SHORT = ["eval", "--task", "reach", "--mode", "sync", "rtc", "--episodes", "2", "--workers", "1", "--vs", "bundled"]
+"""Eight episodes, which test doubles run at once."""
+
+
+@pytest.fixture
+def episodes(monkeypatch):
+    """The episodes that were run: what becomes of each follows from its condition and seed alone, as of real ones."""
+    ran = []
+
+    def run_job(job):
+        _, condition, (seed,) = job
+        if len(ran) == ran_until[0]:
+            raise KeyboardInterrupt
+        ran.append((condition.mode, seed))
+        jumps = [0.1 * seed + 1 / 3, len(condition.mode) / 7]
+        statistics = AgentStatistics(steps=40 + seed, chunks=3, delays=deque([1, 2]), border_jumps=deque(jumps))
+        failure = None if seed % 2 else "nicht berührt"
+        return [(condition, Outcome(seed, "point at the red disc", bool(seed % 2), 40 + seed, statistics, failure))]
+
+    ran_until = [None]
+    monkeypatch.setattr("smolvla_gym.evaluation.evaluate.run_job", run_job)
+    monkeypatch.setattr("smolvla_gym.evaluation.comparison.plot", lambda *arguments: None)  # takes a second each
+
+    def until(count):
+        ran.clear()
+        ran_until[0] = count
+        return ran
+
+    return until
+
+
+def results(folder):
+    result = json.loads((folder / "eval.json").read_text())
+    assert result.pop("seconds") >= 0.0
+    return result, (folder / "eval.md").read_text()
+
+
+@pytest.mark.parametrize("stops", [[1], [3, 2], [8]], ids=str)
+def test_an_evaluation_that_was_stopped_goes_on(episodes, stops, tmp_path, capsys):
+    ran = episodes(None)
+    assert main([*SHORT, "--out", str(tmp_path / "whole")]) == 0
+    assert len(ran) == 8
+
+    folder = tmp_path / "stopped"
+    ran = [*episodes(stops[0])]
+    assert main([*SHORT, "--out", str(folder)]) == (130 if stops[0] < 8 else 0)
+    if stops[0] < 8:
+        assert not (folder / "eval.json").exists()
+        assert f"{stops[0]} of 8 episodes are kept" in capsys.readouterr().err
+    for count in stops[1:]:
+        episodes(count)
+        assert main(["eval", "--out", str(folder), "--resume", "--workers", "1"]) == 130
+    with (folder / "episodes.jsonl").open("a") as file:
+        file.write('{"policy": 0, "condition": {"mo')  # the power went
+    ran = episodes(None)
+    assert main(["eval", "--resume", str(folder), "--workers", "1"]) == 0
+    assert len(ran) == 8 - sum(stops)
+    assert results(folder) == results(tmp_path / "whole")
+    # Once more there is nothing left to run, and the tables come from what is kept.
+    assert main(["eval", "--resume", str(folder), "--workers", "1"]) == 0
+    assert len(ran) == 8 - sum(stops)
+    assert results(folder) == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--seed", "1"], "--seed"),
+        (["--task", "lift"], "--task"),
+        (["--episodes", "3"], "--episodes"),
+        (["--mode", "sync"], "--mode"),
+        (["--latency-ms", "100"], "--latency-ms"),
+        (["--policy", "lerobot/smolvla_base"], "--policy"),
+        (["--camera-map", "camera1=wrist"], "--camera-map"),
+        (["--swap-instruction"], "--swap-instruction"),
+        (["--control-hz", "15"], "--control-hz"),
+        (["--n-action-steps", "4"], "--n-action-steps"),
+    ],
+)
+def test_other_options_are_refused(episodes, arguments, option, tmp_path, capsys):
+    episodes(1)
+    folder = tmp_path / "out"
+    assert main([*SHORT, "--out", str(folder)]) == 130
+    before = (folder / "episodes.jsonl").read_bytes()
+    assert main(["eval", "--resume", str(folder), *arguments]) == 2
+    assert f"error: {option}=" in capsys.readouterr().err
+    assert (folder / "episodes.jsonl").read_bytes() == before
+
+
+def test_a_policy_that_has_changed_is_refused(episodes, tmp_path, capsys):
+    policy = shutil.copytree(bundled_checkpoint(), tmp_path / "policy")
+    episodes(1)
+    command = ["eval", "--policy", str(policy), "--episodes", "2", "--workers", "1", "--out", str(tmp_path / "out")]
+    assert main(command) == 130
+    (policy / "config.json").write_text((policy / "config.json").read_text() + " ")
+    assert main([*command, "--resume"]) == 2
+    assert "digest of --policy" in capsys.readouterr().err
+
+
+def test_what_was_stopped_is_not_overwritten(episodes, tmp_path, capsys):
+    episodes(1)
+    command = [*SHORT, "--out", str(tmp_path / "out")]
+    assert main(command) == 130
+    assert main(command) == 2
+    assert "1 of 8 episodes" in capsys.readouterr().err
+    episodes(None)
+    assert main([*command, "--resume"]) == 0
+    assert main(command) == 0  # it is over, and may be begun anew
+
+
+def test_two_at_a_time_are_refused(episodes, tmp_path, capsys):
+    episodes(None)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with exclusive_folder(folder):
+        assert main([*SHORT, "--out", str(folder)]) == 1
+    assert "Another program" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]\n", '{"format": 1}\n', '{"format": 9, "episodes": 1, "options": {}}\n', "[" * 100_000 + "\n"],
+    ids=["empty", "a list", "no options", "another format", "deep"],
+)
+def test_a_broken_file_is_refused(content, tmp_path, capsys):
+    (tmp_path / "episodes.jsonl").write_text(content)
+    assert main(["eval", "--resume", str(tmp_path)]) == 1
+    assert "episodes.jsonl" in capsys.readouterr().err
+
+
+def test_there_is_nothing_to_go_on_with(tmp_path, capsys):
+    assert main(["eval", "--resume"]) == 2
+    assert main(["eval", "--resume", str(tmp_path / "nothing")]) == 2
+    assert main(["eval", "--resume", str(tmp_path)]) == 1
+    assert main(["eval", "--resume", str(tmp_path), "--out", str(tmp_path / "other")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_files(episodes, tmp_path, capsys):
+    episodes(None)
+    folder = tmp_path / "out"
+    with full_disk(2000):
+        assert main([*SHORT, "--out", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "could not be written" in said
+    assert "of 8 episodes are kept" in said
+    assert [file.name for file in folder.iterdir()] == ["episodes.jsonl"]
+    assert main([*SHORT, "--out", str(folder), "--resume"]) == 0
 
 
 @pytest.mark.parametrize(

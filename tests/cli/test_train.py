@@ -116,7 +116,9 @@ def test_what_no_task_asks_for_is_trained_untried_and_keeps_its_rate(waving, tmp
     assert train(waving, out, "--batch-size", "2", "--steps", "1") == 0
     assert capsys.readouterr().err.count("no sentence of the dataset is one of a known task") == 1
     assert not (out / "eval").exists()
-    assert json.loads((out / "policy" / "parol6.json").read_text()) == {"control_hz": 15, "gripper": "ssg48"}
+    said = json.loads((out / "policy" / "parol6.json").read_text())
+    assert (said["control_hz"], said["gripper"], said["lowercase"]) == (15, "ssg48", True)
+    assert said["words"]
 
 
 def test_a_run_of_lerobots_that_is_at_its_end_does_not_begin_again(root, tmp_path, capsys):

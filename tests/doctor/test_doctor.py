@@ -108,6 +108,24 @@ def test_wsl(monkeypatch):
     assert "dxg" in found["WSL2 GPU"].text
 
 
+def test_every_extra_is_known():
+    import importlib.metadata
+
+    assert set(system._EXTRAS) == set(importlib.metadata.metadata("smolvla-gym").get_all("Provides-Extra"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no folder that is in use")
+def test_a_folder_that_was_deleted(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr("smolvla_gym.doctor.examine.PROBES", {"video": probes.PROBES["video"]})
+    found = by_name(examine())
+    assert (found["disk"].status, found["video"].status) == (Status.FAIL, Status.OK)
+    assert "deleted" in found["disk"].text
+
+
 def test_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 2e9, "total": 9e9})())
     (full,) = system.check_disk(tmp_path)

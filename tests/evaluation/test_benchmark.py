@@ -17,7 +17,7 @@ pytest.importorskip("lerobot")
 from smolvla_gym.agent.checkpoint import load_checkpoint
 from smolvla_gym.agent.local_policy import LocalPolicy
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy
-from smolvla_gym.errors import InferenceError, OptionError, UnknownNameError
+from smolvla_gym.errors import InferenceError, OptionError, PolicyMismatchError
 from smolvla_gym.evaluation.acceptance import Targets, check_report, findings, rows
 from smolvla_gym.evaluation.benchmark import BenchmarkOptions, run_benchmark, smoothness, time_chunks, time_pops
 from smolvla_gym.evaluation.contention import OtherPrograms
@@ -232,7 +232,7 @@ def test_scenes_of_the_simulation(policy):
 
 def test_cameras_that_the_simulation_lacks_are_named(policy):
     card = dataclasses.replace(policy.card, camera_map={"wrist": "camera3"})
-    with pytest.raises(UnknownNameError, match="camera3"):
+    with pytest.raises(PolicyMismatchError, match="camera3"):
         sim_requests(card, 1)
 
 

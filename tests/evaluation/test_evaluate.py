@@ -1,6 +1,7 @@
 """Conditions with the same seeds, whatever the number of processes."""
 
 import importlib.util
+import os
 import shutil
 from dataclasses import replace
 
@@ -110,6 +111,9 @@ def test_a_cluster_gives_the_same(alone, tmp_path):
     options = replace(OPTIONS, policy=str(policy))
     there = evaluate(options, CONDITIONS[:1], range(3, 10), workers=2, ray="local")
     assert there[CONDITIONS[0]] == alone[CONDITIONS[0]]
+    # It listens on all interfaces, as Ray always does, and obeys those who know the token.
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     # Without a GPU in it a job that wants one would wait for ever.
     with pytest.raises(SmolVLAGymError, match=r"'cuda'.*no machine of the cluster has a GPU.*--num-gpus"):
         evaluate(replace(options, device="cuda"), CONDITIONS[:1], [3], workers=1, ray="local")
@@ -120,3 +124,18 @@ def test_no_cluster_is_said(address):
     pytest.importorskip("ray")
     with pytest.raises(SmolVLAGymError, match=f"no Ray cluster at '{address}'"):
         evaluate(OPTIONS, CONDITIONS[:1], [3], ray=address)
+
+
+def test_episodes_that_are_known_are_not_run_again(alone, tmp_path):
+    from smolvla_gym.evaluation.journal import EpisodeJournal
+
+    with EpisodeJournal(tmp_path / "episodes.jsonl", {}, 14) as journal:
+        for condition, outcomes in alone.items():
+            for outcome in outcomes[1:] if condition == CONDITIONS[1] else outcomes:
+                journal.add(0, condition, outcome, 0.0)
+    with EpisodeJournal.resume(tmp_path / "episodes.jsonl") as journal:
+        known = journal.of(0)
+    ran = []
+    again = evaluate(OPTIONS, CONDITIONS, range(3, 10), progress=lambda *episode: ran.append(episode), done=known)
+    assert [(condition, outcome.seed) for condition, outcome in ran] == [(CONDITIONS[1], 3)]
+    assert again == alone

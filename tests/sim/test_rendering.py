@@ -254,3 +254,13 @@ def test_rendering_that_is_switched_off_is_told_as_such(look, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "off")
     with pytest.raises(RenderingError, match="MUJOCO_GL='off'"):
         world.observe()
+
+
+@pytest.mark.parametrize(("value", "name"), [("egl ", "egl"), (" OSMesa", "osmesa"), (" ", None), ("", None)])
+def test_blanks_around_the_backend_mean_nothing(monkeypatch, value, name):
+    from smolvla_gym.sim.rendering import backend_name
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    usual = backend_name()
+    monkeypatch.setenv("MUJOCO_GL", value)
+    assert backend_name() == (name or usual)

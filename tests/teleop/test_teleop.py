@@ -1,5 +1,9 @@
 """Driving by hand: the window with real events, and the arm that follows."""
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 
 import gymnasium as gym
@@ -11,7 +15,7 @@ from hypothesis import strategies as st
 
 import smolvla_gym
 from smolvla_gym.cli.main import main
-from smolvla_gym.errors import DeviceError
+from smolvla_gym.errors import DeviceError, RenderingError
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, forward_kinematics
 from smolvla_gym.sim.world import start_pose
 from smolvla_gym.teleop.jog import LEAD, Command, ToolJog
@@ -87,6 +91,88 @@ def test_no_gamepad_is_said(monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     with pytest.raises(DeviceError, match="no gamepad"):
         OperatorWindow("gamepad")
+
+
+class Pad:
+    """A gamepad that comes and goes, in place of SDL's list of them; the events are real."""
+
+    def __init__(self):
+        self.there = True
+
+    def init(self):
+        pass
+
+    def is_controller(self, index):
+        return True
+
+    def Controller(self, index):  # noqa: N802 - pygame's name
+        return self
+
+    def attached(self):
+        return self.there
+
+    def quit(self):
+        pass
+
+
+def test_a_gamepad_that_sleeps_stops_the_arm_and_comes_back(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pad = Pad()
+    monkeypatch.setattr("pygame._sdl2.controller", pad)
+    monkeypatch.setattr(pygame.joystick, "get_count", lambda: int(pad.there))
+    window = OperatorWindow("gamepad")
+    try:
+        push = pygame.event.Event(pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_LEFTY, value=-32767)
+        pygame.event.post(push)
+        assert window.poll().velocity[0] == 1.0
+        assert window.poll().velocity[0] == 1.0  # held
+        pad.there = False  # with or without an event
+        assert window.poll().velocity[0] == 0.0
+        window.show([np.zeros((64, 64, 3), np.uint8)], ["pick up the red cube"])
+        told = pygame.surfarray.array3d(pygame.display.get_surface())[:, 504:522].max()
+        pad.there = True
+        assert window.poll().velocity[0] == 0.0
+        window.show([np.zeros((64, 64, 3), np.uint8)], ["pick up the red cube"])
+        assert pygame.surfarray.array3d(pygame.display.get_surface())[:, 504:522].max() < told
+        pygame.event.post(push)
+        assert window.poll().velocity[0] == 1.0
+    finally:
+        window.close()
+
+
+WITH_PICTURES = """
+import gymnasium, smolvla_gym
+from smolvla_gym.teleop.window import OperatorWindow
+env = gymnasium.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64))
+observation, _ = env.reset(seed=1)
+window = OperatorWindow("keyboard")
+import pygame
+for _ in range(3):
+    window.show([observation["pixels"]["wrist"]] * 2, ["instruction"])
+    window.poll()
+    observation, *_ = env.step(observation["agent_pos"])
+print(pygame.display.get_driver(), observation["pixels"]["wrist"].std() > 0)
+window.close()
+env.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="Xvfb is not installed")
+def test_the_window_on_x11_leaves_the_simulation_its_opengl():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SDL_")}
+    command = ["xvfb-run", "-a", sys.executable, "-c", WITH_PICTURES]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "x11 True"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there always is a display")
+def test_a_window_that_nobody_sees_is_refused(monkeypatch):
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RenderingError, match="xvfb-run"):
+        OperatorWindow("keyboard")
 
 
 def test_pictures_and_lines_are_drawn(window):

@@ -6,16 +6,40 @@ pytest.importorskip("lerobot")
 
 from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.agent.checkpoint import bundled_checkpoint
+from smolvla_gym.agent.provenance import words_of
 from smolvla_gym.errors import CheckpointError
+from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.imitation import TrainOptions, train
-from smolvla_gym.training.provenance import Provenance, read_provenance, write_provenance
+from smolvla_gym.training.provenance import Provenance, describe_training, read_provenance, write_provenance
 from smolvla_gym.training.stats import compute_stats
 from smolvla_gym.training.tiny import build_tiny_checkpoint
 from tests.training.test_imitation import demonstrations
 
 
 def test_the_bundled_policy_says_its_own():
-    assert read_provenance(bundled_checkpoint()) == Provenance(30, "ssg48")
+    provenance = read_provenance(bundled_checkpoint())
+    assert (provenance.control_hz, provenance.gripper, provenance.lowercase) == (30, "ssg48", True)
+    said = [phrase for task in TASKS.values() for phrase in task.phrasings]
+    assert set(words_of(phrase.format(color="red", base="yellow") for phrase in said)) <= set(provenance.words)
+
+
+@pytest.mark.parametrize(
+    ("start", "instructions", "expected"),
+    [
+        (None, ["lift the cube"], Provenance(15, "ssg48", True, ("cube", "lift", "the"))),
+        (None, ["Lift the cube"], Provenance(15, "ssg48", False, ("cube", "lift", "the"))),
+        (Provenance(15, None, True, ("push",)), ["lift it"], Provenance(15, "ssg48", True, ("it", "lift", "push"))),
+        (Provenance(15, None, True, ("push",)), ["Lift"], Provenance(15, "ssg48", False, ("lift", "push"))),
+        # A large model reads the text as it is and knows a language.
+        (Provenance(15), ["lift it"], Provenance(15, "ssg48")),
+        ("silent", ["lift it"], Provenance(15, "ssg48")),
+    ],
+)
+def test_training_says_how_its_instructions_are_spelt(tmp_path, start, instructions, expected):
+    if isinstance(start, Provenance):
+        write_provenance(tmp_path, start)
+        assert read_provenance(tmp_path) == start
+    assert describe_training(15, "ssg48", instructions, None if start is None else tmp_path) == expected
 
 
 def test_training_hands_it_on_and_the_agent_does_not_mind(tmp_path):
@@ -31,7 +55,17 @@ def test_training_hands_it_on_and_the_agent_does_not_mind(tmp_path):
     assert SmolVLAAgent.from_pretrained(tmp_path / "policy", device="cpu").chunk_size == 4
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"control_hz": 0}', '{"control_hz": 30, "gripper": 1}'])
+BROKEN = [
+    *("{", "[]", "{}", '{"control_hz": 0}', '{"control_hz": NaN}', '{"control_hz": 30, "gripper": 1}'),
+    *(
+        '{"control_hz": 30, "lowercase": 1}',
+        '{"control_hz": 30, "words": "red"}',
+        '{"control_hz": 30, "words": ["a b"]}',
+    ),
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_file_is_said(tmp_path, text):
     (tmp_path / "parol6.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"parol6\.json is broken .* Take another copy"):

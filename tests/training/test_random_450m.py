@@ -10,6 +10,10 @@ from lerobot.policies.factory import make_pre_post_processors
 
 from smolvla_gym.agent.compatibility import check_checkpoint
 from smolvla_gym.agent.spec import read_spec
+from smolvla_gym.agent.tensors import SavedTensor
+from smolvla_gym.agent.vlm_files import read_vlm
+from smolvla_gym.agent.weights import check_network, check_weights
+from smolvla_gym.errors import CheckpointError
 from smolvla_gym.training.geometry import make_policy
 from smolvla_gym.training.random_450m import SMOLVLA_450M, _stats, build_random_450m, camera_names
 from smolvla_gym.training.saving import save_small_files
@@ -47,6 +51,17 @@ def test_it_could_drive_the_arm(made):
     assert dict(spec.cameras) == {"wrist": (256, 256), "scene": (256, 256), "camera3": (256, 256)}
     assert spec.config["pad_language_to"] == "max_length"
     assert spec.config["tokenizer_max_length"] == 48
+
+
+def test_its_weights_belong_to_its_configuration(made):
+    policy, folder = made
+    spec, vlm = read_spec(folder), read_vlm(folder / "vlm")
+    header = {key: SavedTensor("BF16", tuple(value.shape)) for key, value in policy.state_dict().items()}
+    check_weights(spec, vlm, header)
+    check_network(spec, policy.state_dict(), header)
+    fewer = {key: value for key, value in header.items() if ".lm_expert.layers.15." not in key}
+    with pytest.raises(CheckpointError, match="16 layers of the action expert"):
+        check_weights(spec, vlm, fewer)
 
 
 def test_it_is_made_in_memory(monkeypatch):

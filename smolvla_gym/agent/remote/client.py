@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from smolvla_gym.agent.compatibility import map_cameras
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
-from smolvla_gym.agent.remote.messages import read_answer, read_description, write_request
+from smolvla_gym.agent.remote.messages import open_answer, read_answer, read_description, write_request
 from smolvla_gym.agent.remote.tokens import TOKEN_VARIABLE, authorization, choose_token
 from smolvla_gym.agent.remote.wire import MAX_MESSAGE_BYTES, WireError
 from smolvla_gym.errors import (
@@ -28,6 +29,7 @@ from smolvla_gym.errors import (
     PolicyConnectionError,
     PolicyServerError,
 )
+from smolvla_gym.untrusted import printable
 
 _OPEN_TIMEOUT: Final = 3.0
 """How long in s a server may take to let a client in."""
@@ -41,6 +43,9 @@ _PING_TIMEOUT: Final = 4.0
 
 _PAUSE: Final = 0.1
 """Between a failure and the next try, in s. In sync the arm waits meanwhile, and it brakes after 0.25 s."""
+
+_MAX_ERROR: Final = 500
+"""Characters of a server's text that an error repeats."""
 
 _UNAVAILABLE: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
@@ -58,7 +63,7 @@ class RemotePolicy(ChunkPolicy):
         address: str,
         *,
         token: str | None = None,
-        camera_map: Mapping[str, str] | None = None,
+        camera_map: Mapping[str, str | None] | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         """Connects.
@@ -67,7 +72,7 @@ class RemotePolicy(ChunkPolicy):
             address: ``"host:port"``, ``"ws://host:port"`` or, of a server behind TLS, ``"wss://host"``.
             token: What the server wants to be told. None: that of the environment variable ``SMOLVLA_GYM_TOKEN``, if
                 it is set.
-            camera_map: Env camera by policy camera, for those whose names differ.
+            camera_map: Env camera by policy camera, for those whose names differ; None leaves a camera out.
             timeout_s: How long an answer may take in s.
 
         Raises:
@@ -82,8 +87,9 @@ class RemotePolicy(ChunkPolicy):
             raise OptionError("timeout_s", timeout_s, "a finite number of s above 0")
         self._timeout = timeout_s
         self.timing: Mapping[str, float] = {}
-        # Two threads may ask the same policy; answers come in the order of the requests.
+        # Two threads may ask the same policy; one request is on its way at a time.
         self._lock = threading.Lock()
+        self._numbers, self._numbered = itertools.count(1), False
         self._closed = threading.Event()
         self._not_before = 0.0
         self._connection: ClientConnection | None
@@ -93,7 +99,14 @@ class RemotePolicy(ChunkPolicy):
         except BaseException:
             self.close()
             raise
-        self._card = replace(self._served, camera_map=cameras)
+        left_out = tuple(camera for camera in self._served.cameras if camera not in cameras)
+        self._card = replace(
+            self._served,
+            cameras={camera: self._served.cameras[camera] for camera in cameras},
+            camera_map=cameras,
+            absent_cameras=left_out,
+            empty_cameras=max(0, self._served.empty_cameras - len(left_out)),
+        )
 
     @property
     @override
@@ -113,8 +126,9 @@ class RemotePolicy(ChunkPolicy):
             InferenceError: The policy failed, or answered with something else than a chunk.
             InferenceTimeoutError: It did not answer.
         """
+        number = next(self._numbers)
         try:
-            message = write_request(request, self._card)
+            message = write_request(request, self._card, number)
         except WireError as error:
             raise InferenceError(f"The observation cannot be sent to {self._address}: {error}.") from error
         with self._lock:
@@ -122,8 +136,12 @@ class RemotePolicy(ChunkPolicy):
                 self._connection = self._reconnect()
             begun = time.monotonic()
             try:
+                self._check_idle(self._connection)
                 self._connection.send(message)
                 answer = self._connection.recv(self._timeout)
+            except InferenceError:
+                self._drop()
+                raise
             except TimeoutError:
                 self._drop()
                 raise InferenceTimeoutError(
@@ -137,7 +155,11 @@ class RemotePolicy(ChunkPolicy):
                 self._drop()
                 raise
             took = 1e3 * (time.monotonic() - begun)
-        chunk, timing = self._read(answer)
+            try:
+                chunk, timing = self._read(answer, number)
+            except _WrongNumberError:
+                self._drop()
+                raise
         self.timing = {"round_trip_ms": took, **timing}
         return chunk
 
@@ -148,14 +170,30 @@ class RemotePolicy(ChunkPolicy):
         if connection is not None:
             connection.close()
 
-    def _read(self, answer: bytes | str) -> tuple[Chunk, dict[str, float]]:
-        if isinstance(answer, str):
-            kind, _, text = answer.partition(": ")
-            if kind == ActionError.__name__:
-                raise ActionError(text)
-            raise InferenceError(f"The policy server at {self._address} answered: {answer} The arm holds.")
+    def _check_idle(self, connection: ClientConnection) -> None:
+        """Refuses a connection on which something lies that nobody asked for: the next answer would be an old one."""
         try:
-            chunk, timing = read_answer(answer, self._card)
+            connection.recv(0)
+        except TimeoutError:
+            return
+        raise InferenceError(
+            f"The policy server at {self._address} sent an answer without a request. The arm holds; the next request "
+            "connects again."
+        )
+
+    def _read(self, answer: bytes | str, number: int) -> tuple[Chunk, dict[str, float]]:
+        if isinstance(answer, str):
+            raise self._failure(answer)
+        try:
+            message, answered = open_answer(answer)
+            if answered != number and (self._numbered or answered is not None):
+                raise _WrongNumberError(
+                    f"The policy server at {self._address} answered request {answered}, not {number}. The arm holds; "
+                    "the next request connects again."
+                )
+            if isinstance(text := message.get("error"), str):
+                raise self._failure(text)
+            chunk, timing = read_answer(message, self._card)
         except WireError as error:
             raise InferenceError(
                 f"The policy server at {self._address} answered with something else than a chunk ({error}). "
@@ -164,6 +202,15 @@ class RemotePolicy(ChunkPolicy):
         if not np.isfinite(chunk.actions).all():
             raise ActionError(f"The policy server at {self._address} gave actions that are not finite. The arm holds.")
         return chunk, timing
+
+    def _failure(self, answer: str) -> ActionError | InferenceError:
+        """Returns the error that a server's text stands for."""
+        kind, _, text = answer.partition(": ")
+        if kind == ActionError.__name__:
+            return ActionError(printable(text, _MAX_ERROR))
+        return InferenceError(
+            f"The policy server at {self._address} answered: {printable(answer, _MAX_ERROR)} The arm holds."
+        )
 
     def _reconnect(self) -> ClientConnection:
         """Connects again, not at once after a failure: somebody who asks over and over must not spin."""
@@ -178,8 +225,8 @@ class RemotePolicy(ChunkPolicy):
             connection.close()
             self._fail()
             raise PolicyServerError(
-                f"The server at {self._address} serves another policy now: {card}. Before it was {self._served}. "
-                "Serve that one again, or connect again to use this one."
+                f"The server at {self._address} serves another policy now: {printable(card, _MAX_ERROR)}. Before "
+                f"it was {printable(self._served, _MAX_ERROR)}. Serve that one again, or connect again to use this one."
             )
         return connection
 
@@ -189,7 +236,8 @@ class RemotePolicy(ChunkPolicy):
             # For a server that takes no more bytes: no ping comes through then. It bounds receiving as well, so it must
             # not be shorter than what pings allow. SO_SNDTIMEO, which bounds sending alone, does nothing with TLS.
             connection.socket.settimeout(_PING_INTERVAL + _PING_TIMEOUT)
-            return connection, read_description(connection.recv(_OPEN_TIMEOUT))
+            card, self._numbered = read_description(connection.recv(_OPEN_TIMEOUT))
+            return connection, card
         except BaseException as error:
             connection.close()
             if isinstance(error, TimeoutError | ConnectionClosed):
@@ -230,21 +278,22 @@ class RemotePolicy(ChunkPolicy):
             if nothing or status in _UNAVAILABLE:
                 raise self._unreachable(error) from error
             raise PolicyServerError(
-                f"What answers at {self._address} is no policy server ({error}). Is it the port of `smolvla-gym serve`?"
+                f"What answers at {self._address} is no policy server ({printable(error)}). Is it the port of "
+                "`smolvla-gym serve`?"
             ) from error
 
     def _unreachable(self, error: Exception) -> PolicyConnectionError:
+        why = printable(error) or type(error).__name__
         return PolicyConnectionError(
-            f"The policy server at {self._address} cannot be reached ({str(error) or type(error).__name__}). Start one "
-            "there with `smolvla-gym serve`, and look whether the address, the tunnel and the firewall are right."
+            f"The policy server at {self._address} cannot be reached ({why}). Start one there with `smolvla-gym "
+            "serve`, and look whether the address, the tunnel and the firewall are right."
         )
 
     def _explain_closing(self, closed: ConnectionClosed) -> InferenceError | PolicyConnectionError:
         if closed.rcvd is not None and closed.rcvd.code == CloseCode.MESSAGE_TOO_BIG:
             return InferenceError(f"The request is too large for the policy server at {self._address}. The arm holds.")
-        return PolicyConnectionError(
-            f"The connection to the policy server at {self._address} was lost ({closed.__cause__ or closed})."
-        )
+        why = printable(closed.__cause__ or closed)
+        return PolicyConnectionError(f"The connection to the policy server at {self._address} was lost ({why}).")
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -254,6 +303,10 @@ class RemotePolicy(ChunkPolicy):
 
     def _fail(self) -> None:
         self._not_before = time.monotonic() + _PAUSE
+
+
+class _WrongNumberError(InferenceError):
+    """An answer to another request."""
 
 
 def _read_address(address: str) -> str:

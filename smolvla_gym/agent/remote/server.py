@@ -19,21 +19,39 @@ from typing import Any, Final, Self
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import ServerConnection, serve
 
-from smolvla_gym.agent.compatibility import WIDTH
-from smolvla_gym.agent.policy import Array, ChunkPolicy, ChunkRequest, PolicyCard
-from smolvla_gym.agent.remote.messages import read_request, write_answer, write_description
+from smolvla_gym.agent.inputs import standby_observation
+from smolvla_gym.agent.instructions import WARM_UP
+from smolvla_gym.agent.policy import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
+from smolvla_gym.agent.remote.door import MAX_CLIENTS, Door
+from smolvla_gym.agent.remote.messages import (
+    open_request,
+    read_request,
+    write_answer,
+    write_description,
+    write_error,
+)
 from smolvla_gym.agent.remote.tokens import TOKEN_VARIABLE, choose_token, is_authorized
 from smolvla_gym.agent.remote.wire import MAX_MESSAGE_BYTES, WireError
-from smolvla_gym.errors import OptionError, PolicyMismatchError, PolicyServerError, SmolVLAGymError
+from smolvla_gym.errors import OptionError, PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.untrusted import printable
+from smolvla_gym.web import refusal
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
 
 _LOG: Final = logging.getLogger(__name__)
+
+_QUIET: Final = logging.Logger("websockets")
+"""In place of the library's logger, which writes a traceback for every stranger that is no websocket client."""
+_QUIET.addHandler(logging.NullHandler())
+
+_OPEN_TIMEOUT: Final = 5.0
+"""How long in s a connection may take to send its request, with all headers."""
 
 _SEND_TIMEOUT: Final = 5.0
 """How long in s a client may accept not one byte of an answer."""
@@ -52,7 +70,8 @@ _MAX_ERROR: Final = 2000
 class PolicyServer:
     """A port, and from :meth:`serve` on a policy behind it.
 
-    Requests are answered one after the other, in the order in which they come, whichever client they come from.
+    Requests are answered one after the other, in the order in which they come, whichever client they come from. Each
+    client has one request in the queue at most: its next one is read after the answer.
     """
 
     def __init__(self, *, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, token: str | None = None) -> None:
@@ -69,6 +88,7 @@ class PolicyServer:
         """
         self._token = choose_token(token)
         self._socket = _bind(host, port, self._token)
+        self._loopback = ipaddress.ip_address(self._socket.getsockname()[0]).is_loopback
         self._ended = Future[None]()
 
     def __enter__(self) -> Self:
@@ -94,10 +114,9 @@ class PolicyServer:
 
         Raises:
             PolicyMismatchError: The policy cannot be served.
-            PolicyServerError: The system gives no more connections.
             SmolVLAGymError: The policy failed at its first chunk.
         """
-        card, address = policy.card, self.address
+        card = policy.card
         _check_servable(card)
         worker = _Worker(policy)
         try:
@@ -105,34 +124,29 @@ class PolicyServer:
             worker.submit(_empty_request(card)).result()
             self._socket.listen()
             server = serve(
-                lambda connection: self._talk(connection, worker, card),
+                lambda connection: self._talk(connection, worker, card, door),
                 sock=self._socket,
-                process_request=self._admit,
-                # Browsers name the page that asks. A page must not use a server that trusts its own machine.
-                origins=[None],
+                process_request=lambda connection, request: self._admit(connection, request, door),
                 compression=None,
                 max_size=MAX_MESSAGE_BYTES,
                 max_queue=2,
+                open_timeout=_OPEN_TIMEOUT,
                 close_timeout=_CLOSE_TIMEOUT,
+                logger=_QUIET,
             )
+            # Its own loop ends for good at the first error of accept().
+            door = Door(self._socket, server.handler)
 
-            def accept() -> None:
-                server.serve_forever()
-                with contextlib.suppress(InvalidStateError):
-                    self._ended.set_exception(
-                        PolicyServerError(
-                            f"The system gives the server at {address} no more connections: too many are open. Find "
-                            "the client that opens them, and start the server again."
-                        )
-                    )
-
-            # In a thread of its own: a signal that came between two instructions of serve_forever would hang shutdown.
-            threading.Thread(target=accept, name="policy server", daemon=True).start()
+            # In a thread of its own: a signal that came between two instructions of it would hang the end.
+            accepting = threading.Thread(target=door.run, name="policy server", daemon=True)
+            accepting.start()
             try:
                 ready()
                 self._ended.result()
             finally:
                 self._end()
+                door.close()
+                accepting.join()
                 server.shutdown()
         finally:
             worker.close()
@@ -147,18 +161,31 @@ class PolicyServer:
         with contextlib.suppress(InvalidStateError):
             self._ended.set_result(None)
 
-    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _admit(self, connection: ServerConnection, request: Request, door: Door) -> Response | None:
         """Returns None for a client that may come in, and what it is told otherwise."""
-        if self._token is None or is_authorized(request.headers.get_all("Authorization"), self._token):
-            return None
-        _LOG.warning("%s was refused: no token, or a wrong one", _name(connection))
-        return connection.respond(
-            HTTPStatus.UNAUTHORIZED, "This server wants its token in the header 'Authorization: Api-Key <token>'.\n"
-        )
+        hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
+        # Browsers name the page that asks. A page must not use a server that trusts its own machine. By which name
+        # others reach a server that is open to them is not known here.
+        why = refusal(hosts if self._loopback else ["localhost"], origins, own_pages=False)
+        if why is not None:
+            _LOG.warning("%s was refused: %s", _name(connection), why)
+            return connection.respond(HTTPStatus.FORBIDDEN, why + "\n")
+        if self._token is not None and not is_authorized(request.headers.get_all("Authorization"), self._token):
+            _LOG.warning("%s was refused: no token, or a wrong one", _name(connection))
+            return connection.respond(
+                HTTPStatus.UNAUTHORIZED, "This server wants its token in the header 'Authorization: Api-Key <token>'.\n"
+            )
+        if door.full:
+            _LOG.warning("%s was refused: %d clients are connected", _name(connection), MAX_CLIENTS)
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CLIENTS} clients are connected already.\n")
+        return None
 
-    def _talk(self, connection: ServerConnection, worker: _Worker, card: PolicyCard) -> None:
+    def _talk(self, connection: ServerConnection, worker: _Worker, card: PolicyCard, door: Door) -> None:
         """Serves one client until it leaves."""
         client = _name(connection)
+        if not door.let_in(connection.socket):
+            connection.close(CloseCode.TRY_AGAIN_LATER)
+            return
         _limit_sending(connection.socket, _SEND_TIMEOUT)
         _LOG.info("%s came", client)
         try:
@@ -167,44 +194,50 @@ class PolicyServer:
                 answer = self._answer(connection.recv(), connection, worker, card)
                 if answer is None:
                     break
-                if isinstance(answer, str):
-                    _LOG.warning("%s was told: %s", client, answer)
                 connection.send(answer)
         except ConnectionClosedOK:
             _LOG.info("%s left", client)
         except ConnectionClosed as closed:
-            _LOG.warning("%s was lost (%s)", client, closed)
+            _LOG.warning("%s was lost (%s)", client, printable(closed))
 
     def _answer(
         self, message: bytes | str, connection: ServerConnection, worker: _Worker, card: PolicyCard
     ) -> bytes | str | None:
         """Returns the answer to a message, a text where it is an error, or None where nobody waits for it any more."""
+        number: int | None = None
         try:
-            request = read_request(message, card, lambda: _draw_noise(card))
+            content, number = open_request(message)
+            request = read_request(content, card, lambda: _draw_noise(card))
             chunk = worker.submit(request, wanted=lambda: connection.state is State.OPEN)
             either: tuple[Future[Any], ...] = (chunk, self._ended)
             done, _ = wait(either, return_when=FIRST_COMPLETED)
-            return chunk.result() if chunk in done else None
+            return write_answer(*chunk.result(), number) if chunk in done else None
         except CancelledError:
             return None
         except Exception as error:
             if not isinstance(error, WireError | SmolVLAGymError):
                 _LOG.exception("the policy failed")
-            return f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+            text = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+            _LOG.warning("%s was told: %s", _name(connection), printable(text))
+            return write_error(text, number)
+
+
+_Answer = tuple[Chunk, dict[str, float]]
+"""A chunk, and how long what took in ms."""
 
 
 class _Worker:
     """Computes answers, one after the other, in a thread of its own."""
 
     def __init__(self, policy: ChunkPolicy) -> None:
-        self._jobs = queue.SimpleQueue[tuple[Future[bytes], ChunkRequest, Callable[[], bool], float] | None]()
+        self._jobs = queue.SimpleQueue[tuple[Future[_Answer], ChunkRequest, Callable[[], bool], float] | None]()
         # A daemon: a policy that hangs must not keep the program from its end.
         self._thread = threading.Thread(target=self._work, args=(policy,), name="inference", daemon=True)
         self._thread.start()
 
-    def submit(self, request: ChunkRequest, wanted: Callable[[], bool] = lambda: True) -> Future[bytes]:
+    def submit(self, request: ChunkRequest, wanted: Callable[[], bool] = lambda: True) -> Future[_Answer]:
         """Has an answer computed, or cancelled where it is not ``wanted`` any more when its turn comes."""
-        answer = Future[bytes]()
+        answer = Future[_Answer]()
         self._jobs.put((answer, request, wanted, time.monotonic()))
         return answer
 
@@ -224,7 +257,7 @@ class _Worker:
             try:
                 chunk = policy.infer(request)
                 timing = {"wait_ms": 1e3 * (begun - asked), "infer_ms": 1e3 * (time.monotonic() - begun)}
-                answer.set_result(write_answer(chunk, timing))
+                answer.set_result((chunk, timing))
             except BaseException as error:
                 answer.set_exception(error)
             del job, answer, request, wanted  # an idle thread keeps no pictures
@@ -277,9 +310,8 @@ def _check_servable(card: PolicyCard) -> None:
 
 
 def _empty_request(card: PolicyCard) -> ChunkRequest:
-    pixels = {theirs: np.zeros((*card.cameras[ours], 3), np.uint8) for ours, theirs in card.camera_map.items()}
-    state = np.zeros(WIDTH, np.float32)
-    return ChunkRequest({"pixels": pixels, "agent_pos": state}, "warm up", _draw_noise(card))
+    sizes = {theirs: card.cameras[ours] for ours, theirs in card.camera_map.items()}
+    return ChunkRequest(standby_observation(card, sizes), WARM_UP, _draw_noise(card))
 
 
 def _draw_noise(card: PolicyCard) -> Array:

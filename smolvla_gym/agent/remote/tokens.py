@@ -10,7 +10,7 @@ from typing import Final
 
 from smolvla_gym.errors import OptionError
 
-TOKEN_VARIABLE: Final = "SMOLVLA_GYM_TOKEN"
+TOKEN_VARIABLE: Final = "SMOLVLA_GYM_TOKEN"  # noqa: S105 - a name, not a secret
 """Environment variable that holds it, for the server and for its clients."""
 
 _SCHEME: Final = "Api-Key"

@@ -10,11 +10,16 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 
+from smolvla_gym.untrusted import printable
+
 MAX_MESSAGE_BYTES: Final = 4 * 2**20
 """Three pictures of 640x480 are 2.6 MiB and the rest of a request some kB: this leaves room for a fourth picture."""
 
 _MAX_LENGTH: Final = 1024
 """Entries of a list or map. All that is long travels as an array."""
+
+_MAX_TEXT: Final = 16_384
+"""Bytes of a text."""
 
 _MAX_CONTAINERS: Final = 1024
 """Lists and maps of a message. An empty list is one byte on the wire and fifty in memory."""
@@ -56,7 +61,7 @@ def decode(data: bytes | str) -> dict[str, Any]:
         WireError: These bytes, or this text, are no message.
     """
     if isinstance(data, str):
-        raise WireError(f"a message is binary, not the text {data[:80]!r}")
+        raise WireError(f"a message is binary, not the text {printable(data, 80)!r}")
     if len(data) > MAX_MESSAGE_BYTES:
         raise WireError(f"a message of {len(data)} bytes is too large: {MAX_MESSAGE_BYTES} are allowed")
     counter = itertools.count(1)
@@ -84,13 +89,14 @@ def decode(data: bytes | str) -> dict[str, Any]:
             object_hook=read_map,
             list_hook=read_list,
             ext_hook=_refuse_extension,
+            max_str_len=_MAX_TEXT,
             max_array_len=_MAX_LENGTH,
             max_map_len=_MAX_LENGTH,
         )
     except WireError:
         raise
     except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException) as error:
-        raise WireError(f"these {len(data)} bytes are no msgpack that is allowed here ({error})") from error
+        raise WireError(f"these {len(data)} bytes are no msgpack that is allowed here ({printable(error)})") from error
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
         raise WireError(f"a message is a map with texts as keys, not {type(message).__name__}")
     return message
@@ -111,7 +117,7 @@ def _read_array(fields: Mapping[Any, Any]) -> np.ndarray[Any, Any]:
         raise WireError("an array is a map of __ndarray__, data, dtype and shape")
     dtype = _read_dtype(fields[b"dtype"])
     if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and 0 <= n <= MAX_MESSAGE_BYTES for n in shape):
-        raise WireError(f"an array cannot have the shape {shape}")
+        raise WireError(f"an array cannot have the shape {printable(shape, 80)}")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise WireError(f"an array of {dtype.str} and the shape {shape} does not have {len(data)} bytes")
     return np.ndarray(shape, dtype, data).copy()
@@ -125,7 +131,7 @@ def _read_scalar(fields: Mapping[Any, Any]) -> Any:
 
 def _read_dtype(name: Any) -> np.dtype[Any]:
     if not isinstance(name, str) or name not in _DTYPES:
-        raise WireError(f"arrays of {name!r} are not allowed: one of {', '.join(sorted(_DTYPES))}")
+        raise WireError(f"arrays of {printable(repr(name), 40)} are not allowed: one of {', '.join(sorted(_DTYPES))}")
     return np.dtype(name)
 
 

@@ -31,7 +31,7 @@ except ImportError as err:
     raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
 
 _TOKENS: Final = "observation.language.tokens"
-_TOKEN_MASK: Final = "observation.language.attention_mask"
+_TOKEN_MASK: Final = "observation.language.attention_mask"  # noqa: S105 - a name, not a secret
 
 _GRAPHS: Final = 4
 """CUDA graphs that are kept: for so many sizes of batches and sets of cameras."""

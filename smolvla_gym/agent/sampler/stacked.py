@@ -76,7 +76,7 @@ class Stacked:
         if self._trains:
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
             return F.linear(states, torch.cat([layer.weight for layer in layers]), bias)
-        assert self._weight is not None
+        assert self._weight is not None  # noqa: S101 - narrows a type
         rows = sum(int(layer.out_features) for layer in self._layers[:skip])
         return linear(states, self._weight[rows:], None if self._bias is None else self._bias[rows:])
 

@@ -30,11 +30,11 @@ class SmallPictures(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]])
         self._size = image_size
         self.metadata = {**env.metadata, "render_fps": round(env.metadata["render_fps"])}  # LeRobot's videos want that
         space = env.observation_space
-        assert isinstance(space, spaces.Dict)
+        assert isinstance(space, spaces.Dict)  # noqa: S101 - narrows a type
         parts = dict(space.spaces)
         if "pixels" in parts:
             cameras = parts["pixels"]
-            assert isinstance(cameras, spaces.Dict)
+            assert isinstance(cameras, spaces.Dict)  # noqa: S101 - narrows a type
             parts["pixels"] = spaces.Dict({c: spaces.Box(0, 255, (*image_size, 3), np.uint8) for c in cameras})
         self.observation_space = spaces.Dict(parts)
 

@@ -112,7 +112,7 @@ class EnvLoop:
         """
         with self._lock:
             self._check()
-            assert self._snapshot is not None
+            assert self._snapshot is not None  # noqa: S101 - narrows a type
             return self._snapshot
 
     def command(self, action: NDArray[np.float32]) -> None:
@@ -213,7 +213,7 @@ class EnvLoop:
             return self._target
 
     def _opening(self) -> float:
-        assert self._snapshot is not None
+        assert self._snapshot is not None  # noqa: S101 - narrows a type
         return float(self._snapshot.observation["agent_pos"][NUM_JOINTS])
 
     def _publish(self, env: PAROL6Env, observation: dict[str, Any], scene: int) -> None:

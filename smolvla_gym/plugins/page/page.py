@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import queue
+import re
+import threading
 from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
 
 from smolvla_gym.bridge.transport import Transport
-from smolvla_gym.errors import DeviceError, MissingExtraError
+from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.parol6 import NUM_JOINTS
 from smolvla_gym.sim.shapes import Shape
 from smolvla_gym.telemetry.pose import Puppet
 from smolvla_gym.telemetry.ros_messages import Message, quaternion
+from smolvla_gym.untrusted import printable
 
 try:
-    import viser
-
+    from smolvla_gym.plugins.page.guard import MAX_TEXT, Guard
+    from smolvla_gym.plugins.page.server import HOST, start_server, uuid_of
     from smolvla_gym.plugins.page.solids import triangles
 except ImportError as err:
     raise MissingExtraError("The page", "view", err) from err
@@ -28,6 +30,9 @@ _PICTURE_EVERY: Final = 3
 
 _EVENTS: Final = 6
 """Events that the page remembers."""
+
+_MAX_SHOWN: Final = 300
+"""Characters of a text from elsewhere that the page shows."""
 
 _EYE: Final = (0.75, -0.55, 0.45)
 _TARGET: Final = (0.15, 0.0, 0.1)
@@ -47,26 +52,31 @@ class Page(Transport):
             can_start: Whether there is a policy to start.
 
         Raises:
-            DeviceError: The page cannot be served.
+            DeviceError: The page cannot be served, or the installed viser cannot be guarded.
         """
-        try:
-            self._server = viser.ViserServer(host="127.0.0.1", port=port, label="PAROL6", verbose=False)
-        except OSError as error:
-            raise DeviceError(f"The page cannot be served on port {port}: {error.strerror or error}.") from error
-        self._came: queue.SimpleQueue[tuple[str, Message]] = queue.SimpleQueue()
+        self._guard = Guard()
+        # One message of a kind waits at most: what a client sends again and again takes no memory and no time.
+        self._came: dict[str, Message] = {}
+        self._lock = threading.Lock()
+        self._instruction = ""
         self._puppet = Puppet(env)
         self._stroke = float(env.unwrapped.gripper.stroke)  # type: ignore[attr-defined]
         self._frames: dict[str, Any] = {}
         self._meshes: dict[str, Any] = {}
         self._images: dict[str, tuple[Any, int]] = {}
         self._events: list[str] = []
-        self._draw_scene()
-        self._make_controls(can_start)
+        self._server = start_server(port, self._guard)
+        try:
+            self._draw_scene()
+            self._make_controls(can_start)
+        except BaseException:
+            self._server.stop()
+            raise
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self._server.get_port()}"
+        return f"http://{HOST}:{self._server.get_port()}"
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
         """Makes room for a camera's pictures; the rest has its place."""
@@ -94,11 +104,10 @@ class Page(Transport):
             self._images[topic] = image, count + 1
 
     def receive(self) -> list[tuple[str, Message]]:
-        """Returns which buttons were pressed."""
-        came = []
-        while not self._came.empty():
-            came.append(self._came.get())
-        return came
+        """Returns which buttons were pressed, the emergency stop first."""
+        with self._lock:
+            came, self._came = self._came, {}
+        return sorted(came.items(), key=lambda message: message[0] != "/estop")
 
     def close(self) -> None:
         """Closes the page."""
@@ -124,24 +133,41 @@ class Page(Transport):
 
     def _make_controls(self, can_start: bool) -> None:
         gui = self._server.gui
-        gui.configure_theme(control_layout="fixed", control_width="large", show_logo=False, show_share_button=False)
+        gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
         estop = gui.add_button("EMERGENCY STOP", color="red", hint="Stops the arm at once, until the fault is cleared")
-        estop.on_click(lambda event: self._came.put(("/estop", {"data": True})))
         self._status = gui.add_markdown("…")
-        self._text = gui.add_text("instruction", "", hint="What to do, in words; empty: what the scene asks for")
+        text = gui.add_text("instruction", "", hint="What to do, in words; empty: what the scene asks for")
         start = gui.add_button("Start", color="green", disabled=not can_start)
         stop = gui.add_button("Stop", color="orange")
         anew, clear = gui.add_button("New scene"), gui.add_button("Clear fault")
-        start.on_click(lambda event: self._press("/start"))
-        stop.on_click(lambda event: self._press("/stop"))
-        anew.on_click(lambda event: self._press("/reset"))
-        clear.on_click(lambda event: self._press("/clear_fault"))
         self._log = gui.add_markdown("")
+        # The only things that a client can do. viser itself is told of none but the text.
+        self._guard.allow_button(uuid_of(estop), lambda: self._put("/estop", {"data": True}), urgent=True)
+        self._guard.allow_button(uuid_of(stop), lambda: self._put("/stop", {}), urgent=True)
+        self._guard.allow_text(uuid_of(text), self._take_instruction)
+        self._guard.allow_button(uuid_of(anew), lambda: self._put("/reset", {}))
+        self._guard.allow_button(uuid_of(clear), lambda: self._put("/clear_fault", {}))
+        if can_start:
+            self._guard.allow_button(uuid_of(start), self._press_start)
 
-    def _press(self, topic: str) -> None:
-        if topic == "/start" and self._text.value.strip():
-            self._came.put(("/instruction", {"data": self._text.value.strip()}))
-        self._came.put((topic, {}))
+    def _take_instruction(self, text: str) -> bool:
+        self._instruction = text
+        return len(text) <= MAX_TEXT
+
+    def _press_start(self) -> None:
+        text = self._instruction.strip()
+        if len(text) > MAX_TEXT:  # not cut: the arm would be told something else
+            why = f"the instruction has {len(text)} characters; at most {MAX_TEXT} are expected: shorten it"
+            self._show_event({"event": "refused", "topic": "/start", "why": why})
+            return
+        if text:
+            self._put("/instruction", {"data": text})
+        self._put("/start", {})
+
+    def _put(self, topic: str, message: Message) -> None:
+        with self._lock:
+            self._came[topic] = message
 
     # -- what changes ----------------------------------------------------------------------------------------------
 
@@ -155,9 +181,10 @@ class Page(Transport):
                 frame.position, frame.wxyz = tuple(position.tolist()), (w, x, y, z)
 
     def _show_status(self, status: dict[str, Any]) -> None:
-        fault = f"**FAULT {status['fault']}**" if status["fault"] else ""
+        fault = f"**FAULT {_plain(status['fault'])}**" if status["fault"] else ""
         solved = "solved" if status["is_success"] else ""
-        parts = [f"**{status['mode']}**", f"“{status['instruction']}”", solved, fault, ", ".join(status["safety"])]
+        safety = _plain(", ".join(status["safety"]))
+        parts = [f"**{_plain(status['mode'])}**", f"“{_plain(status['instruction'])}”", solved, fault, safety]
         text = "  \n".join(part for part in parts if part)
         if text != self._status.content:
             self._status.content = text
@@ -168,8 +195,14 @@ class Page(Transport):
             for shape in self._puppet.shapes:
                 if self._meshes[shape.name].color != _bytes(shape):
                     self._meshes[shape.name].color = _bytes(shape)
-        self._events = [*self._events, f"- {kind} {' '.join(map(str, event.values()))}".rstrip()][-_EVENTS:]
+        line = f"- {_plain(kind)} {_plain(' '.join(map(str, event.values())))}".rstrip()
+        self._events = [*self._events, line][-_EVENTS:]
         self._log.content = "\n".join(self._events)
+
+
+def _plain(text: object) -> str:
+    """Returns a text from elsewhere as Markdown that shows it letter by letter: no links, pictures, HTML or code."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", printable(text, _MAX_SHOWN))
 
 
 def _bytes(shape: Shape) -> tuple[int, int, int]:

@@ -13,8 +13,8 @@ def triangles(shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Returns vertices in m in the shape's own frame, shape (n, 3), and faces, shape (m, 3)."""
     size = shape.size
     if shape.kind == "mesh":
-        assert shape.vertices is not None
-        assert shape.faces is not None
+        assert shape.vertices is not None  # noqa: S101 - narrows a type
+        assert shape.faces is not None  # noqa: S101 - narrows a type
         return shape.vertices, shape.faces
     if shape.kind == "box":
         solid = trimesh.creation.box(extents=2 * size)

@@ -202,7 +202,7 @@ def idl_type(datatype: str) -> type[Any]:
     for line in FIELDS[datatype].splitlines():
         kind, field = line.split()
         found = re.fullmatch(r"([\w/]+)(\[(\d*)\])?", kind)
-        assert found is not None
+        assert found is not None  # noqa: S101 - narrows a type
         base = _BASIC.get(found[1]) or idl_type(found[1])
         if found[2] is None:
             fields[field] = base

@@ -112,8 +112,8 @@ def _add_shape(parent: ET.Element, shape: Shape, folder: Path, prefix: str, name
     elif shape.kind == "sphere":
         ET.SubElement(geometry, "sphere", radius=f"{shape.size[0]:.6g}")
     else:
-        assert shape.vertices is not None
-        assert shape.faces is not None
+        assert shape.vertices is not None  # noqa: S101 - narrows a type
+        assert shape.faces is not None  # noqa: S101 - narrows a type
         (folder / "meshes" / f"{name}.stl").write_bytes(_stl(shape.vertices[shape.faces]))
         ET.SubElement(geometry, "mesh", filename=f"{prefix}/{name}.stl")
 
@@ -155,7 +155,8 @@ def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gr
     ET.SubElement(element, "child", link=link_name(body.name))
     if joint is None:
         return
-    assert not np.any(joint.pos), "the joint's axis goes through the origin of its link"
+    if np.any(joint.pos):
+        raise RecordingError(f"The axis of joint {name} misses the origin of its link, which URDF cannot say.")
     ET.SubElement(element, "axis", xyz=_numbers(joint.axis))
     if slides:
         lower, upper, speed, effort = 0.0, gripper.stroke, gripper.jaw_speed, _JAW_FORCE

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from smolvla_gym.agent.policy import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 
 HEIGHT, WIDTH = 6, 8
 
@@ -61,7 +62,8 @@ class Wave(ChunkPolicy):
 def make_request(seed=0, leftover=None, delay=0):
     rng = np.random.default_rng(seed)
     pixels = {name: rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for name in ("wrist", "scene")}
-    observation = {"pixels": pixels, "agent_pos": rng.uniform(-1, 1, 7).astype(np.float32)}
+    state = np.append(rng.uniform(JOINT_LOWER, JOINT_UPPER), rng.uniform())
+    observation = {"pixels": pixels, "agent_pos": state.astype(np.float32)}
     noise = rng.standard_normal((16, 9), dtype=np.float32)
     return ChunkRequest(observation, "pick up the red cube", noise, leftover, delay)
 

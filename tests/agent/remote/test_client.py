@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve
 
 from smolvla_gym.agent import RemotePolicy, SmolVLAAgent
 from smolvla_gym.agent.policy import ChunkRequest
@@ -131,15 +134,18 @@ def test_pictures_that_are_too_large_are_not_sent(remote):
 
 
 def description(policy=(), **changes):
+    """Of a server that does not number its answers, as those of older releases."""
     message = decode(write_description(Wave().card))
     message["policy"] |= dict(policy)
-    return encode(message | changes)
+    return encode(message | {"numbered": False} | changes)
 
 
 def test_the_impostor_can_be_genuine():
     with impostor(description()) as address:
         RemotePolicy(address).close()
 
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\r\n"
 
 STRANGERS = {
     "a text": ("hello", "'hello'"),
@@ -150,6 +156,10 @@ STRANGERS = {
     "no version": (description(version=None), "version None"),
     "no policy": (description(policy={}).replace(b"policy", b"POLICY"), "does not describe"),
     "no name": (description({"name": ""}), "does not describe"),
+    "a name with an escape sequence": (description({"name": f"x{ESCAPE}"}), "does not describe"),
+    "a camera with one": (description({"cameras": {ESCAPE: (6, 8)}, "camera_map": {ESCAPE: "a"}}), "not describe"),
+    "an endless name": (description({"name": "x" * 5000}), "does not describe"),
+    "an endless version": (description(version="v" * 5000), "speaks version"),
     "no cameras": (description({"cameras": {}, "camera_map": {}}), "does not describe"),
     "cameras without sizes": (description({"cameras": {"top": 3}}), "does not describe"),
     "a camera that is not mapped": (description({"camera_map": {"top": "scene"}}), "does not describe"),
@@ -161,8 +171,10 @@ STRANGERS = {
 
 @pytest.mark.parametrize(("first", "message"), STRANGERS.values(), ids=STRANGERS)
 def test_strangers_are_refused(first, message):
-    with impostor(first) as address, pytest.raises(PolicyServerError, match=message):
+    with impostor(first) as address, pytest.raises(PolicyServerError, match=message) as caught:
         RemotePolicy(address)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("changes", [{"action_names": ["x", "y"]}, {"action_units": ["deg"] * 7}])
@@ -243,6 +255,75 @@ def test_wrong_answers_reach_no_arm(given, error, message):
         with pytest.raises(error, match=message):
             remote.infer(make_request())
         if given != 1009:
+            assert_same(remote.infer(make_request()), Wave().chunk(make_request()))
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize("kind", ["ActionError: ", ""])
+def test_a_servers_texts_are_cut_and_harmless_in_a_terminal(numbered, kind):
+    text = kind + ESCAPE + "no" + "!" * 10_000
+    given = encode({"id": 1, "error": text}) if numbered else text
+    with (
+        impostor(description(numbered=numbered), given) as address,
+        contextlib.closing(RemotePolicy(address)) as remote,
+    ):
+        with pytest.raises(ActionError if kind else InferenceError, match="no!!!") as caught:
+            remote.infer(make_request())
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 700
+
+
+def test_answers_carry_the_number_of_their_request():
+    with (
+        impostor(description(numbered=True), answer(id=1), answer(id=2)) as address,
+        contextlib.closing(RemotePolicy(address)) as remote,
+    ):
+        for _ in range(2):
+            assert_same(remote.infer(make_request()), Wave().chunk(make_request()))
+
+
+@pytest.mark.parametrize("number", [0, 2, None, -1, True, "1", 1.0, 2**64 - 1])
+def test_an_answer_to_another_request_reaches_no_arm(number):
+    given = answer() if number is None else answer(id=number)
+    with (
+        impostor(description(numbered=True), given) as address,
+        contextlib.closing(RemotePolicy(address)) as remote,
+        pytest.raises(InferenceError, match=r"request|'id'"),
+    ):
+        remote.infer(make_request())
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize("kind", ["chunk", "text"])
+def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one(numbered, kind):
+    def talk(connection):
+        with contextlib.suppress(ConnectionClosed):
+            connection.send(description(numbered=numbered))
+            connection.recv()
+            connection.send(answer(id=1) if numbered else answer())
+            extra = (
+                "InferenceError: late" if kind == "text" else answer(first=1.0, id=2) if numbered else answer(first=1.0)
+            )
+            connection.send(extra)
+            sent.set()
+            connection.recv()
+
+    sent = threading.Event()
+    with serve(talk, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with contextlib.closing(RemotePolicy("{}:{}".format(*server.socket.getsockname()))) as remote:
+            remote.infer(make_request())
+            assert sent.wait(TIMEOUT)
+            time.sleep(0.05)
+            with pytest.raises(InferenceError, match="without a request"):
+                remote.infer(make_request())
+    thread.join(TIMEOUT)
+
+
+def test_a_server_that_numbers_nothing_still_works():
+    with impostor(description(), answer(), answer()) as address, contextlib.closing(RemotePolicy(address)) as remote:
+        for _ in range(2):
             assert_same(remote.infer(make_request()), Wave().chunk(make_request()))
 
 

@@ -2,16 +2,23 @@
 
 import contextlib
 import re
+import resource
 import socket
 import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from smolvla_gym.agent import PolicyServer, RemotePolicy
 from smolvla_gym.agent.policy import PolicyCard
+from smolvla_gym.agent.remote import door as door_module
 from smolvla_gym.agent.remote import server as server_module
+from smolvla_gym.agent.remote.door import MAX_OPENING
+from smolvla_gym.agent.remote.tokens import authorization
 from smolvla_gym.agent.remote.wire import MAX_MESSAGE_BYTES, decode, encode
 from smolvla_gym.errors import (
     ActionError,
@@ -94,6 +101,115 @@ def test_pages_in_a_browser_are_refused(server):
         pass
 
 
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "10.0.0.1", "127.0.0.1.evil.example"])
+def test_other_hosts_are_refused_on_the_loopback(wave, host, token):
+    with serving(wave, token=token) as server:
+        with pytest.raises(InvalidStatus, match="403"):
+            talk_as(server, host, token)
+        with talk_as(server, "localhost:1", token) as connection:
+            connection.recv(TIMEOUT)
+
+
+def test_a_server_for_other_machines_is_reached_by_any_name(wave):
+    with serving(wave, host="0.0.0.0", token="secret") as server:
+        with talk_as(server, "robots.example", "secret") as connection:
+            connection.recv(TIMEOUT)
+        with pytest.raises(InvalidStatus, match="403"):
+            talk_as(server, "robots.example", "secret", origin="http://robots.example")
+
+
+def talk_as(server, host, token, **options):
+    """A connection that was made by another name, as through a tunnel or after DNS rebinding."""
+    port = int(server.address.rpartition(":")[2])
+    return connect(
+        f"ws://{host}",
+        sock=socket.create_connection(("127.0.0.1", port), TIMEOUT),
+        additional_headers=None if token is None else authorization(token),
+        **options,
+    )
+
+
+# Strangers.
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_strangers_shut_nobody_out(wave, token):
+    with serving(wave, token=token) as server, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", int(server.address.rpartition(":")[2]))
+        files, threads = psutil.Process().num_fds(), threading.active_count()
+        first = stack.enter_context(contextlib.closing(RemotePolicy(server.address, token=token)))
+        for number in range(3 * MAX_OPENING):
+            stranger = stack.enter_context(socket.create_connection(address, TIMEOUT))
+            stranger.sendall((b"", b"GET / HTTP/1.1\r\nHost: ", b"\x16\x03\x01")[number % 3])
+        with contextlib.closing(RemotePolicy(server.address, token=token)) as remote:
+            remote.infer(make_request())
+        first.infer(make_request())
+        until(lambda: psutil.Process().num_fds() - files <= 4 * MAX_OPENING + 20)  # both ends are in this process
+        until(lambda: threading.active_count() - threads <= 2 * MAX_OPENING + 20)
+
+
+def test_a_request_that_takes_long_is_given_up(wave, monkeypatch):
+    monkeypatch.setattr(server_module, "_OPEN_TIMEOUT", 0.3)
+    with serving(wave) as server:
+        address = ("127.0.0.1", int(server.address.rpartition(":")[2]))
+        with socket.create_connection(address, TIMEOUT) as stranger:
+            begin = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() < begin + TIMEOUT:
+                    stranger.sendall(b"x")
+                    time.sleep(0.05)
+            assert time.monotonic() - begin < 3.0
+
+
+def test_without_descriptors_it_pauses_and_goes_on(wave, monkeypatch, caplog):
+    monkeypatch.setattr(door_module, "_PAUSE", 0.02)
+    with serving(wave) as server:
+        port = int(server.address.rpartition(":")[2])
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        client = socket.socket()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() - 5, before[1]))
+        try:
+            client.connect(("127.0.0.1", port))
+            until(lambda: "no connection is accepted" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            client.close()
+        RemotePolicy(server.address).close()
+    assert caplog.text.count("no connection is accepted") == 1
+
+
+def test_a_number_of_clients_is_served(wave, monkeypatch):
+    monkeypatch.setattr(door_module, "MAX_CLIENTS", 3)
+    with serving(wave) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(contextlib.closing(RemotePolicy(server.address))) for _ in range(3)]
+        with pytest.raises(PolicyConnectionError, match="503"):
+            RemotePolicy(server.address)
+        clients.pop().close()
+
+        def again():
+            with contextlib.suppress(PolicyConnectionError):
+                clients.append(stack.enter_context(contextlib.closing(RemotePolicy(server.address))))
+            return len(clients) == 3
+
+        until(again)
+        for client in clients:
+            client.infer(make_request())
+
+
+def test_a_client_that_asks_again_and_again_waits_like_the_others(wave, server):
+    wave.delay_s = 0.02
+    message = encode(request_map())
+    with talking(server.address, max_queue=None) as greedy, talking(server.address) as other:
+        for _ in range(50):
+            greedy.send(message)
+        until(lambda: wave.count > 1)
+        before = wave.count
+        other.send(message)
+        other.recv(TIMEOUT)
+        assert wave.count - before <= 3
+
+
 # What it refuses.
 
 PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -102,15 +218,26 @@ LEFTOVER = np.zeros((3, 7), np.float32)
 WRONG = {
     "no prompt": ({"prompt": ...}, "'prompt'"),
     "an empty prompt": ({"prompt": " "}, "'prompt'"),
+    "a long prompt": ({"prompt": "x" * 2001}, "'prompt' has 2001 characters; at most 2000"),
+    "an endless prompt": ({"prompt": "x" * 3_900_000}, "no msgpack that is allowed"),
+    "many images": ({"images": {f"camera{i}": PICTURE for i in range(17)}}, "'images' has 17 entries"),
     "a prompt of bytes": ({"prompt": b"go"}, "'prompt'"),
     "no state": ({"state": ...}, "'state'"),
     "a state of numbers": ({"state": [0.0] * 7}, "'state'"),
     "a state of integers": ({"state": np.zeros(7, np.int32)}, "'state'"),
     "a long state": ({"state": np.zeros(9, np.float32)}, r"\(9,\)"),
-    "no images": ({"images": ...}, "'images' has to be a map with a picture, .* for each of 'top', 'hand'"),
+    "no images": ({"images": ...}, "'images' has to be a map with an image, .* for each of 'top', 'hand'"),
     "images in a list": ({"images": [PICTURE, PICTURE]}, "'images'"),
     "one image": ({"images": {"top": PICTURE}}, "'images'"),
-    "images of floats": ({"images": {"top": PICTURE * 1.0, "hand": PICTURE}}, "'images'"),
+    "images of floats": ({"images": {"top": PICTURE * 1.0, "hand": PICTURE}}, "'top' gives images of float64"),
+    "images left out": ({"images": {"top": None, "hand": None}}, "'images'"),
+    "a state in degrees": ({"state": np.full(7, 90.0, np.float32)}, "joint_1 = 90.* in rad"),
+    "a state in percent": ({"state": np.array([0, -1.5, 3, 0, 0, 3, 50], np.float32)}, "gripper = 50.* percent"),
+    "a state that is not finite": ({"state": np.full(7, np.nan, np.float32)}, "'agent_pos' is not finite"),
+    "a prompt of a million letters": ({"prompt": "x" * 1_000_000}, "'prompt' .* 1000000 characters"),
+    "a prompt with a line end in it": ({"prompt": "pick up\nthe red cube"}, "'prompt' .* control character"),
+    "noise that is not finite": ({"noise": np.full((16, 9), np.inf, np.float32)}, "'noise' is not finite"),
+    "a leftover that is not finite": ({"leftover": np.full((3, 7), np.nan, np.float32)}, "'leftover' is not finite"),
     "stretched images": ({"images": {"top": PICTURE, "hand": np.zeros((9, 8, 3), np.uint8)}}, "proportions of 6 x 8"),
     "channels first": ({"images": {"top": PICTURE, "hand": np.zeros((3, 6, 8), np.uint8)}}, "proportions of 6 x 8"),
     "short noise": ({"noise": np.zeros((15, 9), np.float32)}, r"'noise' has the shape \(15, 9\), not \(16, 9\)"),
@@ -122,6 +249,9 @@ WRONG = {
     "a long delay": ({"delay": 4, "leftover": LEFTOVER}, "'delay' is 4"),
     "a negative delay": ({"delay": -1, "leftover": LEFTOVER}, "'delay' is -1"),
     "a delay of floats": ({"delay": 1.0, "leftover": LEFTOVER}, "'delay' is 1.0"),
+    "a number of text": ({"id": "1"}, "'id' is '1', not a whole number"),
+    "a negative number": ({"id": -1}, "'id' is -1"),
+    "an endless version": ({"version": "\x1b" * 10_000}, "WireError: the client speaks version .{,210} of"),
     "another version": ({"version": 2}, "the client speaks version 2 .* Install the same release"),
 }
 
@@ -131,10 +261,28 @@ def test_wrong_requests_are_answered_and_the_connection_goes_on(wave, server, ch
     before = wave.count
     with talking(server.address) as connection:
         connection.send(encode(request_map(**changes)))
+        begin = time.monotonic()
         assert re.search(answer, connection.recv(TIMEOUT))
+        assert time.monotonic() - begin < 1.0
         assert wave.count == before
+        if "id" not in changes and "no msgpack" not in answer:
+            connection.send(encode(request_map(id=7, **changes)))
+            refused = decode(connection.recv(TIMEOUT))
+            # What cannot be read has no number either.
+            assert refused.keys() == {"id", "error"}
+            assert refused["id"] == 7
+            assert re.search(answer, refused["error"])
         connection.send(encode(request_map()))
         assert decode(connection.recv(TIMEOUT))["actions"].shape == (16, 7)
+
+
+def test_answers_have_the_numbers_of_their_requests(server):
+    with talking(server.address) as connection:
+        for number in (5, 0, 2**63 - 1):
+            connection.send(encode(request_map(id=number)))
+            assert decode(connection.recv(TIMEOUT))["id"] == number
+        connection.send(encode(request_map()))
+        assert "id" not in decode(connection.recv(TIMEOUT))
 
 
 def test_garbage_is_answered_and_the_connection_goes_on(server):

@@ -1,0 +1,191 @@
+"""The episodes of an evaluation as they arrive, so that one that was stopped can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+from smolvla_gym.agent.statistics import AgentStatistics
+from smolvla_gym.errors import RecordingError
+from smolvla_gym.evaluation.evaluate import Condition, Outcome
+from smolvla_gym.untrusted import parse_json, printable, read_file
+
+JOURNAL_NAME: Final = "episodes.jsonl"
+
+_MAX_BYTES: Final = 1 << 30
+_FORMAT: Final = 1
+
+Key = tuple[int, Condition, int]
+"""Number of the policy, condition and seed of an episode."""
+
+
+class EpisodeJournal:
+    """Append-only file of lines of JSON: the options first, then an episode each; a context manager.
+
+    A line counts once its end is on the disk; one that was cut off is dropped when the evaluation goes on.
+
+    Attributes:
+        done: The episodes that are there, by policy, condition and seed.
+        found: How many of them were there when the file was opened.
+        seconds: How long the evaluation has run until the latest of them, in s.
+    """
+
+    def __init__(self, path: Path, options: Mapping[str, Any], total: int) -> None:
+        """Begins a file with the first episode, in place of one that is there.
+
+        Args:
+            path: The file.
+            options: What decides about the results, as JSON can hold it.
+            total: How many episodes there will be.
+        """
+        self.path = path
+        self.done: dict[Key, Outcome] = {}
+        self.found = 0
+        self.seconds = 0.0
+        self._head = {"format": _FORMAT, "episodes": total, "options": dict(options)}
+        self._handle = -1
+
+    @classmethod
+    def resume(cls, path: Path) -> Self:
+        """Opens a file to go on with it.
+
+        Raises:
+            RecordingError: It is missing, broken, or cannot be written.
+        """
+        head, episodes, length = _read(path)
+        journal = cls(path, head["options"], head["episodes"])
+        for entry, outcome in episodes:
+            journal.done[entry["policy"], Condition(**entry["condition"]), outcome.seed] = outcome
+            journal.seconds = max(journal.seconds, float(entry["seconds"]))
+        journal.found = len(journal.done)
+        try:
+            journal._handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+            os.ftruncate(journal._handle, length)
+        except OSError as error:
+            raise journal._failure(error) from error
+        return journal
+
+    def of(self, policy: int) -> dict[Condition, list[Outcome]]:
+        """Returns the episodes of a policy by their condition."""
+        episodes: dict[Condition, list[Outcome]] = {}
+        for (number, condition, _), outcome in self.done.items():
+            if number == policy:
+                episodes.setdefault(condition, []).append(outcome)
+        return episodes
+
+    def add(self, policy: int, condition: Condition, outcome: Outcome, seconds: float) -> None:
+        """Adds an episode; once this returns neither a crash nor a power loss takes it back.
+
+        Args:
+            policy: Number of the policy.
+            condition: What it was under.
+            outcome: What became of it.
+            seconds: How long the evaluation has run until now, in s.
+
+        Raises:
+            RecordingError: It cannot be written; those before are kept.
+        """
+        if self._handle < 0:
+            try:
+                self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+            except OSError as error:
+                raise self._failure(error) from error
+            self._write(self._head)
+        entry = {"policy": policy, "condition": asdict(condition), "seconds": round(seconds, 3)}
+        self._write({**entry, "outcome": {**asdict(outcome), "statistics": _statistics(outcome.statistics)}})
+        self.done[policy, condition, outcome.seed] = outcome
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+        try:
+            while line:
+                line = line[os.write(self._handle, line) :]
+            os.fsync(self._handle)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> RecordingError:
+        return RecordingError(f"The episodes {self.path} could not be written: {error.strerror or error}.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = -1
+
+
+def read_head(path: Path) -> tuple[dict[str, Any], int, int]:
+    """Returns the options of an evaluation, how many episodes it has, and how many it is to have.
+
+    Raises:
+        RecordingError: The file is missing or broken.
+    """
+    head, episodes, _ = _read(path)
+    return head["options"], len(episodes), head["episodes"]
+
+
+def digest(policy: str) -> str | None:
+    """Returns a digest of the files of a policy that is a folder here, None for one on the hub."""
+    from smolvla_gym.agent.checkpoint import BUNDLED, bundled_checkpoint
+
+    folder = bundled_checkpoint() if policy == BUNDLED else Path(policy).expanduser()
+    if not folder.is_dir():
+        return None
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            total.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Outcome]], int]:
+    """Returns the head, the episodes, and the length in bytes of what is whole."""
+    try:
+        content = read_file(path, _MAX_BYTES)
+        whole = content[: content.rfind(b"\n") + 1]
+        lines = whole.splitlines()
+        head = parse_json(lines[0]) if lines else {}
+        if not isinstance(head, dict) or head.get("format") != _FORMAT or not isinstance(head.get("options"), dict):
+            raise ValueError(f"its first line is not that of an evaluation in format {_FORMAT}")
+        head["episodes"] = int(head["episodes"])
+        return head, [_entry(parse_json(line)) for line in lines[1:]], len(whole)
+    except OSError as error:
+        raise RecordingError(f"There is no evaluation to go on with in {path.parent}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordingError(
+            f"{path} cannot be gone on with ({printable(error, 200)}). Remove it, or choose another folder."
+        ) from error
+
+
+def _entry(entry: Any) -> tuple[dict[str, Any], Outcome]:
+    outcome = dict(entry["outcome"])
+    condition = Condition(**entry["condition"])
+    statistics: dict[str, Any] = dict(outcome["statistics"])
+    statistics |= {name: deque(statistics[name], maxlen=length) for name, length in _lengths.items()}
+    outcome["statistics"] = AgentStatistics(**statistics)
+    episode = Outcome(**outcome)
+    for value, kind in ((entry["policy"], int), (episode.seed, int), (episode.steps, int), (episode.success, bool)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{value!r:.50} is not of the type {kind.__name__}")
+    flat = [x for v in statistics.values() for x in (v if isinstance(v, deque) else [v])]
+    if not all(isinstance(value, int | float) for value in (*flat, entry["seconds"])):
+        raise ValueError("a number of an episode is none")
+    hash(condition)
+    return entry, episode
+
+
+def _statistics(statistics: AgentStatistics) -> dict[str, Any]:
+    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    return {name: list(value) if isinstance(value, deque) else value for name, value in values.items()}
+
+
+_lengths: Final = {name: value.maxlen for name, value in vars(AgentStatistics()).items() if isinstance(value, deque)}
+"""The lists of the statistics, and how many values each keeps."""

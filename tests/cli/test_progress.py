@@ -1,0 +1,35 @@
+"""Progress where standard error is no terminal."""
+
+import io
+import sys
+import time
+
+from smolvla_gym.cli import progress
+from smolvla_gym.cli.progress import EVERY_S, progress_bar
+
+
+def test_lines_come_by_the_clock_also_where_nothing_changes(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY_S", 0.02)
+    with progress_bar("episode", 10, 3) as show:
+        time.sleep(0.2)
+        show(4, "solved [1]")
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "smolvla-gym: episode 3 of 10  (0:00)"
+    assert lines[-1] == "smolvla-gym: episode 4 of 10  solved [1]  (0:00)"
+    assert len(lines) >= 4
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_interval_is_what_users_are_promised():
+    assert EVERY_S <= 30.0
+
+
+def test_a_closed_standard_error_ends_nothing(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(progress, "EVERY_S", 0.01)
+    with progress.steady_lines(lambda: "on"):
+        monkeypatch.setattr(sys, "stderr", closed)
+        time.sleep(0.05)

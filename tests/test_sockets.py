@@ -1,0 +1,439 @@
+"""Every socket of the package against one list of requirements.
+
+Requirements:
+
+====  ==================================================================================================================
+who   Outsiders do not reach it: it is bound to the loopback, or has a path that the owner alone can use, or is an
+      anonymous pair that a process of ours inherits.
+ask   Whoever reaches it without a right to is refused: a web page by Host and Origin, a program by a token where the
+      socket is open to other machines.
+code  Nothing from outsiders is unpickled or evaluated.
+size  A message has a limit.
+junk  Bytes that are no message crash nothing, and move nothing.
+idle  Connections that say nothing do not end it, and do not shut others out.
+free  A peer that is gone gives back what it took.
+====  ==================================================================================================================
+
+Sockets, and where each requirement is met or why it is not needed:
+
+==================  ====================================================================================================
+page                ``view``: TCP on the loopback, Host and Origin (``web.py``), messages of 64 KiB that the guard lets
+                    through one kind by one (``plugins/page/guard.py``), 32 opening connections and 16 clients.
+policy server       ``serve``: TCP on the loopback; another interface needs a token. Host and Origin, msgpack of plain
+                    values of 4 MiB (``wire.py``), 32 opening connections and 64 clients (``door.py``).
+policy process      the same server, always with a token of its own; besides a pipe it inherits, lines of 1 MiB.
+arm's process       pipes that it inherits (``link_process.py``), lines of JSON of 1 MiB; nonsense stops the arm.
+twin's process      pairs and shared memory without a name that it inherits. Between these two processes of ours
+                    messages are pickled.
+twin's serial port  a pseudo-terminal with mode 0600 in a folder with mode 0700; the firmware's parser holds one packet.
+workers             processes of ``multiprocessing`` (``processes.py``, ``variants.py``): pairs they inherit, pickled.
+Ray, local          listens on all interfaces, as Ray always does; it obeys those who know its token (Ray 2.52 and
+                    newer). Tested with the cluster, in ``tests/evaluation``.
+Rerun viewer        TCP on the loopback; it shows data and commands nothing.
+ROS 2 graph         by design everybody in the domain commands the arm (SECURITY.md); typed messages of limited length
+                    (``bridge/trajectory.py``, ``bridge/bridge.py``).
+clients             ``RemotePolicy`` and serial ports over TCP connect to what the user names. What they read is limited
+                    and checked (``wire.py``, ``framing.py``).
+==================  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import pickle
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+import smolvla_gym
+from smolvla_gym.agent.remote import server as server_module
+from smolvla_gym.agent.remote.client import RemotePolicy
+from smolvla_gym.hardware.board_state import BoardSettings
+from smolvla_gym.hardware.link import BoardProcess
+from smolvla_gym.telemetry import rerun_viewer
+from smolvla_gym.twin.gripper import AirGripper
+from smolvla_gym.twin.process import TwinProcess
+from tests.agent.remote.connections import serving, talking
+from tests.agent.remote.policies import Wave, make_request
+from tests.envs.twin_rig import SOUND
+from tests.hardware.rig import POSE, homed_firmware
+from tests.hardware.test_link import SETTINGS, Arm
+
+pytestmark = [
+    pytest.mark.realtime,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc"),
+]
+
+PACKAGE = Path(smolvla_gym.__file__).parent
+IDLE = 100
+
+
+class TcpServer:
+    """A server of ours on TCP, as an outsider meets it."""
+
+    def __init__(self, address, use, talk, limit):
+        self.host, _, port = address.rpartition("://")[2].rpartition(":")
+        self.port, self.pids = int(port), [os.getpid()]
+        self.use, self.talk, self.limit = use, talk, limit
+
+    def dial(self):
+        return socket.create_connection((self.host, self.port), 10)
+
+
+@contextlib.contextmanager
+def page():
+    viser = pytest.importorskip("viser")
+    from smolvla_gym.plugins.page.guard import MAX_MESSAGE_BYTES
+    from smolvla_gym.plugins.page.page import Page
+    from tests.plugins.page_client import Client
+
+    with gym.make(smolvla_gym.SIM_ID, cameras=(), task="reach") as env:
+        env.reset(seed=0)
+        served = Page(env, 0)
+
+        def use():
+            with contextlib.closing(Client(served.url)) as client:
+                client.wait(lambda: "EMERGENCY STOP" in client.uuids)
+                assert served.receive() == [], "junk pressed a button"
+                client.press("EMERGENCY STOP")
+                until(lambda: served.receive() == [("/estop", {"data": True})])
+
+        def talk():
+            protocols = [f"viser-v{viser.__version__}"]
+            return connect(served.url.replace("http", "ws"), subprotocols=protocols, max_size=None, close_timeout=0.2)
+
+        yield TcpServer(served.url, use, talk, MAX_MESSAGE_BYTES)
+        served.close()
+
+
+@contextlib.contextmanager
+def policy_server(token=None):
+    wave = Wave()
+    with serving(wave, token=token) as server:
+
+        def use():
+            before = wave.count
+            with contextlib.closing(RemotePolicy(server.address, token=token)) as remote:
+                remote.infer(make_request())
+            assert wave.count == before + 1, "junk was taken for a request"
+
+        headers = {} if token is None else {"Authorization": f"Api-Key {token}"}
+        yield TcpServer(
+            server.address,
+            use,
+            lambda: connect(server.address, additional_headers=headers, max_size=None, close_timeout=0.2),
+            server_module.MAX_MESSAGE_BYTES,
+        )
+
+
+@contextlib.contextmanager
+def policy_server_with_token():
+    with policy_server("secret") as server:
+        yield server
+
+
+SERVERS = {"page": page, "policy server": policy_server, "policy server with a token": policy_server_with_token}
+
+
+@pytest.fixture(scope="module", params=SERVERS.values(), ids=SERVERS)
+def server(request):
+    with request.param() as server:
+        yield server
+
+
+def until(true, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class Bomb:
+    """What runs where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+JUNK = {
+    "nothing": b"",
+    "zeros": bytes(1000),
+    "random": np.random.default_rng(0).bytes(5000),
+    "half a request": b"GET / HTTP/1.1\r\nHost: ",
+    "an endless line": b"GET /" + b"x" * 200_000,
+    "endless headers": b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 50_000,
+    "a form": b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nestop=off",
+    "TLS": bytes.fromhex("1603010200010001fc0303"),
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "another method": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a path": b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "another version": b"GET / HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n",
+}
+
+
+# -- who ---------------------------------------------------------------------------------------------------------------
+
+
+def listening(pids):
+    """Addresses at which processes listen, of TCP and of sockets with a path."""
+    found = set()
+    for pid in pids:
+        for connection in psutil.Process(pid).net_connections("all"):
+            if connection.family == socket.AF_UNIX:
+                if connection.laddr and not str(connection.laddr).startswith(("\x00", "@")) and not connection.raddr:
+                    found.add(("unix", connection.laddr))
+            elif connection.status == psutil.CONN_LISTEN:
+                found.add((connection.laddr.ip, connection.laddr.port))
+    return found
+
+
+def test_servers_listen_on_the_loopback_alone(server):
+    ours = {ip for ip, port in listening(server.pids) if port == server.port}
+    assert ours == {"127.0.0.1"}
+
+
+def test_the_arms_process_has_no_address():
+    arm = Arm(homed_firmware())
+    try:
+        with contextlib.closing(
+            BoardProcess(arm.virtual.path, BoardSettings(), period=1 / 30, collision=False)
+        ) as link:
+            assert listening([link.pid]) == set()
+    finally:
+        arm.virtual.close()
+
+
+def test_the_twins_process_has_no_address_and_its_port_is_the_owners():
+    with contextlib.closing(TwinProcess(**SOUND)) as twin:
+        assert listening([twin.pid]) == set()
+        link = Path(twin.port)
+        assert stat.S_IMODE(link.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(link.stat().st_mode) == 0o600
+        assert link.stat().st_uid == os.getuid()
+        shared = [file.path for file in psutil.Process(twin.pid).open_files() if file.path.startswith("/dev/shm")]
+        assert not any(os.path.exists(path) for path in shared)
+
+
+def test_the_rerun_viewer_listens_on_the_loopback_alone(tmp_path, monkeypatch):
+    pytest.importorskip("rerun")
+    import rerun_cli
+
+    program = Path(rerun_cli.__file__).with_name("rerun")
+    without_window = tmp_path / "rerun"  # the real one, on a machine without a screen
+    without_window.write_text(f'#!/bin/sh\nexec "{program}" "$@" --serve-grpc\n')
+    without_window.chmod(0o755)
+    monkeypatch.setenv("RERUN_CLI_PATH", str(without_window))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    started = set()
+    try:
+        assert rerun_viewer.open_viewer(port) == f"rerun+http://127.0.0.1:{port}/proxy"
+        started = set(psutil.Process().children(recursive=True))
+        assert {ip for ip, used in listening([p.pid for p in started]) if used == port} == {"127.0.0.1"}
+        assert rerun_viewer.open_viewer(port)
+        assert set(psutil.Process().children(recursive=True)) == started, "one viewer is enough"
+    finally:
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "rerun" in " ".join(process.cmdline()):
+                    process.kill()
+
+
+# -- ask ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Host: evil.example", "Host: 127.0.0.1\r\nOrigin: https://evil.example", "Host: 127.0.0.1\r\nOrigin: null",
+        "Host: evil.example\r\nOrigin: http://evil.example", "Host: 127.0.0.1\r\nHost: 127.0.0.1",
+    ],
+)  # fmt: skip
+def test_foreign_pages_are_refused_before_the_upgrade(server, headers):
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Api-Key secret"
+    for upgrade in (f"Connection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n", ""):
+        with server.dial() as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\n{headers}\r\n{upgrade}\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 403 ")
+
+
+# -- code --------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_from_outsiders_is_unpickled(server, tmp_path):
+    bomb = pickle.dumps(Bomb(tmp_path / "owned"))
+    with server.dial() as connection:
+        connection.sendall(bomb)
+    with server.talk() as connection, contextlib.suppress(ConnectionClosed, TimeoutError):
+        for _ in range(3):
+            connection.send(bomb)
+            connection.recv(0.2)
+    server.use()
+    assert not (tmp_path / "owned").exists()
+
+
+USES = {
+    "pickle": set(),
+    "marshal": set(),
+    "shelve": set(),
+    "multiprocessing": {"processes.py", "evaluation/variants.py", "twin/process.py", "twin/serving.py"},
+    "socket": {
+        "agent/remote/server.py", "agent/remote/door.py", "evaluation/cluster.py", "plugins/page/server.py",
+        "plugins/ros2/interface.py", "telemetry/rerun_viewer.py",
+    },
+    "socketserver": set(),
+    "http": {"agent/remote/client.py", "agent/remote/server.py", "plugins/page/guard.py"},
+    "asyncio": set(),
+    "websockets": {
+        "agent/remote/client.py", "agent/remote/server.py", "plugins/page/guard.py", "plugins/page/server.py",
+    },
+    "viser": {"plugins/page/server.py"},
+    "ray": {"evaluation/cluster.py"},
+    "grpc": set(),
+    "zmq": set(),
+    "xmlrpc": set(),
+}  # fmt: skip
+"""Where modules that open sockets, or run what they read, may be imported."""
+
+
+def test_the_list_above_is_complete():
+    found = {module: set() for module in USES}
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                if (top := name.partition(".")[0]) in found:
+                    found[top].add(str(file.relative_to(PACKAGE)))
+    assert found == USES, "a new socket: add it to the list, and to the tests"
+
+
+# -- size --------------------------------------------------------------------------------------------------------------
+
+
+def test_messages_have_a_limit(server):
+    with server.talk() as connection:
+        with contextlib.suppress(ConnectionClosed):
+            connection.send(bytes(server.limit + 1))
+            while True:
+                connection.recv(10)
+        assert connection.close_code == 1009
+    server.use()
+
+
+# -- junk --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+def test_junk_does_no_harm(server, junk):
+    with server.dial() as connection, contextlib.suppress(OSError):
+        connection.sendall(junk)
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(2)
+        while connection.recv(65536):
+            pass
+    server.use()
+
+
+def test_junk_in_messages_does_no_harm(server):
+    rng = np.random.default_rng(1)
+    with server.talk() as connection, contextlib.suppress(ConnectionClosed):
+        for junk in (
+            "",
+            "text",
+            b"",
+            b"\xc1",
+            b"\x91" * 50_000,
+            b"\xdf\xff\xff\xff\xff",
+            *map(rng.bytes, range(1, 30)),
+        ):
+            connection.send(junk)
+    server.use()
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"\x00\xff\n", b"[]\n", b'{"do": 5}\n', b'{"do": "aim", "id": 1}\n', b"[" * 100_000 + b"\n", b"x" * 3_000_000],
+)
+def test_nonsense_stops_the_arm(junk):
+    arm = Arm(homed_firmware(POSE, AirGripper()))
+    link = BoardProcess(arm.virtual.path, SETTINGS, period=1 / 30, collision=False)
+    try:
+        link.enable()
+        before = arm.counters()
+        with contextlib.suppress(OSError):
+            link._child._stdin.write(junk)
+        arm.until(lambda: arm.firmware.disabled, 5.0)
+        assert np.abs(arm.counters() - before).max() < 1.0
+    finally:
+        link.close()
+        arm.virtual.close()
+
+
+# -- idle and free -----------------------------------------------------------------------------------------------------
+
+
+def test_idle_connections_end_nothing_and_are_given_back(server):
+    files = psutil.Process().num_fds()
+    with contextlib.ExitStack() as stack:
+        for number in range(IDLE):
+            connection = stack.enter_context(server.dial())
+            with contextlib.suppress(OSError):
+                connection.sendall(b"G" * (number % 2))
+        server.use()
+    server.use()
+    until(lambda: psutil.Process().num_fds() <= files + 5)
+
+
+def test_clients_that_vanish_are_given_back(server):
+    server.use()
+    time.sleep(0.1)
+    files = psutil.Process().num_fds()
+    for _ in range(10):
+        connection = server.talk()
+        connection.socket.shutdown(socket.SHUT_RDWR)
+        connection.close()
+    until(lambda: psutil.Process().num_fds() <= files + 2)
+    server.use()
+
+
+def test_without_a_program_the_processes_end():
+    """What a process inherits ends with the other end of the pair."""
+    code = """
+import os, sys
+from smolvla_gym.twin.gripper import AirGripper
+from smolvla_gym.twin.process import TwinProcess
+twin = TwinProcess()
+print(twin.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    pid = int(done.stdout)
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_client_with_the_token_is_served_beside_those_without():
+    with policy_server("secret") as server:
+        address = f"{server.host}:{server.port}"
+        for _ in range(20):
+            with pytest.raises(Exception, match="401"), talking(f"ws://{address}"):
+                pass
+        server.use()
