@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="frames a step (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="processes that decode videos (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=10, help="episodes it is tried in (default: %(default)s)")
-    parser.add_argument("--max-steps", type=int, default=450, help="control steps of a trial (default: %(default)s)")
+    parser.add_argument("--max-steps", type=int, help="control steps of a trial (default: those of 15 s)")
     args = parser.parse_args()
 
     start = fetch_checkpoint(args.start)  # before anything that takes long

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+from smolvla_gym.time_limit import ADDITIONAL_WRAPPERS, DEFAULT_STEPS
+
 if TYPE_CHECKING:
     from smolvla_gym.agent import SmolVLAAgent
     from smolvla_gym.evaluation.rollout import rollout
@@ -24,15 +26,20 @@ except PackageNotFoundError:  # imported from a folder that was never installed
 SIM_ID = "PAROL6Sim-v0"
 REAL_ID = "PAROL6Real-v0"
 
-# 15 s at the default 30 Hz: twice what the experts need for the slowest task but one.
 if SIM_ID not in gym.registry:
-    gym.register(id=SIM_ID, entry_point="smolvla_gym.envs.sim:make_sim_env", max_episode_steps=450)
+    gym.register(
+        id=SIM_ID,
+        entry_point="smolvla_gym.envs.sim:make_sim_env",
+        max_episode_steps=DEFAULT_STEPS,
+        additional_wrappers=ADDITIONAL_WRAPPERS,
+    )
 if REAL_ID not in gym.registry:
     # Gymnasium's checker breaks in the first step where the first reset raised, as that of an arm not yet homed does.
     gym.register(
         id=REAL_ID,
         entry_point="smolvla_gym.envs.real:make_real_env",
-        max_episode_steps=450,
+        max_episode_steps=DEFAULT_STEPS,
+        additional_wrappers=ADDITIONAL_WRAPPERS,
         disable_env_checker=True,
     )
 

@@ -29,7 +29,7 @@ class OptionError(SmolVLAGymError, ValueError):
             value: What was given.
             allowed: What would have been accepted, in words.
         """
-        super().__init__(f"{option}={value!r} is not allowed: {allowed}.")
+        super().__init__(f"{option}={_shown(value)} is not allowed: {allowed}.")
         self.option, self.value, self.allowed = option, value, allowed
 
     def __reduce__(self) -> tuple[type[OptionError], tuple[str, object, str]]:
@@ -48,9 +48,9 @@ class UnknownNameError(SmolVLAGymError, ValueError):
             known: The names that exist.
         """
         self.kind, self.name, self.known = kind, name, tuple(known)
-        near = difflib.get_close_matches(str(name), self.known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(_shown(name).strip("'\""), self.known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"There is no {kind} {name!r}.{hint} Known: {', '.join(self.known)}.")
+        super().__init__(f"There is no {kind} {_shown(name)}.{hint} Known: {', '.join(self.known)}.")
 
     def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, object, tuple[str, ...]]]:
         return type(self), (self.kind, self.name, self.known)
@@ -127,6 +127,16 @@ class RecordingError(SmolVLAGymError, OSError):
 
 class DatasetError(SmolVLAGymError, ValueError):
     """A dataset of another arm, rate, camera or unit, a broken one, or frames that do not belong into one."""
+
+
+def _shown(value: object) -> str:
+    """Return a value as a message shows it, in one line of at most 200 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # such as an int of more digits than Python prints
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split()) if "\n" in text else text
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def with_causes(error: BaseException) -> str:

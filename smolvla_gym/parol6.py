@@ -115,10 +115,9 @@ def get_gripper(name: str) -> Gripper:
     Raises:
         UnknownNameError: There is no gripper of this name.
     """
-    try:
-        return GRIPPERS[name]
-    except (KeyError, TypeError):
-        raise UnknownNameError("gripper", name, GRIPPERS) from None
+    if not isinstance(name, str) or name not in GRIPPERS:
+        raise UnknownNameError("gripper", name, GRIPPERS)
+    return GRIPPERS[name]
 
 
 def forward_kinematics(joints: ArrayLike, gripper: Gripper) -> Array:

@@ -13,9 +13,10 @@ from smolvla_gym.data.dataset import Dataset, Episode
 from smolvla_gym.data.sources import SolvedAlone, Source
 from smolvla_gym.errors import DatasetError, FaultError
 from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
+from smolvla_gym.time_limit import steps_within
 
-_LONGEST: Final = 600
-"""Frames for which there has to be room on the disk, where the env has no limit of its own."""
+_LONGEST_S: Final = 20.0
+"""Time in s of an episode for which there has to be room on the disk, where the env has no limit of its own."""
 
 _PATIENCE: Final = 50
 """Failures in a row after which it goes on in vain; an expert that succeeds one time in ten hardly has so many."""
@@ -73,7 +74,8 @@ def record(
         DatasetError: The disk is full, another program records into the dataset, or nothing succeeds any more.
     """
     if longest is None:
-        longest = env.spec.max_episode_steps if env.spec and env.spec.max_episode_steps else _LONGEST
+        longest = env.spec.max_episode_steps if env.spec and env.spec.max_episode_steps else None
+        longest = longest or steps_within(_LONGEST_S, env.metadata["render_fps"])
     dataset.check_disk(longest)
     failures: list[str] = []  # since the last success
     for seed in seeds:

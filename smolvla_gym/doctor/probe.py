@@ -45,13 +45,14 @@ def _opengl() -> list[Finding]:
     try:
         # MuJoCo chooses its backend when it is imported, and may fail there.
         from smolvla_gym.envs.sim import make_sim_env
+        from smolvla_gym.envs.sim_backend import SimBackend
         from smolvla_gym.sim.rendering import backend_name
 
         env = make_sim_env(cameras=("wrist",), image_size=(64, 64))
         picture = env.reset(seed=0)[0]["pixels"]["wrist"]
     except RenderingError as error:
         return [fail("OpenGL", str(error), "On Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri.")]
-    renderer = _renderer()
+    renderer = backend.world.device_name() if isinstance(backend := env.backend, SimBackend) else ""
     env.close()
     text = f"{backend_name()}{f', {renderer}' if renderer else ''}: draws a picture"
     if int(picture.std()) == 0:
@@ -59,15 +60,6 @@ def _opengl() -> list[Finding]:
     if "llvmpipe" in renderer or "softpipe" in renderer:
         return [ok("OpenGL", f"{text}, on the CPU")]
     return [ok("OpenGL", text)]
-
-
-def _renderer() -> str:
-    try:
-        from OpenGL import GL
-
-        return str((GL.glGetString(GL.GL_RENDERER) or b"").decode())
-    except Exception:
-        return ""
 
 
 def _video() -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from smolvla_gym.envs.action_wrappers import DeltaJointAction, ToolAction
 from smolvla_gym.envs.backend import Backend, Reading
+from smolvla_gym.envs.flat_observation import FlatObservation
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.sim import make_sim_env
 from smolvla_gym.safety import SafetyEvent, SafetyGate
@@ -9,6 +10,7 @@ from smolvla_gym.safety import SafetyEvent, SafetyGate
 __all__ = [
     "Backend",
     "DeltaJointAction",
+    "FlatObservation",
     "PAROL6Env",
     "Reading",
     "SafetyEvent",

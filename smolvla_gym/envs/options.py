@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from smolvla_gym.errors import OptionError
+from smolvla_gym.option_values import (
+    check_choice,
+    check_keys,
+    check_names,
+    check_number,
+    check_pair,
+    check_switch,
+)
 from smolvla_gym.parol6 import Gripper, get_gripper
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES, Quality
@@ -18,6 +24,13 @@ CONTROL_HZ = (5.0, 100.0)
 IMAGE_EDGE = (16, 1280)
 RENDER_MODES = ("rgb_array", "human")
 
+_LONGEST_S = 1e6  # s, eleven days
+
+__all__ = [
+    "CONTROL_HZ", "IMAGE_EDGE", "RENDER_MODES", "EnvOptions", "check_choice", "check_control_hz", "check_image_size",
+    "check_keys", "check_max_episode_s", "check_switch",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class EnvOptions:
@@ -27,9 +40,11 @@ class EnvOptions:
         task: What is to be done.
         gripper: The gripper that is mounted.
         cameras: Names of the observed cameras.
-        image_size: Height and width of their pictures in px.
+        image_size: Height and width of their images in px.
         depth: Whether they measure depth.
-        control_hz: Control steps a second.
+        control_hz: Control rate in Hz.
+        max_episode_s: Time limit of an episode in s, or None.
+        privileged: Whether the observation has the scene's ground truth.
         randomization: 0 to 2.
         num_objects: How many objects lie on the table.
         reward: ``"dense"`` or ``"sparse"``.
@@ -43,6 +58,8 @@ class EnvOptions:
     image_size: tuple[int, int]
     depth: bool
     control_hz: float
+    max_episode_s: float | None
+    privileged: bool
     randomization: int
     num_objects: int
     reward: str
@@ -60,9 +77,11 @@ class EnvOptions:
         return cls(
             task=get_task(given["task"]),
             gripper=get_gripper(given["gripper"]),
-            cameras=check_cameras(given["cameras"]),
+            cameras=check_cameras(check_names(given["cameras"])),
             image_size=check_image_size(given["image_size"]),
             control_hz=check_control_hz(given["control_hz"]),
+            max_episode_s=check_max_episode_s(given["max_episode_s"]),
+            privileged=check_switch("privileged", given["privileged"]),
             depth=check_switch("depth", given["depth"]),
             randomization=check_choice("randomization", given["randomization"], range(MAX_LEVEL + 1)),
             num_objects=check_choice("num_objects", given["num_objects"], range(2, MAX_OBJECTS + 1)),
@@ -72,67 +91,36 @@ class EnvOptions:
         )
 
 
-def check_switch(option: str, value: Any) -> bool:
-    """Returns a value that is True or False.
-
-    Raises:
-        OptionError: It is neither.
-    """
-    if not isinstance(value, bool):
-        raise OptionError(option, value, "True or False")
-    return value
-
-
-def check_choice(option: str, value: Any, allowed: Sequence[Any]) -> Any:
-    """Returns a value that is one of those allowed.
-
-    Raises:
-        OptionError: It is none of them.
-    """
-    # A bool equals 0 or 1, yet nobody who writes randomization=True knows which level that is.
-    if isinstance(value, bool) or value not in allowed:
-        raise OptionError(option, value, "one of " + ", ".join(repr(a) for a in allowed))
-    return value
-
-
-def check_keys(option: str, given: Any, known: Iterable[str]) -> dict[str, Any]:
-    """Returns options that are handed on to a part which knows them.
-
-    Raises:
-        OptionError: They are no mapping, or a name is none that the part knows.
-    """
-    known = tuple(known)
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping) or not set(given) <= set(known):
-        raise OptionError(option, given, "a dictionary with some of the keys " + ", ".join(map(repr, known)))
-    return dict(given)
-
-
-def check_control_hz(value: Any) -> float:
-    """Returns a control rate in Hz.
+def check_control_hz(value: object) -> float:
+    """Return a control rate in Hz.
 
     Raises:
         OptionError: It is no number in 5..100.
     """
     low, high = CONTROL_HZ
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise OptionError("control_hz", value, f"a number from {low:g} to {high:g}")
-    if not low <= value <= high:
-        raise OptionError("control_hz", value, f"{low:g} to {high:g}")
-    return float(value)
+    return check_number("control_hz", value, f"a number from {low:g} to {high:g}, in Hz", low=low, high=high)
 
 
-def check_image_size(value: Any) -> tuple[int, int]:
-    """Returns height and width in px.
+def check_image_size(value: object) -> tuple[int, int]:
+    """Return height and width in px.
 
     Raises:
         OptionError: They are not two whole numbers in 16..1280.
     """
     low, high = IMAGE_EDGE
-    allowed = f"(height, width) in px, each from {low} to {high}"
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise OptionError("image_size", value, allowed)
-    if any(isinstance(v, bool) or not isinstance(v, int) or not low <= v <= high for v in value):
-        raise OptionError("image_size", value, allowed)
-    return value[0], value[1]
+    allowed = f"(height, width) in px, each a whole number from {low} to {high}"
+    return check_pair("image_size", value, allowed, low=low, high=high)
+
+
+def check_max_episode_s(value: object) -> float | None:
+    """Return the time limit of an episode in s, or None for no limit.
+
+    Raises:
+        OptionError: It is neither a number above 0 nor None.
+    """
+    if value is None:
+        return None
+    return check_number(
+        "max_episode_s", value, f"seconds above 0 and up to {_LONGEST_S:g}, or None for no limit", above=0.0,
+        high=_LONGEST_S,
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from smolvla_gym.envs.options import RENDER_MODES, EnvOptions
 from smolvla_gym.envs.reset_options import ResetOptions
 from smolvla_gym.errors import FaultError, OptionError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+from smolvla_gym.tasks.privileged import privileged_space
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]
@@ -27,7 +29,9 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
     Observation: ``agent_pos``, float32 (7,): six joint angles in rad in the control board's convention and the
     gripper's opening, 0 closed to 1 open; ``pixels``: a uint8 (H, W, 3) picture for each camera; with ``depth`` also
-    ``depth``: uint16 (H, W, 1) for each camera, in units of 0.1 mm, 0 where nothing was measured.
+    ``depth``: uint16 (H, W, 1) for each camera, in units of 0.1 mm, 0 where nothing was measured; with ``privileged``
+    also ``privileged``, the scene's ground truth, see :mod:`smolvla_gym.tasks.privileged`.
+    :class:`~smolvla_gym.envs.FlatObservation` gives the same without nested dictionaries.
 
     Action: float32 (7,): absolute joint targets in rad within the soft limits, and the gripper's opening. Targets may
     lie far away: the arm goes there at its speed limits. What the safety gate changed stands in ``info["safety"]``.
@@ -38,7 +42,8 @@ class PAROL6Env(gym.Env[Observation, Action]):
     Attributes:
         task: Name of the task.
         gripper: The gripper that is mounted.
-        control_hz: Steps a second.
+        control_hz: Control rate in Hz.
+        max_episode_s: Time in s after which ``gym.make`` truncates an episode, or None.
     """
 
     # Gymnasium declares it an instance variable; every instance gets its own render_fps.
@@ -59,12 +64,13 @@ class PAROL6Env(gym.Env[Observation, Action]):
         """
         self._backend, self._recipe = backend, recipe
         self.task, self.gripper = options.task.name, options.gripper
+        self.max_episode_s = options.max_episode_s
         self.control_hz, self.render_mode = options.control_hz, options.render_mode
         self.metadata = {**type(self).metadata, "render_fps": options.control_hz, "realtime": backend.realtime}
         self.metadata["gripper"] = options.gripper.name
         self._dt = 1.0 / options.control_hz
         self._fault: str | None = None
-        self._closed = False
+        self._closed, self._closing = False, threading.Lock()
         self._ready = False
 
         self._lower = np.append(JOINT_LOWER, 0.0).astype(np.float32)
@@ -79,6 +85,8 @@ class PAROL6Env(gym.Env[Observation, Action]):
             parts["pixels"] = spaces.Dict({c: spaces.Box(0, 255, (height, width, 3), np.uint8) for c in cameras})
         if cameras and options.depth:
             parts["depth"] = spaces.Dict({c: spaces.Box(0, 65535, (height, width, 1), np.uint16) for c in cameras})
+        if options.privileged:
+            parts["privileged"] = privileged_space(options.num_objects)
         self.observation_space = spaces.Dict(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -179,9 +187,9 @@ class PAROL6Env(gym.Env[Observation, Action]):
         return None
 
     def close(self) -> None:
-        """Holds the arm and gives back everything; doing it twice does no harm."""
-        if not self._closed:
-            self._closed = True
+        """Hold the arm and free everything; may be called from any thread, and twice."""
+        self._closed = True
+        with self._closing:
             self._backend.close()
 
     def _info(self, reading: Reading) -> dict[str, Any]:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
-from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.envs.options import EnvOptions, check_keys, check_switch
+from smolvla_gym.envs.options import EnvOptions
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.real_backend import Eyes, RealBackend
+from smolvla_gym.envs.real_options import TWIN, RealOptions
 from smolvla_gym.envs.scene_view import MirrorView
-from smolvla_gym.errors import OptionError
-from smolvla_gym.hardware.board_state import BoardSettings
 from smolvla_gym.hardware.clock import SystemClock
-from smolvla_gym.hardware.event_log import default_log_path
 from smolvla_gym.hardware.framing import D405_COLOUR, Framing, Intrinsics
 from smolvla_gym.hardware.link import BoardProcess
-from smolvla_gym.hardware.port import find_port
+from smolvla_gym.hardware.port import BoardFinder
 from smolvla_gym.hardware.realsense import RealSenseCamera
-from smolvla_gym.safety.collision import WORKSPACE, Box, CollisionGuard, check_workspace
+from smolvla_gym.safety.collision import WORKSPACE, Box, CollisionGuard
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.scene import DEPTH_RANGES, SCENE_FOVY
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.faults import Faults
+from smolvla_gym.time_limit import MAX_EPISODE_S
 
-TWIN: Final = "twin"
-
-_BOARD_OPTIONS: Final = tuple(field.name for field in fields(BoardSettings) if field.name != "gripper")
-_CAMERA_OPTIONS: Final = ("resolution", "fps", "exposure", "gain", "white_balance")
-_TWIN_OPTIONS: Final = ("homed", "noise", "faults", "own_process")
+__all__ = ["REFERENCES", "TWIN", "make_real_env"]
 
 REFERENCES: Final = {"wrist": D405_COLOUR, "scene": Intrinsics.from_fovy(SCENE_FOVY, 640, 480)}
 """The views of the simulation's cameras, which are cut out of the pictures of the real ones."""
@@ -40,14 +31,16 @@ REFERENCES: Final = {"wrist": D405_COLOUR, "scene": Intrinsics.from_fovy(SCENE_F
 
 def make_real_env(
     *,
-    port: str | None = None,
-    camera: str | Mapping[str, str] | None = None,
+    port: str | os.PathLike[str] | None = None,
+    camera: str | int | Mapping[str, str | int] | None = None,
     task: str = "lift",
     instruction: str | None = None,
     cameras: Sequence[str] = ("wrist",),
     image_size: Sequence[int] = (256, 256),
     depth: bool = False,
+    privileged: bool = False,
     control_hz: float = 30.0,
+    max_episode_s: float | None = MAX_EPISODE_S,
     gripper: str = "ssg48",
     speed_scale: float = 1.0,
     workspace: Box = WORKSPACE,
@@ -67,16 +60,19 @@ def make_real_env(
 
     Args:
         port: Serial port of the arm, such as ``"/dev/ttyACM0"``, ``"COM5"`` or ``"socket://127.0.0.1:5000"``;
-            ``"twin"`` for the virtual arm; None looks for the board on USB.
-        camera: Serial number of the RealSense on the wrist, or of each camera by name; ``"twin"`` for virtual ones;
-            None takes the only one there is.
+            ``"twin"`` for the virtual arm; None looks for the board on USB, and for the same board again in
+            ``clear_fault()`` after the port was lost.
+        camera: Serial number of the RealSense on the wrist, a text or a number, or of each camera by name; ``"twin"``
+            for virtual ones; None takes the only one there is.
         task: As in the simulation. The real arm takes its instruction from it; nobody judges success there.
         instruction: What to do on the real arm; None: the task's first sentence. ``reset(options={"instruction":
             ...})`` replaces it for an episode.
         cameras: Names of the observed cameras: ``"wrist"``, ``"scene"``, both or none.
         image_size: Height and width of the pictures in px.
         depth: Whether ``observation["depth"]`` is there.
-        control_hz: Steps a second, 5 to 100.
+        privileged: Whether ``observation["privileged"]`` is there, as in the simulation; only with ``port="twin"``.
+        control_hz: Control rate in Hz, 5 to 100.
+        max_episode_s: Time limit of an episode in s, as in the simulation.
         gripper: ``"ssg48"`` or ``"pneumatic"``.
         speed_scale: Share of the speed limits that may be used, above 0 and up to 1.
         workspace: Lowest and highest corner in m of the box that the tool centre point stays in.
@@ -102,101 +98,48 @@ def make_real_env(
     """
     given = dict(locals())
     options = EnvOptions.check(given)
-    check_switch("realtime", realtime)
-    if home is not None and not isinstance(home, bool):
-        raise OptionError("home", home, "True, False or None")
-    if instruction is not None and (not isinstance(instruction, str) or not instruction.strip()):
-        raise OptionError("instruction", instruction, "a sentence or None")
-    if log is not None and not isinstance(log, str | os.PathLike):
-        raise OptionError("log", log, "the name of a file, 'auto' or None")
-    if isinstance(speed_scale, bool) or not isinstance(speed_scale, int | float) or not 0.0 < speed_scale <= 1.0:
-        raise OptionError("speed_scale", speed_scale, "a number above 0 and up to 1")
-    workspace = check_workspace(workspace)
-    # The twin shares the computer with whatever the caller computes, so its answers may be late.
-    patience = {"feedback_timeout": 0.5} if port == TWIN and realtime else {}
-    board = patience | check_keys("board_options", board_options, _BOARD_OPTIONS)
-    settings = BoardSettings(gripper=gripper, **board)
-    seeing = check_keys("camera_options", camera_options, _CAMERA_OPTIONS)
-    virtual = check_keys("twin_options", twin_options, _TWIN_OPTIONS)
-    own_process = virtual.pop("own_process", realtime)
-    check_switch('twin_options["own_process"]', own_process)
-    if not isinstance(virtual.get("faults", Faults()), Faults):
-        raise OptionError('twin_options["faults"]', virtual["faults"], "a smolvla_gym.twin.faults.Faults")
-    noise = virtual.get("noise", 0.0)
-    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0.0 <= noise < math.inf:
-        raise OptionError('twin_options["noise"]', noise, "grey levels, 0 or more")
-    if own_process and not realtime:
-        raise OptionError('twin_options["own_process"]', True, "False in lockstep, where nothing runs beside the steps")
-    log_path = None if log is None else default_log_path() if log == "auto" else Path(log)
-
+    arm = RealOptions.check(given, options)
     backend: RealBackend
-    if port == TWIN:
-        if camera not in (None, TWIN):
-            raise OptionError("camera", camera, "'twin' where the port is: a real camera does not see the virtual arm")
+    if arm.is_twin:
         # Pseudo-terminals are for Linux and macOS; a real arm on Windows needs none.
         from smolvla_gym.envs.twin_backend import make_twin_backend
 
         backend = make_twin_backend(
-            options, settings, {name: REFERENCES[name] for name in options.cameras}, speed_scale=speed_scale,
-            workspace=workspace, home=home is not False, log=log_path, realtime=realtime, own_process=own_process,
-            camera_options=seeing, twin_options=virtual,
+            options, arm.settings, {name: REFERENCES[name] for name in options.cameras}, speed_scale=arm.speed_scale,
+            workspace=arm.workspace, home=arm.home is not False, log=arm.log, realtime=arm.realtime,
+            own_process=arm.own_process, camera_options=arm.camera_options, twin_options=arm.twin_options,
         )  # fmt: skip
     else:
-        if camera == TWIN:
-            raise OptionError("camera", camera, "'twin' only with port='twin': the virtual camera sees the virtual arm")
-        if not realtime:
-            raise OptionError("realtime", realtime, "True: only port='twin' runs in lockstep")
-        backend = _make_real_backend(
-            port, _serials(camera, options.cameras), options, settings,
-            instruction=instruction or options.task.phrasings[0].format(color="red", base="blue"),
-            speed_scale=speed_scale, workspace=workspace, home=bool(home), log=log_path, camera_options=seeing,
-            view=MirrorView(_empty_world(options)),
-        )  # fmt: skip
+        backend = _make_real_backend(arm, options)
     return PAROL6Env(backend, options, (make_real_env, given))
 
 
-def _make_real_backend(
-    port: str | None,
-    serials: Mapping[str, str | None],
-    options: EnvOptions,
-    settings: BoardSettings,
-    *,
-    instruction: str,
-    speed_scale: float,
-    workspace: Box,
-    home: bool,
-    log: Path | None,
-    camera_options: dict[str, Any],
-    view: MirrorView,
-) -> RealBackend:
-    url = find_port() if port is None else port
+def _make_real_backend(arm: RealOptions, options: EnvOptions) -> RealBackend:
+    finder = BoardFinder() if arm.port is None else None
+    url = finder.find() if finder is not None else arm.port
+    assert url is not None  # noqa: S101 - narrows a type
     with ExitStack() as undo:
+        view = MirrorView(_empty_world(options))
         undo.callback(view.close)
         eyes = {}
-        for name, serial in serials.items():
-            seeing = RealSenseCamera(serial, depth=options.depth, **camera_options)
+        for name, serial in arm.serials.items():
+            seeing = RealSenseCamera(serial, depth=options.depth, **arm.camera_options)
             seeing.start()
             undo.callback(seeing.close)
             framing = Framing(seeing.intrinsics, REFERENCES[name], options.image_size, DEPTH_RANGES[name])
             eyes[name] = Eyes(seeing, framing)
         period = 1.0 / options.control_hz
-        link = BoardProcess(url, settings, period=period, speed_scale=speed_scale, workspace=workspace, log=log)
+        link = BoardProcess(
+            url, arm.settings, period=period, speed_scale=arm.speed_scale, workspace=arm.workspace, log=arm.log,
+            find_port=None if finder is None else finder.find,
+        )  # fmt: skip
         undo.pop_all()
+    instruction = arm.instruction or options.task.phrasings[0].format(color="red", base="blue")
     return RealBackend(
-        link, eyes, SystemClock(), gripper=options.gripper, depth=options.depth, instruction=instruction, home=home,
-        period=period, view=view, guard=CollisionGuard(options.gripper.name, workspace), speed_scale=speed_scale,
+        link, eyes, SystemClock(), gripper=options.gripper, depth=options.depth, instruction=instruction,
+        home=bool(arm.home), period=period, view=view, guard=CollisionGuard(options.gripper.name, arm.workspace),
+        speed_scale=arm.speed_scale,
     )  # fmt: skip
-
-
-def _serials(camera: str | Mapping[str, str] | None, names: tuple[str, ...]) -> dict[str, str | None]:
-    """Returns the serial number of each camera by name, None for the only one there is."""
-    if isinstance(camera, Mapping):
-        if set(camera) != set(names):
-            raise OptionError("camera", dict(camera), f"a serial number for each of cameras={names!r}")
-        return dict(camera)
-    if len(names) > 1:
-        raise OptionError("camera", camera, f"a serial number for each of cameras={names!r}: {{'wrist': ...}}")
-    return dict.fromkeys(names, camera)
 
 
 def _empty_world(options: EnvOptions) -> World:

@@ -345,7 +345,8 @@ class RealBackend(Backend):
 
     @override
     def close(self) -> None:
-        self._link.close()
-        for eyes in self._cameras.values():
-            eyes.camera.close()
-        self._view.close()
+        with contextlib.ExitStack() as each:  # in reverse: the arm first, and whatever fails, the rest is freed
+            each.callback(self._view.close)
+            for eyes in self._cameras.values():
+                each.callback(eyes.camera.close)
+            each.callback(self._link.close)

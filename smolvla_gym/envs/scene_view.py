@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Protocol
 
 from smolvla_gym.envs.backend import Image
@@ -48,5 +49,6 @@ class MirrorView:
 
     def close(self) -> None:
         """Closes the window and frees the OpenGL context."""
-        self._window.close()
-        self._world.close()
+        with contextlib.ExitStack() as each:
+            each.callback(self._world.close)
+            each.callback(self._window.close)

@@ -11,6 +11,7 @@ from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks import Stage
+from smolvla_gym.time_limit import MAX_EPISODE_S
 
 
 def make_sim_env(
@@ -19,7 +20,9 @@ def make_sim_env(
     cameras: Sequence[str] = ("wrist",),
     image_size: Sequence[int] = (256, 256),
     depth: bool = False,
+    privileged: bool = False,
     control_hz: float = 30.0,
+    max_episode_s: float | None = MAX_EPISODE_S,
     gripper: str = "ssg48",
     randomization: int = 1,
     num_objects: int = 2,
@@ -35,7 +38,11 @@ def make_sim_env(
         image_size: Height and width of the pictures in px. The camera's 640x480 is cropped to this shape, centred,
             and scaled.
         depth: Whether ``observation["depth"]`` is there.
-        control_hz: Steps a second, 5 to 100.
+        privileged: Whether ``observation["privileged"]`` is there: the scene's ground truth, see
+            :mod:`smolvla_gym.tasks.privileged`.
+        control_hz: Control rate in Hz, 5 to 100.
+        max_episode_s: Time limit of an episode in s of simulated time, or None; ``gym.make`` truncates after
+            ``round(max_episode_s * control_hz)`` steps. Its own ``max_episode_steps`` counts steps and comes first.
         gripper: ``"ssg48"`` or ``"pneumatic"``.
         randomization: 0 none, 1 object poses, 2 also colours, lights, camera pose, friction and a small delay.
         num_objects: How many coloured objects lie there, 2 or 3.
@@ -67,6 +74,6 @@ def make_sim_env(
         num_objects=options.num_objects,
         reward=options.reward,
     )
-    gate = SafetyGate(1.0 / options.control_hz, guard=CollisionGuard(gripper))
-    backend = SimBackend(stage, gate, control_hz=options.control_hz)
+    gate = SafetyGate(1.0 / options.control_hz, guard=CollisionGuard(options.gripper.name))
+    backend = SimBackend(stage, gate, control_hz=options.control_hz, privileged=options.privileged)
     return PAROL6Env(backend, options, (make_sim_env, given))

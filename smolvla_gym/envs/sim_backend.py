@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from typing import Any, override
@@ -22,14 +23,16 @@ from smolvla_gym.tasks import Layout, Stage
 class SimBackend(Backend):
     """MuJoCo in lockstep: a step takes exactly one control period of simulated time, as fast as it can."""
 
-    def __init__(self, stage: Stage, gate: SafetyGate, *, control_hz: float) -> None:
+    def __init__(self, stage: Stage, gate: SafetyGate, *, control_hz: float, privileged: bool = False) -> None:
         """Takes over a task in its world.
 
         Args:
             stage: The task in its world.
             gate: What actions pass on their way to the motors.
-            control_hz: Control steps a second.
+            control_hz: Control rate in Hz.
+            privileged: Whether the observation has the scene's ground truth.
         """
+        self._privileged = privileged
         self.stage, self.world = stage, stage.world
         self._gate, self._motion = gate, MotionLaw()
         self._pending: deque[tuple[Array, Array, float]] = deque()
@@ -97,6 +100,8 @@ class SimBackend(Backend):
             observation["pixels"] = observed.pixels
         if observed.depth:
             observation["depth"] = observed.depth
+        if self._privileged:
+            observation["privileged"] = self.stage.privileged()
         return Reading(observation)
 
     @override
@@ -126,5 +131,6 @@ class SimBackend(Backend):
 
     @override
     def close(self) -> None:
-        self._window.close()
-        self.world.close()
+        with contextlib.ExitStack() as each:  # whatever fails to close, the rest is freed
+            each.callback(self.world.close)
+            each.callback(self._window.close)

@@ -75,17 +75,21 @@ class TwinBackend(RealBackend):
 
     reset_options = SCENE_OPTIONS
 
-    def __init__(self, twin: Twin | TwinProcess, stage: Stage, *, lockstep: bool, **options: Any) -> None:
+    def __init__(
+        self, twin: Twin | TwinProcess, stage: Stage, *, lockstep: bool, privileged: bool = False, **options: Any
+    ) -> None:
         """Takes over a twin.
 
         Args:
             twin: The twin.
             stage: The task on its table.
-            lockstep: Whether pictures are taken when they are wanted.
+            lockstep: Whether images are taken when they are wanted.
+            privileged: Whether the observation has the scene's ground truth.
             **options: Those of ``RealBackend``.
         """
         super().__init__(**options, view=TwinView(twin))
         self.twin, self.stage, self._lockstep = twin, stage, lockstep
+        self._privileged = privileged
         self._stop_wanted = False
         self.realtime = not lockstep
 
@@ -131,6 +135,14 @@ class TwinBackend(RealBackend):
         return reading
 
     @override
+    def _reading(self, now: float) -> Reading:
+        reading = super()._reading(now)
+        if self._privileged:
+            with self.twin.present():
+                reading.observation["privileged"] = self.stage.privileged()
+        return reading
+
+    @override
     def _frame(self, name: str) -> Frame:
         if not self._lockstep:
             return super()._frame(name)
@@ -159,8 +171,10 @@ class TwinBackend(RealBackend):
 
     @override
     def close(self) -> None:
-        super().close()
-        self.twin.close()
+        try:
+            super().close()
+        finally:
+            self.twin.close()
 
 
 def make_twin_backend(
@@ -228,8 +242,8 @@ def make_twin_backend(
             link = _inline(twin, gate, settings, lockstep, log)
         undo.pop_all()
     return TwinBackend(
-        twin, stage, lockstep=not realtime, link=link, cameras=eyes, clock=clock, gripper=gripper, depth=depth,
-        instruction=task.phrasings[0], home=home, period=period, guard=guard,
+        twin, stage, lockstep=not realtime, privileged=options.privileged, link=link, cameras=eyes, clock=clock,
+        gripper=gripper, depth=depth, instruction=task.phrasings[0], home=home, period=period, guard=guard,
         speed_scale=speed_scale,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from smolvla_gym.errors import OptionError
 from smolvla_gym.hardware.protocol import NUM_JOINTS, Command, GripperObject
+from smolvla_gym.option_values import check_number, check_switch
 from smolvla_gym.parol6 import GRIPPERS, Array
 
 TICK: Final = 0.01
@@ -132,10 +133,12 @@ class BoardSettings:
             raise OptionError("gripper", self.gripper, f"one of {', '.join(GRIPPERS)}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(field.default, float):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
-                raise OptionError(field.name, value, "a finite number above 0")
+            if isinstance(field.default, float):
+                value = check_number(field.name, value, "a finite number above 0", above=0.0)
+            elif isinstance(field.default, bool):
+                value = check_switch(field.name, value)
+            # Plain values: they travel to another process as JSON.
+            object.__setattr__(self, field.name, value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,10 +19,21 @@ _REPEAT: Final = 1.0
 """A policy may exceed the same limit in every step; the same line is written once in so many s."""
 
 
-def default_log_path() -> Path:
-    """Returns where events are kept: in the user's folder for the state of programs."""
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "smolvla_gym" / "parol6.jsonl"
+def default_log_path() -> Path | None:
+    """Return the file that keeps events: in the user's folder for the state of programs.
+
+    Where the user has no home folder, as in a container, one line on standard error says so, and None is returned.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # the specification of these folders: other paths are ignored
+        try:
+            state = str(Path.home() / ".local" / "state")
+        except RuntimeError:  # HOME is not set, and the user has no entry in /etc/passwd
+            state = ""
+    if not os.path.isabs(state):
+        _warn("there is no home folder; name a file with log=, or set XDG_STATE_HOME")
+        return None
+    return Path(state) / "smolvla_gym" / "parol6.jsonl"
 
 
 class EventLog:
@@ -41,7 +52,7 @@ class EventLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._listener = QueueListener(self._queue, _File(path))
             self._listener.start()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             _warn(error)
 
     def write(self, event: dict[str, Any]) -> None:
@@ -79,5 +90,5 @@ class _File(RotatingFileHandler):
             _warn(sys.exc_info()[1])
 
 
-def _warn(error: BaseException | None) -> None:
+def _warn(error: BaseException | str | None) -> None:
     print(f"smolvla_gym: events of the arm cannot be written to the log: {error}", file=sys.stderr)

@@ -305,6 +305,7 @@ class BoardProcess(BoardLink):
         workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
         collision: bool = True,
         log: Path | None = None,
+        find_port: Callable[[], str] | None = None,
     ) -> None:
         """Starts the process and connects.
 
@@ -316,6 +317,8 @@ class BoardProcess(BoardLink):
             workspace: Two corners in m of the box that the tool stays in; None: all that the arm reaches.
             collision: Whether poses in which the arm touches itself or the table are refused.
             log: File that keeps the events; None: none does.
+            find_port: Finds the port again after it was lost, as the system may give it another name; None: it keeps
+                its name.
 
         Raises:
             DeviceError: The port cannot be opened, or nothing answers there.
@@ -330,7 +333,7 @@ class BoardProcess(BoardLink):
             "collision": collision,
             "log": None if log is None else str(log),
         }
-        self._owner = os.getpid()
+        self._owner, self._find_port = os.getpid(), find_port
         self._closed = False
         self._start()
 
@@ -357,14 +360,17 @@ class BoardProcess(BoardLink):
 
         Raises:
             FaultError: The cause is still there.
-            DeviceError: The port was lost and cannot be opened.
+            DeviceError: The port was lost and cannot be opened, or found.
         """
         self._refuse_unless_mine()
+        if self._find_port is not None and self.state().mode is Mode.LOST:
+            self._config["port"] = self._find_port()
         if self._child.ended or self._child.hung:
             self._child.kill()
             self._start()
         else:
-            super().clear()
+            self._request("clear", port=self._config["port"])
+            self._await_reply()
 
     def close(self) -> None:
         """Stops the arm, disables it and gives the port back; doing it twice does no harm."""

@@ -97,7 +97,8 @@ class _Loop:
     def __init__(self, config: Message, inbox: _Inbox, outbox: _Outbox) -> None:
         self._inbox, self._outbox = inbox, outbox
         self._settings = BoardSettings(**config["settings"])
-        self._board = Board(lambda: SerialPort(config["port"]), _gate(config), self._settings)
+        self._port: str = config["port"]
+        self._board = Board(lambda: SerialPort(self._port), _gate(config), self._settings)
         self._log = EventLog(Path(config["log"])) if config["log"] else None
         self._parent = os.getppid()
         self._ending: str | None = None
@@ -166,6 +167,7 @@ class _Loop:
     def _perform(self, message: Message, arrived: float) -> None:
         try:
             # Not its arrival: while all of this process stands still nothing arrives.
+            self._port = message.get("port", self._port)  # a board that was plugged in anew may have another name
             refuse_stale(message["do"], message, time.monotonic(), self._settings.hold_after)
             perform(self._board, message["do"], message, arrived)
             error = None

@@ -64,7 +64,7 @@ class Port(Protocol):
 
 
 def find_port() -> str:
-    """Finds the control board among the serial ports of this computer.
+    """Find the control board among the serial ports of this computer.
 
     Returns:
         The name of its port, such as ``/dev/ttyACM0`` or ``COM5``.
@@ -73,18 +73,60 @@ def find_port() -> str:
         DeviceError: There is none, or more than one.
         MissingExtraError: pyserial is not installed.
     """
-    _pyserial()
-    from serial.tools.list_ports import comports
+    return BoardFinder().find()
 
-    return _choose(comports())
+
+class BoardFinder:
+    """Finds one control board again and again: a board that was unplugged may come back under another name."""
+
+    def __init__(self) -> None:
+        """Prepare to look for any board."""
+        self._url: str | None = None
+        self._serial: str | None = None
+
+    def find(self) -> str:
+        """Return the name of the board's port, the first time of the only board, later of the same one.
+
+        Raises:
+            DeviceError: There is no board, another one than the first time, or several to choose from.
+            MissingExtraError: pyserial is not installed.
+        """
+        _pyserial()
+        from serial.tools import list_ports
+
+        board = _board(list_ports.comports(), self._serial, self._url)
+        self._url, self._serial = str(board.device), board.serial_number or None
+        return self._url
 
 
 def _choose(ports: Iterable[Any]) -> str:
+    return str(_board(ports).device)
+
+
+def _board(ports: Iterable[Any], serial: str | None = None, url: str | None = None) -> Any:
+    """Return the port of the control board.
+
+    Args:
+        ports: The serial ports that there are.
+        serial: The board's USB serial number; None: any.
+        url: The name that the port had; it decides between boards of the same serial number.
+
+    Raises:
+        DeviceError: There is none, or more than one.
+    """
     ports = sorted(ports, key=lambda port: str(port.device))
     boards = [port for port in ports if (port.vid, port.pid) == USB_ID]
-    if len(boards) == 1:
-        return str(boards[0].device)
+    same = [port for port in boards if serial in (None, port.serial_number)]
+    if len(same) > 1 and url is not None:
+        same = [port for port in same if str(port.device) == url] or same
+    if len(same) == 1:
+        return same[0]
     usb_id = f"{USB_ID[0]:04x}:{USB_ID[1]:04x}"
+    if boards and not same:
+        raise DeviceError(
+            f"The PAROL6's control board has the USB serial number {serial}, and there is another one: "
+            f"{_names(boards)}. Plug the arm in again, or make the env again to use the other one."
+        )
     if boards:
         raise DeviceError(
             f"{len(boards)} serial ports have the USB id {usb_id} of the PAROL6's control board: {_names(boards)}. "

@@ -21,6 +21,7 @@ from smolvla_gym.hardware.framing import Framing, Intrinsics
 from smolvla_gym.hardware.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
 from smolvla_gym.hardware.realsense_stream import DEPTH_UNIT, Settings, Stream
 from smolvla_gym.hardware.scheduling import be_prompt
+from smolvla_gym.option_values import check_serial
 
 __all__ = ["DEPTH_UNIT", "CameraInfo", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
 
@@ -64,37 +65,40 @@ class RealSenseCamera:
 
     def __init__(
         self,
-        serial: str | None = None,
+        serial: str | int | None = None,
         *,
         resolution: tuple[int, int] = (640, 480),
         fps: int = 30,
         depth: bool = False,
-        exposure: int | None = None,
-        gain: int | None = None,
-        white_balance: int | None = None,
+        exposure: float | None = None,
+        gain: float | None = None,
+        white_balance: float | None = None,
         context_factory: ContextFactory | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Remembers the settings; nothing is opened before :meth:`start`.
 
         Args:
-            serial: Serial number; None for the only camera there is.
+            serial: Serial number, a text or a number; None for the only camera there is.
             resolution: Width and height in px.
             fps: Frames a second.
             depth: Whether to measure distances too.
-            exposure: Exposure in the camera's unit, us on a D405; None leaves exposure to the camera, if ``gain`` is
-                None too.
+            exposure: Exposure in the camera's unit, us on a D405 and 100 us on a D435's colour camera, at most a frame
+                period; None leaves exposure to the camera, if ``gain`` is None too.
             gain: Gain in the camera's unit; None as for ``exposure``.
             white_balance: Colour temperature in K; None leaves it to the camera.
             context_factory: Makes the librealsense context; the USB ports' unless told otherwise.
             clock: Tells the time at which frames arrive; the computer's unless told otherwise.
+
+        Raises:
+            OptionError: The serial number is neither a text nor a whole number.
         """
         self.info: CameraInfo | None = None
         self.usb_warning: str | None = None
         self.lost = False
         self.reconnects = 0
         self.framing: Framing | None = None
-        self._serial = serial
+        self._serial = None if serial is None else check_serial("serial", serial)
         self._settings = Settings(resolution, fps, depth, exposure, gain, white_balance)
         self._context_factory = context_factory
         self._clock: Clock = clock or SystemClock()
@@ -116,6 +120,7 @@ class RealSenseCamera:
         """
         if self._thread is not None:
             return
+        self._settings = self._settings.checked()
         rs = load()
         stream = self._open(rs)
         self._serial, self.lost = stream.info.serial, False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.hardware.framing import Intrinsics
 from smolvla_gym.hardware.librealsense import CameraInfo
+from smolvla_gym.option_values import check_number, check_pair, check_whole
 
 DEPTH_UNIT = 1e-4
 """The unit of depth in m, whatever the camera's own is."""
@@ -28,7 +29,7 @@ class Settings:
         resolution: Width and height in px.
         fps: Frames a second.
         depth: Whether to measure distances too.
-        exposure: Exposure in the camera's unit, None for automatic.
+        exposure: Exposure in the camera's unit, us on a D405 and 100 us on a D435's colour camera; None for automatic.
         gain: Gain in the camera's unit, None for automatic.
         white_balance: Colour temperature in K, None for automatic.
     """
@@ -36,9 +37,27 @@ class Settings:
     resolution: tuple[int, int]
     fps: int
     depth: bool
-    exposure: int | None
-    gain: int | None
-    white_balance: int | None
+    exposure: float | None
+    gain: float | None
+    white_balance: float | None
+
+    def checked(self) -> Settings:
+        """Return the settings as plain numbers that librealsense takes.
+
+        Raises:
+            OptionError: A value is no number, or no camera could expose for so long in each frame.
+        """
+        fps = check_whole("fps", self.fps, "a whole number of frames a second, 1 to 1000", low=1, high=1000)
+        size = "(width, height) in px, two whole numbers from 1 to 10000"
+        numbers = {
+            name: None if value is None else _shortest(check_number(name, value, "a number, or None for automatic"))
+            for name, value in (("exposure", self.exposure), ("gain", self.gain), ("white_balance", self.white_balance))
+        }
+        if numbers["exposure"] is not None:
+            _check_exposure(self.exposure, numbers["exposure"], 1, fps)
+        return Settings(
+            check_pair("resolution", self.resolution, size, low=1, high=10_000), fps, self.depth, **numbers
+        )  # fmt: skip
 
 
 class Stream:
@@ -159,7 +178,35 @@ def _set_options(rs: ModuleType, sensor: Any, info: CameraInfo, settings: Settin
         if not allowed.min <= value <= allowed.max or (allowed.step and (value - allowed.min) % allowed.step):
             steps = f"from {allowed.min:g} to {allowed.max:g} in steps of {allowed.step:g}"
             raise OptionError(name, value, f"{info} takes values {steps}")
+        if name == "exposure":
+            _check_exposure(value, value, _exposure_unit(rs, sensor), settings.fps)
         sensor.set_option(option, float(value))
+
+
+def _shortest(number: float) -> float:
+    """Return a whole number as an integer, as messages show it."""
+    return int(number) if number.is_integer() else number
+
+
+def _exposure_unit(rs: ModuleType, sensor: Any) -> int:
+    """Return the unit of a sensor's exposure in us: 1 where the sensor measures depth too, 100 for a plain camera."""
+    depth = any(profile.stream_type() == rs.stream.depth for profile in sensor.get_stream_profiles())
+    return 1 if depth else 100
+
+
+def _check_exposure(given: object, value: float, unit: int, fps: int) -> None:
+    """Refuse an exposure that is longer than a frame period.
+
+    Raises:
+        OptionError: It is longer.
+    """
+    period = 1e6 / fps
+    if value * unit > period:
+        raise OptionError(
+            "exposure", given,
+            f"{value * unit:g} us are longer than a frame period, {period:.0f} us at {fps} frames a second: at most "
+            f"{int(period / unit)}",
+        )  # fmt: skip
 
 
 def _unit_table(scale: float) -> NDArray[np.uint16] | None:

@@ -88,7 +88,7 @@ def check_workspace(workspace: object) -> Box:
     allowed = "((x, y, z), (x, y, z)), the lowest and the highest corner of a box in m"
     try:
         corners = np.asarray(workspace, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise OptionError("workspace", workspace, allowed) from None
     if corners.shape != (2, 3) or not np.isfinite(corners).all() or not (corners[0] < corners[1]).all():
         raise OptionError("workspace", workspace, allowed)

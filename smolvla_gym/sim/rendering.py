@@ -1,4 +1,4 @@
-"""Offscreen rendering: an OpenGL context that is made when the first picture is asked for, and is freed again."""
+"""Offscreen rendering: an OpenGL context that is made when the first image is asked for, and is freed again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.errors import RenderingError
+from smolvla_gym.sim.render_thread import RenderThread
 
 Image = NDArray[np.uint8]
 
@@ -63,11 +65,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Process.after_fork)
 
 
+_ANY_BACKEND: Final = ("", "enable", "enabled", "on", "true", "1")
+_NO_BACKEND: Final = ("disable", "disabled", "off", "false", "0")
+
+
 def backend_name() -> str:
-    """Returns MuJoCo's name of the OpenGL backend that draws."""
-    return os.environ.get("MUJOCO_GL", "").strip().lower() or {"linux": "egl", "darwin": "cgl"}.get(
-        sys.platform, "glfw"
-    )
+    """Return MuJoCo's name of the OpenGL backend that draws.
+
+    ``MUJOCO_GL`` is read as MuJoCo reads it: without regard to case and to blanks around it.
+    """
+    name = os.environ.get("MUJOCO_GL", "").strip().lower()
+    return {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw") if name in _ANY_BACKEND else name
 
 
 def _no_opengl(error: Exception) -> RenderingError:
@@ -86,6 +94,11 @@ def _make_context(width: int, height: int) -> GLContext:
             "This process was forked from one that had already drawn pictures, which OpenGL does not survive. Start "
             'workers afresh: gym.make_vec(..., vectorization_mode="async", vector_kwargs={"context": "spawn"}), or '
             "make the vector env before the first picture."
+        )
+    if backend_name() in _NO_BACKEND:
+        raise RenderingError(
+            f"MUJOCO_GL={os.environ['MUJOCO_GL']!r} switches rendering off: set it to egl, glfw or osmesa, or make the "
+            "env with cameras=()."
         )
     try:
         if backend_name() == "glfw":
@@ -116,23 +129,27 @@ def check_display() -> None:
 
 
 class OffscreenRenderer:
-    """Draws pictures of one model.
+    """Draws images of one model, for callers in any thread.
 
     Nothing is allocated before the first :meth:`render`, so an env can be made, pickled and sent to a worker process
-    on a machine that cannot draw.
+    on a machine that cannot draw. The OpenGL context lives in a thread that does nothing else.
     """
 
-    def __init__(self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int]) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int], thread: RenderThread | None = None
+    ) -> None:
         """Remembers what to draw.
 
         Args:
             model: The model.
             quality: Rendering quality.
-            max_size: Height and width in px of the largest picture.
+            max_size: Height and width in px of the largest image.
+            thread: Thread that draws; it stays its owner's. None: one of its own.
         """
         self._model, self._quality, self._max_size = model, quality, max_size
+        self._thread = RenderThread() if thread is None else thread
+        self._owns_thread = thread is None
         self._gl: GLContext | None = None
-        self._pid = 0
         self._context: mujoco.MjrContext | None = None
         self._scene: mujoco.MjvScene | None = None
         self._option = mujoco.MjvOption()
@@ -143,8 +160,15 @@ class OffscreenRenderer:
 
     def _open(self) -> None:
         height, width = self._max_size
-        self._gl, self._pid = _make_context(width, height), os.getpid()
-        self._gl.make_current()
+        self._gl = _make_context(width, height)
+        try:
+            self._gl.make_current()
+            self._allocate(height, width)
+        except BaseException:
+            self._free()
+            raise
+
+    def _allocate(self, height: int, width: int) -> None:
         visual = self._model.vis
         visual.quality.shadowsize, visual.quality.offsamples = self._quality.shadow_size, self._quality.samples
         visual.global_.offheight, visual.global_.offwidth = height, width
@@ -179,6 +203,15 @@ class OffscreenRenderer:
         Raises:
             RenderingError: No OpenGL context could be made.
         """
+        return self._thread.call(partial(self._draw, data, camera, size, depth, frustum))
+
+    def device_name(self) -> str:
+        """Return OpenGL's name of what draws, such as ``"llvmpipe (LLVM 19.1.7, 256 bits)"``; empty before an image."""
+        return "" if self._gl is None else self._thread.call(self._read_name)
+
+    def _draw(
+        self, data: mujoco.MjData, camera: str, size: tuple[int, int], depth: bool, frustum: Frustum | None
+    ) -> tuple[Image, NDArray[np.float32] | None]:
         if self._context is None:
             self._open()
         assert self._gl is not None  # noqa: S101 - narrows a type
@@ -212,14 +245,36 @@ class OffscreenRenderer:
         return metres
 
     def close(self) -> None:
-        """Frees the context; doing it twice does no harm."""
+        """Free the context; may be called from any thread, and twice."""
+        try:
+            if self._gl is not None and not self._thread.forked:  # a forked copy of it belongs to the parent
+                self._thread.call(self._free)
+        finally:
+            if self._owns_thread:
+                self._thread.end()
+
+    def _free(self) -> None:
         gl, self._gl = self._gl, None
         context, self._context = self._context, None
-        if gl is not None and self._pid == os.getpid():  # a forked copy of it belongs to the parent
-            gl.make_current()
+        if gl is None:
+            return
+        try:
             if context is not None:
+                gl.make_current()
                 context.free()
+        finally:
             gl.free()
+
+    def _read_name(self) -> str:
+        if self._gl is None:
+            return ""
+        self._gl.make_current()
+        try:
+            from OpenGL import GL
+
+            return str((GL.glGetString(GL.GL_RENDERER) or b"").decode())
+        except Exception:  # the other backends have their own OpenGL
+            return ""
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # While the interpreter shuts down, modules that free() needs may be gone already, and sys itself.

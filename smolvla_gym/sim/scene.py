@@ -115,7 +115,7 @@ def object_name(index: int) -> str:
     return f"object_{index}"
 
 
-def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
+def check_cameras(cameras: object) -> tuple[str, ...]:
     """Returns camera names as a tuple, each once; there may be none.
 
     Raises:
@@ -123,7 +123,7 @@ def check_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
     """
     names = tuple(cameras) if isinstance(cameras, (list, tuple)) else (cameras,)
     for name in names:
-        if name not in CAMERAS:
+        if not isinstance(name, str) or name not in CAMERAS:
             raise UnknownNameError("camera", name, CAMERAS)
     return tuple(dict.fromkeys(names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps_from_rad
+from smolvla_gym.sim.render_thread import RenderThread
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
     CAMERA_RESOLUTION,
@@ -128,7 +130,8 @@ class World:
         self.blind = False
         for name in cameras:
             _crop(self.model, name, image_size)
-        self._eyes = OffscreenRenderer(self.model, quality, image_size)
+        self._render_thread = RenderThread()
+        self._eyes = OffscreenRenderer(self.model, quality, image_size, self._render_thread)
         self._overview: OffscreenRenderer | None = None
 
         self._motors: Array = np.zeros(NUM_JOINTS)
@@ -192,6 +195,11 @@ class World:
     def object_speed(self, index: int) -> float:
         """Speed of an object in m/s."""
         return float(np.linalg.norm(self.data.cvel[self._bodies[index]][3:]))
+
+    def object_velocity(self, index: int) -> Array:
+        """Linear velocity in m/s and angular velocity in rad/s of an object in the world, shape (6,)."""
+        angular, linear = np.split(self.data.cvel[self._bodies[index]], 2)
+        return np.concatenate([linear, angular])
 
     def touching(self, index: int) -> frozenset[int]:
         """Returns the geom ids that touch an object."""
@@ -342,14 +350,20 @@ class World:
     def overview(self, quality: Quality) -> Image:
         """Draws the scene for people, shape (480, 640, 3)."""
         if self._overview is None:
-            self._overview = OffscreenRenderer(self.model, quality, _VIDEO_SIZE)
+            self._overview = OffscreenRenderer(self.model, quality, _VIDEO_SIZE, self._render_thread)
         return self._overview.render(self.data, OVERVIEW, _VIDEO_SIZE)[0]
 
+    def device_name(self) -> str:
+        """Return OpenGL's name of what draws the observed images; empty before the first one."""
+        return self._eyes.device_name()
+
     def close(self) -> None:
-        """Frees the OpenGL contexts."""
-        self._eyes.close()
-        if self._overview is not None:
-            self._overview.close()
+        """Free the OpenGL contexts; may be called from any thread, and twice."""
+        with contextlib.ExitStack() as each:
+            each.callback(self._render_thread.end)
+            each.callback(self._eyes.close)
+            if self._overview is not None:
+                each.callback(self._overview.close)
 
 
 def _crop(model: mujoco.MjModel, name: str, size: tuple[int, int]) -> None:

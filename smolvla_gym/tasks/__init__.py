@@ -36,10 +36,9 @@ def get_task(name: str) -> Task:
             why = f"{type(error).__name__}: {error}"
             allowed = f"a module that can be imported from here, and a task that it registers ({why})"
             raise OptionError("task", f"{module}:{name}", allowed) from error
-    try:
-        return TASKS[name]
-    except (KeyError, TypeError):
-        raise UnknownNameError("task", name, TASKS) from None
+    if not isinstance(name, str) or name not in TASKS:
+        raise UnknownNameError("task", name, TASKS)
+    return TASKS[name]
 
 
 def register_task(task: Task) -> None:

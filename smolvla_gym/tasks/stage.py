@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety.collision import refuse_contact
 from smolvla_gym.sim.randomization import ArmVariation, Randomizer
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
+from smolvla_gym.tasks.privileged import privileged_observation
 
 REWARDS: Final = ("dense", "sparse")
 
@@ -104,6 +106,10 @@ class Stage:
         success = self._held >= self._needed
         progress = self.task.progress(self.world, self.layout) if self._reward == "dense" else 0.0
         return (1.0 if success else progress), success
+
+    def privileged(self) -> dict[str, NDArray[np.float32]]:
+        """Return the ground truth of the scene, see :mod:`smolvla_gym.tasks.privileged`."""
+        return privileged_observation(self.world, self.layout)
 
     def failure(self) -> str:
         """Says in a few words, from what the episode looks like now, why it is no success."""

@@ -30,6 +30,7 @@ from smolvla_gym.processes import process_pool, threads
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.tasks.expert import square_yaw
+from smolvla_gym.time_limit import steps_within
 from smolvla_gym.training.frames import Frames
 from smolvla_gym.training.paraphrases import paraphrases
 
@@ -45,7 +46,9 @@ _REACH = 0.6
 """Distance from the base in m beyond which an object is lost: a puck that was tipped over rolls for metres."""
 
 _TAIL = 6
-_STEPS = 600
+_LONGEST_S = 20.0
+"""Time in s after which an episode is given up."""
+
 _JOB = 5
 """Episodes that a process takes at a time: few, so that all of them have work until the end."""
 
@@ -253,7 +256,7 @@ class _Episode:
                     observation, _ = env.reset(seed=self._seed, options=options)
         parts = [self._part()]
         tail: int | None = None  # frames that are still recorded once the task is solved
-        for _ in range(_STEPS):
+        for _ in range(steps_within(_LONGEST_S, env.metadata["render_fps"])):
             if tail is None and rng.random() < _INTERRUPTION:
                 by_policy = self._agent is not None and rng.random() < 0.6
                 observation, done = self._stray(observation) if by_policy else self._drag()

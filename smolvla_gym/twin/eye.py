@@ -17,8 +17,6 @@ from smolvla_gym.sim.world import World
 class Eye:
     """Draws from a copy of the world's state, so that time passes while it draws.
 
-    An OpenGL context belongs to a thread: the one that looks also closes.
-
     Attributes:
         data: The copy.
     """

@@ -299,7 +299,8 @@ def test_the_spec_survives_json(make):
         assert again.action_space == env.action_space
         assert again.unwrapped.task == "stack"
         assert episode(again, 5, steps=5) == episode(env, 5, steps=5)
-        assert gym.spec(smolvla_gym.SIM_ID).max_episode_steps == env.spec.max_episode_steps == 450
+        assert gym.spec(smolvla_gym.SIM_ID).max_episode_steps == 450
+        assert again.spec.max_episode_steps == env.spec.max_episode_steps == 300  # 15 s at 20 Hz
     finally:
         again.close()
 

@@ -377,5 +377,21 @@ def test_the_log_does_not_repeat_itself(tmp_path, monkeypatch):
     assert second["not_written_before"] == 99
 
 
+def test_a_board_that_comes_back_under_another_name_is_found_again(arm, make_link):
+    other = Arm(homed_firmware(POSE, AirGripper()))
+    try:
+        link = make_link(find_port=lambda: other.virtual.path)
+        arm.virtual.unplug()
+        arm.until(lambda: link.state().fault == "port_lost", 1.0)
+        link.clear()
+        assert link.state().fault is None
+        link.enable()
+        assert link.state().mode == "ready"
+        assert not other.firmware.disabled
+        link.close()
+    finally:
+        other.virtual.close()
+
+
 def test_the_clock_is_the_one_that_states_carry():
     assert SystemClock().now() == pytest.approx(time.monotonic(), abs=0.1)

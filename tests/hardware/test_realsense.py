@@ -353,3 +353,19 @@ def test_values_between_the_steps_are_refused(rig):
 def test_intrinsics_are_known_after_the_start():
     with pytest.raises(DeviceError, match="start"):
         _ = RealSenseCamera().intrinsics
+
+
+def test_an_exposure_longer_than_a_frame_is_refused_in_the_cameras_own_unit(rig):
+    _, camera = rig(start=False, exposure=334, twin={"model": SCENE})  # of 100 us
+    with pytest.raises(OptionError, match=r"33400 us.*33333 us at 30"):
+        camera.start()
+    _, camera = rig(start=False, exposure=40000)
+    with pytest.raises(OptionError, match=r"40000 us.*33333 us at 30"):
+        camera.start()
+
+
+def test_a_serial_number_may_be_a_number(rig):
+    _, camera = rig(serial=405000000007, twin={"serial": "405000000007"})
+    assert camera.info.serial == "405000000007"
+    _, camera = rig(serial=5000000007, twin={"serial": "005000000007"})
+    assert camera.info.serial == "005000000007"

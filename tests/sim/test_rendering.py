@@ -8,8 +8,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from smolvla_gym.errors import RenderingError
 from smolvla_gym.parol6 import GRIPPERS, STANDBY
-from smolvla_gym.sim.rendering import QUALITIES
+from smolvla_gym.sim.rendering import QUALITIES, backend_name
 from smolvla_gym.sim.scene import CUBE, PARKING
 from smolvla_gym.sim.world import World, start_pose
 
@@ -240,6 +241,19 @@ others = ("OpenGL", "mujoco.egl", "torch", "lerobot", "serial", "pyrealsense2")
 print(sorted(name for name in sys.modules if name.startswith(others)))
 """)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.mark.parametrize("name", [" egl ", "EGL", " ", "on"])
+def test_blanks_and_case_in_the_backends_name_do_not_matter(monkeypatch, name):
+    monkeypatch.setenv("MUJOCO_GL", name)
+    assert backend_name() == ("egl" if sys.platform == "linux" else backend_name())
+
+
+def test_rendering_that_is_switched_off_is_told_as_such(look, monkeypatch):
+    world = look((16, 16))
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    with pytest.raises(RenderingError, match="MUJOCO_GL='off'"):
+        world.observe()
 
 
 @pytest.mark.parametrize(("value", "name"), [("egl ", "egl"), (" OSMesa", "osmesa"), (" ", None), ("", None)])

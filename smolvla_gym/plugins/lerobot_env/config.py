@@ -11,6 +11,7 @@ import gymnasium as gym
 from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.plugins.lerobot_env.small_pictures import LEROBOT_REAL_ID, LEROBOT_SIM_ID
+from smolvla_gym.time_limit import MAX_EPISODE_S, steps_within
 
 try:
     from lerobot.configs.types import FeatureType, PolicyFeature
@@ -27,7 +28,7 @@ class PAROL6EnvConfig(EnvConfig):
     Attributes:
         task: What to do; ``smolvla-gym tasks`` lists them.
         fps: Control rate in Hz.
-        episode_length: Steps after which an episode is given up.
+        episode_length: Steps after which an episode is given up; None: those of 15 s.
         cameras: Which cameras are observed.
         image_size: Height and width of the pictures in px. Give the policy's own: they are drawn larger and averaged
             down, as ``smolvla-gym eval`` does, while LeRobot itself would drop pixels.
@@ -39,7 +40,7 @@ class PAROL6EnvConfig(EnvConfig):
 
     task: str | None = "lift"
     fps: int = 30
-    episode_length: int = 450
+    episode_length: int | None = None
     cameras: list[str] = field(default_factory=lambda: ["wrist"])
     image_size: list[int] = field(default_factory=lambda: [256, 256])
     gripper: str = "ssg48"
@@ -72,7 +73,7 @@ class PAROL6EnvConfig(EnvConfig):
             "task": self.task, "cameras": tuple(self.cameras), "image_size": tuple(self.image_size),
             "control_hz": float(self.fps), "gripper": self.gripper, "num_objects": self.num_objects,
             "randomization": self.randomization, "render_mode": self.render_mode,
-            "max_episode_steps": self.episode_length,
+            "max_episode_steps": self.episode_length or steps_within(MAX_EPISODE_S, self.fps),
         }  # fmt: skip
 
 

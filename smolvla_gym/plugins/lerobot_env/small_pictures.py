@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from smolvla_gym.agent.images import legible_size, resize_area
 from smolvla_gym.envs.options import check_image_size
+from smolvla_gym.time_limit import DEFAULT_STEPS
 
 LEROBOT_SIM_ID: Final = "PAROL6LeRobotSim-v0"
 LEROBOT_REAL_ID: Final = "PAROL6LeRobotReal-v0"
@@ -64,4 +65,4 @@ def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.E
 
 for _id, _entry in ((LEROBOT_SIM_ID, make_sim), (LEROBOT_REAL_ID, make_real)):
     if _id not in gym.registry:
-        gym.register(id=_id, entry_point=_entry, max_episode_steps=450, disable_env_checker=True)
+        gym.register(id=_id, entry_point=_entry, max_episode_steps=DEFAULT_STEPS, disable_env_checker=True)

@@ -1,0 +1,175 @@
+"""Checks of the options that ``PAROL6Real-v0`` has beyond those of the simulation, before any device is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.envs.options import EnvOptions
+from smolvla_gym.errors import OptionError
+from smolvla_gym.hardware.board_state import BoardSettings
+from smolvla_gym.hardware.event_log import default_log_path
+from smolvla_gym.hardware.realsense_stream import Settings
+from smolvla_gym.option_values import (
+    check_keys,
+    check_number,
+    check_path,
+    check_serial,
+    check_switch,
+    check_text,
+)
+from smolvla_gym.safety.collision import Box, check_workspace
+from smolvla_gym.twin.faults import Faults
+
+TWIN: Final = "twin"
+
+_BOARD_OPTIONS: Final = tuple(field.name for field in fields(BoardSettings) if field.name != "gripper")
+_CAMERA_OPTIONS: Final = ("resolution", "fps", "exposure", "gain", "white_balance")
+_TWIN_OPTIONS: Final = ("homed", "noise", "faults", "own_process")
+
+
+@dataclass(frozen=True)
+class RealOptions:
+    """The options of the real arm and of its twin, checked.
+
+    Attributes:
+        port: Name or URL of the serial port, ``"twin"``, or None.
+        serials: Serial number of each camera by name, None for the only one there is; empty for a twin.
+        instruction: What to do, or None.
+        speed_scale: Share of the speed limits that may be used.
+        workspace: Box in m that the tool centre point stays in.
+        home: Whether ``reset`` homes; None: only the twin.
+        log: File that keeps the events, or None.
+        realtime: False for a twin in lockstep.
+        own_process: Whether a twin has a process of its own.
+        settings: How the driver judges the board.
+        camera_options: Of ``RealSenseCamera``.
+        twin_options: Of ``Twin``.
+    """
+
+    port: str | None
+    serials: Mapping[str, str | None]
+    instruction: str | None
+    speed_scale: float
+    workspace: Box
+    home: bool | None
+    log: Path | None
+    realtime: bool
+    own_process: bool
+    settings: BoardSettings
+    camera_options: dict[str, Any]
+    twin_options: dict[str, Any]
+
+    @property
+    def is_twin(self) -> bool:
+        """Whether the arm is the virtual one."""
+        return self.port == TWIN
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any], options: EnvOptions) -> RealOptions:
+        """Check what ``gym.make`` was given, by name.
+
+        Args:
+            given: What it was given.
+            options: Those that the simulation has too, checked.
+
+        Raises:
+            OptionError: An option has a value that is not allowed, or does not fit another.
+        """
+        realtime = check_switch("realtime", given["realtime"])
+        port = given["port"]
+        if port is not None:
+            allowed = "the name of a serial port, such as '/dev/ttyACM0', its URL, 'twin', or None to look for the arm"
+            port = str(check_path("port", port, allowed)) if not isinstance(port, str) else check_text(
+                "port", port, allowed
+            ).strip()  # fmt: skip
+        twin = port == TWIN
+        if options.privileged and not twin:
+            allowed = (
+                "False on a real arm, where nothing measures the objects: the simulation and port='twin' know them"
+            )
+            raise OptionError("privileged", True, allowed)
+        instruction = given["instruction"]
+        if instruction is not None:
+            instruction = check_text("instruction", instruction, "a sentence in one line, or None")
+        scale = given["speed_scale"]
+        virtual, own_process = _twin_options(given["twin_options"], realtime)
+        # The twin shares the computer with whatever the caller computes, so its answers may be late.
+        patience = {"feedback_timeout": 0.5} if twin and realtime else {}
+        board = patience | check_keys("board_options", given["board_options"], _BOARD_OPTIONS)
+        serials = _serials(given["camera"], options.cameras, twin)
+        if not twin and not realtime:
+            raise OptionError("realtime", realtime, "True: only port='twin' runs in lockstep")
+        return cls(
+            port=port,
+            serials=serials,
+            instruction=instruction,
+            speed_scale=check_number("speed_scale", scale, "a number above 0 and up to 1", above=0.0, high=1.0),
+            workspace=check_workspace(given["workspace"]),
+            home=None if given["home"] is None else _home(given["home"]),
+            realtime=realtime,
+            own_process=own_process,
+            settings=BoardSettings(gripper=options.gripper.name, **board),
+            camera_options=_camera_options(given["camera_options"]),
+            twin_options=virtual,
+            log=_log(given["log"]),  # last: it may print a line
+        )
+
+
+def _home(value: object) -> bool:
+    try:
+        return check_switch("home", value)
+    except OptionError:
+        raise OptionError("home", value, "True, False or None") from None
+
+
+def _log(value: object) -> Path | None:
+    if value is None:
+        return None
+    path = check_path("log", value, "the name of a file, 'auto' or None")
+    return default_log_path() if value == "auto" else path
+
+
+def _serials(camera: object, names: tuple[str, ...], twin: bool) -> dict[str, str | None]:
+    """Return the serial number of each camera by name, None for the only one there is."""
+    if isinstance(camera, str) and camera.strip() == TWIN:
+        if not twin:
+            raise OptionError("camera", camera, "'twin' only with port='twin': the virtual camera sees the virtual arm")
+        return {}
+    if twin:
+        if camera is not None:
+            raise OptionError("camera", camera, "'twin' where the port is: a real camera does not see the virtual arm")
+        return {}
+    if isinstance(camera, Mapping):
+        if set(camera) != set(names):
+            raise OptionError("camera", dict(camera), f"a serial number for each of cameras={names!r}")
+        return {name: check_serial(f'camera["{name}"]', camera[name]) for name in names}
+    serial = None if camera is None else check_serial("camera", camera)
+    if len(names) > 1:
+        raise OptionError("camera", camera, f"a serial number for each of cameras={names!r}: {{'wrist': ...}}")
+    return dict.fromkeys(names, serial)
+
+
+def _camera_options(given: object) -> dict[str, Any]:
+    options = check_keys("camera_options", given, _CAMERA_OPTIONS)
+    defaults = {"resolution": (640, 480), "fps": 30, "exposure": None, "gain": None, "white_balance": None}
+    checked = Settings(**{**defaults, **options, "depth": False}).checked()
+    return {name: getattr(checked, name) for name in options}
+
+
+def _twin_options(given: object, realtime: bool) -> tuple[dict[str, Any], bool]:
+    """Return the options of ``Twin``, and whether it has a process of its own."""
+    options = check_keys("twin_options", given, _TWIN_OPTIONS)
+    own_process = check_switch('twin_options["own_process"]', options.pop("own_process", realtime))
+    if own_process and not realtime:
+        raise OptionError('twin_options["own_process"]', True, "False in lockstep, where nothing runs beside the steps")
+    if not isinstance(options.get("faults", Faults()), Faults):
+        raise OptionError('twin_options["faults"]', options["faults"], "a smolvla_gym.twin.faults.Faults")
+    if "noise" in options:
+        allowed = "a standard deviation in grey levels, 0 to 255"
+        options["noise"] = check_number('twin_options["noise"]', options["noise"], allowed, low=0.0, high=255.0)
+    if "homed" in options:
+        options["homed"] = check_switch('twin_options["homed"]', options["homed"])
+    return options, own_process

@@ -1,0 +1,176 @@
+"""Options of any type: each is taken for what it means, as a plain Python value, or refused with a sentence.
+
+NumPy's scalars count as the numbers that they are. A number written as text does not: whether ``"5"`` means a number, a
+port or a serial number is the caller's to say.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from smolvla_gym.errors import OptionError
+
+_SERIAL_DIGITS: Final = 12
+"""Digits of a RealSense camera's serial number; a number in YAML or JSON has lost those zeros that lead."""
+
+
+def plain(value: object) -> object:
+    """Return a NumPy scalar, or an array without axes, as the Python value that it holds, and all else as it is."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.shape == ()):
+        return value.item()
+    return value
+
+
+def check_switch(option: str, value: object) -> bool:
+    """Return a value that is True or False.
+
+    Raises:
+        OptionError: It is neither.
+    """
+    given = plain(value)
+    if not isinstance(given, bool):
+        raise OptionError(option, value, "True or False")
+    return given
+
+
+def check_choice(option: str, value: object, allowed: Sequence[Any]) -> Any:
+    """Return the one of the allowed values that a value equals.
+
+    Raises:
+        OptionError: It equals none of them.
+    """
+    given = plain(value)
+    # A bool equals 0 or 1, yet nobody who writes randomization=True knows which level that is.
+    if given is None or (isinstance(given, str | int | float) and not isinstance(given, bool)):
+        for choice in allowed:
+            if given == choice:
+                return choice
+    raise OptionError(option, value, "one of " + ", ".join(repr(a) for a in allowed))
+
+
+def check_number(
+    option: str,
+    value: object,
+    allowed: str,
+    *,
+    above: float = -math.inf,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> float:
+    """Return a finite number.
+
+    Args:
+        option: Name of the option.
+        value: What was given.
+        allowed: What is allowed, in words.
+        above: What the number is greater than.
+        low: Least number.
+        high: Greatest number.
+
+    Raises:
+        OptionError: It is no number, not finite, or outside the limits.
+    """
+    given = plain(value)
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        try:
+            number = float(given)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number) and number > above and low <= number <= high:
+            return number
+    raise OptionError(option, value, allowed)
+
+
+def check_whole(option: str, value: object, allowed: str, *, low: int, high: int) -> int:
+    """Return a whole number from ``low`` to ``high``; a float is none, even ``256.0``.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    given = plain(value)
+    if isinstance(given, bool) or not isinstance(given, int) or not low <= given <= high:
+        raise OptionError(option, value, allowed)
+    return given
+
+
+def check_pair(option: str, value: object, allowed: str, *, low: int, high: int) -> tuple[int, int]:
+    """Return two whole numbers from ``low`` to ``high``, given as a tuple, a list or an array.
+
+    Raises:
+        OptionError: They are something else.
+    """
+    parts = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(parts, str | bytes) or not isinstance(parts, Sequence) or len(parts) != 2:
+        raise OptionError(option, value, allowed)
+    try:
+        first, second = (check_whole(option, part, allowed, low=low, high=high) for part in parts)
+    except OptionError:
+        raise OptionError(option, value, allowed) from None
+    return first, second
+
+
+def check_text(option: str, value: object, allowed: str) -> str:
+    """Return a text that is not blank and has no control characters.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    if not isinstance(value, str) or not value.strip() or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
+        raise OptionError(option, value, allowed)
+    return str(value)
+
+
+def check_path(option: str, value: object, allowed: str) -> Path:
+    """Return the name of a file or device, given as a text or a path.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    name = os.fspath(value) if isinstance(value, os.PathLike) else value
+    try:
+        return Path(check_text(option, name, allowed))
+    except OptionError:
+        raise OptionError(option, value, allowed) from None
+
+
+def check_names(value: object) -> object:
+    """Return names given as an array, a list or a tuple as a tuple, and one name, or what is none, as it is."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def check_serial(option: str, value: object) -> str:
+    """Return a camera's serial number as a text; a number gets back the zeros that it lost.
+
+    Raises:
+        OptionError: It is neither a text nor a whole number.
+    """
+    allowed = "the camera's serial number, a text such as '405000000001' (`smolvla-gym doctor` lists them)"
+    given = plain(value)
+    if isinstance(given, int) and not isinstance(given, bool) and 0 < given < 10**_SERIAL_DIGITS:
+        return f"{given:0{_SERIAL_DIGITS}d}"
+    try:
+        return check_text(option, given, allowed).strip()
+    except OptionError:
+        raise OptionError(option, value, allowed) from None
+
+
+def check_keys(option: str, given: object, known: Iterable[str]) -> dict[str, Any]:
+    """Return options that are handed on to a part which knows them.
+
+    Raises:
+        OptionError: They are no mapping, or a name is none that the part knows.
+    """
+    known = tuple(known)
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) and key in known for key in given):
+        raise OptionError(option, given, "a dictionary with some of the keys " + ", ".join(map(repr, known)))
+    return dict(given)

@@ -1,0 +1,92 @@
+"""An env is made in one thread and used in others, one after the other."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pytest
+
+import smolvla_gym
+from tests.envs.episodes import bits, episode
+
+OPTIONS = {"image_size": (32, 32), "cameras": ("wrist", "scene"), "depth": True, "render_mode": "rgb_array"}
+
+
+def elsewhere(function):
+    """Returns what a function gives in a new thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result(timeout=60.0)
+
+
+def test_every_call_may_come_from_another_thread():
+    env = elsewhere(lambda: gym.make(smolvla_gym.SIM_ID, **OPTIONS))
+    same = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
+    first = elsewhere(lambda: env.reset(seed=3)[0])
+    assert bits(first) == bits(same.reset(seed=3)[0])
+    for _ in range(2):
+        observation, *_ = elsewhere(lambda: env.step(env.action_space.high))
+        assert bits(observation) == bits(same.step(same.action_space.high)[0])
+    np.testing.assert_array_equal(elsewhere(env.render), env.render())
+    threads = threading.active_count()
+    elsewhere(env.close)
+    assert threading.active_count() == threads - 1
+    env.close()
+    same.close()
+
+
+def test_the_virtual_arm_too():
+    options = {"port": "twin", "camera": "twin", "realtime": False, "log": None, "image_size": (32, 32)}
+    options |= {"twin_options": {"homed": True, "noise": 0.0}}
+    env = gym.make(smolvla_gym.REAL_ID, **options)
+    expected = episode(env, seed=1, steps=2)
+    assert elsewhere(lambda: episode(env, seed=1, steps=2)) == expected
+    elsewhere(env.close)
+
+
+def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch):
+    before = threading.active_count()
+    env = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
+    env.reset(seed=0)
+    env.render()
+    window = env.unwrapped.backend._window
+    calls = []
+
+    def fail():
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("the window does not close")
+
+    monkeypatch.setattr(window, "close", fail)
+    with pytest.raises(OSError, match="does not close"):
+        env.close()
+    assert threading.active_count() == before  # that of the renderer has ended
+    env.close()  # tried again
+    assert len(calls) == 2
+
+
+def test_an_error_while_drawing_leaves_the_env_usable(monkeypatch):
+    env = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
+    env.reset(seed=0)
+    draw = mujoco.mjr_render
+    monkeypatch.setattr(mujoco, "mjr_render", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        env.step(env.action_space.high)
+    monkeypatch.setattr(mujoco, "mjr_render", draw)
+    assert env.step(env.action_space.high)[0]["pixels"]["wrist"].std() > 5
+    env.close()
+
+
+def test_the_callers_own_opengl_context_stays_current():
+    egl = pytest.importorskip("mujoco.egl")
+    context = egl.GLContext(16, 16)
+    try:
+        context.make_current()
+        mine = egl.EGL.eglGetCurrentContext().address
+        env = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
+        env.reset(seed=0)
+        env.close()
+        assert egl.EGL.eglGetCurrentContext().address == mine
+    finally:
+        context.free()
