@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
-from smolvla_gym.errors import OptionError, SmolVLAGymError
+from smolvla_gym.errors import OptionError
 from smolvla_gym.exclusive import exclusive_folder
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _SMALL: Final = 128
 
 _RUN: Final = "run.json"
 _STATE: Final = "state.pt"
+_FEWEST_STEPS: Final = 100
+"""Optimiser steps between savings unless ``--save-steps`` says otherwise: each saving is followed by a trial."""
 _KEPT: Final = ("dataset", "start", "trainer", "cameras", "batch_size", "learning_rate", "freeze_vision", "seed")
 """What cannot change while a run goes on."""
 
@@ -85,7 +87,12 @@ def add_parser(commands: Any) -> None:
         const=True,
         help="in memory: leave the vision tower as it is, for about twice the steps a second",
     )
-    add("--save-steps", type=at_least(1), metavar="N", help="steps between savings (default: a tenth of --steps)")
+    add(
+        "--save-steps",
+        type=at_least(1),
+        metavar="N",
+        help=f"steps between savings (default: a tenth of --steps, at least {_FEWEST_STEPS})",
+    )
     add("--cameras", nargs="+", metavar="NAME", help="of the dataset, in the order of the policy's (default: all)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--gpus", type=at_least(1), default=1, metavar="N", help="GPUs that share the work (default: %(default)s)")
@@ -120,8 +127,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     _recall(arguments)
     from smolvla_gym.agent.checkpoint import resolve_device
+    from smolvla_gym.cli.train_trials import announce, check_drawing, make_trial, plan_trials
     from smolvla_gym.data.transaction import repair
     from smolvla_gym.training.log import TrainingLog
+    from smolvla_gym.training.preflight import check_run
     from smolvla_gym.training.recordings import open_recording
 
     device = resolve_device(arguments.device)
@@ -150,14 +159,17 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
         allowed = "only in memory: LeRobot does what the checkpoint's own freeze_vision_encoder says"
         raise OptionError("--freeze-vision", True, allowed)
     arguments.steps = arguments.steps or _STEPS[trainer]
-    arguments.save_steps = arguments.save_steps or max(1, arguments.steps // 10)
+    arguments.save_steps = arguments.save_steps or max(_FEWEST_STEPS, arguments.steps // 10)
     if arguments.resume:
         _check_steps(arguments, trainer)
-    tasks = _tasks(arguments, recording)
+    trials = plan_trials(arguments, recording, device)
     _say(
         f"{recording.episodes} episodes, {len(recording)} frames at {recording.fps} Hz, cameras "
         f"{', '.join(recording.cameras)}, {len(recording.instructions)} sentences"
     )
+    announce(trials, arguments.steps, arguments.save_steps)
+    check_drawing(trials)
+    check_run(arguments.out or Path(), start, trainer)
     out = arguments.out or new_folder("train")
     if not arguments.resume:
         out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +179,7 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     log = TrainingLog(out)
     doing = _in_memory if trainer == "memory" else _by_lerobot
     try:
-        trial = _trial(arguments, recording, out, log, tasks, device)
+        trial = make_trial(trials, recording, out, log)
         policy = doing(_Run(arguments, recording, start, device, out, log, trial))
     except BaseException as error:
         if (out / "policy").exists():
@@ -408,66 +420,6 @@ def _check_start(arguments: argparse.Namespace, start: Path, recording: Recordin
     if not arguments.resume and arguments.cameras not in (None, list(spec.cameras)):
         allowed = f"{' '.join(spec.cameras)}, as in {arguments.start}; --from {TINY} or --trainer lerobot takes others"
         raise OptionError("--cameras", " ".join(arguments.cameras), allowed)
-
-
-def _tasks(arguments: argparse.Namespace, recording: Recording) -> list[str]:
-    """Returns the tasks that are tried at each saving."""
-    from smolvla_gym.sim.scene import COLORS
-    from smolvla_gym.tasks import TASKS, get_task
-
-    if not arguments.eval_episodes:
-        return []
-    if arguments.task is not None:
-        names = list(arguments.task)
-        for name in names:
-            get_task(name)
-    else:
-        sentences = set(recording.instructions)
-        names = [
-            name
-            for name, task in TASKS.items()
-            if any(p.format(color=c, base=b) in sentences for p in task.phrasings for c in COLORS for b in COLORS)
-        ]
-        if not names:
-            _say("no sentence of the dataset is one of a known task: without --task nothing is tried at each saving")
-    tried = range(arguments.eval_seed, arguments.eval_seed + arguments.eval_episodes)
-    if names and recording.seeds is None:
-        _say(
-            f"the seeds of {arguments.dataset} are not known: the trials may be in scenes that it shows, and their "
-            "success rates too high"
-        )
-    if names and (both := (recording.seeds or frozenset()).intersection(tried)):
-        allowed = f"seeds that are not in the dataset, which has {min(both)}"
-        raise OptionError("--eval-seed", arguments.eval_seed, allowed)
-    return names
-
-
-def _trial(
-    arguments: argparse.Namespace, recording: Recording, out: Path, log: TrainingLog, tasks: list[str], device: str
-) -> Callable[[int, Path], None]:
-    """Returns what tries a policy that was saved, in a process of its own."""
-    from smolvla_gym.evaluation.journal import JOURNAL_NAME
-    from smolvla_gym.training.trials import TrialOptions, run_trial, trial_command
-
-    options = TrialOptions(tuple(tasks), arguments.eval_episodes, arguments.eval_seed, device)
-
-    def trial(step: int, policy: Path) -> None:
-        if not tasks:
-            return
-        folder = out / "eval" / f"step_{step}"
-        (folder / JOURNAL_NAME).unlink(missing_ok=True)  # of a run that was stopped here: the policy is another one
-        command = trial_command(policy, recording, options, folder)
-        try:
-            rows = run_trial(command, options.timeout_s)
-        except SmolVLAGymError as error:
-            _say(f"the trial after step {step} failed: {error}")
-            return
-        for row in rows:
-            log.success(step, row["task"], row["successes"], row["episodes"])
-            _say(f"step {step}: {row['task']} {row['successes']}/{row['episodes']}")
-        log.plot()
-
-    return trial
 
 
 def _say(line: str) -> None:

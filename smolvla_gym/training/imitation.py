@@ -22,7 +22,7 @@ from smolvla_gym.processes import threads
 from smolvla_gym.training.frames import Frames, Sampler, Windows
 from smolvla_gym.training.options import TrainOptions, TrainProgress, TrainReport
 from smolvla_gym.training.provenance import copy_provenance
-from smolvla_gym.training.saving import save_checkpoint
+from smolvla_gym.training.saving import find_vlm, save_checkpoint
 
 try:
     import torch
@@ -70,6 +70,8 @@ def train(
     """
     with threads(options.threads):
         checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32", language_head=True)
+        config = checkpoint.policy.config
+        config.vlm_model_name = str(find_vlm(config.vlm_model_name))  # now, not at the first saving
         trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
         return trainer.run()
 

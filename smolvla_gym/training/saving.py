@@ -13,6 +13,28 @@ VLM_FOLDER: Final = "vlm"
 
 _PART: Final = ".part"
 _WEIGHTS: Final = "model.safetensors"
+_VLM_FILES: Final = ("*.json", "*.txt", "*.jinja")
+"""Of a VLM's repository: its configuration, tokenizer and processor, not its weights."""
+
+
+def find_vlm(name: str) -> Path:
+    """Return the folder with the configuration and tokenizer of a checkpoint's vision-language model (VLM).
+
+    Called before training: a checkpoint is saved with these files, and a run must not find out at its first saving
+    that they are missing.
+
+    Args:
+        name: A folder, or a repository on the Hugging Face hub, whose files are taken from the cache or downloaded.
+
+    Raises:
+        CheckpointError: There is no such folder, and the repository cannot be downloaded.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    from smolvla_gym.agent.hub import download
+
+    return download(name, None, _VLM_FILES)
 
 
 def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocessor: Any) -> None:
@@ -23,7 +45,7 @@ def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocess
 
     Args:
         directory: Where to. Made where it is missing; files of the same names are replaced.
-        policy: A ``SmolVLAPolicy`` whose ``config.vlm_model_name`` is a local folder.
+        policy: A ``SmolVLAPolicy`` whose ``config.vlm_model_name`` :func:`find_vlm` knows.
         preprocessor: Its preprocessing pipeline.
         postprocessor: Its postprocessing pipeline.
     """
@@ -73,9 +95,12 @@ def save_small_files(directory: Path, config: Any, preprocessor: Any, postproces
     """
     directory.mkdir(parents=True, exist_ok=True)
     vlm = directory / VLM_FOLDER
-    source = Path(config.vlm_model_name)
+    source = find_vlm(config.vlm_model_name)
     if source.resolve() != vlm.resolve():
-        shutil.copytree(source, vlm, dirs_exist_ok=True)
+        vlm.mkdir(exist_ok=True)
+        for file in source.iterdir():  # of a repository's folder only what belongs to the VLM, never its weights
+            if any(file.match(pattern) for pattern in _VLM_FILES):
+                shutil.copyfile(file, vlm / file.name)
     config.save_pretrained(directory)
     preprocessor.save_pretrained(directory)
     postprocessor.save_pretrained(directory)
