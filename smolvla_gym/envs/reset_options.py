@@ -30,7 +30,8 @@ class ResetOptions:
         joints: Joint angles in rad at which the episode begins, shape (6,), within the soft limits.
         opening: Opening of the gripper there, 0 closed to 1 open.
         home: Whether the arm is homed first, also if it knows its joint angles. A simulated arm always knows them.
-        instruction: Instruction of the episode; None: the task's own.
+        instruction: Instruction of the episode; None: the task's own. Where the scene is simulated, the objects that
+            it names are on the table.
         target: Colour of the object that the instruction names; None: the one that is drawn.
         phrasing: Instruction template; None: the one that is drawn.
         chosen: Whether the caller chose the start pose.
@@ -65,6 +66,9 @@ class ResetOptions:
         for name in given:
             if name not in known:
                 raise UnknownNameError("reset option", name, known)
+        if "instruction" in given and ("target" in given or "phrasing" in given):
+            allowed = "without target and phrasing, which make an instruction, too"
+            raise OptionError('options["instruction"]', given["instruction"], allowed)
         joints, opening = _start(given, gripper)
         home = given.get("home", False)
         if not isinstance(home, bool | np.bool_):

@@ -40,7 +40,6 @@ class SimBackend(Backend):
         self._window = Window(self.world.model, self.world.data)
         self._period, self._next_picture = 1.0 / control_hz, 0.0
         self._stopped = False
-        self._instruction: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -50,7 +49,7 @@ class SimBackend(Backend):
     @property
     @override
     def instruction(self) -> str:
-        return self.stage.layout.instruction if self._instruction is None else self._instruction
+        return self.stage.layout.instruction
 
     @property
     @override
@@ -65,8 +64,9 @@ class SimBackend(Backend):
         # An arm that goes on from where it stands is not kept from it by the objects of the next scene.
         stands = np.abs(self._gate.position - joints).max() < STANDS
         chosen = (joints, opening) if options.chosen and not stands else None
-        self.stage.draw(rng, target=options.target, phrasing=options.phrasing, start=chosen)
-        self._instruction = options.instruction
+        self.stage.draw(
+            rng, target=options.target, phrasing=options.phrasing, instruction=options.instruction, start=chosen
+        )
         self.world.reset(joints, opening)
         variation = self.stage.arrange(rng)
         self.world.misplace_zero(variation.zero_error)

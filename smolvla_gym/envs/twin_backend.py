@@ -98,7 +98,9 @@ class TwinBackend(RealBackend):
         stands = self._approach.stands(self._link.state(), options)
         start = (options.joints, options.opening) if options.chosen and not stands else None
         with self.twin.lock:
-            self.stage.draw(rng, target=options.target, phrasing=options.phrasing, start=start)
+            self.stage.draw(
+                rng, target=options.target, phrasing=options.phrasing, instruction=options.instruction, start=start
+            )
 
     @override
     def _begin(self, rng: np.random.Generator) -> None:

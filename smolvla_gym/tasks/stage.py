@@ -12,6 +12,7 @@ from smolvla_gym.safety.collision import refuse_contact
 from smolvla_gym.sim.randomization import ArmVariation, Randomizer
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
+from smolvla_gym.tasks.instruction import instructed
 from smolvla_gym.tasks.privileged import privileged_observation
 
 REWARDS: Final = ("dense", "sparse")
@@ -62,6 +63,7 @@ class Stage:
         *,
         target: str | None = None,
         phrasing: str | None = None,
+        instruction: str | None = None,
         start: tuple[Array, float] | None = None,
     ) -> None:
         """Draw the scene of a new episode; nothing moves yet.
@@ -70,6 +72,8 @@ class Stage:
             rng: Source of chance.
             target: Colour of the object to name, see :meth:`Task.reworded`.
             phrasing: Instruction template, see :meth:`Task.reworded`.
+            instruction: The whole sentence; the objects that it names are laid out, see
+                :func:`smolvla_gym.tasks.instruction.instructed`.
             start: Joint angles in rad, shape (6,), and opening at which the arm must touch no object; None: it is not
                 looked at, since the tasks keep their objects below the default start pose.
 
@@ -78,6 +82,8 @@ class Stage:
         """
         layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
         layout = self.task.reworded(layout, target=target, phrasing=phrasing)
+        if instruction is not None:
+            layout = instructed(layout, instruction)
         if start is not None:
             touched = self.world.objects_touched(*start, lambda: self.task.arrange(self.world, layout))
             things = [f"the arm and the {layout.colors[i]} {self.task.kind.name}" for i in touched]

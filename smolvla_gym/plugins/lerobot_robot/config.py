@@ -19,6 +19,8 @@ class PAROL6Config(RobotConfig):
 
     Attributes:
         task: What to do; ``smolvla-gym tasks`` lists them. A real arm takes nothing from it.
+        instruction: What to do, in words. A simulated arm has the objects that it names on its table. None: the
+            sentence of LeRobot's ``--dataset.single_task`` or ``--task``; without these what is drawn.
         observed: Names of the cameras, ``wrist`` and ``scene``. (``cameras`` would be LeRobot's own drivers.)
         image_size: Height and width of their pictures in px. Give the policy's own: they are taken larger and averaged
             down, while LeRobot itself would drop pixels.
@@ -30,6 +32,7 @@ class PAROL6Config(RobotConfig):
     """
 
     task: str = "lift"
+    instruction: str | None = None
     observed: list[str] = field(default_factory=lambda: ["wrist"])
     image_size: list[int] = field(default_factory=lambda: [256, 256])
     fps: int = 30

@@ -54,6 +54,7 @@ class EnvLoop:
         make: Callable[[], PAROL6Env],
         *,
         seed: int = 0,
+        instruction: str | None = None,
         hold_after: float = 0.5,
         renew_after: float | None = None,
     ) -> None:
@@ -62,10 +63,12 @@ class EnvLoop:
         Args:
             make: Makes the env, without wrappers.
             seed: Seed of its first scene.
+            instruction: What to do in each scene, in words; None: what is drawn.
             hold_after: Seconds without a new target after which the arm stops.
             renew_after: Seconds after a solved task until the scene is laid out anew; None: it stays.
         """
         self._make, self._seed = make, seed
+        self._options = {} if instruction is None else {"instruction": instruction}
         self._hold_after, self._renew_after = hold_after, renew_after
         self._lock = threading.Condition()
         self._target: NDArray[np.float32] | None = None
@@ -179,7 +182,7 @@ class EnvLoop:
     def _loop(self, env: PAROL6Env) -> None:
         paced = not env.metadata["realtime"]  # simulated time has to be held up to the clock
         period, scene, solved_at = 1.0 / env.control_hz, 0, None
-        observation, _ = env.reset(seed=self._seed)
+        observation, _ = env.reset(seed=self._seed, options=self._options)
         self._publish(env, observation, scene)
         due = time.monotonic()
         while not self._stop.is_set():
@@ -193,7 +196,7 @@ class EnvLoop:
                 solved_at = now
             if solved_at is not None and self._renew_after is not None and now - solved_at >= self._renew_after:
                 scene, solved_at = scene + 1, None
-                observation, _ = env.reset(seed=self._seed + scene)
+                observation, _ = env.reset(seed=self._seed + scene, options=self._options)
                 with self._lock:
                     self._target = None
             self._publish(env, observation, scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import sys
 import weakref
 from functools import cached_property
 from typing import Any, cast
@@ -16,6 +17,7 @@ from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.parol6 import get_gripper
 from smolvla_gym.plugins.lerobot_robot.config import PAROL6Config, PAROL6FollowerConfig, PAROL6SimConfig
+from smolvla_gym.plugins.lerobot_robot.instruction import find_instruction
 from smolvla_gym.plugins.lerobot_robot.loop import EnvLoop
 from smolvla_gym.plugins.lerobot_robot.units import KEYS, LOWER, UPPER, from_lerobot, to_lerobot
 from smolvla_gym.sim.scene import check_cameras
@@ -46,6 +48,7 @@ class PAROL6Robot(Robot, abc.ABC):
         self._size = check_image_size(tuple(config.image_size))
         self._names = check_cameras(tuple(config.observed))
         self.gripper = get_gripper(config.gripper)
+        self.instruction = find_instruction(config.instruction, sys.argv)
 
     @cached_property
     def observation_features(self) -> dict[str, Any]:
@@ -170,7 +173,7 @@ class PAROL6Follower(PAROL6Robot):
         def make() -> PAROL6Env:
             return make_real_env(**options)
 
-        return EnvLoop(make, hold_after=config.hold_after_s)
+        return EnvLoop(make, instruction=self.instruction, hold_after=config.hold_after_s)
 
 
 class PAROL6Sim(PAROL6Robot):
@@ -188,4 +191,7 @@ class PAROL6Sim(PAROL6Robot):
         def make() -> PAROL6Env:
             return make_sim_env(**options)
 
-        return EnvLoop(make, seed=config.seed, hold_after=config.hold_after_s, renew_after=config.renew_after_s)
+        return EnvLoop(
+            make, seed=config.seed, instruction=self.instruction, hold_after=config.hold_after_s,
+            renew_after=config.renew_after_s,
+        )  # fmt: skip
