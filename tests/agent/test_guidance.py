@@ -120,6 +120,6 @@ def test_lerobots_own_results_are_untouched(loaded, observation):
     loaded.policy.config.rtc_config = None
     loaded.policy.model.rtc_processor = None
     with torch.no_grad():
-        batch = loaded.preprocessor(policy._frame(asked))
+        batch = loaded.preprocessor(policy._frame(asked, asked.instruction))
         theirs = loaded.policy.predict_action_chunk(batch, noise=torch.from_numpy(asked.noise)[None])
     np.testing.assert_array_equal(ours, theirs[0].numpy())

@@ -292,7 +292,7 @@ def test_cameras_of_other_names_are_mapped(made, policy, capsys, tmp_path):
         ("--seed x", "whole number from 0 on"),
         ("--control-hz -3", "not a positive number"),
         ("--control-hz nan", "not a positive number"),
-        ("--control-hz 1000", "control_hz=1000.0 is not allowed: 5 to 100."),
+        ("--control-hz 1000", "control_hz=1000.0 is not allowed: a number from 5 to 100"),
         ("--task lift lift", "each task once"),
         ("--task lift push --env real --port twin --camera twin", "one task with --env real"),
         ("--nonsense", "unrecognized arguments"),
