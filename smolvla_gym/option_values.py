@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,12 @@ from smolvla_gym.errors import OptionError
 
 _SERIAL_DIGITS: Final = 12
 """Digits of a RealSense camera's serial number; a number in YAML or JSON has lost those zeros that lead."""
+
+_LONGEST_SENTENCE: Final = 1000
+"""Characters of the longest instruction; a policy reads some 200 of them."""
+
+_JOINERS: Final = "\u200c\u200d"
+"""Format characters that are part of words in some scripts."""
 
 
 def plain(value: object) -> object:
@@ -124,6 +131,22 @@ def check_text(option: str, value: object, allowed: str) -> str:
     if not isinstance(value, str) or not value.strip() or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
         raise OptionError(option, value, allowed)
     return str(value)
+
+
+def check_sentence(option: str, value: object, allowed: str) -> str:
+    """Return one line of plain text of up to 1000 characters, without the line end after it.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    text = value.rstrip("\r\n") if isinstance(value, str) else value
+    if isinstance(text, str) and (len(text) > _LONGEST_SENTENCE or any(_is_control(character) for character in text)):
+        raise OptionError(option, value, allowed)
+    return check_text(option, text, allowed)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 
 
 def check_path(option: str, value: object, allowed: str) -> Path:

@@ -17,7 +17,7 @@ from smolvla_gym.bridge.topics import FOLLOW, STARTS, STOPS, TAKEN
 from smolvla_gym.bridge.trajectory import ResultCode
 from smolvla_gym.bridge.transport import Transport
 from smolvla_gym.envs.backend import OPERATOR_STOP
-from smolvla_gym.errors import ActionError, FaultError, SmolVLAGymError
+from smolvla_gym.errors import ActionError, FaultError, OptionError, SmolVLAGymError
 from smolvla_gym.evaluation.scripted import Agent
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS
 from smolvla_gym.untrusted import printable
@@ -185,10 +185,14 @@ class Bridge:
             why = f"an instruction is one line of up to {_MAX_INSTRUCTION} printable characters; got {len(text)}"
             self._refuse("/instruction", why)
             return
-        self._instruction = text
-        self._publisher.event("instruction", text=text)
+        before, self._instruction = self._instruction, text
         if self._running:
-            self._start()
+            try:
+                self._start()
+            except SmolVLAGymError:
+                self._instruction = before
+                raise
+        self._publisher.event("instruction", text=text)
 
     def _start(self) -> None:
         if self._agent is None:
@@ -198,7 +202,12 @@ class Bridge:
             self._refuse("/start", f"the fault {self._fault!r} holds the arm")
             return
         instruction = self._instruction or str(self._info["instruction"])
-        self._agent.reset(instruction, seed=self._seed)
+        try:
+            self._agent.reset(instruction, seed=self._seed)
+        except SmolVLAGymError as error:
+            if self._running:  # it has no plan any more
+                self._halt("stopped", str(error))
+            raise
         self._running = True
         self._setpoint.drop("the policy drives", "preempted")
         self._publisher.event("started", instruction=instruction)
@@ -216,10 +225,15 @@ class Bridge:
             self._refuse("/clear_fault", why)
             return
         self._bare.clear_fault()
-        self._fault = None
+        fault, self._fault = self._fault, None
         # It goes on from where it stands.
         here = np.clip(self._bare.backend.commanded, JOINT_LOWER, JOINT_UPPER)
-        if self._reset({"joints": here, "opening": self._setpoint.opening}):
+        try:
+            arrived = self._reset({"joints": here, "opening": self._setpoint.opening})
+        except SmolVLAGymError:
+            self._fault = fault  # it cannot go on, so nothing may drive it
+            raise
+        if arrived:
             self._publisher.event("cleared")
 
     def _begin_anew(self) -> None:
@@ -299,7 +313,12 @@ class Bridge:
     def _step(self) -> None:
         if self._running:
             assert self._agent is not None  # noqa: S101 - narrows a type
-            action = np.asarray(self._agent.act(self._observation), np.float32)
+            try:
+                action = np.asarray(self._agent.act(self._observation), np.float32)
+            except OptionError as error:  # a policy in another process reads the instruction with its first chunk
+                self._halt("stopped", str(error))
+                self._refuse("/instruction", str(error))
+                action = self._setpoint.next_action()
         else:
             action = self._setpoint.next_action()
         space = self._env.action_space

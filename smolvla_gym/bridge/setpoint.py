@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from smolvla_gym.bridge.following import ARRIVED, Following, read_tolerances
 from smolvla_gym.bridge.joint_command import read_joint_command
 from smolvla_gym.bridge.topics import FOLLOW
-from smolvla_gym.bridge.trajectory import ResultCode, Trajectory, TrajectoryError, seconds_of
+from smolvla_gym.bridge.trajectory import MAX_AHEAD_S, ResultCode, Trajectory, TrajectoryError, seconds_of
 from smolvla_gym.errors import ActionError
 from smolvla_gym.parol6 import NUM_JOINTS, Array
 
@@ -69,7 +69,7 @@ class Setpoint:
             now: Present time in s of the clock that stamps count in.
 
         Raises:
-            ActionError: The arm cannot go there, or the command is old.
+            ActionError: The arm cannot go there, or the command is old or stamped far ahead.
         """
         elements = read_joint_command(message, self._stroke)
         stamp = seconds_of(message["header"]["stamp"], "header.stamp")
@@ -77,6 +77,11 @@ class Setpoint:
             raise ActionError(
                 f"the command is {now - stamp:.3g} s old (header.stamp {stamp:.3f} s, the clock says {now:.3f} s; up "
                 f"to {MAX_COMMAND_AGE_S:g} s are accepted): stamp it anew, or leave the stamp zero"
+            )
+        if stamp - now > MAX_AHEAD_S:
+            raise ActionError(
+                f"the command is stamped {stamp - now:.3g} s ahead (header.stamp {stamp:.3f} s, the clock says "
+                f"{now:.3f} s; up to {MAX_AHEAD_S:g} s are accepted): set the clock, or leave the stamp zero"
             )
         if set(elements) == {NUM_JOINTS}:
             self.opening = float(np.clip(elements[NUM_JOINTS], 0.0, 1.0))

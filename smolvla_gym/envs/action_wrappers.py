@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.errors import OptionError
 from smolvla_gym.inverse_kinematics import change_bound, follow, solve, turn_between
+from smolvla_gym.option_values import check_number
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, MAX_ACCELERATION, MAX_JERK, NUM_JOINTS, Array
 from smolvla_gym.safety import check_action
 
@@ -28,9 +29,13 @@ _LEAD: Final = 0.5
 
 
 def _parol6(env: gym.Env[Any, Any]) -> PAROL6Env:
+    """Return the env below other wrappers, which must leave its actions as they are."""
     inner = env.unwrapped
     if not isinstance(inner, PAROL6Env):
         raise OptionError("env", type(inner).__name__, "an env of this package")
+    if env.action_space != inner.action_space:
+        allowed = "one that takes absolute joint targets: of the wrappers that change actions this one comes first"
+        raise OptionError("env", str(env), allowed)
     return inner
 
 
@@ -59,12 +64,13 @@ class DeltaJointAction(gym.ActionWrapper[Any, Action, Action], gym.utils.RecordC
             max_delta: Largest change of a joint in one step in rad, in (0, 0.5].
 
         Raises:
-            OptionError: Another env, or a change that is not allowed.
+            OptionError: Another env, one below a wrapper that changes actions, or a change that is not allowed.
         """
         gym.utils.RecordConstructorArgs.__init__(self, max_delta=max_delta)
         gym.ActionWrapper.__init__(self, env)
-        if not 0.0 < max_delta <= 0.5:
-            raise OptionError("max_delta", max_delta, "above 0 and at most 0.5 rad")
+        max_delta = check_number(
+            "max_delta", max_delta, "a number above 0 and at most 0.5, in rad", above=0.0, high=0.5
+        )
         self._inner, self._max_delta = _parol6(env), max_delta
         self._lead = max(_LEAD, 2.0 * max_delta)
         self._targets: Array | None = None
@@ -133,7 +139,7 @@ class ToolAction(gym.Wrapper[Any, Action, Any, Action], gym.utils.RecordConstruc
             env: An env of this package.
 
         Raises:
-            OptionError: Another env.
+            OptionError: Another env, or one below a wrapper that changes actions.
         """
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.Wrapper.__init__(self, env)

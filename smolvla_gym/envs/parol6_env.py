@@ -70,7 +70,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self.metadata["gripper"] = options.gripper.name
         self._dt = 1.0 / options.control_hz
         self._fault: str | None = None
-        self._closed, self._closing = False, threading.Lock()
+        self._closed, self._closing = False, threading.RLock()
         self._ready = False
 
         self._lower = np.append(JOINT_LOWER, 0.0).astype(np.float32)
@@ -177,14 +177,15 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
     def clear_fault(self) -> None:
         """Acknowledges a fault. Raises where its cause is still there; otherwise ``reset`` works again."""
+        self._refuse_if_closed()
         self._backend.clear_fault()
         self._fault = None
 
     def render(self) -> Image | None:
         """Returns a picture of the scene, uint8 (480, 640, 3), in the mode rgb_array; the window draws itself."""
-        if self.render_mode == "rgb_array":
-            return self._backend.render()
-        return None
+        with self._closing:  # what is drawn after the end would be freed by nobody
+            self._refuse_if_closed()
+            return self._backend.render() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Hold the arm and free everything; may be called from any thread, and twice."""

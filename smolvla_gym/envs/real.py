@@ -66,7 +66,7 @@ def make_real_env(
             for virtual ones; None takes the only one there is.
         task: As in the simulation. The real arm takes its instruction from it; nobody judges success there.
         instruction: What to do on the real arm; None: the task's first sentence. ``reset(options={"instruction":
-            ...})`` replaces it for an episode.
+            ...})`` replaces it for an episode, also on the twin.
         cameras: Names of the observed cameras: ``"wrist"``, ``"scene"``, both or none.
         image_size: Height and width of the pictures in px.
         depth: Whether ``observation["depth"]`` is there.
@@ -74,7 +74,7 @@ def make_real_env(
         control_hz: Control rate in Hz, 5 to 100.
         max_episode_s: Time limit of an episode in s, as in the simulation.
         gripper: ``"ssg48"`` or ``"pneumatic"``.
-        speed_scale: Share of the speed limits that may be used, above 0 and up to 1.
+        speed_scale: Share of the speed limits that may be used, 0.01 to 1.
         workspace: Lowest and highest corner in m of the box that the tool centre point stays in.
         home: Whether ``reset`` homes an arm that does not know its joint angles; None: only the twin.
         camera_options: Of ``RealSenseCamera``, such as ``{"exposure": 10000, "gain": 32, "white_balance": 4600}``.

@@ -34,7 +34,8 @@ MAX_FRAME_AGE: Final = 0.25
 """Age of a picture in s at which the arm is held: seven pictures at 30 Hz, in which a joint can turn by half a rad."""
 
 _FIRST_FRAME: Final = 5.0  # s
-_START_TIMEOUT: Final = 60.0  # s; the longest way takes 5 at full speed
+_START_TIMEOUT: Final = 60.0  # s
+_LONGEST_WAY: Final = 10.0  # s at full speed; 5 are needed
 
 
 class Eyes:
@@ -103,6 +104,7 @@ class RealBackend(Backend):
             speed_scale: Share of the speed limits that the link's gate uses.
         """
         self._approach = Approach(gripper, guard, speed_scale)
+        self._start_timeout = max(_START_TIMEOUT, _LONGEST_WAY / speed_scale)
         self._link, self._cameras, self._clock = link, cameras, clock
         self._gripper, self._depth, self._home, self._period = gripper, depth, home, period
         self._default_instruction = self._instruction = instruction
@@ -237,7 +239,7 @@ class RealBackend(Backend):
     def _go(self, joints: Array, opening: float) -> None:
         """Drives to where the episode begins, and waits there."""
         action = np.append(joints, opening)
-        end = self._clock.now() + _START_TIMEOUT
+        end = self._clock.now() + self._start_timeout
         still = 0
         while True:
             self._link.aim(action)

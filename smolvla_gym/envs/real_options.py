@@ -16,6 +16,7 @@ from smolvla_gym.option_values import (
     check_keys,
     check_number,
     check_path,
+    check_sentence,
     check_serial,
     check_switch,
     check_text,
@@ -93,7 +94,14 @@ class RealOptions:
             raise OptionError("privileged", True, allowed)
         instruction = given["instruction"]
         if instruction is not None:
-            instruction = check_text("instruction", instruction, "a sentence in one line, or None")
+            if twin:
+                allowed = (
+                    'None with port="twin", whose task says what to do; reset(options={"instruction": ...}) says it '
+                    "otherwise"
+                )
+                raise OptionError("instruction", instruction, allowed)
+            allowed = "a sentence in one line, of up to 1000 characters, or None"
+            instruction = check_sentence("instruction", instruction, allowed)
         scale = given["speed_scale"]
         virtual, own_process = _twin_options(given["twin_options"], realtime)
         # The twin shares the computer with whatever the caller computes, so its answers may be late.
@@ -106,7 +114,7 @@ class RealOptions:
             port=port,
             serials=serials,
             instruction=instruction,
-            speed_scale=check_number("speed_scale", scale, "a number above 0 and up to 1", above=0.0, high=1.0),
+            speed_scale=check_number("speed_scale", scale, "a number from 0.01 to 1", low=0.01, high=1.0),
             workspace=check_workspace(given["workspace"]),
             home=None if given["home"] is None else _home(given["home"]),
             realtime=realtime,
@@ -129,7 +137,12 @@ def _log(value: object) -> Path | None:
     if value is None:
         return None
     path = check_path("log", value, "the name of a file, 'auto' or None")
-    return default_log_path() if value == "auto" else path
+    if value == "auto":
+        return default_log_path()
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user
+        raise OptionError("log", value, "the name of a file in a folder that can be found") from None
 
 
 def _serials(camera: object, names: tuple[str, ...], twin: bool) -> dict[str, str | None]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from smolvla_gym.errors import OptionError, UnknownNameError
+from smolvla_gym.option_values import check_sentence
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array, Gripper
 from smolvla_gym.sim.world import start_pose
 
@@ -79,18 +80,16 @@ class ResetOptions:
             joints=joints,
             opening=opening,
             home=bool(home),
-            instruction=_text(given, "instruction", "a sentence"),
+            instruction=_text(given, "instruction", "a sentence in one line, of up to 1000 characters"),
             target=_text(given, "target", "the name of a colour on the table"),
-            phrasing=_text(given, "phrasing", "a sentence with the field {color}"),
+            phrasing=_text(given, "phrasing", "a sentence in one line with the field {color}"),
             chosen="joints" in given or "opening" in given,
         )
 
 
 def _text(given: Mapping[Any, Any], name: str, allowed: str) -> str | None:
     value = given.get(name)
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise OptionError(f'options["{name}"]', value, allowed)
-    return None if value is None else str(value)
+    return None if value is None else check_sentence(f'options["{name}"]', value, allowed)
 
 
 def _start(given: Mapping[Any, Any], gripper: Gripper) -> tuple[Array, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.wrappers import RescaleAction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,22 @@ def run(env, action, steps):
         observation, *_, info = env.step(action)
         seen |= rules(info)
     return observation["agent_pos"][:6].astype(float), seen
+
+
+# -- what they wrap ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["0.05", None, True, 0, 0.51, float("nan"), 10**400, [0.05]])
+def test_a_change_that_is_no_number_in_its_range_is_refused(shared_delta, value):
+    with pytest.raises(OptionError, match="max_delta"):
+        DeltaJointAction(shared_delta.env, value)
+
+
+@pytest.mark.parametrize("outer", [DeltaJointAction, ToolAction])
+@pytest.mark.parametrize("inner", [DeltaJointAction, ToolAction, lambda env: RescaleAction(env, -1.0, 1.0)])
+def test_actions_that_another_wrapper_would_misread_are_refused(shared_delta, outer, inner):
+    with pytest.raises(OptionError, match="absolute joint targets"):
+        outer(inner(shared_delta.env))
 
 
 # -- changes of joints -------------------------------------------------------------------------------------------------

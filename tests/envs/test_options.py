@@ -152,3 +152,18 @@ def test_without_a_home_folder_the_log_is_left_out(monkeypatch, capsys):
     assert arm(log="auto").log is None
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert arm(log="auto").log == Path("/state/smolvla_gym/parol6.jsonl")
+
+
+def test_the_log_may_lie_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert arm(log="~/arm.jsonl").log == Path("/home/me/arm.jsonl")
+    with pytest.raises(OptionError, match="log="):
+        arm(log="~nobody-of-this-name/arm.jsonl")
+
+
+def test_an_instruction_is_for_an_arm_whose_scene_has_none():
+    assert arm(port="/dev/ttyACM0", camera=None, instruction="wave\n").instruction == "wave"
+    with pytest.raises(OptionError, match="instruction="):
+        arm(port="twin", instruction="wave")
+    with pytest.raises(OptionError, match="instruction="):
+        arm(port="/dev/ttyACM0", camera=None, instruction="wave\x7f")

@@ -284,7 +284,7 @@ REAL = {"port": "/dev/ttyNONE", "camera": None, "realtime": True}
         ({**REAL, "camera": "twin"}, "camera='twin'"),
         ({**REAL, "realtime": False}, "realtime=False"),
         ({"realtime": 1}, "realtime=1"),
-        *(({"speed_scale": value}, f"speed_scale={value!r}") for value in (0, 2, -0.5, float("nan"), True, "1")),
+        *(({"speed_scale": value}, f"speed_scale={value!r}") for value in (0, 2, -0.5, 1e-3, float("nan"), True, "1")),
         ({**REAL, "camera": {"scene": "1"}, "cameras": ("wrist",)}, "camera={'scene': '1'}"),
         ({**REAL, "camera": "1", "cameras": ("wrist", "scene")}, "camera='1'"),
         ({"twin_options": {"bogus": 1}}, "twin_options={'bogus': 1}"),
@@ -323,3 +323,9 @@ def test_a_colour_that_is_not_there_moves_nothing():
         with pytest.raises(OptionError, match="mauve"):
             env.reset(seed=3, options={"target": "mauve"})
         np.testing.assert_array_equal(twin.world.measured_joints, before)
+
+
+def test_a_slow_arm_is_given_the_time_of_its_way():
+    """The longest way takes 5 s at full speed."""
+    with make_twin(speed_scale=0.01) as env:
+        assert env.unwrapped.backend._start_timeout > 2 * 5.0 / 0.01 - 1.0

@@ -92,6 +92,8 @@ def test_home_may_be_numpys(env):
         {"joints": list("123456")}, {"joints": STANDBY * (1 + 1j)}, {"joints": [True] * 6}, {"joints": [10**400] * 6},
         {"joints": [[0.0], [1.0, 2.0]]}, {"joints": STANDBY[None]}, {"joints": STANDBY + np.inf}, {"joints": set()},
         {"joints": np.rad2deg(STANDBY)}, {"opening": True}, {"opening": "0.5"}, {"opening": [0.5]}, {"opening": -1e-3},
+        {"instruction": "a\nb"}, {"instruction": "a\x00"}, {"instruction": "\ud800"}, {"instruction": "a" * 1001},
+        {"instruction": "a\u2028b"}, {"phrasing": "the\n{color}"},
         {"instruction": " "}, {"instruction": None}, {"instruction": b"go"}, {"target": ["red"]}, {"target": ""},
         {"target": np.array(["red", "blue"])}, {"target": "mauve"}, {"phrasing": "lift it"}, {"phrasing": 3},
         {"phrasing": "the {color} {color.x}"}, {"phrasing": "the {color} {color:>99999}"},
@@ -124,7 +126,7 @@ def test_options_are_a_dictionary(env, options):
 
 def test_an_instruction_holds_for_one_episode(env):
     drawn = env.reset(seed=0, options={"joints": STANDBY})[1]["instruction"]
-    given = {"joints": STANDBY, "instruction": "wave", "home": False}
+    given = {"joints": STANDBY, "instruction": "wave\n", "home": False}
     assert env.reset(seed=0, options=given)[1]["instruction"] == "wave"
     assert env.unwrapped.task_description == "wave"
     assert env.reset(seed=0, options={"joints": STANDBY})[1]["instruction"] == drawn
@@ -174,7 +176,7 @@ def test_any_options_are_obeyed_exactly_or_refused(env, options):
     joints, opening = options.get("joints", start_pose(SSG48)), options.get("opening", 1.0)
     np.testing.assert_allclose(observation["agent_pos"][:6], joints, atol=2e-3)
     np.testing.assert_allclose(observation["agent_pos"][6], opening, atol=0.05)
-    assert "instruction" not in options or info["instruction"] == options["instruction"]
+    assert "instruction" not in options or info["instruction"] == options["instruction"].rstrip("\r\n")
     if options.get("target") is not None:
         layout = env.unwrapped.backend.stage.layout
         assert layout.colors[layout.target] == options["target"]

@@ -90,3 +90,14 @@ def test_the_callers_own_opengl_context_stays_current():
         assert egl.EGL.eglGetCurrentContext().address == mine
     finally:
         context.free()
+
+
+@pytest.mark.parametrize("call", ["render", "clear_fault"])
+def test_a_closed_env_opens_nothing_again(call):
+    before = threading.active_count()
+    env = gym.make(smolvla_gym.SIM_ID, **OPTIONS).unwrapped
+    env.reset(seed=0)
+    env.close()
+    with pytest.raises(gym.error.ClosedEnvironmentError):
+        getattr(env, call)()
+    assert threading.active_count() == before
