@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym.cli.train_dataset import add_arguments
+
 if TYPE_CHECKING:
     from smolvla_gym.data.checks.check import Report
 
@@ -22,11 +24,16 @@ _EXAMPLES: Final = """examples:
   smolvla-gym dataset check data/lift --json > report.json
 """
 
+_CONVERT_EXAMPLES: Final = """examples:
+  smolvla-gym dataset convert demo data/demo                    recorded by lerobot-record on this arm
+  smolvla-gym dataset convert theirs data/theirs --units degrees --rename front=wrist --rename base=joint_1
+"""
+
 
 def add_parser(commands: Any) -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser(
-        "dataset", help="Check a dataset.", description="Commands for LeRobot datasets of any robot."
+        "dataset", help="Check or convert a dataset.", description="Commands for LeRobot datasets of any robot."
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = actions.add_parser(
@@ -45,6 +52,19 @@ def add_parser(commands: Any) -> None:
         "--no-video", action="store_true", help="decode no video: dark and frozen cameras are not found then"
     )
     check.set_defaults(run=run_check)
+    convert = actions.add_parser(
+        "convert",
+        help="Write a copy in this arm's format.",
+        description="Writes a copy of a LeRobot dataset v3 whose states and actions are this arm's joints in rad and "
+        "its gripper from 0 to 1. What LeRobot's programs record on this arm (joint_1.pos, degrees) needs no option. "
+        "Videos are hard links where the file system can. The dataset itself is not changed.",
+        epilog=_CONVERT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("root", type=Path, metavar="DIR", help="folder of the dataset")
+    convert.add_argument("out", type=Path, metavar="OUT", help="the new folder")
+    add_arguments(convert)
+    convert.set_defaults(run=run_convert)
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -67,6 +87,19 @@ def run_check(arguments: argparse.Namespace) -> int:
     else:
         _print(report)
     return int(bool(report.findings))
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Write a converted copy of a dataset."""
+    from smolvla_gym.data.convert import convert_dataset
+    from smolvla_gym.data.mapping import parse_renames
+
+    renames = parse_renames(arguments.rename or ())
+    with contextlib.redirect_stdout(sys.stderr):
+        info = convert_dataset(arguments.root, arguments.out, renames, arguments.units or "auto")
+    cameras = ", ".join(info.cameras)
+    print(f"{info.total_episodes} episodes, {info.total_frames} frames, cameras {cameras}: {arguments.out}")
+    return 0
 
 
 def _print(report: Report) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
+from smolvla_gym.cli.train_dataset import add_arguments, training_dataset
 from smolvla_gym.errors import OptionError
 from smolvla_gym.exclusive import exclusive_folder
 
@@ -36,7 +37,8 @@ _RUN: Final = "run.json"
 _STATE: Final = "state.pt"
 _FEWEST_STEPS: Final = 100
 """Optimiser steps between savings unless ``--save-steps`` says otherwise: each saving is followed by a trial."""
-_KEPT: Final = ("dataset", "start", "trainer", "cameras", "batch_size", "learning_rate", "freeze_vision", "seed")
+_KEPT: Final = ("dataset", "start", "trainer", "cameras", "batch_size", "learning_rate", "freeze_vision", "seed",
+                "rename", "units")  # fmt: skip
 """What cannot change while a run goes on."""
 
 _GOAL: Final = ("steps", "save_steps")
@@ -47,6 +49,8 @@ _EXAMPLES: Final = """examples:
   smolvla-gym train --dataset data/mine --from bundled      the bundled policy learns something more
   smolvla-gym train --dataset data/mine --from lerobot/smolvla_base --steps 20000 --gpus 2
                                                             the large one, on two GPUs
+  smolvla-gym train --dataset data/theirs --units degrees --rename front=wrist
+                                                            names and units of another recorder
   smolvla-gym train --dataset data/mine --out outputs/train/mine --resume --steps 6000
                                                             goes on with a run
 """
@@ -63,7 +67,8 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--dataset", type=Path, required=True, metavar="DIR", help="what `smolvla-gym record` wrote")
+    add("--dataset", type=Path, required=True, metavar="DIR", help="what `smolvla-gym record` or lerobot-record wrote")
+    add_arguments(parser)
     add(
         "--from",
         dest="start",
@@ -134,18 +139,20 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     from smolvla_gym.training.recordings import open_recording
 
     device = resolve_device(arguments.device)
-    recording = open_recording(arguments.dataset)
+    root, begun = training_dataset(arguments, stack, _say)
+    converted = root != arguments.dataset
+    recording = open_recording(root)
     if recording.lost:
-        _say(f"{arguments.dataset} lost {recording.lost}")
+        _say(f"{root} lost {recording.lost}")
     for camera in arguments.cameras or ():
         if camera not in recording.cameras:
             raise OptionError("--cameras", camera, f"of those of the dataset: {', '.join(recording.cameras)}")
     start = _start(arguments)
     trainer = _trainer(arguments, start)
     _check_trainer(arguments, trainer, device)
-    if trainer == "lerobot" and (repaired := repair(arguments.dataset)):  # LeRobot reads the folder as it is
-        _say(f"{arguments.dataset} was repaired: it lost {repaired}")
-        recording = open_recording(arguments.dataset)
+    if trainer == "lerobot" and (repaired := repair(root)):  # LeRobot reads the folder as it is
+        _say(f"{root} was repaired: it lost {repaired}")
+        recording = open_recording(root)
     if trainer == "lerobot" and recording.missing:
         allowed = f"a whole dataset, as LeRobot's own training wants one; of this one are lost {recording.lost}"
         raise OptionError("--dataset", str(arguments.dataset), allowed)
@@ -171,11 +178,12 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     check_drawing(trials)
     check_run(arguments.out or Path(), start, trainer)
     out = arguments.out or new_folder("train")
-    if not arguments.resume:
+    if not arguments.resume and not converted:
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(exclusive_folder(out))
         _check_out(arguments)  # another program may have begun there, and ended, meanwhile
     _remember(arguments, out, trainer)
+    begun()
     log = TrainingLog(out)
     doing = _in_memory if trainer == "memory" else _by_lerobot
     try:
@@ -416,7 +424,11 @@ def _check_start(arguments: argparse.Namespace, start: Path, recording: Recordin
     check_checkpoint(spec)
     missing = [camera for camera in spec.cameras if camera not in recording.cameras]
     if missing:
-        raise OptionError("--from", arguments.start, f"a policy with cameras of the dataset, not {', '.join(missing)}")
+        allowed = (
+            f"a policy with cameras of the dataset ({', '.join(recording.cameras)}), not {', '.join(missing)}; or the "
+            "dataset's are named as the policy's, with --rename OLD=NEW"
+        )
+        raise OptionError("--from", arguments.start, allowed)
     if not arguments.resume and arguments.cameras not in (None, list(spec.cameras)):
         allowed = f"{' '.join(spec.cameras)}, as in {arguments.start}; --from {TINY} or --trainer lerobot takes others"
         raise OptionError("--cameras", " ".join(arguments.cameras), allowed)

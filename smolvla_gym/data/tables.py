@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +18,9 @@ Kind = Literal["integer", "number", "vector", "text"]
 
 _MAX_BYTES: Final = 4 << 30
 """Largest size in bytes of the columns of one file, as its metadata has it. LeRobot's files have 100 MB."""
+
+_BATCH: Final = 4096
+"""Rows that are converted at a time."""
 
 _FREE_ROWS: Final = 100_000
 _ROWS_PER_BYTE: Final = 8
@@ -103,6 +106,76 @@ def read_columns(path: Path, wanted: Mapping[str, Kind]) -> dict[str, NDArray[An
         with contextlib.closing(_with_dictionaries(path, texts) if texts else file) as source:
             table = source.read(columns=list(wanted), use_threads=False)
         return {name: _convert(name, table.column(name), kind) for name, kind in wanted.items()}
+
+
+def rewrite_columns(
+    source: Path,
+    target: Path,
+    rename: Collection[str] | Callable[[str], str | None],
+    changes: Mapping[str, Callable[[NDArray[Any]], Any]],
+    add: Callable[[dict[str, NDArray[Any]]], Mapping[str, Any]] = lambda columns: {},
+) -> None:
+    """Write a copy of a Parquet file with other columns, a batch of rows at a time.
+
+    Columns of texts, records and bytes are left out, and so is the schema's metadata, which describes the old columns.
+
+    Args:
+        source: The file.
+        target: The copy; it must not exist.
+        rename: Columns to keep, or a function that returns the new name of a column, None to leave it out.
+        changes: For columns of vectors what makes an Arrow array of their rows, shape (N, components).
+        add: Returns further Arrow arrays by name, given the column ``episode_index`` of a batch.
+
+    Raises:
+        DatasetError: The source is broken or claims to be too large, or the copy cannot be written.
+        MissingExtraError: pyarrow is not installed.
+    """
+    new_name = rename if callable(rename) else lambda name: name if name in rename else None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(reading(source))
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = stack.enter_context(contextlib.closing(open_parquet(source)))
+        schema = file.schema_arrow
+        kept = {
+            field.name: name
+            for field in schema
+            if _is_numeric(field.type) and (name := new_name(field.name)) is not None
+        }
+        if len(set(kept.values())) != len(kept) or any(schema.names.count(name) != 1 for name in kept):
+            raise ValueError("it has a column twice")
+        for name in (*changes, "episode_index"):
+            if name not in kept:
+                raise ValueError(f"it has no column {name} of numbers")
+        _check_size(file, dict.fromkeys(kept, "vector"))
+        writer: Any = None
+        for batch in file.iter_batches(_BATCH, columns=list(kept), use_threads=False):
+            table = pa.Table.from_batches([batch])
+            columns = {
+                new: changes[old](_convert(old, table.column(old), "vector")) if old in changes else table.column(old)
+                for old, new in kept.items()
+            }
+            index = {"episode_index": _convert("episode_index", table.column("episode_index"), "integer")}
+            made = pa.table({**columns, **add(index)}).replace_schema_metadata(None)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(target, made.schema))
+            writer.write_table(made)
+        if writer is None:
+            raise ValueError("it has no rows")
+
+
+def _is_numeric(kind: Any) -> bool:
+    """Tell whether a column's type is that of numbers, or of lists of them."""
+    import pyarrow as pa
+
+    while True:
+        if isinstance(kind, pa.ExtensionType):
+            kind = kind.storage_type
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            kind = kind.value_type
+        else:
+            return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def column_names(path: Path) -> list[str]:

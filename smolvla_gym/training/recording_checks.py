@@ -48,7 +48,9 @@ def check_arm(info: DatasetInfo) -> None:
         problems.append("it has no camera")
     if problems:
         raise DatasetError(
-            f"The dataset in {info.root} is none of this arm: {'; '.join(problems)}. Record one with "
+            f"The dataset in {info.root} is none of this arm: {'; '.join(problems)}. If its components are "
+            "this arm's, convert it: `smolvla-gym train` and `smolvla-gym dataset convert` take --units degrees or "
+            "--units rad and --rename OLD=NEW for each name that differs. Otherwise record one with "
             "`smolvla-gym record`."
         )
     if stored := [name for name in info.cameras if info.features[IMAGES + name].dtype != "video"]:
@@ -177,11 +179,12 @@ def check_values(
     if largest > GUESSED_DEGREES:
         raise DatasetError(
             f"{name} in {root} has joint angles up to {largest:.0f}: they seem to be in degrees, and here they are in "
-            "rad. Convert the dataset, or record it with `smolvla-gym record`."
+            "rad. Convert the dataset with --units degrees, or record it with `smolvla-gym record`."
         )
     opening = rows[:, -1]
     if opening.min() < -0.1 or opening.max() > 1.1:  # a measured one may be a little beyond the ends
         raise DatasetError(
             f"{name} in {root} has gripper openings from {opening.min():g} to {opening.max():g}: here they go from 0, "
-            "closed, to 1, open, and not in percent or mm. Convert the dataset, or record it with `smolvla-gym record`."
+            "closed, to 1, open, and not in percent or mm. Convert the dataset (--units degrees converts joints in "
+            "degrees and percent), or record it with `smolvla-gym record`."
         )

@@ -125,3 +125,11 @@ def test_replay(folder, dataset):
 def test_teleoperate(folder):
     said = run("teleoperate", folder, *SIM, "--teleop.type=parol6_keyboard", "--teleop_time_s=1", "--fps=30")
     assert "Teleop loop time" in said
+
+
+def test_what_was_recorded_can_be_trained_on(folder, dataset, capsys):
+    pytest.importorskip("accelerate")
+    command = ["train", "--dataset", str(folder / dataset), "--out", str(folder / "run"), "--steps", "2"]
+    assert main([*command, "--batch-size", "2", "--device", "cpu", "--eval-episodes", "0"]) == 0
+    assert "was converted" in capsys.readouterr().err
+    assert (folder / "run" / "policy" / "config.json").exists()

@@ -21,7 +21,9 @@ _OPENING = (-0.1, 1.1)
 _OTHER_UNIT = 30.0
 """How many times larger values are in another unit: 57 for degrees beside rad, 100 for percent beside 0..1."""
 
-_CONVERT = "convert it: joint angles are in rad, the gripper's opening goes from 0 to 1"
+_CONVERT = (
+    "convert it with smolvla-gym dataset convert --units degrees: joint angles are in rad, the gripper from 0 to 1"
+)
 
 
 def check_finite(rows: Rows) -> Iterator[Finding]:
