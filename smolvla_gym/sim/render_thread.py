@@ -1,16 +1,52 @@
-"""Thread that owns an OpenGL context: a context belongs to one thread, and an environment to any."""
+"""Thread that owns the OpenGL contexts: a context belongs to one thread, and an environment to any.
+
+All environments of a process draw in one thread that stays. With a thread each, glibc would serve each from an arena
+of its own, up to eight a core, and keep there what a context had needed, tens of MB.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any, cast
 
 from smolvla_gym.errors import RenderingError
 
-_Job = tuple[Callable[[], object], SimpleQueue[tuple[object, BaseException | None]]]
+
+class _Job[T]:
+    """A function to run, and later what came of it."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function: Callable[[], T] | None = function
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        # A bare lock: a signal that raises in the middle of threading.Event's Python code leaves it broken.
+        self._ended, self._lock = False, threading.Lock()
+        self._lock.acquire()
+
+    def run(self) -> None:
+        """Run the function, and keep nothing of it alive."""
+        function, self._function = self._function, None
+        try:
+            self._result = function() if function is not None else None
+        except BaseException as error:
+            self._error = error
+        del function
+        self._ended = True
+        self._lock.release()
+
+    def wait(self) -> None:
+        """Wait for the function's end; may be called again where that was interrupted."""
+        while not self._ended:
+            self._lock.acquire()
+
+    def result(self) -> T:
+        """Return or raise what the function did."""
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
 
 
 class RenderThread:
@@ -22,7 +58,7 @@ class RenderThread:
 
     def __init__(self) -> None:
         """Prepare; the thread starts with the first function."""
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[Any]] = SimpleQueue()
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._pid = 0
@@ -48,52 +84,47 @@ class RenderThread:
                 "This process was forked from one that had already drawn images, which OpenGL does not survive: make "
                 "the environment in the process that steps it."
             )
-        if threading.current_thread() is self._thread:  # the garbage collector runs in any thread, and closes renderers
+        if threading.current_thread() is self._thread:
             return function()
-        answer: SimpleQueue[tuple[T, BaseException | None]] = SimpleQueue()
+        job = _Job(function)
         with self._lock:
             if self._thread is None:
-                # It knows the queue alone, so that an env that is forgotten unclosed is collected, and ends it.
                 self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="render", daemon=True)
                 self._thread.start()
                 self._pid = os.getpid()
-            self._jobs.put((function, answer))  # type: ignore[arg-type]
             try:
-                result, error = answer.get()
-            except BaseException:
-                answer.get()
+                self._jobs.put(job)
+                job.wait()
+            except BaseException:  # Ctrl-C, at the earliest once the job is in the queue
+                job.wait()
                 raise
-        if error is not None:
-            raise error
-        return result
+        return job.result()
 
-    def end(self) -> None:
-        """End the thread once its last function has returned; doing it twice does no harm."""
+    def clean_up(self, function: Callable[[], None]) -> None:
+        """Run a function in the thread, but never within another one; in a forked process do nothing.
+
+        The garbage collector runs in any thread, also in the middle of a picture: what it frees there waits until that
+        is drawn, since to free a context is to change the current one.
+        """
         if self.forked:
             return
-        if threading.current_thread() is self._thread:  # who asked for the function holds the lock, and waits
-            self._thread = None
-            self._jobs.put(None)
-            return
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                self._jobs.put(None)
-                thread.join()
-
-    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not finalizing():
-            self.end()
+        if threading.current_thread() is self._thread:
+            self._jobs.put(_Job(function))
+        else:
+            self.call(function)
 
 
-def _serve(jobs: SimpleQueue[_Job | None]) -> None:
-    while (job := jobs.get()) is not None:
-        function, answer = job
-        try:
-            result: tuple[object, BaseException | None] = function(), None
-        except BaseException as error:
-            result = None, error
-        # Nothing of a finished job may be kept alive until the next one comes.
-        del job, function
-        answer.put(result)
-        del answer, result
+_the_thread = RenderThread()
+
+
+def render_thread() -> RenderThread:
+    """Return the thread in which this process draws; a forked process gets one of its own."""
+    global _the_thread
+    if _the_thread.forked:
+        _the_thread = RenderThread()
+    return _the_thread
+
+
+def _serve(jobs: SimpleQueue[_Job[Any]]) -> None:
+    while True:
+        jobs.get().run()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.errors import RenderingError
-from smolvla_gym.sim.render_thread import RenderThread
+from smolvla_gym.sim.render_thread import render_thread
 
 Image = NDArray[np.uint8]
 
@@ -132,23 +132,19 @@ class OffscreenRenderer:
     """Draws images of one model, for callers in any thread.
 
     Nothing is allocated before the first :meth:`render`, so an env can be made, pickled and sent to a worker process
-    on a machine that cannot draw. The OpenGL context lives in a thread that does nothing else.
+    on a machine that cannot draw. The OpenGL context lives in the thread in which the whole process draws.
     """
 
-    def __init__(
-        self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int], thread: RenderThread | None = None
-    ) -> None:
+    def __init__(self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int]) -> None:
         """Remembers what to draw.
 
         Args:
             model: The model.
             quality: Rendering quality.
             max_size: Height and width in px of the largest image.
-            thread: Thread that draws; it stays its owner's. None: one of its own.
         """
         self._model, self._quality, self._max_size = model, quality, max_size
-        self._thread = RenderThread() if thread is None else thread
-        self._owns_thread = thread is None
+        self._thread = render_thread()
         self._gl: GLContext | None = None
         self._context: mujoco.MjrContext | None = None
         self._scene: mujoco.MjvScene | None = None
@@ -246,12 +242,8 @@ class OffscreenRenderer:
 
     def close(self) -> None:
         """Free the context; may be called from any thread, and twice."""
-        try:
-            if self._gl is not None and not self._thread.forked:  # a forked copy of it belongs to the parent
-                self._thread.call(self._free)
-        finally:
-            if self._owns_thread:
-                self._thread.end()
+        if self._gl is not None:
+            self._thread.clean_up(self._free)
 
     def _free(self) -> None:
         gl, self._gl = self._gl, None

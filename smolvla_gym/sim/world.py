@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps_from_rad
-from smolvla_gym.sim.render_thread import RenderThread
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
     CAMERA_RESOLUTION,
@@ -130,8 +129,7 @@ class World:
         self.blind = False
         for name in cameras:
             _crop(self.model, name, image_size)
-        self._render_thread = RenderThread()
-        self._eyes = OffscreenRenderer(self.model, quality, image_size, self._render_thread)
+        self._eyes = OffscreenRenderer(self.model, quality, image_size)
         self._overview: OffscreenRenderer | None = None
 
         self._motors: Array = np.zeros(NUM_JOINTS)
@@ -350,7 +348,7 @@ class World:
     def overview(self, quality: Quality) -> Image:
         """Draws the scene for people, shape (480, 640, 3)."""
         if self._overview is None:
-            self._overview = OffscreenRenderer(self.model, quality, _VIDEO_SIZE, self._render_thread)
+            self._overview = OffscreenRenderer(self.model, quality, _VIDEO_SIZE)
         return self._overview.render(self.data, OVERVIEW, _VIDEO_SIZE)[0]
 
     def device_name(self) -> str:
@@ -360,7 +358,6 @@ class World:
     def close(self) -> None:
         """Free the OpenGL contexts; may be called from any thread, and twice."""
         with contextlib.ExitStack() as each:
-            each.callback(self._render_thread.end)
             each.callback(self._eyes.close)
             if self._overview is not None:
                 each.callback(self._overview.close)

@@ -1,5 +1,6 @@
 """An env is made in one thread and used in others, one after the other."""
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,12 @@ def elsewhere(function):
         return pool.submit(function).result(timeout=60.0)
 
 
+def contexts(env):
+    """Returns the OpenGL contexts that an env has open."""
+    world = env.unwrapped.backend.world
+    return [eyes._gl for eyes in (world._eyes, world._overview) if eyes is not None and eyes._gl is not None]
+
+
 def test_every_call_may_come_from_another_thread():
     env = elsewhere(lambda: gym.make(smolvla_gym.SIM_ID, **OPTIONS))
     same = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
@@ -29,9 +36,8 @@ def test_every_call_may_come_from_another_thread():
         observation, *_ = elsewhere(lambda: env.step(env.action_space.high))
         assert bits(observation) == bits(same.step(same.action_space.high)[0])
     np.testing.assert_array_equal(elsewhere(env.render), env.render())
-    threads = threading.active_count()
     elsewhere(env.close)
-    assert threading.active_count() == threads - 1
+    assert not contexts(env)
     env.close()
     same.close()
 
@@ -46,10 +52,10 @@ def test_the_virtual_arm_too():
 
 
 def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch):
-    before = threading.active_count()
     env = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
     env.reset(seed=0)
     env.render()
+    assert len(contexts(env)) == 2
     window = env.unwrapped.backend._window
     calls = []
 
@@ -61,7 +67,7 @@ def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch):
     monkeypatch.setattr(window, "close", fail)
     with pytest.raises(OSError, match="does not close"):
         env.close()
-    assert threading.active_count() == before  # that of the renderer has ended
+    assert not contexts(env)
     env.close()  # tried again
     assert len(calls) == 2
 
@@ -94,10 +100,42 @@ def test_the_callers_own_opengl_context_stays_current():
 
 @pytest.mark.parametrize("call", ["render", "clear_fault"])
 def test_a_closed_env_opens_nothing_again(call):
-    before = threading.active_count()
     env = gym.make(smolvla_gym.SIM_ID, **OPTIONS).unwrapped
     env.reset(seed=0)
     env.close()
     with pytest.raises(gym.error.ClosedEnvironmentError):
         getattr(env, call)()
-    assert threading.active_count() == before
+    assert not contexts(env)
+
+
+def test_all_envs_draw_in_one_thread():
+    envs = [gym.make(smolvla_gym.SIM_ID, **OPTIONS) for _ in range(3)]
+    envs[0].reset(seed=0)
+    threads = threading.active_count()
+    for env in envs[1:]:
+        env.reset(seed=0)
+    assert threading.active_count() == threads
+    for env in envs:
+        env.close()
+
+
+def test_an_env_that_is_collected_in_the_middle_of_a_picture_does_not_spoil_it(monkeypatch):
+    env = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
+    expected = bits(env.reset(seed=3)[0])
+    others = [gym.make(smolvla_gym.SIM_ID, **OPTIONS)]
+    others[0].reset(seed=4)
+    (context,) = contexts(others[0])
+    freed = []
+    monkeypatch.setattr(context, "free", lambda free=context.free: (free(), freed.append(True)))
+    del context
+    draw = mujoco.mjr_render
+
+    def drop_and_draw(*arguments):
+        others.clear()
+        gc.collect()
+        draw(*arguments)
+
+    monkeypatch.setattr(mujoco, "mjr_render", drop_and_draw)
+    assert bits(env.reset(seed=3)[0]) == expected
+    assert freed
+    env.close()
