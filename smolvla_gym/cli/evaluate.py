@@ -281,7 +281,7 @@ def _recall(arguments: argparse.Namespace) -> None:
             _, there, total = read_head(path)
             if there < total:
                 allowed = f"another folder, or --resume: it has {there} of {total} episodes of an evaluation"
-                raise OptionError("--out", str(out), f"{allowed} that was stopped")
+                raise OptionError("--out", str(out), f"{allowed} that was stopped, or that another program still runs")
         return
     if out is None or not out.is_dir():
         raise OptionError("--resume", None if out is None else str(out), "with the folder of an evaluation")

@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(summary.to_dict(), ensure_ascii=False))
         else:
             _print_table(summary, out)
-            if arguments.env == "real" and not arguments.ask:
+            if arguments.env == "real" and arguments.port != real.TWIN and not arguments.ask:
                 print("Nothing on a real arm tells whether a task was solved. With --ask you do, after each episode.")
     return 0
 

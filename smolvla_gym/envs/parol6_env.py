@@ -210,7 +210,10 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
     def _refuse_if_faulty(self) -> None:
         if self._fault is not None:
-            raise FaultError(f"The arm is held by the fault {self._fault!r}: remove its cause, then env.clear_fault().")
+            raise FaultError(
+                f"The arm is held by the fault {self._fault!r}: remove its cause, then call "
+                "env.unwrapped.clear_fault()."
+            )
 
 
 def _remake(factory: Callable[..., PAROL6Env], options: dict[str, Any], spec: EnvSpec | None) -> PAROL6Env:

@@ -15,6 +15,9 @@ from smolvla_gym.time_limit import DEFAULT_STEPS
 LEROBOT_SIM_ID: Final = "PAROL6LeRobotSim-v0"
 LEROBOT_REAL_ID: Final = "PAROL6LeRobotReal-v0"
 
+_LEROBOTS_OWN: Final = "lerobot_"
+"""Begins the names of reset options that LeRobot's own wrappers read, such as ``lerobot_new_rollout``."""
+
 
 class SmallPictures(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]]):
     """Brings every picture to one size as the agent does."""
@@ -37,6 +40,18 @@ class SmallPictures(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]])
             assert isinstance(cameras, spaces.Dict)  # noqa: S101 - narrows a type
             parts["pixels"] = spaces.Dict({c: spaces.Box(0, 255, (*image_size, 3), np.uint8) for c in cameras})
         self.observation_space = spaces.Dict(parts)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Begins an episode.
+
+        Args:
+            seed: As for the env.
+            options: As for the env. Those that LeRobot's programs put in for themselves are left out.
+        """
+        own = {name: value for name, value in (options or {}).items() if not str(name).startswith(_LEROBOTS_OWN)}
+        return super().reset(seed=seed, options=own)
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Returns the observation with small pictures."""

@@ -48,7 +48,7 @@ class Page(Transport):
 
         Args:
             env: A ``PAROL6Env``; it is looked at from the thread that publishes.
-            port: TCP port; the next free one where it is taken.
+            port: TCP port; 0 takes any.
             can_start: Whether there is a policy to start.
 
         Raises:

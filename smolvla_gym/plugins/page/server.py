@@ -18,8 +18,6 @@ from smolvla_gym.plugins.page.guard import MAX_MESSAGE_BYTES, Guard, GuardedConn
 
 HOST: Final = "127.0.0.1"
 
-_PORTS: Final = 100
-"""Ports to try from the wanted one on."""
 
 _TIMEOUT: Final = 5.0
 """How long in s the new server may take to refuse a foreign request."""
@@ -40,7 +38,7 @@ def start_server(port: int, guard: Guard) -> viser.ViserServer:
     a server that is not guarded is stopped before it has a single control.
 
     Args:
-        port: TCP port; the next free one where it is taken, and any for 0.
+        port: TCP port; 0 takes any.
         guard: Checks the requests and messages of all clients.
 
     Raises:
@@ -116,10 +114,11 @@ def _refuses_foreign(address: tuple[str, int]) -> bool:
 
 
 def _bind(port: int) -> socket.socket:
-    error: OSError | None = None
-    for candidate in range(port, min(port + _PORTS, 0x10000)):
-        try:
-            return socket.create_server((HOST, candidate))
-        except OSError as failed:
-            error = failed
-    raise DeviceError(f"The page cannot be served on port {port}: {error}. Choose another with --http-port.")
+    # Not the next free one: who opens the port that was asked for would see, and stop, the arm of another program.
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise DeviceError(
+            f"The page cannot be served on port {port} ({error.strerror or error}). End the program that has it, or "
+            "choose another port with --http-port; 0 takes any."
+        ) from error
