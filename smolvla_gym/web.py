@@ -17,6 +17,10 @@ from smolvla_gym.untrusted import printable
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
 _ORIGIN: Final = re.compile(r"https?://([^/?#@\s]+)")
 
+MAX_FRAGMENTS: Final = 1024
+"""Frames of a WebSocket message. Clients send a message in one; an empty one takes six bytes to send and a hundred to
+keep, so that a limit of bytes alone is none."""
+
 _NETWORKS: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 MAX_TEXT: Final = 100
@@ -67,3 +71,21 @@ def refusal(hosts: Sequence[str], origins: Sequence[str], *, own_pages: bool) ->
 
 def _shown(values: Sequence[str]) -> str:
     return ", ".join(repr(printable(value, MAX_TEXT)) for value in values[:3]) or "absent"
+
+
+class FragmentLimit:
+    """Limit of the frames of one WebSocket message, for one connection."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def is_passed(self, opcode: int, fin: bool) -> bool:
+        """Count a frame, and return whether its message has too many.
+
+        Args:
+            opcode: The frame's; those from 8 on stand between the frames of a message.
+            fin: Whether it is the last one of its message.
+        """
+        if opcode < 8:
+            self._count = 0 if fin else self._count + 1
+        return self._count > MAX_FRAGMENTS

@@ -291,14 +291,14 @@ USES = {
     "pickle": set(),
     "marshal": set(),
     "shelve": set(),
-    "multiprocessing": {"processes.py", "evaluation/variants.py", "twin/process.py", "twin/serving.py"},
+    "multiprocessing": {"processes.py", "signals.py", "evaluation/variants.py", "twin/process.py", "twin/serving.py"},
     "socket": {
         "agent/remote/server.py", "agent/remote/door.py", "evaluation/cluster.py", "plugins/page/server.py",
         "plugins/ros2/interface.py", "telemetry/rerun_viewer.py",
     },
     "socketserver": set(),
     "http": {"agent/remote/client.py", "agent/remote/server.py", "plugins/page/guard.py"},
-    "asyncio": set(),
+    "asyncio": {"plugins/page/guard.py"},
     "websockets": {
         "agent/remote/client.py", "agent/remote/server.py", "plugins/page/guard.py", "plugins/page/server.py",
     },
@@ -336,6 +336,30 @@ def test_messages_have_a_limit(server):
             while True:
                 connection.recv(10)
         assert connection.close_code == 1009
+    server.use()
+
+
+FRAGMENT = bytes([0x00, 0x80, 0, 0, 0, 0])
+"""An empty frame of a message that goes on."""
+
+
+def upgraded(server):
+    """A connection that is a WebSocket, of which this test writes the frames."""
+    with server.talk() as model:
+        headers = "".join(f"{name}: {value}\r\n" for name, value in model.request.headers.raw_items())
+    connection = server.dial()
+    connection.sendall(f"GET / HTTP/1.1\r\n{headers}\r\n".encode())
+    assert connection.recv(12) == b"HTTP/1.1 101"
+    return connection
+
+
+def test_a_message_in_endless_fragments_is_not_collected(server):
+    with upgraded(server) as connection:
+        connection.sendall(bytes([0x02, 0x80, 0, 0, 0, 0]) + 1500 * FRAGMENT)
+        connection.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(65536):
+                pass
     server.use()
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvla_gym.web import is_loopback_host, refusal
+from smolvla_gym.web import MAX_FRAGMENTS, FragmentLimit, is_loopback_host, refusal
 
 LOOPBACK = [
     "localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:1", "127.0.0.1:65535", "127.3.2.1:80", "[::1]", "[::1]:8080",
@@ -54,3 +54,14 @@ def test_nothing_else_gets_in_and_messages_stay_short_and_printable(host, origin
     why = refusal([host], [origin], own_pages=True)
     assert why is None or (why.isprintable() and len(why) < 600)
     assert why is not None or is_loopback_host(host)
+
+
+def test_a_message_may_have_many_frames_and_not_endlessly_many():
+    limit = FragmentLimit()
+    for _ in range(3):
+        assert not any(limit.is_passed(opcode, False) for opcode in [2] + [0] * (MAX_FRAGMENTS - 1))
+        assert not limit.is_passed(9, True)
+        assert not limit.is_passed(0, True)
+    assert not any(limit.is_passed(0, False) for _ in range(MAX_FRAGMENTS))
+    assert not limit.is_passed(0, True)
+    assert [limit.is_passed(0, False) for _ in range(MAX_FRAGMENTS + 1)][-1]

@@ -239,6 +239,42 @@ def test_a_client_that_floods_on_is_closed(page, client, monkeypatch):
     assert client.ws.close_code == 1008
 
 
+def flood(connection, frame, seconds):
+    """Sends a frame again and again; returns whether the connection outlasts the time."""
+    end = time.monotonic() + seconds
+    data, sent = frame * 4000, 0
+    while time.monotonic() < end:
+        try:
+            sent = (sent + connection.send(data[sent:])) % len(data)
+        except TimeoutError:
+            continue
+        except OSError:
+            return False
+    return True
+
+
+def test_the_emergency_stop_waits_for_no_flood_of_others(page, client):
+    tiny = bytes([0x82, 0x81, 0, 0, 0, 0, 0])
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(contextlib.closing(Client(page.url))) for _ in range(3)]
+        threads = [threading.Thread(target=flood, args=(other.ws.socket, tiny, 1.0)) for other in others]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        begin = time.monotonic()
+        client.press("EMERGENCY STOP")
+        arrived(page, "/estop", 10.0)
+        took = time.monotonic() - begin
+        for thread in threads:
+            thread.join()
+    assert took < 0.8  # 2 to 8 s where a connection is read to its end before the next one
+
+
+def test_a_client_that_pings_on_is_closed(page):
+    with contextlib.closing(Client(page.url)) as other:
+        assert not flood(other.ws.socket, bytes([0x89, 0x80, 0, 0, 0, 0]), 10.0)
+
+
 def test_a_message_that_is_too_large_closes_its_connection_only(page, client):
     with contextlib.closing(Client(page.url)) as other:
         other.ws.send(bytes(MAX_MESSAGE_BYTES + 1))

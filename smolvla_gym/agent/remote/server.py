@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import ServerConnection, serve
@@ -39,7 +39,7 @@ from smolvla_gym.agent.remote.tokens import TOKEN_VARIABLE, choose_token, is_aut
 from smolvla_gym.agent.remote.wire import MAX_MESSAGE_BYTES, WireError
 from smolvla_gym.errors import OptionError, PolicyMismatchError, SmolVLAGymError
 from smolvla_gym.untrusted import printable
-from smolvla_gym.web import refusal
+from smolvla_gym.web import FragmentLimit, refusal
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
@@ -127,6 +127,7 @@ class PolicyServer:
                 lambda connection: self._talk(connection, worker, card, door),
                 sock=self._socket,
                 process_request=lambda connection, request: self._admit(connection, request, door),
+                create_connection=_Connection,
                 compression=None,
                 max_size=MAX_MESSAGE_BYTES,
                 max_queue=2,
@@ -220,6 +221,21 @@ class PolicyServer:
             text = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
             _LOG.warning("%s was told: %s", _name(connection), printable(text))
             return write_error(text, number)
+
+
+class _Connection(ServerConnection):
+    """Connection that is dropped where a message comes in endless fragments."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._fragments = FragmentLimit()
+        super().__init__(*args, **kwargs)
+
+    def process_event(self, event: Any) -> None:
+        if isinstance(event, Frame) and self._fragments.is_passed(event.opcode, event.fin):
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            return
+        super().process_event(event)
 
 
 _Answer = tuple[Chunk, dict[str, float]]

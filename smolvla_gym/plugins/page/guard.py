@@ -7,16 +7,19 @@ text of a field and the click of a button pass.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 from websockets.asyncio.server import ServerConnection
+from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 
-from smolvla_gym.web import refusal
+from smolvla_gym.web import FragmentLimit, refusal
 
 MAX_MESSAGE_BYTES: Final = 1 << 16
 """Largest message of a client in bytes; the page's own are below 1 kB. A larger one closes its connection."""
@@ -34,8 +37,16 @@ room for a new one."""
 _RATE, _BURST = 50.0, 100.0
 """Messages of a connection per s, and at once; those above are dropped, except clicks of urgent buttons."""
 
-_MAX_DROPPED: Final = 100_000
+_MAX_DROPPED: Final = 30_000
 """Messages that are dropped before a connection is closed."""
+
+_MAX_CONTROL_FRAMES: Final = 1000
+"""Pings and pongs above the rate before a connection is closed. Each ping has an answer, and a client that reads none
+would fill the memory with them."""
+
+_READ_BYTES: Final = 1024
+"""Bytes that are read of a connection before it is another's turn. asyncio's own 256 KiB hold 37000 messages of a
+flood, and an EMERGENCY STOP of another client waited for all of them: 4 s."""
 
 _HEADERS: Final = {
     # Nobody else shows the page in a frame, where clicks could be stolen, or loads parts of it.
@@ -123,6 +134,11 @@ class Guard:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
+    def is_urgent(self, raw: bytes | bytearray | memoryview) -> bool:
+        """Return whether a message may be a click of an urgent button."""
+        content = bytes(raw)
+        return any(uuid in content for uuid in self._urgent.values())
+
     def check(self, raw: bytes, *, in_time: bool) -> bytes | None:
         """Return what viser is to be told, or None. A click is acted upon here.
 
@@ -130,7 +146,7 @@ class Guard:
             raw: A message of a client.
             in_time: Whether the client keeps its rate; otherwise urgent clicks alone count.
         """
-        if not in_time and not any(uuid in raw for uuid in self._urgent.values()):
+        if not in_time and not self.is_urgent(raw):
             return None
         message = _decode(raw)
         if message is None:
@@ -172,11 +188,16 @@ class GuardedConnection(ServerConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """See the base class."""
         super().__init__(*args, **kwargs)
-        self._allowance, self._counted = _BURST, time.monotonic()
-        self._dropped = 0
+        self._messages, self._control = _Rate(), _Rate()
+        self._dropped = self._control_frames = 0
+        self._fragments = FragmentLimit()
+        self._in_time = deque[bool]()
+        """Of each message that waits, whether it keeps the rate."""
+        self._closing: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Count the connection."""
+        transport.max_size = _READ_BYTES
         super().connection_made(transport)
         self.guard.came(self)
 
@@ -185,27 +206,54 @@ class GuardedConnection(ServerConnection):
         self.guard.left(self)
         super().connection_lost(exc)
 
+    def process_event(self, event: Any) -> None:
+        """Drop messages above the rate, and connections with endless pings or endless fragments of a message."""
+        if isinstance(event, Frame):
+            if event.opcode in CTRL_OPCODES and not self._control.take():
+                self._control_frames += 1
+            if self._fragments.is_passed(event.opcode, event.fin) or self._control_frames > _MAX_CONTROL_FRAMES:
+                self.transport.abort()
+                return
+            if event.opcode in (Opcode.TEXT, Opcode.BINARY):
+                in_time = self._messages.take()
+                if not in_time:
+                    self._drop_one()
+                    if event.fin and not self.guard.is_urgent(event.data):
+                        return
+                self._in_time.append(in_time)
+        super().process_event(event)
+
     async def recv(self, decode: bool | None = None) -> Any:
         """Return the next message that passes the guard."""
         while True:
             raw = await super().recv(decode)
-            in_time = self._in_time()
+            in_time = self._in_time.popleft()
             if isinstance(raw, bytes) and (passed := self.guard.check(raw, in_time=in_time)) is not None:
                 return passed
-            if not in_time:
-                self._dropped += 1
-                if self._dropped > _MAX_DROPPED:
-                    await self.close(1008, "too many messages")
+            await asyncio.sleep(0)  # where messages wait, receiving does not, and other clients would have to
+
+    def _drop_one(self) -> None:
+        self._dropped += 1
+        if self._dropped > _MAX_DROPPED and self._closing is None:
+            self._closing = self.loop.create_task(self.close(1008, "too many messages"))
 
     def recv_streaming(self, decode: bool | None = None) -> Any:
         """Refuse: parts of a message cannot be checked."""
         raise NotImplementedError
 
-    def _in_time(self) -> bool:
+
+class _Rate:
+    """Count of messages that may come at once, which grows with time."""
+
+    def __init__(self) -> None:
+        self._left, self._counted = _BURST, time.monotonic()
+
+    def take(self) -> bool:
+        """Return whether one more keeps the rate."""
         now = time.monotonic()
-        self._allowance = min(_BURST, self._allowance + _RATE * (now - self._counted))
+        self._left = min(_BURST, self._left + _RATE * (now - self._counted))
         self._counted = now
-        if self._allowance < 1.0:
+        if self._left < 1.0:
             return False
-        self._allowance -= 1.0
+        self._left -= 1.0
         return True
