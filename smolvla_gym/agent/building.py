@@ -161,6 +161,27 @@ def load_processors(spec: CheckpointSpec, vlm_name: str, folder: Path, device: s
     return preprocessor, postprocessor
 
 
+def check_tokens(spec: CheckpointSpec, policy: Any, preprocessor: Any) -> None:
+    """Refuse a tokenizer with tokens that have no row in the policy's embedding: transformers adds some by itself.
+
+    Raises:
+        CheckpointError: It has one.
+    """
+    from lerobot.processor import TokenizerProcessorStep
+
+    rows = int(policy.model.vlm_with_expert.vlm.config.text_config.vocab_size)
+    for step in preprocessor.steps:
+        if isinstance(step, TokenizerProcessorStep):
+            vocabulary: dict[str, int] = step.input_tokenizer.get_vocab()
+            token, number = max(vocabulary.items(), key=lambda item: item[1], default=("", 0))
+            if number >= rows:
+                raise CheckpointError(
+                    f"The tokenizer of {spec.directory} has {len(vocabulary)} tokens, such as {printable(token, 40)!r} "
+                    f"of the number {number}, and the policy's embedding {rows} rows. Take another copy of the VLM's "
+                    "files."
+                )
+
+
 def _make_step(step: PipelineStep, folder: Path, vlm_name: str, device: str) -> Any:
     """Return LeRobot's step, made of checked values."""
     import torch

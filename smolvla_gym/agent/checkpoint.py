@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.building import COMPILE_MODES, load_policy, load_processors, staged
+from smolvla_gym.agent.building import COMPILE_MODES, check_tokens, load_policy, load_processors, staged
 from smolvla_gym.agent.compatibility import check_checkpoint
 from smolvla_gym.agent.hub import BUNDLED as BUNDLED
 from smolvla_gym.agent.hub import bundled_checkpoint as bundled_checkpoint
@@ -230,6 +230,7 @@ def _assemble(
     policy.to(device)
     policy.config.device = device
     preprocessor, postprocessor = load_processors(spec, *vlm, device)
+    check_tokens(spec, policy, preprocessor)
     return LoadedCheckpoint(policy, preprocessor, postprocessor, spec, device, left_out)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ PROVENANCE: Final = "parol6.json"
 """Beside ``config.json``. LeRobot and the agent load a checkpoint with or without it."""
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_MAX_HZ: Final = 10_000
 _MAX_WORDS: Final = 10_000
 _MAX_LETTERS: Final = 64
 
@@ -62,9 +62,9 @@ def read_provenance(checkpoint: Path) -> Provenance | None:
 def _parse(content: dict[str, Any]) -> Provenance:
     hz, gripper = content["control_hz"], content.get("gripper")
     lowercase, words = content.get("lowercase", False), content.get("words", [])
-    if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz < math.inf:
-        raise ValueError(f"control_hz is {hz!r:.40}, not a number above 0")
-    if not isinstance(gripper, str | None):
+    if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz <= _MAX_HZ:
+        raise ValueError(f"control_hz is {hz!r:.40}, not a number above 0 and up to {_MAX_HZ}")
+    if not isinstance(gripper, str | None) or len(gripper or "") > _MAX_LETTERS:
         raise ValueError(f"gripper is {gripper!r:.40}, not a name")
     if not isinstance(lowercase, bool):
         raise ValueError(f"lowercase is {lowercase!r:.40}, not true or false")
@@ -73,4 +73,4 @@ def _parse(content: dict[str, Any]) -> Provenance:
     for word in words:
         if not isinstance(word, str) or len(word) > _MAX_LETTERS or not _WORD.fullmatch(word):
             raise ValueError(f"words has {word!r:.80}, which is not a word")
-    return Provenance(hz, gripper, lowercase, tuple(words))
+    return Provenance(float(hz), gripper, lowercase, tuple(words))

@@ -14,6 +14,7 @@ from smolvla_gym.agent.configuration import ACTION as ACTION
 from smolvla_gym.agent.configuration import IMAGES, check_configuration, check_pipeline
 from smolvla_gym.agent.configuration import STATE as STATE
 from smolvla_gym.agent.fields import UnknownFieldsError, shown
+from smolvla_gym.agent.provenance import PROVENANCE
 from smolvla_gym.agent.tensors import read_tensors
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 from smolvla_gym.untrusted import check_inside, read_json_object
@@ -44,11 +45,13 @@ class PipelineStep:
         name: Its registry name, such as ``"normalizer_processor"``.
         config: Its options.
         stats: Its saved tensors; empty for a step without any.
+        file: Name of the file that they are in; None: it has none.
     """
 
     name: str
     config: Mapping[str, Any]
     stats: Stats
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,12 @@ class CheckpointSpec:
     num_steps: int
     preprocessor: tuple[PipelineStep, ...]
     postprocessor: tuple[PipelineStep, ...]
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Names of the files beside each other that loading checks and reads."""
+        states = {step.file for step in (*self.preprocessor, *self.postprocessor) if step.file is not None}
+        return frozenset({CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR, PROVENANCE} | states)
 
     @property
     def text_length(self) -> int:
@@ -204,7 +213,7 @@ def _read_pipeline(directory: Path, name: str) -> tuple[PipelineStep, ...]:
         steps = check_pipeline(content, before=name == PREPROCESSOR)
     except ValueError as err:
         raise _not_allowed(directory / name, "a saved processor of SmolVLA", err) from None
-    return tuple(PipelineStep(kind, config, _read_stats(directory, file)) for kind, config, file in steps)
+    return tuple(PipelineStep(kind, config, _read_stats(directory, file), file) for kind, config, file in steps)
 
 
 def _read_stats(directory: Path, name: str | None) -> Stats:

@@ -100,6 +100,9 @@ _TOP_DEFAULTS: Final = {"scale_factor": 2}
 _TEXT_SIZES: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
 _VISION_SIZES: Final = ("hidden_size", "image_size", "patch_size")
 
+_MAX_ADDED: Final = 16
+"""Tokens that a tokenizer may put around a text."""
+
 _PIECE: Final = text(1000)
 
 
@@ -307,10 +310,31 @@ def _check_tokenizer(content: dict[str, Any], rows: int) -> dict[str, Any]:
     numbers += [token.get("id") if isinstance(token, dict) else None for token in added]
     if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < rows for n in numbers):
         raise ValueError(f"it has tokens beyond the {rows} rows of the embedding (vocab_size of {CONFIG})")
+    _check_post_processor(content.get("post_processor"), rows)
     for name, allowed in (("normalizer", _NORMALIZERS), ("pre_tokenizer", _PRE_TOKENIZERS)):
         _check_kinds(name, content.get(name), allowed)
     # transformers sets both with each text; a fixed padding would allocate what the file asks for.
     return {**content, "truncation": None, "padding": None}
+
+
+def _check_post_processor(value: Any, rows: int) -> None:
+    """Refuse tokens at the ends of each text that have no row in the embedding, or that are many."""
+    if value is None:
+        return
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "Sequence" and isinstance(value.get("processors"), list):
+        for step in value["processors"]:
+            _check_post_processor(step, rows)
+        return
+    if kind not in ("ByteLevel", "TemplateProcessing"):
+        raise ValueError(f"its post_processor is {shown(kind)}; expected ByteLevel or TemplateProcessing")
+    if kind == "TemplateProcessing":
+        specials, pieces = value.get("special_tokens"), value.get("single")
+        if not isinstance(specials, dict) or not isinstance(pieces, list) or len(pieces) > _MAX_ADDED:
+            raise ValueError(f"its post_processor has no template of at most {_MAX_ADDED} pieces")
+        ids = [special.get("ids") if isinstance(special, dict) else None for special in specials.values()]
+        for each in ids:
+            check_field("ids of its post_processor", each, list_of(whole(0, rows - 1), 0, _MAX_ADDED))
 
 
 def _check_kinds(name: str, value: Any, allowed: tuple[str, ...]) -> None:

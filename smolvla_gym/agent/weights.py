@@ -83,9 +83,17 @@ def check_weights(spec: CheckpointSpec, vlm: VLMFiles, header: Mapping[str, Save
         there = {int(found[1]) for name in header if (found := pattern.match(name))}
         if there != set(range(wanted)):
             raise _mismatch(spec, f"{CONFIG} describes {wanted} {what}, and the weights have {len(there)}")
-    for name, shape in _shapes(spec, vlm).items():
-        saved = header.get(name)
-        if saved is not None and saved.shape != shape:  # what is missing is told once the network is there
+    shapes = _shapes(spec, vlm, {prefix: wanted for prefix, (_, wanted) in counts.items()})
+    # Tied weights are saved once. What else is missing is small, and told once the network is there.
+    tied = {f"{_TEXT}embed_tokens.weight": f"{_NETWORK}vlm.lm_head.weight"}
+    if missing := [name for name in shapes if name not in header and tied.get(name) not in header]:
+        raise CheckpointError(
+            f"{spec.directory / WEIGHTS} lacks weights that {CONFIG} describes, such as {missing[0]!r}; they would be "
+            "random. Take another copy of the checkpoint, or the config.json that belongs to these weights."
+        )
+    for name, shape in shapes.items():
+        saved = header.get(name) or header[tied[name]]
+        if saved.shape != shape:
             raise _mismatch(spec, f"{CONFIG} asks for {name} of shape {shape}, and the weights have {saved.shape}")
     needed, there_is = 4 * sum(tensor.size for tensor in header.values()), _memory()
     if needed > there_is:
@@ -169,8 +177,14 @@ def _check_images(spec: CheckpointSpec, vlm: VLMFiles) -> None:
         raise _mismatch(spec, f"images and text make {prefix} tokens, of which at most {_MAX_PREFIX} can be computed")
 
 
-def _shapes(spec: CheckpointSpec, vlm: VLMFiles) -> dict[str, tuple[int, ...]]:
-    """Return the shapes by which the configuration decides how much memory the network takes."""
+def _shapes(spec: CheckpointSpec, vlm: VLMFiles, layers: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes by which the configuration decides how much memory the network takes.
+
+    Args:
+        spec: The checkpoint.
+        vlm: Its vision-language model.
+        layers: Number of layers of each part of the network, by the prefix of its names.
+    """
     config, language, vision, scale = spec.config, vlm.text, vlm.vision, int(vlm.top["scale_factor"])
     width, ffn, seeing = language["hidden_size"], language["intermediate_size"], vision["hidden_size"]
     heads, keys, depth = language["num_attention_heads"], language["num_key_value_heads"], language["head_dim"]
@@ -180,19 +194,23 @@ def _shapes(spec: CheckpointSpec, vlm: VLMFiles) -> dict[str, tuple[int, ...]]:
     expert_ffn = 256 * math.ceil(int(4 * int(2 * expert / 3)) / 256)
     patch, side = vision["patch_size"], vision["image_size"] // vision["patch_size"]
     vlm_model = f"{_NETWORK}vlm.model."
+    each = {
+        f"{_TEXT}layers.{{}}.mlp.gate_proj.weight": (ffn, width),
+        f"{_TEXT}layers.{{}}.self_attn.q_proj.weight": (heads * depth, width),
+        f"{_TEXT}layers.{{}}.self_attn.k_proj.weight": (keys * depth, width),
+        f"{_EXPERT}layers.{{}}.mlp.gate_proj.weight": (expert_ffn, expert),
+        f"{_EXPERT}layers.{{}}.self_attn.q_proj.weight": (heads * depth, expert),
+        f"{_VISION}encoder.layers.{{}}.mlp.fc1.weight": (vision["intermediate_size"], seeing),
+    }
+    counted = {name: next(count for prefix, count in layers.items() if name.startswith(prefix)) for name in each}
     return {
+        **{name.format(i): shape for name, shape in each.items() for i in range(counted[name])},
         "model.state_proj.weight": (width, config["max_state_dim"]),
         "model.action_in_proj.weight": (expert, config["max_action_dim"]),
         "model.action_out_proj.weight": (config["max_action_dim"], expert),
         f"{_TEXT}embed_tokens.weight": (language["vocab_size"], width),
-        f"{_TEXT}layers.0.mlp.gate_proj.weight": (ffn, width),
-        f"{_TEXT}layers.0.self_attn.q_proj.weight": (heads * depth, width),
-        f"{_TEXT}layers.0.self_attn.k_proj.weight": (keys * depth, width),
-        f"{_EXPERT}layers.0.mlp.gate_proj.weight": (expert_ffn, expert),
-        f"{_EXPERT}layers.0.self_attn.q_proj.weight": (heads * depth, expert),
         f"{_VISION}embeddings.patch_embedding.weight": (seeing, 3, patch, patch),
         f"{_VISION}embeddings.position_embedding.weight": (side * side, seeing),
-        f"{_VISION}encoder.layers.0.mlp.fc1.weight": (vision["intermediate_size"], seeing),
         f"{vlm_model}connector.modality_projection.proj.weight": (width, seeing * scale * scale),
     }
 

@@ -286,7 +286,11 @@ def _recall(arguments: argparse.Namespace) -> None:
     if out is None or not out.is_dir():
         raise OptionError("--resume", None if out is None else str(out), "with the folder of an evaluation")
     before, _, _ = read_head(out / JOURNAL_NAME)
+    given = arguments.task
     resuming.recall(arguments, before, out / JOURNAL_NAME)
+    if given is None and (modules := [task for task in arguments.task if ":" in task]):
+        # A file does not decide what is imported.
+        raise OptionError("--task", None, f"named again where it is of a module: --task {' '.join(modules)!a}")
     for name, value in _origin(arguments).items():
         if before.get(name) != value:
             what = "another version of smolvla-gym" if name == "version" else f"other weights of a policy ({name})"

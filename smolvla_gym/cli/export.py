@@ -36,30 +36,26 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copies the policy."""
     from smolvla_gym.agent.checkpoint import fetch_checkpoint
-    from smolvla_gym.agent.spec import read_spec
-    from smolvla_gym.agent.vlm_files import read_vlm
     from smolvla_gym.data.files import sync_tree
     from smolvla_gym.errors import OptionError
     from smolvla_gym.exclusive import exclusive_folder
-    from smolvla_gym.training.saving import VLM_FOLDER, copy_checkpoint, make_plain
+    from smolvla_gym.training.saving import copy_checkpoint, make_plain
 
     if arguments.out.exists():
         raise OptionError("DIR", str(arguments.out), "a folder that does not exist yet")
     with contextlib.redirect_stdout(sys.stderr):
         source = fetch_checkpoint(arguments.policy)
-    read_spec(source)  # LeRobot's programs import and run what these files name
-    if (source / VLM_FOLDER).is_dir():
-        read_vlm(source / VLM_FOLDER)
     out = arguments.out.absolute()  # "." has no name
     part = out.with_name(f".{out.name}.part")
+    if part.is_symlink() or part.is_junction():
+        raise OptionError("DIR", str(arguments.out), f"a folder without the link {part} beside it: remove the link")
     part.mkdir(parents=True, exist_ok=True)
     with exclusive_folder(part, out):
         try:
             for entry in part.iterdir():  # of an export that was cut off
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             copy_checkpoint(source, part)
-            if (part / VLM_FOLDER).is_dir():
-                make_plain(part, out)
+            make_plain(part, out)
             sync_tree(part)
             part.rename(out)
         except BaseException:

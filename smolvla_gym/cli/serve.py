@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli import agent as agent_options
 from smolvla_gym.errors import MissingExtraError, OptionError
+from smolvla_gym.untrusted import read_file
 
 if TYPE_CHECKING:
     from smolvla_gym.agent.policy import ChunkPolicy
+
+_MAX_TOKEN: Final = 4096
+"""Largest size of a token's file in bytes."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym serve                                      the bundled policy, for programs on this machine
@@ -107,7 +111,10 @@ def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:
 
 
 def _read_token(file: Path) -> str:
-    token = file.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        token = read_file(file, _MAX_TOKEN).decode("utf-8", "replace").strip()
+    except ValueError as error:
+        raise OptionError("--token-file", str(file), f"a file that holds a token; {error}") from error
     if not token:
         raise OptionError("--token-file", str(file), "a file that holds a token, such as `openssl rand -hex 32` prints")
     return token

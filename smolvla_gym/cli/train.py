@@ -33,7 +33,6 @@ _WORKERS: Final = 4
 _SMALL: Final = 128
 """Edge in px of pictures up to which a whole dataset fits into memory."""
 
-_RUN: Final = "run.json"
 _STATE: Final = "state.pt"
 _FEWEST_STEPS: Final = 100
 """Optimiser steps between savings unless ``--save-steps`` says otherwise: each saving is followed by a trial."""
@@ -318,10 +317,12 @@ def _recall(arguments: argparse.Namespace) -> None:
     arguments.dataset = arguments.dataset.absolute()
     kept: dict[str, Any] = {}
     if arguments.resume:
+        from smolvla_gym.training.run_folder import RUN, read_run
+
         try:
-            kept = json.loads((arguments.out / _RUN).read_text(encoding="utf-8"))
+            kept = read_run(arguments.out)
         except (OSError, ValueError) as error:
-            raise OptionError("--out", str(arguments.out), f"the folder of a run, with {_RUN} ({error})") from error
+            raise OptionError("--out", str(arguments.out), f"the folder of a run, with {RUN} ({error})") from error
         kept = dict.fromkeys(_KEPT) | kept  # a run of an earlier version lacks what there was not
         for name in _GOAL:
             setattr(arguments, name, getattr(arguments, name) or kept.get(name))
@@ -339,12 +340,13 @@ def _recall(arguments: argparse.Namespace) -> None:
 
 def _remember(arguments: argparse.Namespace, out: Path, trainer: str) -> None:
     """Keeps what the run is begun with, and how far it is to go."""
+    from smolvla_gym.training.run_folder import RUN
     from smolvla_gym.training.saving import replace_text
 
     out.mkdir(parents=True, exist_ok=True)
     arguments.trainer = trainer
     values = {name: getattr(arguments, name) for name in (*_KEPT, *_GOAL)}
-    replace_text(out / _RUN, json.dumps(values, indent=1, default=str) + "\n")
+    replace_text(out / RUN, json.dumps(values, indent=1, default=str) + "\n")
 
 
 def _start(arguments: argparse.Namespace) -> Path | None:

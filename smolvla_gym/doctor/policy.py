@@ -24,6 +24,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
     from smolvla_gym.agent.checkpoint import check_files, fetch_checkpoint
     from smolvla_gym.agent.compatibility import advise_camera_map, check_checkpoint, planned_cameras
     from smolvla_gym.agent.hub import commit_of
+    from smolvla_gym.agent.provenance import read_provenance
     from smolvla_gym.agent.spec import WEIGHTS, read_spec
 
     title = f"policy {name}"
@@ -31,6 +32,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         directory = fetch_checkpoint(name)
         spec = read_spec(directory)
         check_checkpoint(spec)
+        read_provenance(directory)
         cameras = planned_cameras(spec)
     except MissingExtraError:
         return [warning(title, "cannot be read without the extra smolvla", "pip install 'smolvla-gym[smolvla]'")]
@@ -45,7 +47,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         remedy = advise_camera_map(cameras, _CAMERAS)
         findings.append(fail(title, f"its cameras {', '.join(unknown)} are none of the env's: wrist, scene", remedy))
     findings += _memory(title, directory / WEIGHTS, free_gpu)
-    if (directory / WEIGHTS).exists():
+    if (directory / WEIGHTS).is_file():
         try:
             check_files(spec, local=commit_of(directory, None) is None)
         except SmolVLAGymError as error:

@@ -136,6 +136,7 @@ class VideoRecorder:
             raise self._failure
         try:
             if self._container is None or self._stream is None:
+                self._part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
                 self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
                 self._stream = self._container.add_stream("libx264", rate=self._rate, options=_CODEC_OPTIONS)
                 self._stream.width, self._stream.height = picture.width, picture.height

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint import check_files
-from smolvla_gym.agent.hub import commit_of
+from smolvla_gym.agent.configuration import check_configuration
 from smolvla_gym.agent.spec import VLM_FOLDER, WEIGHTS, read_spec
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
 from smolvla_gym.training.recordings import Recording
-from smolvla_gym.training.saving import make_portable
+from smolvla_gym.training.saving import copy_checkpoint, link_file, make_portable, replace_text
 from smolvla_gym.untrusted import read_json_object
 
 START: Final = "start"
@@ -37,6 +37,15 @@ POLICY: Final = "policy"
 """Folders of a run: the checkpoint that it begins from, what LeRobot writes, and the result."""
 
 _LAST: Final = Path(RUN) / "checkpoints" / "last" / "pretrained_model"
+_TRAIN_CONFIG: Final = "train_config.json"
+_KEPT: Final = (
+    "output_dir", "job_name", "resume", "seed", "cudnn_deterministic", "num_workers", "batch_size", "prefetch_factor",
+    "persistent_workers", "dataloader_multiprocessing_context", "steps", "log_freq", "tolerance_s", "save_checkpoint",
+    "save_freq", "use_policy_training_preset", "optimizer", "scheduler",
+)  # fmt: skip
+"""What a run of lerobot-train that goes on takes from its file; the rest is as it was begun here."""
+
+_MAX_STEPS: Final = 10**9
 _METRICS: Final = re.compile(r"\bloss:([\d.naif+-]+).*?\bupdt_s:([\d.]+)(?:.*?\bdata_s:([\d.]+))?")
 _SAVED: Final = re.compile(r"Checkpoint policy after step (\d+)")
 
@@ -84,18 +93,14 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
     for camera in cameras:
         if camera not in recording.cameras:
             raise OptionError("cameras", camera, f"one of those of the dataset: {', '.join(recording.cameras)}")
+    read_spec(checkpoint)  # which refuses policies of another type
     config = _read(checkpoint / "config.json")
-    if config.get("type") != "smolvla":
-        raise CheckpointError(f"{checkpoint} is a policy of type {config.get('type')!r}, not a SmolVLA.")
-    # LeRobot would import and run what these files name; and it finds out late that others are missing.
-    check_files(read_spec(checkpoint), local=commit_of(checkpoint, None) is None)
     width = len(ACTION_NAMES)
     for name in ("max_state_dim", "max_action_dim"):
         if int(config.get(name, 32)) < width:
             raise CheckpointError(f"{checkpoint} has {name} {config[name]}, and this arm has {width} dimensions.")
     picture = {"type": "VISUAL", "shape": [3, *recording.image_size]}
-    own = checkpoint / VLM_FOLDER
-    name = str((start / VLM_FOLDER).absolute() if own.is_dir() else config.get("vlm_model_name"))
+    name = str((start / VLM_FOLDER).absolute())
     config |= {
         "input_features": {
             "observation.state": {"type": "STATE", "shape": [width]},
@@ -110,14 +115,8 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
         "pretrained_path": None,
     }
     shutil.rmtree(start, ignore_errors=True)
-    start.mkdir(parents=True)
-    for file in checkpoint.iterdir():
-        if file.name == VLM_FOLDER:
-            shutil.copytree(file, start / VLM_FOLDER)
-        elif file.name == WEIGHTS:
-            _link(file, start / WEIGHTS)
-        elif file.suffix in (".json", ".safetensors"):
-            shutil.copy2(file, start / file.name)
+    # LeRobot would import and run what the files name; and it finds out late that others are missing.
+    copy_checkpoint(checkpoint, start, link_weights=True)
     _write(start / "config.json", config)
     pipeline = _read(start / "policy_preprocessor.json")
     for step in pipeline["steps"]:
@@ -157,7 +156,7 @@ def finetune(
     last = folder / _LAST
     first = _step_of(folder) if resume else 0
     if resume:
-        read_spec(last)  # as in prepare
+        _check_saving(last, recording)
     command = _command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
     temporary = tempfile.mkdtemp(prefix="smolvla_gym-")  # LeRobot leaves copies of its configuration there
@@ -216,8 +215,8 @@ def export(folder: Path, pretrained: Path) -> Path:
     part.mkdir(parents=True)
     for file in pretrained.iterdir():
         if file.name == WEIGHTS:
-            _link(file, part / WEIGHTS)
-        elif file.name != "train_config.json":
+            link_file(file, part / WEIGHTS)
+        elif file.name != _TRAIN_CONFIG and file.is_file():
             shutil.copy2(file, part / file.name)
     vlm = folder / START / VLM_FOLDER
     if vlm.is_dir():
@@ -236,7 +235,7 @@ def _command(folder: Path, recording: Recording, options: FinetuneOptions, *, re
     command = [*launcher, "lerobot.scripts.lerobot_train"]
     if resume:
         command += [
-            "--resume=true", f"--config_path={folder / _LAST / 'train_config.json'}",
+            "--resume=true", f"--config_path={folder / _LAST / _TRAIN_CONFIG}",
             f"--dataset.root={recording.root.absolute()}", f"--policy.device={options.device}",
             f"--output_dir={folder / RUN}",
         ]  # fmt: skip
@@ -277,7 +276,31 @@ def _step_of(folder: Path) -> int:
     last = folder / _LAST
     if not last.exists():
         raise CheckpointError(f"{folder} has no saving to go on from. Begin anew, in another folder.")
-    return int(_read(last.parent / "training_state" / "training_step.json")["step"])
+    path = last.parent / "training_state" / "training_step.json"
+    step = _read(path).get("step")
+    if type(step) is not int or not 0 <= step <= _MAX_STEPS:
+        raise CheckpointError(f"{path} has step {step!r:.60}, not a number of steps. Take another copy of the run.")
+    return step
+
+
+def _check_saving(saving: Path, recording: Recording) -> None:
+    """Make sure that LeRobot's training goes on with a SmolVLA here, and does nothing else that its file asks for.
+
+    An environment in it would be run, which may be the real arm, and the policy sent to a repository.
+    """
+    check_files(read_spec(saving))  # as in prepare
+    path = saving / _TRAIN_CONFIG
+    content = _read(path)
+    try:
+        check_configuration(content.get("policy"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not of a SmolVLA's training ({error}). Take another copy.") from error
+    kept: dict[str, Any] = {name: content[name] for name in _KEPT if name in content}
+    kept["policy"] = {**content["policy"], "push_to_hub": False}
+    kept["dataset"] = {
+        "repo_id": f"local/{ROBOT_TYPE}", "root": str(recording.root.absolute()), "video_backend": "pyav",
+    }  # fmt: skip
+    replace_text(path, json.dumps({**kept, "env_eval_freq": 0}, indent=4) + "\n")
 
 
 def end_process(process: subprocess.Popen[str]) -> None:
@@ -292,14 +315,6 @@ def end_process(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Gives a large file a second name, or copies it where that cannot be."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -88,6 +89,7 @@ def step_of(state: Path) -> int:
     return int(_load_state(state)["step"]) if state.exists() else 0
 
 
+_MAX_STEPS: Final = 10**9
 _SEEN_AT_ONCE: Final = 256
 """Pictures that the vision tower looks at together, where it is frozen."""
 
@@ -364,6 +366,7 @@ class _Trainer:
                 parameter.copy_(value)
         if self._state is not None:
             part = self._state.with_suffix(".part")
+            part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
             torch.save({**self._parts(), "step": self._step, "seconds": seconds}, part)
             part.replace(self._state)
         self._kept = self._step
@@ -388,9 +391,18 @@ class _Trainer:
             with torch.no_grad():
                 for mine, kept in ((self._parameters, parts["parameters"]), (self._means, parts["means"])):
                     for value, saved in zip(mine, kept, strict=True):
+                        if value.shape != saved.shape or not saved.isfinite().all():
+                            raise ValueError("a weight has another shape, or is not finite")
                         value.copy_(saved)
             self._heads.load_state_dict(parts["heads"])
-            self._optimiser.load_state_dict(parts["optimiser"])
+            # The options are those of this run. The numbers have the shapes of the weights.
+            options = self._optimiser.state_dict()["param_groups"]
+            weights = [weight for group in self._optimiser.param_groups for weight in group["params"]]
+            for number, values in parts["optimiser"]["state"].items():
+                for name in ("exp_avg", "exp_avg_sq"):
+                    if values[name].shape != weights[number].shape:
+                        raise ValueError(f"{name} of weight {number} has another shape")
+            self._optimiser.load_state_dict({**parts["optimiser"], "param_groups": options})
             self._generator.set_state(parts["noise"])
             self._random.bit_generator.state = parts["pictures"]
             self._sampler.state = parts["sampler"]
@@ -401,11 +413,25 @@ class _Trainer:
 
 def _load_state(path: Path) -> dict[str, Any]:
     try:
+        _check_archive(path)
         parts: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        int(parts["step"])
+        if not 0 <= int(parts["step"]) <= _MAX_STEPS or not 0.0 <= float(parts["seconds"]) < math.inf:
+            raise ValueError(f"its step is {parts['step']!r:.40}")
     except Exception as err:  # torch and pickle raise what they like for a broken file
         raise _broken_state(path, err) from err
     return parts
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what torch would wait for, or unpack to more than the file holds."""
+    if not path.is_file():
+        raise ValueError("it is not a regular file")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("it is compressed")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("its parts overlap")
 
 
 def _broken_state(path: Path, err: Exception) -> CheckpointError:

@@ -7,13 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.agent.fields import check_fields, number, text, whole
+from smolvla_gym.errors import CheckpointError, MissingExtraError
 from smolvla_gym.evaluation.json_file import whole_file
 from smolvla_gym.evaluation.success import wilson_interval
 from smolvla_gym.training.saving import replace_text
+from smolvla_gym.untrusted import parse_json, read_file
 
 _LOG: Final = "training.jsonl"
 _PLOT: Final = "training.png"
+_MAX_BYTES: Final = 256 << 20
+
+_COUNT: Final = whole(0, 10**9)
+_LOSS: Final = {"step": _COUNT, "loss": number(-1e30, 1e30)}
+_SUCCESS: Final = {"step": _COUNT, "task": text(), "successes": _COUNT, "episodes": whole(1, 10**9)}
+"""The fields of its rows; another line is left out."""
 
 
 class TrainingLog:
@@ -32,7 +40,10 @@ class TrainingLog:
         self.rows: list[dict[str, Any]] = []
         self._complained = False
         if self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            try:
+                lines = read_file(self._path, _MAX_BYTES).decode("utf-8", "replace").splitlines()
+            except ValueError as error:
+                raise CheckpointError(f"{self._path} is no log of a training ({error}). Remove it.") from error
             self.rows = [row for line in lines if (row := _parse(line)) is not None]
 
     def loss(self, step: int, loss: float) -> None:
@@ -76,14 +87,14 @@ class TrainingLog:
             panels[0].plot(*zip(*losses, strict=True), color="C0")
         panels[0].set_ylabel("flow loss")
         panels[0].set_yscale("log")
-        for number, task in enumerate(tasks):
+        for color, task in enumerate(tasks):
             rows = [row for row in self.rows if row.get("task") == task]
             steps = [row["step"] for row in rows]
             bounds = [wilson_interval(row["successes"], row["episodes"]) for row in rows]
             rates = [100.0 * row["successes"] / row["episodes"] for row in rows]
-            panels[1].plot(steps, rates, "o-", color=f"C{number}", label=task)
+            panels[1].plot(steps, rates, "o-", color=f"C{color}", label=task)
             low, high = [100.0 * b[0] for b in bounds], [100.0 * b[1] for b in bounds]
-            panels[1].fill_between(steps, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+            panels[1].fill_between(steps, low, high, color=f"C{color}", alpha=0.15, linewidth=0)
         if tasks:
             panels[1].set_ylabel("success on held-out seeds, %")
             panels[1].set_ylim(0.0, 105.0)
@@ -100,12 +111,20 @@ class TrainingLog:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """Returns a row; None for half of one, which a version that wrote in place left where it was killed."""
+    """Returns a row; None for half of one, as a version that wrote in place left it, and for what is none."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
+        return _checked(row)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and "step" in row else None
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    fields = _SUCCESS if isinstance(row, dict) and "task" in row else _LOSS
+    checked = check_fields(row, fields, tuple(fields))
+    if checked.get("successes", 0) > checked.get("episodes", 0):
+        raise ValueError("more successes than episodes")
+    return checked
 
 
 def _kind(row: dict[str, Any]) -> str:

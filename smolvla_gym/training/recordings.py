@@ -218,15 +218,18 @@ def decode(
     images = {}
     for number, camera in enumerate(cameras):
         path = cache / f"{camera}_{size[0]}x{size[1]}_{recording.digest}.npy"
-        if not path.is_file():
+        shape = (len(recording), *size, 3)
+        pictures = _cached(path, shape)
+        if pictures is None:
             before = number * len(recording)
             pictures = _decode(recording, camera, size, functools.partial(_add, progress, before))
             cache.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
+            part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
             with part.open("wb") as file:
                 np.save(file, pictures)
             part.replace(path)
-        images[camera] = np.load(path)
+        images[camera] = pictures
         progress((number + 1) * len(recording))
     return Frames(
         images=images,
@@ -236,6 +239,17 @@ def decode(
         instruction_ids=recording.instruction_ids,
         segments=np.repeat(np.arange(recording.episodes), recording.lengths).astype(np.int64),
     )
+
+
+def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Return the pictures in a file; None where they are not there, or not those."""
+    if not path.is_file():
+        return None
+    try:
+        pictures = np.load(path, mmap_mode="r", allow_pickle=False)  # which allocates nothing yet
+    except (OSError, ValueError, EOFError):
+        return None
+    return np.array(pictures) if pictures.dtype == np.uint8 and pictures.shape == shape else None
 
 
 def _add(progress: Callable[[int], None], before: int, done: int) -> None:

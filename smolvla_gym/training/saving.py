@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-VLM_FOLDER: Final = "vlm"
-"""Folder beside ``config.json`` with the VLM's configuration and tokenizer, and the name written in their place."""
+from smolvla_gym.agent.checkpoint import check_files
+from smolvla_gym.agent.hub import commit_of, download
+from smolvla_gym.agent.provenance import read_provenance
+from smolvla_gym.agent.spec import VLM_FOLDER as VLM_FOLDER
+from smolvla_gym.agent.spec import WEIGHTS, read_spec
+from smolvla_gym.agent.vlm_files import VLM_FILES, read_vlm
 
 _PART: Final = ".part"
-_WEIGHTS: Final = "model.safetensors"
-_VLM_FILES: Final = ("*.json", "*.txt", "*.jinja")
-"""Of a VLM's repository: its configuration, tokenizer and processor, not its weights."""
 
 
 def find_vlm(name: str) -> Path:
@@ -32,9 +33,7 @@ def find_vlm(name: str) -> Path:
     folder = Path(name)
     if folder.is_dir():
         return folder
-    from smolvla_gym.agent.hub import download
-
-    return download(name, None, _VLM_FILES)
+    return download(name, None, VLM_FILES)
 
 
 def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocessor: Any) -> None:
@@ -56,7 +55,7 @@ def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocess
         policy.save_pretrained(part)
         save_small_files(part, policy.config, preprocessor, postprocessor)
         # The weights come last: where they are, all the others are.
-        for file in sorted((f for f in part.rglob("*") if f.is_file()), key=lambda f: f.name == _WEIGHTS):
+        for file in sorted((f for f in part.rglob("*") if f.is_file()), key=lambda f: f.name == WEIGHTS):
             target = directory / file.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
@@ -64,24 +63,42 @@ def save_checkpoint(directory: Path, policy: Any, preprocessor: Any, postprocess
         shutil.rmtree(part, ignore_errors=True)
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy a checkpoint's folder.
+def copy_checkpoint(source: Path, target: Path, *, link_weights: bool = False) -> None:
+    """Copy a checkpoint that LeRobot's programs are to load, with the checked files of its VLM in a folder of its own.
 
-    Links to files are followed, as in the hub's cache; links to folders, devices and pipes are left out.
+    A link is followed only where loading has checked what stands behind it, as in the hub's cache: another one may
+    lead to any file of this machine, and the copy may be handed on. Folders, devices and pipes are left out.
 
     Args:
         source: The checkpoint.
-        target: Where to.
+        target: Where to; made where it is missing.
+        link_weights: Whether the copy's weights may be another name of the same file.
 
     Raises:
+        CheckpointError: A file is absent or broken, names code, or does not belong to the others.
         OSError: It cannot be copied.
     """
+    spec = read_spec(source)
+    vlm = check_files(spec, local=commit_of(source, None) is None)[2]
+    read_provenance(source)
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if not file.is_file() or (file.is_symlink() and file.name not in spec.files):
+            continue
+        if file.name == WEIGHTS and link_weights:
+            link_file(file, target / WEIGHTS)
+        elif file.name != "train_config.json":  # of lerobot-train: folders and names of its own machine
+            shutil.copyfile(file, target / file.name)
+    (target / VLM_FOLDER).mkdir(exist_ok=True)
+    vlm.write(target / VLM_FOLDER, int(vlm.text["num_hidden_layers"]))
 
-    def others(folder: str, names: list[str]) -> list[str]:
-        paths = {name: Path(folder, name) for name in names}
-        return [n for n, path in paths.items() if not path.is_file() and (path.is_symlink() or not path.is_dir())]
 
-    shutil.copytree(source, target, ignore=others, dirs_exist_ok=True)
+def link_file(source: Path, target: Path) -> None:
+    """Gives a large file a second name, or copies it where that cannot be."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def save_small_files(directory: Path, config: Any, preprocessor: Any, postprocessor: Any) -> None:
@@ -97,10 +114,9 @@ def save_small_files(directory: Path, config: Any, preprocessor: Any, postproces
     vlm = directory / VLM_FOLDER
     source = find_vlm(config.vlm_model_name)
     if source.resolve() != vlm.resolve():
+        files = read_vlm(source)
         vlm.mkdir(exist_ok=True)
-        for file in source.iterdir():  # of a repository's folder only what belongs to the VLM, never its weights
-            if any(file.match(pattern) for pattern in _VLM_FILES):
-                shutil.copyfile(file, vlm / file.name)
+        files.write(vlm, int(files.text["num_hidden_layers"]))
     config.save_pretrained(directory)
     preprocessor.save_pretrained(directory)
     postprocessor.save_pretrained(directory)
@@ -143,6 +159,7 @@ def replace_text(path: Path, text: str) -> None:
     """
     part = path.with_name(path.name + _PART)
     try:
+        part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     except OSError:
