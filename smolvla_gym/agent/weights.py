@@ -88,8 +88,8 @@ def check_weights(spec: CheckpointSpec, vlm: VLMFiles, header: Mapping[str, Save
     tied = {f"{_TEXT}embed_tokens.weight": f"{_NETWORK}vlm.lm_head.weight"}
     if missing := [name for name in shapes if name not in header and tied.get(name) not in header]:
         raise CheckpointError(
-            f"{spec.directory / WEIGHTS} lacks weights that {CONFIG} describes, such as {missing[0]!r}; they would be "
-            "random. Take another copy of the checkpoint, or the config.json that belongs to these weights."
+            f"{spec.directory / WEIGHTS} lacks {len(missing)} weights that {CONFIG} describes, such as {missing[0]!r}; "
+            "they would be random. Take another copy of the checkpoint, or the config.json of these weights."
         )
     for name, shape in shapes.items():
         saved = header.get(name) or header[tied[name]]

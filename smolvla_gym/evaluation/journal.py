@@ -19,6 +19,7 @@ from smolvla_gym.untrusted import parse_json, printable, read_file
 JOURNAL_NAME: Final = "episodes.jsonl"
 
 _MAX_BYTES: Final = 1 << 30
+_MAX_NUMBER: Final = 2**53
 _FORMAT: Final = 1
 
 Key = tuple[int, Condition, int]
@@ -155,7 +156,8 @@ def _read(path: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Outcom
         head = parse_json(lines[0]) if lines else {}
         if not isinstance(head, dict) or head.get("format") != _FORMAT or not isinstance(head.get("options"), dict):
             raise ValueError(f"its first line is not that of an evaluation in format {_FORMAT}")
-        head["episodes"] = int(head["episodes"])
+        if type(head["episodes"]) is not int or not 0 < head["episodes"] <= _MAX_NUMBER:
+            raise ValueError(f"it is to have {head['episodes']!r:.50} episodes")
         return head, [_entry(parse_json(line)) for line in lines[1:]], len(whole)
     except OSError as error:
         raise RecordingError(f"There is no evaluation to go on with in {path.parent}: {error.strerror}.") from error
@@ -176,8 +178,8 @@ def _entry(entry: Any) -> tuple[dict[str, Any], Outcome]:
         if not isinstance(value, kind):
             raise ValueError(f"{value!r:.50} is not of the type {kind.__name__}")
     flat = [x for v in statistics.values() for x in (v if isinstance(v, deque) else [v])]
-    if not all(isinstance(value, int | float) for value in (*flat, entry["seconds"])):
-        raise ValueError("a number of an episode is none")
+    if not all(isinstance(value, int | float) and abs(value) <= _MAX_NUMBER for value in (*flat, entry["seconds"])):
+        raise ValueError("a number of an episode is none, or huge")
     hash(condition)
     return entry, episode
 

@@ -41,6 +41,17 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
+def check_registered(name: object) -> None:
+    """Refuse a task of a module in a configuration, which may be a file from elsewhere: it imports nothing.
+
+    Raises:
+        OptionError: ``name`` is of the form ``"module:name"``.
+    """
+    if isinstance(name, str) and ":" in name:
+        allowed = "the name of a registered task; LeRobot's option discover_packages_path imports a module of yours"
+        raise OptionError("task", name, allowed)
+
+
 def register_task(task: Task) -> None:
     """Makes a task known by its name, to ``gym.make(task=)`` and everything else in this process.
 
@@ -59,4 +70,4 @@ def register_task(task: Task) -> None:
     TASKS[task.name] = task
 
 
-__all__ = ["REWARDS", "TASKS", "Layout", "Stage", "Task", "get_task", "register_task"]
+__all__ = ["REWARDS", "TASKS", "Layout", "Stage", "Task", "check_registered", "get_task", "register_task"]

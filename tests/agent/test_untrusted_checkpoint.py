@@ -247,11 +247,87 @@ def test_devices_and_linked_folders_are_not_copied(copy, tmp_path):
     (copy / "zero").symlink_to("/dev/zero")
     (copy / "again").symlink_to(copy)
     os.mkfifo(copy / "pipe")
-    (copy / "link.json").symlink_to(copy / "config.json")
+    (tmp_path / "secret").write_text("secret")
+    (copy / "notes.json").symlink_to(tmp_path / "secret")  # the copy may be handed on
+    (copy / "vlm" / "notes.json").symlink_to(tmp_path / "secret")
+    (copy / "config.json").rename(tmp_path / "blob")
+    (copy / "config.json").symlink_to(tmp_path / "blob")  # as in the hub's cache
     copy_checkpoint(copy, tmp_path / "out")
     assert {path.name for path in copy.iterdir()} - {path.name for path in (tmp_path / "out").iterdir()} == {
-        "zero", "again", "pipe",
+        "zero", "again", "pipe", "notes.json",
     }  # fmt: skip
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_symlink() or path.name == "notes.json"]
+
+
+def test_the_copy_of_a_vlm_names_no_code(copy, tmp_path):
+    from smolvla_gym.training.saving import copy_checkpoint
+
+    (copy / "vlm" / "processor_config.json").write_text('{"auto_map": {"AutoProcessor": "evil.Processor"}}')
+    (copy / "vlm" / "evil.py").write_text("raise SystemExit")
+    copy_checkpoint(copy, tmp_path / "out")
+    assert "evil" not in "".join(path.read_text() for path in (tmp_path / "out" / "vlm").iterdir())
+    assert not (tmp_path / "out" / "vlm" / "evil.py").exists()
+
+
+def test_an_export_deletes_nothing_behind_a_link(copy, tmp_path, capsys):
+    from smolvla_gym.cli.main import main
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    (tmp_path / ".out.part").symlink_to(tmp_path / "mine")
+    assert main(["export", str(copy), str(tmp_path / "out")]) == 2
+    assert "link" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("special", "pieces"),
+    [({"ids": [10**6]}, 1), ({"ids": [1] * 1000}, 1), ({"ids": [1]}, 1000), ({"ids": "x"}, 1), (None, 1)],
+)
+def test_tokens_around_a_text_have_rows_in_the_embedding(copy, special, pieces):
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, *[{"SpecialToken": {"id": "X", "type_id": 0}}] * pieces],
+        "pair": [],
+        "special_tokens": {"X": special},
+    }
+    alter(copy / "vlm" / "tokenizer.json", lambda content: content.update(post_processor=template))
+    with pytest.raises(CheckpointError, match="post_processor"):
+        check(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pad_token": "brand new"},
+        {"added_tokens_decoder": {"77777": {"content": "lift", "special": False}}},
+        {"extra_special_tokens": {"some_token": "a new one"}},
+    ],
+)
+def test_tokens_beyond_the_embedding_are_refused(copy, change):
+    alter(copy / "vlm" / "tokenizer_config.json", lambda content: content.update(change))
+    with pytest.raises(CheckpointError, match="rows"):
+        load_checkpoint(copy, device="cpu")
+
+
+def test_a_large_network_without_weights_is_not_built(copy):
+    import numpy as np
+
+    sizes = {"hidden_size": 16384, "intermediate_size": 65536, "num_hidden_layers": 64}
+    alter(copy / "vlm" / "config.json", lambda content: content["text_config"].update(sizes))
+    alter(copy / "config.json", lambda content: content.update(num_vlm_layers=64, num_expert_layers=64))
+    layers = json.loads((copy / "vlm" / "config.json").read_text())["vision_config"]["num_hidden_layers"]
+
+    def names_only(content):
+        content.clear()
+        for prefix, count in (("vlm.model.text_model", 64), ("lm_expert", 64), ("vlm.model.vision_model", layers)):
+            for i in range(count):
+                name = f"layers.{i}.x" if "vision" not in prefix else f"encoder.layers.{i}.x"
+                content[f"model.vlm_with_expert.{prefix}.{name}"] = np.zeros(1, np.float32)
+
+    tensors(copy / "model.safetensors", names_only)
+    with pytest.raises(CheckpointError, match="lacks"):
+        check(copy)
 
 
 @pytest.mark.parametrize("name", ["vlm/tokenizer.json", "model.safetensors", POST])

@@ -138,6 +138,20 @@ def test_a_policy_that_has_changed_is_refused(episodes, tmp_path, capsys):
     assert "digest of --policy" in capsys.readouterr().err
 
 
+def test_a_module_that_the_file_names_is_not_imported(tmp_path, capsys, monkeypatch):
+    from smolvla_gym.cli import evaluate
+    from smolvla_gym.cli.main import _parser
+
+    (tmp_path / "elsewhere.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    options = {**_parser().parse_args(["eval"]).defaults, "task": ["elsewhere:lift"]}
+    assert options.keys() == set(evaluate._KEPT)
+    head = {"format": 1, "episodes": 1, "options": options}
+    (tmp_path / "episodes.jsonl").write_text(json.dumps(head) + "\n")
+    assert main(["eval", "--resume", str(tmp_path)]) == 2
+    assert "--task" in capsys.readouterr().err
+
+
 def test_what_was_stopped_is_not_overwritten(episodes, tmp_path, capsys):
     episodes(1)
     command = [*SHORT, "--out", str(tmp_path / "out")]

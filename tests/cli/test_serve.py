@@ -103,6 +103,9 @@ def test_it_serves_and_ends_cleanly(observation, tmp_path):
         ("--port 70000", "port=70000 is not allowed: 0 to 65535"),
         ("--port x", "--port"),
         ("--token-file empty", "a file that holds a token"),
+        ("--token-file pipe", "regular"),
+        ("--token-file /dev/zero", "regular"),
+        ("--token-file long", "larger"),
         ("--token-file words", "token='…' is not allowed"),
         ("--nonsense", "unrecognized arguments"),
     ],
@@ -110,6 +113,8 @@ def test_it_serves_and_ends_cleanly(observation, tmp_path):
 def test_wrong_arguments(capsys, tmp_path, monkeypatch, arguments, hint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").write_text("\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_text("x" * 5000)
     (tmp_path / "words").write_text("two words\n")
     # Whatever policy there is: none is loaded first.
     assert main(["serve", "--policy", "somebody/something", *arguments.split()]) == 2

@@ -61,6 +61,16 @@ def test_cut_off_anywhere(written, tmp_path, data):
         assert len(again.done) == lines
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1" + "0" * 20])
+def test_huge_numbers_are_refused(written, tmp_path, number):
+    _, content = written
+    path = tmp_path / "episodes.jsonl"
+    for old in (b'"seconds": ', b'"episodes": '):
+        path.write_bytes(content.replace(old, old + number.encode(), 1))
+        with pytest.raises(RecordingError):
+            EpisodeJournal.resume(path)
+
+
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1), new=st.sampled_from([b"-", b'"', b"{", b"[", b"9", b"null", b"\xff", b"true", b"\n"]))
 def test_whatever_stands_there_is_read_or_refused(written, tmp_path, place, new):

@@ -178,11 +178,20 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_device_without_space(tmp_path):
-    (tmp_path / "video.part.mp4").symlink_to("/dev/full")
+def test_a_device_without_space(tmp_path, monkeypatch):
+    real = av.open
+    monkeypatch.setattr(av, "open", lambda path, *args, **options: real("/dev/full", *args, **options))
     with pytest.raises(RecordingError, match="No space left on device"):
         record(tmp_path / "video.mp4", [noise()] * 3)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "video.part.mp4").symlink_to(tmp_path / "mine")
+    record(tmp_path / "video.mp4", [noise()] * 3)
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert len(decode(tmp_path / "video.mp4")) == 3
 
 
 def test_the_composed_frame_has_all_parts():

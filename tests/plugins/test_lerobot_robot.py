@@ -197,3 +197,18 @@ def test_an_arm_is_homed_only_where_it_needs_it(monkeypatch, home):
         robot.connect()
     assert [options["home"] for options in made] == [home]
     assert "home" not in (resets[0].get("options") or {})
+
+
+@pytest.mark.parametrize("kind", ["env", "real env", "robot", "real robot"])
+def test_a_configuration_imports_no_module(kind):
+    from smolvla_gym.errors import OptionError
+    from smolvla_gym.plugins.lerobot_env import PAROL6EnvConfig, PAROL6RealEnvConfig
+    from smolvla_gym.plugins.lerobot_robot.config import PAROL6FollowerConfig, PAROL6SimConfig
+
+    classes = {
+        "env": PAROL6EnvConfig, "real env": PAROL6RealEnvConfig,
+        "robot": PAROL6SimConfig, "real robot": PAROL6FollowerConfig,
+    }  # fmt: skip
+    with pytest.raises(OptionError, match="registered"):
+        classes[kind](task="antigravity:lift")
+    assert classes[kind](task="reach").task == "reach"

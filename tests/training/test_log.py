@@ -51,3 +51,33 @@ def test_a_full_disk_ends_no_training_and_spoils_no_line(tmp_path, capsys):
     assert not list(tmp_path.glob("*.part"))
     log.loss(22, 0.1)
     assert [row["step"] for row in rows(tmp_path)] == list(range(23))  # what was kept in memory meanwhile is there, too
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"step": "x", "loss": 1.0}',
+        '{"step": 1, "loss": "x"}',
+        '{"step": 1' + "0" * 400 + ', "loss": 1.0}',
+        '{"step": 1, "task": ["lift"], "successes": 1, "episodes": 2}',
+        '{"step": 1, "task": "lift", "successes": 1, "episodes": 0}',
+        '{"step": 1, "task": "lift", "successes": 3, "episodes": 2}',
+        '{"step": 1, "task": "lift"}',
+    ],
+)
+def test_lines_of_others_are_left_out(tmp_path, line):
+    (tmp_path / "training.jsonl").write_text(line + '\n{"step": 1, "loss": 0.5}\n')
+    log = TrainingLog(tmp_path)
+    log.loss(2, 0.25)
+    assert log.rows == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    for name in ("training.jsonl.part", "training.png.part"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    log = TrainingLog(tmp_path)
+    log.loss(1, 0.5)
+    log.plot()
+    assert (tmp_path / "mine").read_text() == "precious"

@@ -11,6 +11,7 @@ import gymnasium as gym
 from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.plugins.lerobot_env.small_pictures import LEROBOT_REAL_ID, LEROBOT_SIM_ID
+from smolvla_gym.tasks import check_registered
 from smolvla_gym.time_limit import MAX_EPISODE_S, steps_within
 
 try:
@@ -50,6 +51,7 @@ class PAROL6EnvConfig(EnvConfig):
 
     def __post_init__(self) -> None:
         """Describes the environment to LeRobot."""
+        check_registered(self.task)
         width = (len(ACTION_NAMES),)
         self.features = {
             "action": PolicyFeature(type=FeatureType.ACTION, shape=width),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.tasks import check_registered
 
 try:
     from lerobot.robots.config import RobotConfig
@@ -39,6 +40,11 @@ class PAROL6Config(RobotConfig):
     gripper: str = "ssg48"
     use_degrees: bool = True
     hold_after_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuses what a configuration may not ask for."""
+        super().__post_init__()
+        check_registered(self.task)
 
 
 @RobotConfig.register_subclass("parol6_follower")
