@@ -197,3 +197,23 @@ def test_an_arm_is_homed_only_where_it_needs_it(monkeypatch, home):
         robot.connect()
     assert [options["home"] for options in made] == [home]
     assert "home" not in (resets[0].get("options") or {})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("hold_after_s", value) for value in (math.nan, -1.0, 0.0, "no", 1e9)),
+        ("use_degrees", "no"),
+        ("use_degrees", 0),
+        ("image_size", 64),
+    ],
+)
+def test_a_watchdog_that_never_stops_the_arm_and_unclear_units_are_refused(option, value):
+    with pytest.raises(OptionError, match=option):
+        PAROL6Sim(PAROL6SimConfig(id="test", **{**FAST, option: value}))
+
+
+@pytest.mark.parametrize("action", [None, [0.0] * 7, {**dict.fromkeys(KEYS, 0.0), KEYS[0]: 10**5000}])
+def test_an_action_that_is_none_is_refused(action):
+    with pytest.raises(ActionError):
+        from_lerobot(action, use_degrees=True)
