@@ -10,6 +10,7 @@ import gymnasium as gym
 import pytest
 
 import smolvla_gym
+from smolvla_gym.errors import OptionError
 
 PROC = os.path.isdir("/proc/self/fd")
 
@@ -100,3 +101,13 @@ if __name__ == "__main__":
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "(2, 32, 32, 3) True", run.stderr
     assert run.returncode == 0
+
+
+def test_a_first_reset_that_was_refused_breaks_no_step():
+    with gym.make(smolvla_gym.SIM_ID, cameras=()) as env:
+        with pytest.raises(OptionError):
+            env.reset(seed=0, options={"joints": [0.0] * 6})
+        with pytest.raises(gym.error.ResetNeeded):
+            env.step(env.action_space.high)
+        env.reset(seed=0)
+        assert env.step(env.action_space.high)[4]["fault"] is None

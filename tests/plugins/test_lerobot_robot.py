@@ -212,3 +212,23 @@ def test_a_configuration_imports_no_module(kind):
     with pytest.raises(OptionError, match="registered"):
         classes[kind](task="antigravity:lift")
     assert classes[kind](task="reach").task == "reach"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("hold_after_s", value) for value in (math.nan, -1.0, 0.0, "no", 1e9)),
+        ("use_degrees", "no"),
+        ("use_degrees", 0),
+        ("image_size", 64),
+    ],
+)
+def test_a_watchdog_that_never_stops_the_arm_and_unclear_units_are_refused(option, value):
+    with pytest.raises(OptionError, match=option):
+        PAROL6Sim(PAROL6SimConfig(id="test", **{**FAST, option: value}))
+
+
+@pytest.mark.parametrize("action", [None, [0.0] * 7, {**dict.fromkeys(KEYS, 0.0), KEYS[0]: 10**5000}])
+def test_an_action_that_is_none_is_refused(action):
+    with pytest.raises(ActionError):
+        from_lerobot(action, use_degrees=True)

@@ -15,6 +15,7 @@ from smolvla_gym.agent.images import legible_size, resize_area
 from smolvla_gym.envs.options import check_image_size
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.errors import DeviceError
+from smolvla_gym.option_values import check_names, check_number, check_switch
 from smolvla_gym.parol6 import get_gripper
 from smolvla_gym.plugins.lerobot_robot.config import PAROL6Config, PAROL6FollowerConfig, PAROL6SimConfig
 from smolvla_gym.plugins.lerobot_robot.instruction import find_instruction
@@ -45,8 +46,11 @@ class PAROL6Robot(Robot, abc.ABC):
         super().__init__(config)
         self.config = config
         self.cameras: dict[str, Any] = {}  # LeRobot's own drivers: there are none
-        self._size = check_image_size(tuple(config.image_size))
-        self._names = check_cameras(tuple(config.observed))
+        self._size = check_image_size(config.image_size)
+        self._names = check_cameras(check_names(config.observed))
+        check_switch("use_degrees", config.use_degrees)
+        allowed = "seconds above 0 and up to 60"
+        check_number("hold_after_s", config.hold_after_s, allowed, above=0.0, high=60.0)
         self.gripper = get_gripper(config.gripper)
         self.instruction = find_instruction(config.instruction, sys.argv)
 

@@ -44,13 +44,19 @@ def from_lerobot(action: Mapping[str, Any], *, use_degrees: bool) -> NDArray[np.
     Raises:
         ActionError: A component is missing, or is no finite number.
     """
+    if not isinstance(action, Mapping):
+        raise ActionError(f"An action is a dictionary with {', '.join(KEYS)}; got {type(action).__name__}.")
     missing = [key for key in KEYS if key not in action]
     if missing:
         raise ActionError(f"The action lacks {', '.join(missing)}; it has {', '.join(map(str, action)) or 'nothing'}.")
     try:
         values = np.array([float(action[key]) for key in KEYS])
-    except (TypeError, ValueError) as error:
-        raise ActionError(f"The action has a component that is no number: {dict(action)!r}.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ActionError(
+            f"The action has a component that is no number: {', '.join(KEYS)} are to be floats."
+        ) from error
     if not np.isfinite(values).all():
-        raise ActionError(f"The action has a component that is not finite: {dict(action)!r}.")
+        raise ActionError(
+            f"The action has a component that is not finite: {dict(zip(KEYS, values.tolist(), strict=True))}."
+        )
     return (values / (_DEGREES if use_degrees else 1.0)).astype(np.float32)
