@@ -32,6 +32,7 @@ def whole_file(path: str | os.PathLike[str], what: str) -> Iterator[Path]:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # a link of this name, in a folder of somebody else's, leads to another file
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
