@@ -322,7 +322,10 @@ def _journal(arguments: argparse.Namespace, out: Path, total: int) -> Iterator[E
         except BaseException as error:
             if journal.done:
                 count = f"{len(journal.done)} of {total} episodes are kept"
-                error.add_note(f"{count}; smolvla-gym eval --resume {shlex.quote(str(out))} goes on")
+                # A module of one's own is not imported because a file names it.
+                own = ["--task", *arguments.task] if any(":" in task for task in arguments.task) else []
+                command = shlex.join(["smolvla-gym", "eval", "--resume", str(out), *own])
+                error.add_note(f"{count}; {command} goes on")
             raise
 
 

@@ -79,11 +79,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return int(exit_.code or 0)
     except BrokenPipeError as error:  # nobody reads the help
         return _close(error, 0)
-    # Tasks of one's own, "module:name", are found in the working directory, as the interpreter would find them; behind
-    # everything else, so that no file there takes the place of an installed module.
-    with contextlib.suppress(OSError):  # it may have been removed
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.append(here)
+    _find_own_modules(arguments)
     interruption = signals.Interruption()
     try:
         with interruption:
@@ -91,6 +87,19 @@ def _run(argv: Sequence[str] | None) -> int:
         return code
     except (KeyboardInterrupt, Exception, SystemExit) as error:
         return _end(error, interruption.number)
+
+
+def _find_own_modules(arguments: argparse.Namespace) -> None:
+    """Have modules of the working directory found where the command line names one, as in ``--task my_tasks:mine``.
+
+    Otherwise not: libraries try to import packages that are not installed, and a file of that name in a folder of
+    somebody else's would run. What is installed comes first.
+    """
+    tasks = getattr(arguments, "task", None) or ()
+    if any(":" in task for task in ([tasks] if isinstance(tasks, str) else tasks)):
+        with contextlib.suppress(OSError):  # the folder may have been removed
+            if (here := os.getcwd()) not in sys.path:
+                sys.path.append(here)
 
 
 def _end(error: BaseException, number: int | None) -> int:

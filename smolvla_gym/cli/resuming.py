@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smolvla_gym.errors import OptionError, RecordingError
+from smolvla_gym.untrusted import printable
 
 
 def keep_defaults(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -41,6 +42,10 @@ def recall(arguments: argparse.Namespace, before: Mapping[str, Any] | None, plac
         if name not in before or not _alike(before[name], default):
             raise RecordingError(f"{place} says nothing of {name} that could be. Choose another folder.")
         kept = before[name]
+        if name == "task" and given is None and (modules := [task for task in _texts(kept) if ":" in task]):
+            shown = ", ".join(printable(task, 100) for task in modules)
+            allowed = "the same once more: a module is imported only where it is named on the command line"
+            raise OptionError("--task", shown, allowed)
         if given is not None and _plain(given) != kept:
             option = "--" + name.replace("_", "-")
             raise OptionError(option, given, f"{kept!r}, as when this was begun, or nothing")
@@ -54,6 +59,10 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _plain(value: object) -> Any:
     return json.loads(json.dumps(value, default=str))
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
 
 
 def _alike(value: object, default: object) -> bool:

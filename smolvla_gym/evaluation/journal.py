@@ -21,6 +21,8 @@ JOURNAL_NAME: Final = "episodes.jsonl"
 _MAX_BYTES: Final = 1 << 30
 _MAX_NUMBER: Final = 2**53
 _FORMAT: Final = 1
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
+"""Nothing is written through a link, which in a folder of somebody else's leads to another file."""
 
 Key = tuple[int, Condition, int]
 """Number of the policy, condition and seed of an episode."""
@@ -66,7 +68,7 @@ class EpisodeJournal:
             journal.seconds = max(journal.seconds, float(entry["seconds"]))
         journal.found = len(journal.done)
         try:
-            journal._handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+            journal._handle = os.open(path, os.O_WRONLY | os.O_APPEND | _NO_LINK)
             os.ftruncate(journal._handle, length)
         except OSError as error:
             raise journal._failure(error) from error
@@ -94,7 +96,7 @@ class EpisodeJournal:
         """
         if self._handle < 0:
             try:
-                self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+                self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _NO_LINK, 0o666)
             except OSError as error:
                 raise self._failure(error) from error
             self._write(self._head)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections import deque
 
 import pytest
@@ -126,6 +127,20 @@ def test_other_options_are_refused(episodes, arguments, option, tmp_path, capsys
     assert main(["eval", "--resume", str(folder), *arguments]) == 2
     assert f"error: {option}=" in capsys.readouterr().err
     assert (folder / "episodes.jsonl").read_bytes() == before
+
+
+def test_a_module_that_only_the_file_names_is_not_imported(episodes, tmp_path, capsys, monkeypatch):
+    episodes(1)
+    folder = tmp_path / "out"
+    assert main([*SHORT, "--out", str(folder)]) == 130
+    (tmp_path / "foreign_tasks.py").write_text("open('imported', 'w')")
+    journal = folder / "episodes.jsonl"
+    journal.write_text(journal.read_text().replace('["reach"]', '["foreign_tasks:reach"]'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert main(["eval", "--resume", str(folder), "--workers", "1"]) == 2
+    assert "--task" in capsys.readouterr().err
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_policy_that_has_changed_is_refused(episodes, tmp_path, capsys):

@@ -11,6 +11,7 @@ from smolvla_gym.agent.statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.evaluation.evaluate import Condition, Outcome
 from smolvla_gym.evaluation.journal import EpisodeJournal, read_head
+from smolvla_gym.evaluation.json_file import save_json
 
 CONDITIONS = [Condition("sync", 0.0), Condition("rtc", 100.0, "stack", "swapped", 3)]
 
@@ -80,3 +81,18 @@ def test_whatever_stands_there_is_read_or_refused(written, tmp_path, place, new)
     path.write_bytes(content[:at] + new + content[at + 1 :])
     with contextlib.suppress(RecordingError), EpisodeJournal.resume(path):
         pass
+
+
+def test_nothing_is_written_through_links(written, tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(written[1] + b"cut off")
+    link = tmp_path / "episodes.jsonl"
+    link.symlink_to(other)
+    with pytest.raises(RecordingError):
+        EpisodeJournal.resume(link)
+    with EpisodeJournal(link, {}, 1) as journal, pytest.raises(RecordingError):
+        journal.add(0, CONDITIONS[0], outcome(1), 0.0)
+    (tmp_path / "eval.json.part").symlink_to(other)
+    save_json(tmp_path / "eval.json", {}, "result")
+    assert other.read_bytes() == written[1] + b"cut off"
+    assert not (tmp_path / "eval.json").is_symlink()

@@ -40,6 +40,12 @@ def test_the_present_folder_is_looked_at_also_by_workers(folder):
         assert pool.submit(name_of, "my_own_tasks:mine").result() == "mine"
 
 
+def test_the_present_folder_is_not_looked_at_otherwise(folder, capsys):
+    assert main(["tasks"]) == 0
+    assert main(["rollout", "--policy", "random", "--task", "nothing"]) == 2
+    assert str(folder) not in sys.path
+
+
 @pytest.mark.parametrize("text", ["def", "1 / 0", "raise ValueError('no')", "import nothing_of_this_name"])
 def test_a_module_that_breaks_is_told(folder, text, monkeypatch):
     (folder / "my_broken_tasks.py").write_text(text)
