@@ -87,7 +87,7 @@ def check_drawing(options: TrialOptions) -> None:
     from smolvla_gym.doctor.finding import Status
     from smolvla_gym.doctor.probe import probe
 
-    for finding in probe("opengl", _PROBE_S):
+    for finding in probe("OpenGL", _PROBE_S):
         if finding.status is Status.FAIL:
             allowed = f"0 on this machine, which draws no images ({finding.text}). {finding.remedy}"
             raise OptionError("--eval-episodes", options.episodes, allowed.rstrip(". "))

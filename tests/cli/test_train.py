@@ -135,3 +135,15 @@ def test_a_run_of_lerobots_that_is_at_its_end_does_not_begin_again(root, tmp_pat
     assert train(root, out, "--resume", "--eval-episodes", "0") == 2
     assert "--steps=4 is not allowed: above 4" in capsys.readouterr().err
     assert (out / "policy" / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_the_check_of_drawing_is_one_of_doctors(monkeypatch):
+    from smolvla_gym.cli.train_trials import check_drawing
+    from smolvla_gym.doctor import probe
+    from smolvla_gym.training.trials import TrialOptions
+
+    asked = []
+    monkeypatch.setattr(probe, "probe", lambda name, timeout: asked.append(name) or [])
+    check_drawing(TrialOptions(("lift",), 1))
+    assert set(asked) <= set(probe.PROBES)
+    assert len(asked) == 1
