@@ -11,6 +11,7 @@ from smolvla_gym.errors import ActionError, FaultError, OptionError, RecordingEr
 from smolvla_gym.evaluation.rollout import RolloutSummary, rollout
 from smolvla_gym.evaluation.scripted import ExpertAgent, RandomAgent
 from tests.evaluation.injectors import Disturbed, Faulty, throw
+from tests.training.full_disk import full_disk
 
 
 @pytest.fixture
@@ -231,8 +232,7 @@ def test_a_summary_is_whole_or_absent(tmp_path):
     RolloutSummary("id", "expert", 30.0).save(path)
     before = path.read_text()
     assert json.loads(before)["success_rate"] is None
-    (tmp_path / "summary.json.part").symlink_to("/dev/full")
-    with pytest.raises(RecordingError, match=r"summary\.json could not be written"):
+    with full_disk(10), pytest.raises(RecordingError, match=r"summary\.json could not be written"):
         RolloutSummary("id", "random", 30.0).save(path)
     assert path.read_text() == before
     assert files(tmp_path) == ["summary.json"]
