@@ -27,8 +27,8 @@ twin's process      pairs and shared memory without a name that it inherits. Bet
                     messages are pickled.
 twin's serial port  a pseudo-terminal with mode 0600 in a folder with mode 0700; the firmware's parser holds one packet.
 workers             processes of ``multiprocessing`` (``processes.py``, ``variants.py``): pairs they inherit, pickled.
-Ray, local          listens on all interfaces, as Ray always does; it obeys those who know its token
-                    newer). Tested with the cluster, in ``tests/evaluation``.
+Ray, local          listens on all interfaces, as Ray always does; it obeys those who know its token. Tested with
+                    the cluster, in ``tests/evaluation``.
 Rerun viewer        TCP on the loopback; it shows data and commands nothing.
 ROS 2 graph         by design everybody in the domain commands the arm (SECURITY.md); typed messages of limited length
                     (``bridge/trajectory.py``, ``bridge/bridge.py``).

@@ -36,7 +36,7 @@ def serve():
     programs = []
 
     def start(*arguments):
-        command = [sys.executable, "-m", "smolvla_gym", "view", "--http-port", "8971", "--duration", "120", *arguments]
+        command = [sys.executable, "-m", "smolvla_gym", "view", "--http-port", "8971", "--duration", "400", *arguments]
         program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         programs.append(program)
         for line in program.stderr:
@@ -65,6 +65,7 @@ def page():
 @pytest.mark.parametrize("env", [[], ["--env", "real", "--port", "twin", "--camera", "twin", "--lockstep"]])
 def test_start_instruct_stop_and_emergency_stop(serve, page, tmp_path, env):
     address = serve("--policy", "expert", "--task", "reach", *env)
+    page.set_default_timeout(60_000)  # the graphics are computed on the CPU, which others use, too
     page.goto(address)
 
     def button(name):
@@ -85,6 +86,7 @@ def test_start_instruct_stop_and_emergency_stop(serve, page, tmp_path, env):
     sees("stopped")
     button("EMERGENCY STOP").click()
     sees("FAULT operator_stop")
+    page.mouse.move(200, 450)  # the hint of a button covers the others
     button("Start").click()
     sees("refused")
     button("Clear fault").click()
