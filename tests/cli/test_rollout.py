@@ -18,6 +18,7 @@ import pytest
 from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, OptionError
 from tests.evaluation.injectors import Disturbed, Faulty, throw
+from tests.training.full_disk import full_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["rollout", "--task", "reach", "--max-steps", "3"]
@@ -337,13 +338,11 @@ def test_a_fault(wrapped, capsys, tmp_path):
     assert frames(tmp_path / "two" / "rollout_000.mp4") == 3
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk(capsys, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "rollout.part.mp4").symlink_to("/dev/full")
-    assert main([*SHORT, "--policy", "expert", "--out", "out"]) == 1
-    assert capsys.readouterr().err.splitlines()[0].endswith("could not be written: No space left on device.")
+    with full_disk(1500):
+        assert main([*SHORT, "--policy", "expert", "--out", "out"]) == 1
+    assert capsys.readouterr().err.splitlines()[0].endswith("could not be written: File too large.")
     assert files(out) == ["summary.json"]
     assert load(out)["episodes"][0]["video"] is None
 
