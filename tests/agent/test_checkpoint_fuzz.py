@@ -131,6 +131,8 @@ def change_json(path, kind, where, what):
 def change(folder, kind, name, where, what):
     path = folder / name
     if kind in ("set", "delete", "add", "step", "turn"):
+        if not path.is_file():
+            return  # an earlier change put a FIFO or a device there, which reading would wait for
         try:
             change_json(path, kind, where, what)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
