@@ -23,19 +23,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.drivers.cameras.framing import Intrinsics
+from smolvla_gym.drivers.scheduling import be_prompt
 from smolvla_gym.errors import DeviceError
-from smolvla_gym.hardware.framing import Intrinsics
-from smolvla_gym.hardware.scheduling import be_prompt
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.randomization import read_looks
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense, camera_size, named_camera
-from smolvla_gym.twin.canvas import Canvas, make_memory
-from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import NAMES, Faults
+from smolvla_gym.twin.shared_frame import Canvas, make_memory
+from smolvla_gym.twin.snapshot_renderer import Eye
 from smolvla_gym.twin.twin import OVERVIEW_SIZE, make_world
+from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
 _START: Final = 60.0
 """How long the process may take to import what it needs and to set the arm up, in s."""
@@ -58,7 +58,7 @@ _PROGRAM: Final = """\
 import os, sys
 os.dup2(2, 1)
 sys.path.append(sys.argv[1])
-from smolvla_gym.twin.serving import main
+from smolvla_gym.twin.worker import main
 main([int(descriptor) for descriptor in sys.argv[2:]])
 """
 

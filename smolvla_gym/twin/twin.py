@@ -9,17 +9,17 @@ from typing import Final
 
 import numpy as np
 
-from smolvla_gym.hardware.clock import Clock, SystemClock
+from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.parol6 import HOME, NUM_JOINTS, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.board import VirtualBoard
-from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense, camera_size, named_camera
-from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
+from smolvla_gym.twin.snapshot_renderer import Eye
+from smolvla_gym.twin.virtual_board import VirtualBoard
+from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
 RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
 """How somebody left the arm before it was switched on, in rad, shape (6,). Its board does not know."""

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from smolvla_gym.cli import tasks
+from smolvla_gym.cli.commands import tasks
 from smolvla_gym.cli.main import _sentence, main
-from smolvla_gym.exclusive import exclusive_file, exclusive_folder
+from smolvla_gym.utils.file_lock import exclusive_file, exclusive_folder
 from tests.training.full_disk import full_disk
 
 SHORT = ["rollout", "--policy", "random", "--task", "reach", "--max-steps", "3", "--no-video"]
