@@ -42,7 +42,7 @@ class _Attributes(ctypes.Structure):
     )
 
 
-def be_prompt() -> bool:
+def request_low_latency_scheduling() -> bool:
     """Has the calling thread run as soon as it wakes, where the system can do that for anybody: Linux from 6.12 on.
 
     Its share of the processor stays the same. By default a thread that wakes on a busy processor waits until the one
@@ -66,7 +66,7 @@ def be_prompt() -> bool:
     return bool(system.syscall(change, 0, ctypes.byref(attributes), 0) == 0)
 
 
-def give_way() -> None:
+def request_background_scheduling() -> None:
     """Lets everything else on this computer go before the calling thread and those that it starts."""
     if sys.platform == "linux":  # elsewhere priorities belong to processes
         with contextlib.suppress(OSError):

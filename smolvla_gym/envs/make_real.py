@@ -12,7 +12,7 @@ from smolvla_gym.drivers.board.serial_port import BoardFinder
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Framing, Intrinsics
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.drivers.clock import SystemClock
-from smolvla_gym.envs.backends.real import Eyes, RealBackend
+from smolvla_gym.envs.backends.real import CameraRig, RealBackend
 from smolvla_gym.envs.backends.scene_view import MirrorView
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.parol6_env import PAROL6Env
@@ -127,7 +127,7 @@ def _make_real_backend(arm: RealOptions, options: EnvOptions) -> RealBackend:
             seeing.start()
             undo.callback(seeing.close)
             framing = Framing(seeing.intrinsics, REFERENCES[name], options.image_size, DEPTH_RANGES[name])
-            eyes[name] = Eyes(seeing, framing)
+            eyes[name] = CameraRig(seeing, framing)
         period = 1.0 / options.control_hz
         link = BoardProcess(
             url, arm.settings, period=period, speed_scale=arm.speed_scale, workspace=arm.workspace, log=arm.log,

@@ -78,7 +78,7 @@ class LinkWatch:
         """Begins.
 
         Args:
-            link: A ``BoardLink`` in real time.
+            link: A ``BoardClient`` in real time.
         """
         self._link = link
         self._began, self._before = time.monotonic(), link.statistics()

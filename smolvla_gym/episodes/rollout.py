@@ -14,7 +14,7 @@ import gymnasium as gym
 from smolvla_gym.agent.scripted import Agent, attach
 from smolvla_gym.episodes.cadence import Cadence, Report, watch_link
 from smolvla_gym.episodes.observer import EpisodeObserver, Watch
-from smolvla_gym.episodes.video import Film
+from smolvla_gym.episodes.video import EpisodeVideo
 from smolvla_gym.errors import OptionError, RecordingError
 from smolvla_gym.utils.json_file import save_json
 
@@ -215,7 +215,7 @@ def _run_episode(
     record = EpisodeRecord(seed=seed, task=_task_name(env), instruction=str(info["instruction"]))
     summary.episodes.append(record)
     fps, cadence = summary.control_hz, Cadence()
-    film = Film(path, fps, realtime=realtime) if path is not None else None
+    film = EpisodeVideo(path, fps, realtime=realtime) if path is not None else None
     try:
         with film or contextlib.nullcontext():
             agent.reset(record.instruction, seed=seed)

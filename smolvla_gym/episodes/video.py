@@ -24,7 +24,7 @@ _MEMORY: Final = 512_000_000
 """Bytes of pictures that may wait for the end of an episode: 40 s of two cameras at 256x256 and 30 Hz."""
 
 
-class Film:
+class EpisodeVideo:
     """Films an env's episode; a context manager, as the recorder below it.
 
     In simulated time a frame shows ``env.render()`` with the wrist's view in a corner. In real time drawing and

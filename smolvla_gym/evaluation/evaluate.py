@@ -21,7 +21,7 @@ from smolvla_gym.evaluation.success import mcnemar, wilson_interval
 from smolvla_gym.utils.worker_pool import process_pool, threads
 
 if TYPE_CHECKING:
-    from smolvla_gym.episodes.video import Film
+    from smolvla_gym.episodes.video import EpisodeVideo
 
 WORDS: Final = ("given", "swapped", "unseen")
 """What the agent is told: the env's instruction; the same with another object of the same scene named, whose success
@@ -250,7 +250,7 @@ def _run_episode(
     agent: Any,
     condition: Condition,
     seed: int,
-    video: Film | None = None,
+    video: EpisodeVideo | None = None,
     observers: Sequence[EpisodeObserver] = (),
 ) -> Outcome:
     observation, info = reset(env, condition, seed)
@@ -300,9 +300,9 @@ def film(
 def _film(
     env: Any, agent: Any, condition: Condition, seed: int, path: Path, observers: Sequence[EpisodeObserver]
 ) -> None:
-    from smolvla_gym.episodes.video import Film
+    from smolvla_gym.episodes.video import EpisodeVideo
 
-    with Film(path, env.metadata["render_fps"], realtime=False) as video:
+    with EpisodeVideo(path, env.metadata["render_fps"], realtime=False) as video:
         _run_episode(env, agent, condition, seed, video, observers)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from smolvla_gym.episodes.observer import EpisodeObserver, Moment
 from smolvla_gym.errors import MissingExtraError, RecordingError
 from smolvla_gym.integrations import ros_messages as ros
-from smolvla_gym.integrations.scene_pose import Puppet
+from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import ACTION_NAMES
 
 WORLD: Final = "world"
@@ -54,7 +54,7 @@ class McapLog(EpisodeObserver):
         self._writer = Writer(self._file)
         self._schemas: dict[str, Any] = {}
         self._begin, self._now = time.time(), time.time()
-        self._puppet: Puppet | None = None
+        self._scene_pose: ScenePose | None = None
         self._failure: OSError | None = None
         self._finished = False
 
@@ -62,15 +62,15 @@ class McapLog(EpisodeObserver):
         """Writes what is known of an episode beforehand."""
         self._begin = self._now + _GAP_S
         self._now = self._begin
-        if self._puppet is None or not self._puppet.shows(env):
-            self._puppet = Puppet(env)
+        if self._scene_pose is None or not self._scene_pose.shows(env):
+            self._scene_pose = ScenePose(env)
         self._text("/instruction", instruction)
         self._text("/status", json.dumps({"event": "begin", "seed": seed, "instruction": instruction}))
 
     def note(self, moment: Moment) -> None:
         """Writes a step."""
-        puppet = self._puppet
-        assert puppet is not None  # noqa: S101 - narrows a type
+        scene_pose = self._scene_pose
+        assert scene_pose is not None  # noqa: S101 - narrows a type
         self._now = now = self._begin + moment.time
         state = np.asarray(moment.observation["agent_pos"], np.float64)
         self._write("/joint_states", "sensor_msgs/JointState", ros.joint_state(now, ACTION_NAMES, state))
@@ -82,12 +82,12 @@ class McapLog(EpisodeObserver):
             frame, topic = f"{name}_camera", f"/camera/{name}"
             image = ros.compressed_image(seen, frame, picture)
             self._write(f"{topic}/image/compressed", "sensor_msgs/CompressedImage", image)
-            info = ros.camera_info(seen, frame, puppet.intrinsics(name, picture.shape[:2]))
+            info = ros.camera_info(seen, frame, scene_pose.intrinsics(name, picture.shape[:2]))
             self._write(f"{topic}/camera_info", "sensor_msgs/CameraInfo", info)
         for name, depth in moment.observation.get("depth", {}).items():
             image = ros.compressed_depth(seen, f"{name}_camera", depth)
             self._write(f"/camera/{name}/depth/compressed", "sensor_msgs/CompressedImage", image)
-        frames = puppet.frames(state)
+        frames = scene_pose.frames(state)
         transforms = [ros.transform(now, WORLD, child, *pose) for child, pose in frames.items()]
         self._write("/tf", "tf2_msgs/TFMessage", {"transforms": transforms})
         status = {

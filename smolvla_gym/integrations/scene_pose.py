@@ -16,7 +16,7 @@ from smolvla_gym.sim.scene import CAMERAS, CUBE, GRIPPER_PREFIX, build_model
 from smolvla_gym.sim.shapes import Shape, body_poses, visible_shapes
 
 
-class Puppet:
+class ScenePose:
     """A scene without physics: the arm takes the pose that is observed, and objects lie where the simulation has them.
 
     It never touches the simulation's own state. Of a real table it shows the arm alone.

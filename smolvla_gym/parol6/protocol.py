@@ -347,7 +347,7 @@ class CommandParser(FrameParser[CommandFrame]):
         super().__init__(CommandFrame.unpack, COMMAND_LENGTH)
 
 
-def markless(count: int) -> int:
+def avoid_header_byte(count: int) -> int:
     """Returns a count, or the one below it where its last byte would be FF.
 
     A board that has lost its place, as a frame was cut off, takes any three FF for the beginning of the next one. A -1

@@ -14,7 +14,7 @@ _ACCELERATION: Final = 1.05 * MAX_ACCELERATION
 _ROUNDING: Final = 1e-9
 
 
-class LastLine:
+class SetpointMonitor:
     """Setpoints as they were sent, and whether another may follow.
 
     Attributes:

@@ -56,7 +56,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that changes in a world while time passes; of its model see :func:`smolvla_gym.sim.randomization.read_looks`.
+    """All that changes in a world while time passes, except its model (see ``sim.randomization.read_appearance``).
 
     Attributes:
         physics: MuJoCo's state for integration.

@@ -15,7 +15,7 @@ _MEMORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 """Where a file is memory and never written to a disk."""
 
 
-class Canvas:
+class SharedFrame:
     """A picture and its distances.
 
     Attributes:
@@ -37,7 +37,7 @@ class Canvas:
 
 
 def make_memory(size: tuple[int, int]) -> int:
-    """Returns the descriptor of memory for a canvas; it lives as long as anybody has it open or mapped.
+    """Returns the descriptor of memory for a shared frame; it lives as long as anybody has it open or mapped.
 
     Args:
         size: Height and width in px.

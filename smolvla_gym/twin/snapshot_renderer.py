@@ -14,7 +14,7 @@ from smolvla_gym.sim.rendering import Frustum, Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.world import World
 
 
-class Eye:
+class SnapshotRenderer:
     """Draws from a copy of the world's state, so that time passes while it draws.
 
     Attributes:

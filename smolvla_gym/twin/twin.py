@@ -17,7 +17,7 @@ from smolvla_gym.sim.world import World
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
-from smolvla_gym.twin.snapshot_renderer import Eye
+from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
 from smolvla_gym.twin.virtual_board import VirtualBoard
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
@@ -111,7 +111,7 @@ class Twin:
         self._stalling: Array = np.zeros(NUM_JOINTS)
         self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
         self.cameras: dict[str, VirtualRealSense] = {}
-        self._eyes: list[Eye] = []
+        self._eyes: list[SnapshotRenderer] = []
         for name in cameras:
             eye = self.eye(name, quality)
             self._eyes.append(eye)
@@ -119,11 +119,11 @@ class Twin:
                 name, eye.look, depth=depth, noise=noise, seed=len(self.cameras), faults=self.faults, on_stop=eye.close
             )
         self.bus = VirtualBus(list(self.cameras.values()))
-        self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
+        self.overview = SnapshotRenderer(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
 
-    def eye(self, camera: str, quality: Quality) -> Eye:
+    def eye(self, camera: str, quality: Quality) -> SnapshotRenderer:
         """Returns what one of its cameras sees with, or would."""
-        return Eye(self.world, self.lock, camera, quality, camera_size(camera), self.board.service)
+        return SnapshotRenderer(self.world, self.lock, camera, quality, camera_size(camera), self.board.service)
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.drivers.cameras.librealsense import load
-from smolvla_gym.drivers.scheduling import give_way
+from smolvla_gym.drivers.scheduling import request_background_scheduling
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.twin.camera_model import D405, CameraModel, SoftwareDevice, d435
 from smolvla_gym.twin.faults import Faults
@@ -90,7 +90,7 @@ class VirtualRealSense:
         noise: float = 1.0,
         seed: int = 0,
         faults: Faults | None = None,
-        on_start: Callable[[], object] = give_way,
+        on_start: Callable[[], object] = request_background_scheduling,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
         """Plugs the camera in.
@@ -239,7 +239,7 @@ def named_camera(
     noise: float,
     seed: int,
     faults: Faults,
-    on_start: Callable[[], object] = give_way,
+    on_start: Callable[[], object] = request_background_scheduling,
     on_stop: Callable[[], None] | None = None,
 ) -> VirtualRealSense:
     """Makes one of the twin's cameras.

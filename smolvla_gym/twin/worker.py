@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from smolvla_gym.drivers.scheduling import give_way
-from smolvla_gym.sim.randomization import write_looks
+from smolvla_gym.drivers.scheduling import request_background_scheduling
+from smolvla_gym.sim.randomization import write_appearance
 from smolvla_gym.sim.rendering import Quality
 from smolvla_gym.twin.faults import Faults
-from smolvla_gym.twin.shared_frame import Canvas
+from smolvla_gym.twin.shared_frame import SharedFrame
 from smolvla_gym.twin.twin import Twin
 from smolvla_gym.twin.virtual_realsense import Noise, camera_size
 
@@ -29,18 +29,22 @@ def main(descriptors: Sequence[int]) -> None:
     """Runs a twin until the program that started it hangs up.
 
     Args:
-        descriptors: Of the pipe for control, and of a pipe and a canvas for each camera.
+        descriptors: Of the pipe for control, and of a pipe and a shared frame for each camera.
     """
     control, parent = Connection(descriptors[0]), os.getppid()
     number, _, (options, cameras, quality, noise) = control.recv()
     twin = Twin(**{**options, "faults": Faults(**options["faults"])})
     try:
-        artists = [
-            _Artist(twin, name, quality, Noise(noise, seed), Connection(pipe), Canvas(camera_size(name), canvas))
-            for seed, (name, pipe, canvas) in enumerate(zip(cameras, descriptors[1::2], descriptors[2::2], strict=True))
+        render_workers = [
+            _RenderWorker(
+                twin, name, quality, Noise(noise, seed), Connection(pipe), SharedFrame(camera_size(name), shared_frame)
+            )
+            for seed, (name, pipe, shared_frame) in enumerate(
+                zip(cameras, descriptors[1::2], descriptors[2::2], strict=True)
+            )
         ]
-        for artist in artists:
-            artist.start()
+        for render_worker in render_workers:
+            render_worker.start()
         twin.board.start()
         answer: Any = twin.port
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -55,12 +59,12 @@ def main(descriptors: Sequence[int]) -> None:
                     return
                 if what == "end":
                     return
-                answer = _answer(twin, artists, what, arguments)
+                answer = _answer(twin, render_workers, what, arguments)
     finally:
         twin.close()
 
 
-def _answer(twin: Twin, artists: Sequence[_Artist], what: str, arguments: Any) -> Any:
+def _answer(twin: Twin, render_workers: Sequence[_RenderWorker], what: str, arguments: Any) -> Any:
     with twin.lock:
         match what:
             case "see":
@@ -80,19 +84,19 @@ def _answer(twin: Twin, artists: Sequence[_Artist], what: str, arguments: Any) -
                 return twin.world.snapshot()
             case "lay":
                 snapshot, looks = arguments
-                write_looks(twin.world.model, looks)
+                write_appearance(twin.world.model, looks)
                 twin.world.restore(snapshot)
                 twin.world.settle()
                 return None
             case "reseed":
                 (seed,) = arguments
-                for number, artist in enumerate(artists):
-                    artist.noise.reseed(seed + number)
+                for number, render_worker in enumerate(render_workers):
+                    render_worker.noise.reseed(seed + number)
                 return None
     raise ValueError(what)
 
 
-class _Artist(threading.Thread):
+class _RenderWorker(threading.Thread):
     """Draws what a camera sees when it is asked to; the OpenGL context belongs to this thread.
 
     Attributes:
@@ -100,14 +104,14 @@ class _Artist(threading.Thread):
     """
 
     def __init__(
-        self, twin: Twin, camera: str, quality: Quality, noise: Noise, pipe: Connection, canvas: Canvas
+        self, twin: Twin, camera: str, quality: Quality, noise: Noise, pipe: Connection, shared_frame: SharedFrame
     ) -> None:
         super().__init__(name=f"camera {camera}", daemon=True)
         self.noise = noise
-        self._eye, self._pipe, self._canvas = twin.eye(camera, quality), pipe, canvas
+        self._eye, self._pipe, self._shared_frame = twin.eye(camera, quality), pipe, shared_frame
 
     def run(self) -> None:
-        give_way()
+        request_background_scheduling()
         try:
             while True:
                 try:
@@ -115,9 +119,9 @@ class _Artist(threading.Thread):
                 except (EOFError, ConnectionResetError):
                     return
                 pixels, distance = self._eye.look(colour, depth)
-                self._canvas.pixels[:] = self.noise.added(pixels)
+                self._shared_frame.pixels[:] = self.noise.added(pixels)
                 if distance is not None:
-                    self._canvas.distance[:] = distance
+                    self._shared_frame.distance[:] = distance
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self._pipe.send_bytes(b"drawn")
         finally:

@@ -18,7 +18,7 @@ _BUSY: Final = (errno.EACCES, errno.EAGAIN)
 
 
 @contextlib.contextmanager
-def exclusive_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
+def lock_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
     """Hold a folder for this program alone.
 
     The folder itself is locked, so that no file has to be made for it, and the system releases it when the program
@@ -44,7 +44,7 @@ def exclusive_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive_file(file: Path) -> Iterator[None]:
+def lock_file(file: Path) -> Iterator[None]:
     """Hold the name of a file, which need not exist yet, by locking ``.<name>.lock`` beside it; see above.
 
     Args:

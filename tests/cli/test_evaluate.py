@@ -13,7 +13,7 @@ from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.cli.main import main
 from smolvla_gym.evaluation.evaluate import Outcome
-from smolvla_gym.utils.file_lock import exclusive_folder
+from smolvla_gym.utils.file_lock import lock_folder
 from tests.training.full_disk import full_disk
 
 
@@ -182,7 +182,7 @@ def test_two_at_a_time_are_refused(episodes, tmp_path, capsys):
     episodes(None)
     folder = tmp_path / "out"
     folder.mkdir()
-    with exclusive_folder(folder):
+    with lock_folder(folder):
         assert main([*SHORT, "--out", str(folder)]) == 1
     assert "Another program" in capsys.readouterr().err
     assert list(folder.iterdir()) == []

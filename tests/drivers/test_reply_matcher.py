@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smolvla_gym.drivers.board.reply_matcher import Backlog
+from smolvla_gym.drivers.board.reply_matcher import ReplyMatcher
 from smolvla_gym.drivers.board.state import TICK, Mode
 from smolvla_gym.errors import FaultError
 from smolvla_gym.parol6 import rad_from_steps
@@ -178,43 +178,43 @@ USUAL, SOON = StateFrame(timing=7031), StateFrame(timing=300)
 
 
 def test_replies_answer_the_frames_in_order():
-    backlog = Backlog()
-    assert backlog.answer(USUAL) is None
+    reply_matcher = ReplyMatcher()
+    assert reply_matcher.answer(USUAL) is None
     for k in range(3):
-        backlog.send(Command.MOVE, k * TICK)
-    assert [backlog.answer(USUAL).moment for _ in range(3)] == [0.0, TICK, 2 * TICK]
-    assert not backlog.doubtful
-    assert backlog.answer(USUAL).moment == 2 * TICK  # one too many tells nothing new
+        reply_matcher.send(Command.MOVE, k * TICK)
+    assert [reply_matcher.answer(USUAL).moment for _ in range(3)] == [0.0, TICK, 2 * TICK]
+    assert not reply_matcher.doubtful
+    assert reply_matcher.answer(USUAL).moment == 2 * TICK  # one too many tells nothing new
 
 
 def test_the_answer_to_a_copy_ends_all_doubt():
-    backlog = Backlog()
+    reply_matcher = ReplyMatcher()
     for k in range(5):
-        backlog.send(Command.MOVE, k * TICK)
-        assert not backlog.doubtful
-    assert backlog.answer(USUAL).moment == 0.0
-    assert backlog.doubtful
-    backlog.send(Command.DISABLE, 5 * TICK)
-    backlog.send(Command.DISABLE, 5 * TICK)
-    assert backlog.answer(USUAL).moment == TICK
-    assert not backlog.doubtful  # a copy is on its way
-    newest = backlog.answer(SOON)
+        reply_matcher.send(Command.MOVE, k * TICK)
+        assert not reply_matcher.doubtful
+    assert reply_matcher.answer(USUAL).moment == 0.0
+    assert reply_matcher.doubtful
+    reply_matcher.send(Command.DISABLE, 5 * TICK)
+    reply_matcher.send(Command.DISABLE, 5 * TICK)
+    assert reply_matcher.answer(USUAL).moment == TICK
+    assert not reply_matcher.doubtful  # a copy is on its way
+    newest = reply_matcher.answer(SOON)
     assert (newest.moment, newest.command) == (5 * TICK, Command.DISABLE)
-    assert not backlog.doubtful
+    assert not reply_matcher.doubtful
 
 
 def test_a_short_time_where_no_copy_was_sent_means_nothing():
-    backlog = Backlog()
+    reply_matcher = ReplyMatcher()
     for k in range(3):
-        backlog.send(Command.MOVE, k * TICK)
-    assert backlog.answer(SOON).moment == 0.0
+        reply_matcher.send(Command.MOVE, k * TICK)
+    assert reply_matcher.answer(SOON).moment == 0.0
 
 
 def test_where_a_copys_answer_gets_lost_another_one_is_sent():
-    backlog = Backlog()
+    reply_matcher = ReplyMatcher()
     for moment in (0.0, TICK, 2 * TICK, 2 * TICK, 3 * TICK):
-        backlog.send(Command.MOVE, moment)
+        reply_matcher.send(Command.MOVE, moment)
     for moment in (0.0, TICK, 2 * TICK, 2 * TICK):
-        assert not backlog.doubtful
-        assert backlog.answer(USUAL).moment == moment
-    assert backlog.doubtful
+        assert not reply_matcher.doubtful
+        assert reply_matcher.answer(USUAL).moment == moment
+    assert reply_matcher.doubtful

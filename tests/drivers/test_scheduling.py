@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from smolvla_gym.drivers.scheduling import be_prompt, give_way
+from smolvla_gym.drivers.scheduling import request_background_scheduling, request_low_latency_scheduling
 
 LINUX = sys.platform == "linux"
 
@@ -30,7 +30,7 @@ def test_a_prompt_thread_stays_what_it_was_otherwise():
         if LINUX:  # a library may have made the threads of this process real-time ones, which have no slices
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         before = look() if LINUX else None
-        worked = be_prompt(), be_prompt()
+        worked = request_low_latency_scheduling(), request_low_latency_scheduling()
         return worked, before, look() if LINUX else None
 
     (first, again), before, after = in_a_thread(be)
@@ -49,5 +49,5 @@ def test_only_the_thread_that_gives_way_does():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     before = niceness()
-    assert in_a_thread(lambda: (give_way(), niceness())[1]) == max(before, 10)
+    assert in_a_thread(lambda: (request_background_scheduling(), niceness())[1]) == max(before, 10)
     assert niceness() == before

@@ -19,7 +19,7 @@ from smolvla_gym.episodes.observer import Background, EpisodeObserver, Moment, W
 from smolvla_gym.episodes.rollout import rollout
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.integrations import ros_messages as ros
-from smolvla_gym.integrations.scene_pose import Puppet
+from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import ACTION_NAMES, forward_kinematics
 
 
@@ -121,11 +121,11 @@ def test_the_puppet_stands_as_the_arm(make, gripper):
     env = make(gripper=gripper)
     observation, _ = env.reset(seed=4)
     world = env.unwrapped.backend.world
-    puppet = Puppet(env)
+    scene_pose = ScenePose(env)
     before = world.data.qpos.copy()
     for _ in range(12):
         observation, *_ = env.step(env.unwrapped.expert_action())
-    frames = puppet.frames(observation["agent_pos"])
+    frames = scene_pose.frames(observation["agent_pos"])
     pose = forward_kinematics(observation["agent_pos"][:6], env.unwrapped.gripper)
     np.testing.assert_allclose(frames["tool"][0], pose[:3, 3], atol=1e-5)
     # The wrist's camera looks the way the fingers point, from behind them; the other one looks down at the table.
@@ -134,14 +134,14 @@ def test_the_puppet_stands_as_the_arm(make, gripper):
     assert 0.02 < np.linalg.norm(ahead) < 0.25
     assert axes[:, 2] @ ahead > 0
     assert frames["scene_camera"][1][2, 2] < 0
-    lying = puppet.poses(observation["agent_pos"])["object_0"][0]
+    lying = scene_pose.poses(observation["agent_pos"])["object_0"][0]
     np.testing.assert_allclose(lying, world.object_position(0), atol=1e-6)
     # Looking at it moved nothing.
     after = world.data.qpos.copy()
-    puppet.tool_path(np.zeros((3, 7)))
+    scene_pose.tool_path(np.zeros((3, 7)))
     np.testing.assert_array_equal(world.data.qpos, after)
     assert not np.array_equal(before, after)
-    assert any(shape.kind == "mesh" for shape in puppet.shapes)
+    assert any(shape.kind == "mesh" for shape in scene_pose.shapes)
 
 
 def test_a_pixel_of_the_camera_is_where_the_object_is(make):
@@ -150,12 +150,12 @@ def test_a_pixel_of_the_camera_is_where_the_object_is(make):
     seen = 0
     for seed in range(3):
         observation, _ = env.reset(seed=seed)
-        puppet = Puppet(env)
-        frames = puppet.frames(observation["agent_pos"])
+        scene_pose = ScenePose(env)
+        frames = scene_pose.frames(observation["agent_pos"])
         layout = env.unwrapped.backend.layout
         for name, picture in observation["pixels"].items():
             position, axes = frames[f"{name}_camera"]
-            camera = puppet.intrinsics(name, (240, 320))
+            camera = scene_pose.intrinsics(name, (240, 320))
             for index in range(len(layout.colors)):
                 x, y, z = axes.T @ (env.unwrapped.backend.world.object_position(index) - position)
                 column, row = round(camera.fx * x / z + camera.ppx), round(camera.fy * y / z + camera.ppy)
@@ -177,10 +177,10 @@ def test_another_env_is_another_scene(make, tmp_path):
         env = make(task=task)
         env.reset(seed=0)
         log.begin(env, 0, task)
-        assert log._puppet.shows(env)
-        before = log._puppet
+        assert log._scene_pose.shows(env)
+        before = log._scene_pose
         log.begin(env, 1, task)
-        assert log._puppet is before
+        assert log._scene_pose is before
     log.close()
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from smolvla_gym.errors import OptionError
 from smolvla_gym.training.tiny.options import TrainOptions
-from smolvla_gym.training.tiny.paraphraser import Words
+from smolvla_gym.training.tiny.paraphraser import Paraphraser
 
 # "lift the red", "take the red cube", "please lift the red cube" and the same of blue; 0 pads, 9 ends a sentence.
 LIFT, TAKE, PLEASE, THE, RED, BLUE, CUBE, END = 1, 2, 3, 4, 5, 6, 7, 9
@@ -24,7 +24,7 @@ LENGTH = 9
 def words(garbled, paraphrases=SAME, length=LENGTH):
     masks = np.array([[i < len(sentence) for i in range(length)] for sentence in SENTENCES])
     tokens = np.array([sentence + [0] * (length - len(sentence)) for sentence in SENTENCES])
-    return Words(tokens, masks, paraphrases, VOCABULARY, garbled)
+    return Paraphraser(tokens, masks, paraphrases, VOCABULARY, garbled)
 
 
 def said(tokens, masks):

@@ -28,7 +28,7 @@ class Provenance:
         control_hz: Frames a second of the demonstrations: the rate in Hz at which its actions follow each other.
         gripper: The gripper that was mounted; None: unknown.
         lowercase: Whether all its instructions were in lower case, and its tokenizer knows no other words.
-        words: Words of its instructions, in lower case; none: unknown, or as many as a language has.
+        words: Paraphraser of its instructions, in lower case; none: unknown, or as many as a language has.
     """
 
     control_hz: float

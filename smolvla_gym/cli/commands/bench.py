@@ -15,7 +15,7 @@ from smolvla_gym.cli.options.agent import DTYPES, SCRIPTED, check_policy
 from smolvla_gym.cli.options.arguments import at_least, positive
 from smolvla_gym.cli.progress import steady_lines
 from smolvla_gym.errors import OptionError, SmolVLAGymError
-from smolvla_gym.utils.file_lock import exclusive_file
+from smolvla_gym.utils.file_lock import lock_file
 
 if TYPE_CHECKING:
     from smolvla_gym.benchmark.acceptance import Check, Targets
@@ -140,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         if arguments.out is not None:
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(exclusive_file(arguments.out))
+            stack.enter_context(lock_file(arguments.out))
         return _run(arguments, variants, options, targets)
 
 

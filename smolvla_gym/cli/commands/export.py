@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from smolvla_gym.data.files import sync_tree
     from smolvla_gym.errors import OptionError
     from smolvla_gym.training.saving import copy_checkpoint, make_plain
-    from smolvla_gym.utils.file_lock import exclusive_folder
+    from smolvla_gym.utils.file_lock import lock_folder
 
     if arguments.out.exists():
         raise OptionError("DIR", str(arguments.out), "a folder that does not exist yet")
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if part.is_symlink() or part.is_junction():
         raise OptionError("DIR", str(arguments.out), f"a folder without the link {part} beside it: remove the link")
     part.mkdir(parents=True, exist_ok=True)
-    with exclusive_folder(part, out):
+    with lock_folder(part, out):
         try:
             for entry in part.iterdir():  # of an export that was cut off
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

@@ -16,7 +16,7 @@ from smolvla_gym.cli.commands.train_dataset import add_arguments, training_datas
 from smolvla_gym.cli.options.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
-from smolvla_gym.utils.file_lock import exclusive_folder
+from smolvla_gym.utils.file_lock import lock_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_out(arguments)
     with contextlib.ExitStack() as stack:
         if arguments.resume:  # before anything there is read or repaired
-            stack.enter_context(exclusive_folder(arguments.out))
+            stack.enter_context(lock_folder(arguments.out))
         return _run(arguments, stack)
 
 
@@ -179,7 +179,7 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     out = arguments.out or new_folder("train")
     if not arguments.resume and not converted:
         out.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(exclusive_folder(out))
+        stack.enter_context(lock_folder(out))
         _check_out(arguments)  # another program may have begun there, and ended, meanwhile
     _remember(arguments, out, trainer)
     begun()

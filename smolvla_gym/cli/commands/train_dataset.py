@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from smolvla_gym.cli.options.arguments import new_folder
 from smolvla_gym.errors import OptionError
-from smolvla_gym.utils.file_lock import exclusive_folder
+from smolvla_gym.utils.file_lock import lock_folder
 
 COPY: Final = "dataset"
 """Folder of the converted copy, in that of the run."""
@@ -73,7 +73,7 @@ def training_dataset(
         undo.callback(_remove_empty, out)
     out.mkdir(parents=True, exist_ok=True)
     if not arguments.resume:
-        stack.enter_context(exclusive_folder(out))
+        stack.enter_context(lock_folder(out))
         if any(out.iterdir()):  # another program may have begun there, and ended, meanwhile
             raise OptionError("--out", str(out), "a new folder, or --resume to go on with the run in it")
     convert_dataset(root, out / COPY, renames, arguments.units or "auto")

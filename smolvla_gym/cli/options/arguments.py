@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from smolvla_gym.errors import OptionError
-from smolvla_gym.utils.file_lock import exclusive_folder
+from smolvla_gym.utils.file_lock import lock_folder
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
@@ -53,7 +53,7 @@ def output_folder(chosen: Path | None, command: str) -> Iterator[Path]:
     if out.exists() and not out.is_dir():
         raise OptionError("--out", str(out), "the name of a folder; this is a file")
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive_folder(out):
+    with lock_folder(out):
         yield from _watched(out, is_new)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Mode
-from smolvla_gym.drivers.board.worker_channel import Child
+from smolvla_gym.drivers.board.worker_channel import WorkerChannel
 from smolvla_gym.drivers.board.worker_messages import perform
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.errors import DeviceError, FaultError, SmolVLAGymError
@@ -34,7 +34,7 @@ _GRACE = 2.0
 """What a wait allows beyond the driver's own timeouts, in s: they name the cause better."""
 
 
-class BoardLink(ABC):
+class BoardClient(ABC):
     """The arm as an environment sees it.
 
     All that asks something of the arm raises FaultError while one is latched; looking and closing never do.
@@ -210,7 +210,7 @@ def _has_answered(state: BoardState) -> bool:
     return state.time > -math.inf or state.mode is Mode.LOST
 
 
-class InlineBoard(BoardLink):
+class InlineBoard(BoardClient):
     """The driver in this very thread, for a virtual arm in lockstep: its ticks come when the clock moves on.
 
     Whoever owns the clock calls :meth:`run_until` as its time passes, also while ``sleep_until`` waits.
@@ -292,7 +292,7 @@ class InlineBoard(BoardLink):
         perform(self._board, do, arguments, self._clock.now())
 
 
-class BoardProcess(BoardLink):
+class BoardProcess(BoardClient):
     """The driver in a process of its own, which outlives whatever happens to this one, and stops the arm then."""
 
     def __init__(
@@ -381,7 +381,7 @@ class BoardProcess(BoardLink):
         self._child.close(self.settings.stop_timeout + _GRACE)
 
     def _start(self) -> None:
-        self._child = Child(self._config)
+        self._child = WorkerChannel(self._config)
         # Where this object is forgotten or the interpreter ends, the process must hear of it.
         weakref.finalize(self, self._child.hang_up)
         try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from smolvla_gym.drivers.board.gripper import make_gripper_driver
 from smolvla_gym.drivers.board.homing import HOMED_BITS, Homing
-from smolvla_gym.drivers.board.reply_matcher import Backlog, SentFrame
+from smolvla_gym.drivers.board.reply_matcher import ReplyMatcher, SentFrame
 from smolvla_gym.drivers.board.serial_port import Port
 from smolvla_gym.drivers.board.state import TICK, UNKNOWN, BoardSettings, BoardState, Fault, Mode
 from smolvla_gym.errors import DeviceError, FaultError, NotHomedError
@@ -36,10 +36,10 @@ from smolvla_gym.parol6.protocol import (
     StateFrame,
     StateParser,
     Steps,
-    markless,
+    avoid_header_byte,
 )
 from smolvla_gym.safety import SafetyGate, check_action
-from smolvla_gym.safety.setpoint_monitor import LastLine
+from smolvla_gym.safety.setpoint_monitor import SetpointMonitor
 
 Event = dict[str, Any]
 
@@ -82,7 +82,7 @@ class Board:
         self._detail = ""
         self._events = list[Event]()
         self._reply: StateFrame | None = None
-        self._backlog = Backlog()
+        self._reply_matcher = ReplyMatcher()
         self._answered: SentFrame | None = None  # the frame that the newest reply answers
         self._came = -math.inf  # when that reply came
         self._opened = self._awake = -math.inf  # since when the port is open, and since when this driver is punctual
@@ -94,7 +94,7 @@ class Board:
         self._held = False  # the watchdog has braked the arm
         self._stop_began = 0.0
         self._settled = 0
-        self._last_line = LastLine()
+        self._setpoint_monitor = SetpointMonitor()
         self._ticks = self._replies = 0
         self._last_tick = math.inf
         self._repeats = 0  # replies in a row with the same joint angles
@@ -110,7 +110,7 @@ class Board:
         self.close()
         self._port = self._open_port()
         self._parser = StateParser()
-        self._backlog, self._answered, self._reply = Backlog(), None, None
+        self._reply_matcher, self._answered, self._reply = ReplyMatcher(), None, None
         self._came, self._opened, self._awake = -math.inf, now, now
         self._disobeyed = 0
         # A program before may have left a jog in force; disabling ends it.
@@ -250,7 +250,7 @@ class Board:
             homed_joints=homed,
             homed=all(homed) and not self._doubtful,
             estop=not reply.lines & Line.ESTOP_RELEASED,
-            commanded=self._last_line.position.copy() if moving else joints,
+            commanded=self._setpoint_monitor.position.copy() if moving else joints,
             at_rest=self._gate.at_rest if moving else self._mode is not Mode.HOMING,
             gripper_object=self._gripper.object,
             gripper_ready=self._gripper.ready,
@@ -283,8 +283,8 @@ class Board:
 
     def _resume(self, behind: float, now: float) -> None:
         """Goes on after this driver itself stood still: the board has come to rest at the last setpoint meanwhile."""
-        self._last_line.rest()
-        self._gate.reset(self._last_line.position, self._gate.opening)
+        self._setpoint_monitor.rest()
+        self._gate.reset(self._setpoint_monitor.position, self._gate.opening)
         self._aims = [(action, now) for action, _ in self._aims[-1:]]
         if behind > self._settings.hold_after:
             detail = f"The driver stood still for {behind:.2g} s: the computer was suspended or overloaded."
@@ -309,7 +309,7 @@ class Board:
             if self._settled > _SETTLE_TICKS or now - self._stop_began > self._settings.stop_timeout:
                 self._enter(Mode.DISABLED, now)
         if self._mode in _MOVING_MODES and self._advance(now):
-            self._write(Command.MOVE, now, self._last_line.position, self._gate.velocity, self._gate.opening)
+            self._write(Command.MOVE, now, self._setpoint_monitor.position, self._gate.velocity, self._gate.opening)
         elif self._mode is Mode.ENABLING:
             self._write(Command.ENABLE, now)
         elif self._mode is Mode.HOMING:
@@ -332,7 +332,7 @@ class Board:
             self._note(now, *self._gate.aim(action, ago=min(done - moment, TICK / 2)))
         self._aims.clear()
         self._note(now, *self._gate.advance(TICK - done))
-        broken = self._last_line.take(self._gate.position, self._gate.velocity, TICK)
+        broken = self._setpoint_monitor.take(self._gate.position, self._gate.velocity, TICK)
         if broken is not None:
             detail = f"A setpoint broke {broken} behind the safety gate; it was not sent."
             self._latch(Fault.COMMAND_LIMIT, detail, now)
@@ -355,11 +355,11 @@ class Board:
         speed = ZEROS if velocity is None else _steps(np.rint(velocity * STEPS_PER_RAD).astype(int).tolist())
         frame = CommandFrame(command, position, speed, lines=lines, gripper=gripper)
         # A gripper must not be told twice to calibrate.
-        copies = 2 if self._backlog.doubtful and gripper.mode == GripperMode.OPERATE else 1
+        copies = 2 if self._reply_matcher.doubtful and gripper.mode == GripperMode.OPERATE else 1
         self._port.write(frame.pack() * copies)
         self._sent = command
         for _ in range(copies):
-            self._backlog.send(command, now)
+            self._reply_matcher.send(command, now)
 
     def _receive(self) -> list[StateFrame]:
         # The rest of a reply that comes later than this is found at the beginning of the next tick.
@@ -376,7 +376,7 @@ class Board:
         frames = self._parser.feed(self._port.read(timeout))
         replies = [frame for frame in frames if (frame.check, frame.homed & 0x03, frame.lines & 0x07) == _CONSTANT]
         for reply in replies:
-            self._answered = self._backlog.answer(reply)
+            self._answered = self._reply_matcher.answer(reply)
         return replies
 
     # -- reactions -------------------------------------------------------------------------------------------------
@@ -437,8 +437,8 @@ class Board:
             and self._repeats >= _SURE
             and self._gripper.ready
         ):
-            self._last_line.reset(rad_from_steps(reply.position))
-            self._gate.reset(self._last_line.start, self._gripper.opening)
+            self._setpoint_monitor.reset(rad_from_steps(reply.position))
+            self._gate.reset(self._setpoint_monitor.start, self._gripper.opening)
             self._last_aim, self._held = None, False
             self._aims.clear()
             self._enter(Mode.READY, now)
@@ -446,12 +446,12 @@ class Board:
             self._check_motion(rad_from_steps(reply.position), now)
 
     def _check_motion(self, joints: Array, now: float) -> None:
-        error: Array = np.abs(joints - self._last_line.position)
+        error: Array = np.abs(joints - self._setpoint_monitor.position)
         if error.max() > self._settings.max_following_error:
             joint = int(error.argmax())
             detail = f"{JOINT_NAMES[joint]} is {error[joint]:.3f} rad away from where it was sent."
             self._latch(Fault.FOLLOWING_ERROR, detail, now)
-        outside = self._last_line.outside(joints)
+        outside = self._setpoint_monitor.outside(joints)
         if outside.max() > self._settings.position_tolerance:
             joint = int(outside.argmax())
             detail = f"{JOINT_NAMES[joint]} is {outside[joint]:.3f} rad outside its limits."
@@ -525,5 +525,5 @@ class Board:
 
 
 def _steps(values: Iterable[int]) -> Steps:
-    j1, j2, j3, j4, j5, j6 = map(markless, values)
+    j1, j2, j3, j4, j5, j6 = map(avoid_header_byte, values)
     return j1, j2, j3, j4, j5, j6

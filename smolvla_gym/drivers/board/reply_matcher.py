@@ -40,7 +40,7 @@ class SentFrame:
     close: bool
 
 
-class Backlog:
+class ReplyMatcher:
     """The frames that are not answered yet.
 
     Where replies got lost, the next ones are taken for older than they are, until a copy is answered; never for newer.

@@ -24,7 +24,7 @@ from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.board.state import TICK, BoardSettings, Mode
 from smolvla_gym.drivers.board.worker_messages import error_to_json, perform, read_lines, refuse_stale
-from smolvla_gym.drivers.scheduling import be_prompt
+from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.parol6.protocol import Command
 from smolvla_gym.safety import SafetyGate
@@ -120,7 +120,7 @@ class _Loop:
         self._publish()
         self._answer(0, None)
         gc.freeze()
-        be_prompt()
+        request_low_latency_scheduling()
         try:
             self._ticks()
             self._stop_arm()

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from smolvla_gym.drivers.board.state import UNKNOWN, BoardState, Fault, Mode
 from smolvla_gym.drivers.board.worker_messages import error_from_json, read_lines
-from smolvla_gym.drivers.scheduling import be_prompt
+from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, FaultError
 
 _START: Final = 60.0
@@ -53,7 +53,7 @@ sys.exit(main(outbox))
 """
 
 
-class Child:
+class WorkerChannel:
     """One such process. When its standard input ends it stops the arm and ends.
 
     Attributes:
@@ -211,7 +211,7 @@ class Child:
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 - narrows a type
-        be_prompt()
+        request_low_latency_scheduling()
         try:
             with self._process.stdout as stream:
                 for line in read_lines(stream.fileno()):

@@ -19,7 +19,7 @@ from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
 from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
 from smolvla_gym.drivers.cameras.realsense_stream import DEPTH_UNIT, Settings, Stream
 from smolvla_gym.drivers.clock import Clock, SystemClock
-from smolvla_gym.drivers.scheduling import be_prompt
+from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, SmolVLAGymError
 from smolvla_gym.utils.option_values import check_serial
 
@@ -186,7 +186,7 @@ class RealSenseCamera:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self, rs: ModuleType, stream: Stream | None, stopping: threading.Event) -> None:
-        be_prompt()
+        request_low_latency_scheduling()
         heard, looked = self._clock.now(), time.monotonic()
         while not stopping.is_set():
             if stream is None:

@@ -9,12 +9,12 @@ from typing import Any, Final, override
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.drivers.board.client import BoardLink
+from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import TICK, BoardState, Fault, Mode
 from smolvla_gym.drivers.cameras.framing import Framing
 from smolvla_gym.drivers.cameras.realsense import Frame, RealSenseCamera
 from smolvla_gym.drivers.clock import Clock
-from smolvla_gym.drivers.scheduling import be_prompt
+from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach
 from smolvla_gym.envs.backends.base import OPERATOR_STOP, Backend, Image, Reading
 from smolvla_gym.envs.backends.scene_view import SceneView
@@ -38,7 +38,7 @@ _START_TIMEOUT: Final = 60.0  # s
 _LONGEST_WAY: Final = 10.0  # s at full speed; 5 are needed
 
 
-class Eyes:
+class CameraRig:
     """A camera whose pictures are brought to the contract's size.
 
     Attributes:
@@ -75,8 +75,8 @@ class RealBackend(Backend):
 
     def __init__(
         self,
-        link: BoardLink,
-        cameras: Mapping[str, Eyes],
+        link: BoardClient,
+        cameras: Mapping[str, CameraRig],
         clock: Clock,
         *,
         gripper: Gripper,
@@ -123,7 +123,7 @@ class RealBackend(Backend):
         return self._link.state().commanded
 
     @property
-    def link(self) -> BoardLink:
+    def link(self) -> BoardClient:
         """The arm."""
         return self._link
 
@@ -135,7 +135,7 @@ class RealBackend(Backend):
         self._approach.refuse_contact(self._link.state(), options)
         self._plan(rng, options)
         if self.realtime:
-            be_prompt()  # the thread that resets is the one that will step
+            request_low_latency_scheduling()  # the thread that resets is the one that will step
         before, after = self._find_ways(options)
         self._wake(before)
         self._link.events()

@@ -10,7 +10,7 @@ from typing import Any, override
 
 import numpy as np
 
-from smolvla_gym.drivers.board.client import BoardLink, BoardProcess, InlineBoard
+from smolvla_gym.drivers.board.client import BoardClient, BoardProcess, InlineBoard
 from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.serial_port import SerialPort
@@ -19,7 +19,7 @@ from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
 from smolvla_gym.drivers.cameras.realsense import Frame, RealSenseCamera
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.envs.backends.base import Image, Reading
-from smolvla_gym.envs.backends.real import Eyes, RealBackend
+from smolvla_gym.envs.backends.real import CameraRig, RealBackend
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.reset_options import SCENE_OPTIONS, ResetOptions
 from smolvla_gym.parol6 import Array
@@ -231,9 +231,11 @@ def make_twin_backend(
             )
             camera.start()
             undo.callback(camera.close)
-            eyes[name] = Eyes(camera, Framing(camera.intrinsics, reference, options.image_size, DEPTH_RANGES[name]))
+            eyes[name] = CameraRig(
+                camera, Framing(camera.intrinsics, reference, options.image_size, DEPTH_RANGES[name])
+            )
         guard = CollisionGuard(gripper.name, workspace)
-        link: BoardLink
+        link: BoardClient
         if realtime:
             link = BoardProcess(
                 twin.port, settings, period=period, speed_scale=speed_scale, workspace=workspace, log=log

@@ -13,7 +13,7 @@ import numpy as np
 from smolvla_gym.integrations import ros_messages as ros
 from smolvla_gym.integrations.bridge.topics import JAWS, PUBLISHED
 from smolvla_gym.integrations.bridge.transport import Transport
-from smolvla_gym.integrations.scene_pose import Puppet
+from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import JOINT_NAMES, NUM_JOINTS
 
 _EVENTS_WAITING: Final = 100
@@ -37,7 +37,7 @@ class Publisher:
         self._transport, self._raw, self._backend = transport, raw_images, bare.backend
         self._period, self._stroke = 1.0 / float(bare.control_hz), float(bare.gripper.stroke)
         self._simulated = not env.metadata.get("realtime", False)
-        self._puppet = Puppet(env)
+        self._scene_pose = ScenePose(env)
         self._cameras = tuple(env.observation_space["pixels"]) if "pixels" in env.observation_space.spaces else ()  # type: ignore[attr-defined, index]
         self._began = time.time()
         for topic, datatype in PUBLISHED.items():
@@ -80,7 +80,7 @@ class Publisher:
             send("/clock", {"clock": ros.header(now)["stamp"]})
         jaw = float(state[NUM_JOINTS]) * self._stroke
         send("/joint_states", ros.joint_state(now, (*JOINT_NAMES, *JAWS), [*state[:NUM_JOINTS], jaw, jaw]))
-        frames = self._puppet.frames(state)
+        frames = self._scene_pose.frames(state)
         wanted = ("base", "tool", *(f"{camera}_camera" for camera in self._cameras))
         send("/tf", {"transforms": [ros.transform(now, "world", name, *frames[name]) for name in wanted]})
         if fault is None:
@@ -100,7 +100,7 @@ class Publisher:
             send(f"{topic}/image/compressed", ros.compressed_image(seen, frame, picture))
             if self._raw:
                 send(f"{topic}/image", ros.image(seen, frame, picture))
-            intrinsics = self._puppet.intrinsics(camera, picture.shape[:2])
+            intrinsics = self._scene_pose.intrinsics(camera, picture.shape[:2])
             send(f"{topic}/camera_info", ros.camera_info(seen, frame, intrinsics))
 
     def now(self, steps: int) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from smolvla_gym.episodes.observer import EpisodeObserver, Moment
 from smolvla_gym.errors import MissingExtraError, RecordingError
 from smolvla_gym.integrations.rerun.viewer import open_viewer
-from smolvla_gym.integrations.scene_pose import Puppet
+from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
 from smolvla_gym.sim.shapes import Shape
 
@@ -59,7 +59,7 @@ class RerunLog(EpisodeObserver):
                 raise RecordingError(f"{self._file} cannot be written: {error.strerror or error}.") from error
         self._count = 0
         self._stream: Any = None
-        self._puppet: Puppet | None = None
+        self._scene_pose: ScenePose | None = None
 
     def begin(self, env: gym.Env[Any, Any], seed: int, instruction: str) -> None:
         """Opens a recording and draws the scene."""
@@ -72,11 +72,11 @@ class RerunLog(EpisodeObserver):
             name = self._file if self._count == 0 else self._file.with_stem(f"{self._file.stem}_{self._count:03d}")
             self._stream.save(str(name), default_blueprint=self._blueprint(env))
         self._count += 1
-        if self._puppet is None or not self._puppet.shows(env):
-            self._puppet = Puppet(env)
+        if self._scene_pose is None or not self._scene_pose.shows(env):
+            self._scene_pose = ScenePose(env)
         self._log("instruction", rr.TextDocument(f"{instruction}  (seed {seed})"), static=True)
         self._log("scene", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
-        for shape in self._puppet.shapes:
+        for shape in self._scene_pose.shapes:
             self._draw(shape)
         for kind in ("state", "target"):
             style = rr.SeriesLines(names=list(ACTION_NAMES), colors=list(_COLORS))
@@ -84,8 +84,8 @@ class RerunLog(EpisodeObserver):
 
     def note(self, moment: Moment) -> None:
         """Logs a step."""
-        rr, puppet = self._rr, self._puppet
-        assert puppet is not None  # noqa: S101 - narrows a type
+        rr, scene_pose = self._rr, self._scene_pose
+        assert scene_pose is not None  # noqa: S101 - narrows a type
         self._stream.set_time("episode", duration=moment.time)
         state = np.asarray(moment.observation["agent_pos"], np.float64)
         for name, picture in moment.observation.get("pixels", {}).items():
@@ -105,9 +105,9 @@ class RerunLog(EpisodeObserver):
             self._log("safety", rr.TextLog(f"{rule}: {', '.join(joints)}".rstrip(": "), level="WARN"))
         if moment.info.get("fault"):
             self._log("safety", rr.TextLog(f"fault {moment.info['fault']}", level="ERROR"))
-        for body, (position, rotation) in puppet.poses(state).items():
+        for body, (position, rotation) in scene_pose.poses(state).items():
             self._log(f"scene/{body}", rr.Transform3D(translation=position, mat3x3=rotation))
-        path = puppet.tool_path(moment.plan)
+        path = scene_pose.tool_path(moment.plan)
         strips = [path] if len(path) > 1 else []
         self._log("scene/plan", rr.LineStrips3D(strips, colors=[[255, 160, 0]], radii=0.0015))
         self._log("scene/plan/points", rr.Points3D(path if len(path) else _NOTHING, colors=[255, 160, 0], radii=0.002))

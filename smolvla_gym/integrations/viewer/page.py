@@ -13,7 +13,7 @@ import numpy as np
 from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.integrations.bridge.transport import Transport
 from smolvla_gym.integrations.ros_messages import Message, quaternion
-from smolvla_gym.integrations.scene_pose import Puppet
+from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import NUM_JOINTS
 from smolvla_gym.sim.shapes import Shape
 from smolvla_gym.utils.untrusted import printable
@@ -59,7 +59,7 @@ class Page(Transport):
         self._came: dict[str, Message] = {}
         self._lock = threading.Lock()
         self._instruction = ""
-        self._puppet = Puppet(env)
+        self._scene_pose = ScenePose(env)
         self._stroke = float(env.unwrapped.gripper.stroke)  # type: ignore[attr-defined]
         self._frames: dict[str, Any] = {}
         self._meshes: dict[str, Any] = {}
@@ -120,7 +120,7 @@ class Page(Transport):
         scene.set_up_direction("+z")
         self._server.initial_camera.position = _EYE
         self._server.initial_camera.look_at = _TARGET
-        for number, shape in enumerate(self._puppet.shapes):
+        for number, shape in enumerate(self._scene_pose.shapes):
             if shape.body not in self._frames:
                 self._frames[shape.body] = scene.add_frame(f"/{shape.body}", show_axes=False)
             vertices, faces = triangles(shape)
@@ -173,7 +173,7 @@ class Page(Transport):
 
     def _pose(self, positions: list[float]) -> None:
         opening = positions[NUM_JOINTS] / self._stroke
-        poses = self._puppet.poses(np.array([*positions[:NUM_JOINTS], opening]))
+        poses = self._scene_pose.poses(np.array([*positions[:NUM_JOINTS], opening]))
         with self._server.atomic():
             for body, frame in self._frames.items():
                 position, rotation = poses[body]
@@ -192,7 +192,7 @@ class Page(Transport):
     def _show_event(self, event: dict[str, Any]) -> None:
         kind = event.pop("event")
         if kind == "ready":  # the objects of a new scene have colours of their own
-            for shape in self._puppet.shapes:
+            for shape in self._scene_pose.shapes:
                 if self._meshes[shape.name].color != _bytes(shape):
                     self._meshes[shape.name].color = _bytes(shape)
         line = f"- {_plain(kind)} {_plain(' '.join(map(str, event.values())))}".rstrip()

@@ -34,7 +34,7 @@ try:
     from smolvla_gym.agent.sampler.graph import Replay
     from smolvla_gym.training.tiny.auxiliary import Regression, standardised
     from smolvla_gym.training.tiny.flow import FlowLoss, sample_times
-    from smolvla_gym.training.tiny.paraphraser import Words
+    from smolvla_gym.training.tiny.paraphraser import Paraphraser
 except ImportError as err:
     raise MissingExtraError("Training", "smolvla", err) from err
 
@@ -175,7 +175,7 @@ class _Trainer:
             }
         )
         self._states, self._actions = batch["observation.state"], batch["action"]
-        self._words = Words(
+        self._words = Paraphraser(
             batch["observation.language.tokens"].cpu().numpy(),
             batch["observation.language.attention_mask"].cpu().numpy(),
             frames.paraphrases,

@@ -15,7 +15,7 @@ _INSERTED: Final = 4
 """Largest number of tokens that are put into a garbled sentence."""
 
 
-class Words:
+class Paraphraser:
     """Draws sentences that mean the same, and garbles some of them.
 
     No list of paraphrases has every verb that people use. Where what a sentence has in common with its paraphrases,

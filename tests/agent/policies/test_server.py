@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from smolvla_gym.agent import PolicyServer, RemotePolicy
 from smolvla_gym.agent.policies.base import PolicyCard
-from smolvla_gym.agent.policies.remote import connection_limiter as door_module
+from smolvla_gym.agent.policies.remote import connection_limiter as limiter_module
 from smolvla_gym.agent.policies.remote import server as server_module
 from smolvla_gym.agent.policies.remote.connection_limiter import MAX_OPENING
 from smolvla_gym.agent.policies.remote.tokens import authorization
@@ -163,7 +163,7 @@ def test_a_request_that_takes_long_is_given_up(wave, monkeypatch):
 
 
 def test_without_descriptors_it_pauses_and_goes_on(wave, monkeypatch, caplog):
-    monkeypatch.setattr(door_module, "_PAUSE", 0.02)
+    monkeypatch.setattr(limiter_module, "_PAUSE", 0.02)
     with serving(wave) as server:
         port = int(server.address.rpartition(":")[2])
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -180,7 +180,7 @@ def test_without_descriptors_it_pauses_and_goes_on(wave, monkeypatch, caplog):
 
 
 def test_a_number_of_clients_is_served(wave, monkeypatch):
-    monkeypatch.setattr(door_module, "MAX_CLIENTS", 3)
+    monkeypatch.setattr(limiter_module, "MAX_CLIENTS", 3)
     with serving(wave) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(contextlib.closing(RemotePolicy(server.address))) for _ in range(3)]
         with pytest.raises(PolicyConnectionError, match="503"):

@@ -24,7 +24,7 @@ _PAUSE: Final = 0.2
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Door:
+class ConnectionLimiter:
     """Accepts connections and hands each to a thread of its own, until it is closed.
 
     A connection counts as opening until :meth:`let_in`. A client with a token needs milliseconds for that, so that it

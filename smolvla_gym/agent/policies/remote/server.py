@@ -27,7 +27,7 @@ from websockets.sync.server import ServerConnection, serve
 from smolvla_gym.agent.inputs import standby_observation
 from smolvla_gym.agent.instructions import WARM_UP
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
-from smolvla_gym.agent.policies.remote.connection_limiter import MAX_CLIENTS, Door
+from smolvla_gym.agent.policies.remote.connection_limiter import MAX_CLIENTS, ConnectionLimiter
 from smolvla_gym.agent.policies.remote.messages import (
     open_request,
     read_request,
@@ -136,7 +136,7 @@ class PolicyServer:
                 logger=_QUIET,
             )
             # Its own loop ends for good at the first error of accept().
-            door = Door(self._socket, server.handler)
+            door = ConnectionLimiter(self._socket, server.handler)
 
             # In a thread of its own: a signal that came between two instructions of it would hang the end.
             accepting = threading.Thread(target=door.run, name="policy server", daemon=True)
@@ -162,7 +162,7 @@ class PolicyServer:
         with contextlib.suppress(InvalidStateError):
             self._ended.set_result(None)
 
-    def _admit(self, connection: ServerConnection, request: Request, door: Door) -> Response | None:
+    def _admit(self, connection: ServerConnection, request: Request, door: ConnectionLimiter) -> Response | None:
         """Returns None for a client that may come in, and what it is told otherwise."""
         hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
         # Browsers name the page that asks. A page must not use a server that trusts its own machine. By which name
@@ -181,7 +181,7 @@ class PolicyServer:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CLIENTS} clients are connected already.\n")
         return None
 
-    def _talk(self, connection: ServerConnection, worker: _Worker, card: PolicyCard, door: Door) -> None:
+    def _talk(self, connection: ServerConnection, worker: _Worker, card: PolicyCard, door: ConnectionLimiter) -> None:
         """Serves one client until it leaves."""
         client = _name(connection)
         if not door.let_in(connection.socket):

@@ -19,7 +19,7 @@ _LEROBOTS_OWN: Final = "lerobot_"
 """Begins the names of reset options that LeRobot's own wrappers read, such as ``lerobot_new_rollout``."""
 
 
-class SmallPictures(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]]):
+class SmallImages(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]]):
     """Brings every picture to one size as the agent does."""
 
     def __init__(self, env: gym.Env[dict[str, Any], Any], image_size: tuple[int, int]) -> None:
@@ -64,7 +64,7 @@ def make_sim(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.En
     from smolvla_gym.envs.make_sim import make_sim_env
 
     size = check_image_size(image_size)
-    return SmallPictures(make_sim_env(image_size=legible_size(size), **options), size)
+    return SmallImages(make_sim_env(image_size=legible_size(size), **options), size)
 
 
 def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.Env[Any, Any]:
@@ -75,7 +75,7 @@ def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.E
     if options.get("port") == TWIN:
         # It stands there homed, and its scene says what to do.
         options |= {"camera": TWIN, "home": None, "instruction": None, "twin_options": {"homed": True}}
-    return SmallPictures(make_real_env(image_size=legible_size(size), **options), size)
+    return SmallImages(make_real_env(image_size=legible_size(size), **options), size)
 
 
 for _id, _entry in ((LEROBOT_SIM_ID, make_sim), (LEROBOT_REAL_ID, make_real)):
