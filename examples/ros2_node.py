@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from smolvla_gym.bridge.topics import PUBLISHED, TAKEN
-from smolvla_gym.bridge.transport import Transport
+from smolvla_gym.integrations import ros_messages as ros
+from smolvla_gym.integrations.bridge.topics import PUBLISHED, TAKEN
+from smolvla_gym.integrations.bridge.transport import Transport
+from smolvla_gym.integrations.ros2.middleware import open_transport
 from smolvla_gym.parol6 import JOINT_NAMES
-from smolvla_gym.plugins.ros2.middleware import open_transport
-from smolvla_gym.telemetry import ros_messages as ros
 
 
 class Node:

@@ -22,8 +22,8 @@ import gymnasium as gym
 import psutil
 
 import smolvla_gym
-from smolvla_gym.evaluation.cadence import Cadence, describe, watch_link
-from smolvla_gym.evaluation.scripted import Agent, ExpertAgent, RandomAgent
+from smolvla_gym.agent.scripted import Agent, ExpertAgent, RandomAgent
+from smolvla_gym.episodes.cadence import Cadence, describe, watch_link
 
 PROGRESS = 30.0
 """Time between two lines of progress in s."""

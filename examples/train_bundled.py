@@ -33,19 +33,19 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from smolvla_gym.agent.provenance import Provenance, words_of
-from smolvla_gym.processes import process_pool
+from smolvla_gym.agent.checkpoint.provenance import Provenance, words_of
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.training.augment import Augmentation
-from smolvla_gym.training.demonstrations import DemonstrationOptions, collect
-from smolvla_gym.training.frames import Frames, join
-from smolvla_gym.training.imitation import train
-from smolvla_gym.training.options import TrainOptions
-from smolvla_gym.training.paraphrases import paraphrases
 from smolvla_gym.training.provenance import write_provenance
-from smolvla_gym.training.stats import compute_stats
-from smolvla_gym.training.tiny import build_tiny_checkpoint
+from smolvla_gym.training.tiny.augmentation import Augmentation
+from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, collect
+from smolvla_gym.training.tiny.frames import Frames, join
+from smolvla_gym.training.tiny.imitation import train
+from smolvla_gym.training.tiny.options import TrainOptions
+from smolvla_gym.training.tiny.paraphrases import paraphrases
+from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
+from smolvla_gym.training.tiny.statistics import compute_stats
+from smolvla_gym.utils.worker_pool import process_pool
 
 CHUNK = 32
 """Actions a chunk: a second and a bit, so that plenty is left when a chunk comes half a second late."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smolvla_gym.start import exit_at_once
+from smolvla_gym.utils.startup import exit_at_once
 
 exit_at_once()  # before the imports below, which take long enough for a Ctrl-C
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from smolvla_gym.time_limit import ADDITIONAL_WRAPPERS, DEFAULT_STEPS
+from smolvla_gym.envs.time_limit import ADDITIONAL_WRAPPERS, DEFAULT_STEPS
 
 if TYPE_CHECKING:
     from smolvla_gym.agent import SmolVLAAgent
-    from smolvla_gym.evaluation.rollout import rollout
+    from smolvla_gym.episodes.rollout import rollout
 
 try:
     __version__ = version("smolvla-gym")
@@ -31,7 +31,7 @@ REAL_ID = "PAROL6Real-v0"
 if SIM_ID not in gym.registry:
     gym.register(
         id=SIM_ID,
-        entry_point="smolvla_gym.envs.sim:make_sim_env",
+        entry_point="smolvla_gym.envs.make_sim:make_sim_env",
         max_episode_steps=DEFAULT_STEPS,
         additional_wrappers=ADDITIONAL_WRAPPERS,
         disable_env_checker=True,
@@ -39,7 +39,7 @@ if SIM_ID not in gym.registry:
 if REAL_ID not in gym.registry:
     gym.register(
         id=REAL_ID,
-        entry_point="smolvla_gym.envs.real:make_real_env",
+        entry_point="smolvla_gym.envs.make_real:make_real_env",
         max_episode_steps=DEFAULT_STEPS,
         additional_wrappers=ADDITIONAL_WRAPPERS,
         disable_env_checker=True,
@@ -49,7 +49,7 @@ if REAL_ID not in gym.registry:
 def __getattr__(name: str) -> Any:
     # Videos and torch are loaded by whoever uses them, not by everybody who makes an env.
     if name == "rollout":
-        from smolvla_gym.evaluation.rollout import rollout
+        from smolvla_gym.episodes.rollout import rollout
 
         return rollout
     if name == "SmolVLAAgent":

@@ -1,6 +1,6 @@
 """Random and mutated messages for each socket: handled or refused within a second, and the arm stays where it is.
 
-Those of the ROS 2 graph are in ``tests/bridge``.
+Those of the ROS 2 graph are in ``tests/integrations/bridge``.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import smolvla_gym
-from smolvla_gym.agent.remote.client import RemotePolicy
-from smolvla_gym.agent.remote.messages import (
+from smolvla_gym.agent.policies.remote.client import RemotePolicy
+from smolvla_gym.agent.policies.remote.messages import (
     open_answer,
     read_answer,
     read_description,
     write_answer,
     write_description,
 )
-from smolvla_gym.agent.remote.wire import WireError, encode
+from smolvla_gym.agent.policies.remote.wire import WireError, encode
+from smolvla_gym.drivers.board.worker_channel import _message
 from smolvla_gym.errors import PolicyMismatchError, SmolVLAGymError
-from smolvla_gym.hardware.link_child import _message
 from smolvla_gym.twin.firmware import Firmware
-from tests.agent.remote.connections import serving, talking
-from tests.agent.remote.policies import Wave, make_request, request_map
+from tests.agent.policies.connections import serving, talking
+from tests.agent.policies.policies import Wave, make_request, request_map
 
 pytestmark = pytest.mark.realtime
 
@@ -211,7 +211,7 @@ def env():
 @pytest.fixture(scope="module")
 def page(env):
     pytest.importorskip("viser")
-    from smolvla_gym.plugins.page.page import Page
+    from smolvla_gym.integrations.viewer.page import Page
 
     page = Page(env, 0)
     yield page
@@ -220,7 +220,7 @@ def page(env):
 
 @pytest.fixture(scope="module")
 def client(page):
-    from tests.plugins.page_client import Client
+    from tests.integrations.page_client import Client
 
     client = Client(page.url)
     client.wait(lambda: "EMERGENCY STOP" in client.uuids and "Clear fault" in client.uuids)

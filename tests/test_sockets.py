@@ -58,18 +58,18 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import smolvla_gym
-from smolvla_gym.agent.remote import server as server_module
-from smolvla_gym.agent.remote.client import RemotePolicy
-from smolvla_gym.hardware.board_state import BoardSettings
-from smolvla_gym.hardware.link import BoardProcess
-from smolvla_gym.telemetry import rerun_viewer
+from smolvla_gym.agent.policies.remote import server as server_module
+from smolvla_gym.agent.policies.remote.client import RemotePolicy
+from smolvla_gym.drivers.board.client import BoardProcess
+from smolvla_gym.drivers.board.state import BoardSettings
+from smolvla_gym.integrations.rerun import viewer as rerun_viewer
 from smolvla_gym.twin.gripper import AirGripper
 from smolvla_gym.twin.process import TwinProcess
-from tests.agent.remote.connections import serving, talking
-from tests.agent.remote.policies import Wave, make_request
+from tests.agent.policies.connections import serving, talking
+from tests.agent.policies.policies import Wave, make_request
+from tests.drivers.rig import POSE, homed_firmware
+from tests.drivers.test_client import SETTINGS, Arm
 from tests.envs.twin_rig import SOUND
-from tests.hardware.rig import POSE, homed_firmware
-from tests.hardware.test_link import SETTINGS, Arm
 
 pytestmark = [
     pytest.mark.realtime,
@@ -95,9 +95,9 @@ class TcpServer:
 @contextlib.contextmanager
 def page():
     viser = pytest.importorskip("viser")
-    from smolvla_gym.plugins.page.guard import MAX_MESSAGE_BYTES
-    from smolvla_gym.plugins.page.page import Page
-    from tests.plugins.page_client import Client
+    from smolvla_gym.integrations.viewer.guard import MAX_MESSAGE_BYTES
+    from smolvla_gym.integrations.viewer.page import Page
+    from tests.integrations.page_client import Client
 
     with gym.make(smolvla_gym.SIM_ID, cameras=(), task="reach") as env:
         env.reset(seed=0)

@@ -1,3 +1,3 @@
-"""Makes the PAROL6 arm known to LeRobot's programs; see ``smolvla_gym.plugins.lerobot_env``."""
+"""Makes the PAROL6 arm known to LeRobot's programs; see ``smolvla_gym.integrations.lerobot.env``."""
 
-from smolvla_gym.plugins.lerobot_env import *  # noqa: F403
+from smolvla_gym.integrations.lerobot.env import *  # noqa: F403

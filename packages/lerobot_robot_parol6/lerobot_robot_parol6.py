@@ -1,3 +1,3 @@
-"""Makes the PAROL6 arm known to LeRobot's programs; see ``smolvla_gym.plugins.lerobot_robot``."""
+"""Makes the PAROL6 arm known to LeRobot's programs; see ``smolvla_gym.integrations.lerobot.robot``."""
 
-from smolvla_gym.plugins.lerobot_robot import *  # noqa: F403
+from smolvla_gym.integrations.lerobot.robot import *  # noqa: F403

@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smolvla_gym.agent.aggregation import AGGREGATES as AGGREGATES
-    from smolvla_gym.agent.checkpoint import bundled_checkpoint as bundled_checkpoint
-    from smolvla_gym.agent.checkpoint import load_checkpoint as load_checkpoint
+    from smolvla_gym.agent.checkpoint.load import bundled_checkpoint as bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.load import load_checkpoint as load_checkpoint
     from smolvla_gym.agent.chunks import ActionQueue as ActionQueue
     from smolvla_gym.agent.images import resize_area as resize_area
-    from smolvla_gym.agent.local_policy import LocalPolicy as LocalPolicy
-    from smolvla_gym.agent.policy import Chunk as Chunk
-    from smolvla_gym.agent.policy import ChunkPolicy as ChunkPolicy
-    from smolvla_gym.agent.policy import ChunkRequest as ChunkRequest
-    from smolvla_gym.agent.policy import PolicyCard as PolicyCard
-    from smolvla_gym.agent.remote.client import RemotePolicy as RemotePolicy
-    from smolvla_gym.agent.remote.server import PolicyServer as PolicyServer
-    from smolvla_gym.agent.smolvla import SmolVLAAgent as SmolVLAAgent
+    from smolvla_gym.agent.policies.base import Chunk as Chunk
+    from smolvla_gym.agent.policies.base import ChunkPolicy as ChunkPolicy
+    from smolvla_gym.agent.policies.base import ChunkRequest as ChunkRequest
+    from smolvla_gym.agent.policies.base import PolicyCard as PolicyCard
+    from smolvla_gym.agent.policies.local import LocalPolicy as LocalPolicy
+    from smolvla_gym.agent.policies.remote.client import RemotePolicy as RemotePolicy
+    from smolvla_gym.agent.policies.remote.server import PolicyServer as PolicyServer
+    from smolvla_gym.agent.smolvla_agent import SmolVLAAgent as SmolVLAAgent
 
 _HOMES = {
     "AGGREGATES": "smolvla_gym.agent.aggregation",
     "ActionQueue": "smolvla_gym.agent.chunks",
-    "Chunk": "smolvla_gym.agent.policy",
-    "ChunkPolicy": "smolvla_gym.agent.policy",
-    "ChunkRequest": "smolvla_gym.agent.policy",
-    "LocalPolicy": "smolvla_gym.agent.local_policy",
-    "PolicyCard": "smolvla_gym.agent.policy",
-    "PolicyServer": "smolvla_gym.agent.remote.server",
-    "RemotePolicy": "smolvla_gym.agent.remote.client",
-    "SmolVLAAgent": "smolvla_gym.agent.smolvla",
-    "bundled_checkpoint": "smolvla_gym.agent.checkpoint",
-    "load_checkpoint": "smolvla_gym.agent.checkpoint",
+    "Chunk": "smolvla_gym.agent.policies.base",
+    "ChunkPolicy": "smolvla_gym.agent.policies.base",
+    "ChunkRequest": "smolvla_gym.agent.policies.base",
+    "LocalPolicy": "smolvla_gym.agent.policies.local",
+    "PolicyCard": "smolvla_gym.agent.policies.base",
+    "PolicyServer": "smolvla_gym.agent.policies.remote.server",
+    "RemotePolicy": "smolvla_gym.agent.policies.remote.client",
+    "SmolVLAAgent": "smolvla_gym.agent.smolvla_agent",
+    "bundled_checkpoint": "smolvla_gym.agent.checkpoint.load",
+    "load_checkpoint": "smolvla_gym.agent.checkpoint.load",
     "resize_area": "smolvla_gym.agent.images",
 }
 

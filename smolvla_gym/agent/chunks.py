@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.aggregation import Aggregate, latest_only
-from smolvla_gym.agent.policy import Chunk
+from smolvla_gym.agent.policies.base import Chunk
 from smolvla_gym.parol6 import ACTION_NAMES
 
 Array = NDArray[np.float32]

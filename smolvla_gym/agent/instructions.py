@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from smolvla_gym.agent.provenance import Provenance, words_of
+from smolvla_gym.agent.checkpoint.provenance import Provenance, words_of
 from smolvla_gym.errors import OptionError
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 MAX_CHARACTERS: Final = 1000
 """Longest instruction in characters. SmolVLA reads 48 tokens; counting the tokens of a longer text takes long."""

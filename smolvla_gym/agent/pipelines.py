@@ -16,7 +16,7 @@ from typing import Any, Final, override
 
 import numpy as np
 
-from smolvla_gym.agent.policy import Chunk, ChunkPolicy, ChunkRequest
+from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, ChunkRequest
 from smolvla_gym.errors import OptionError
 
 _ROUNDING: Final = 1e-9

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from smolvla_gym import signals
-from smolvla_gym.cli import (
+from smolvla_gym.cli.commands import (
     bench,
     dataset,
     doctor,
@@ -32,7 +31,8 @@ from smolvla_gym.cli import (
     view,
 )
 from smolvla_gym.errors import DatasetError, OptionError, RecordingError, SmolVLAGymError, UnknownNameError
-from smolvla_gym.start import WORDS, exit_code
+from smolvla_gym.utils import signals
+from smolvla_gym.utils.startup import WORDS, exit_code
 
 _COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"

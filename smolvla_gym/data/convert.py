@@ -25,8 +25,8 @@ from smolvla_gym.data.tables import Kind, read_columns, reading, rewrite_columns
 from smolvla_gym.data.transaction import lock, settled_meta
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.stats import MIN_STD
-from smolvla_gym.untrusted import has_link, printable, read_json_object
+from smolvla_gym.training.tiny.statistics import MIN_STD
+from smolvla_gym.utils.untrusted import has_link, printable, read_json_object
 
 _MAX_STATS: Final = 64 << 20
 _LONGEST: Final = 10_000

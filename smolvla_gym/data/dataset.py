@@ -21,8 +21,8 @@ from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, DatasetSpec
 from smolvla_gym.data.transaction import first_part, lock, repair, repair_locked, signals_later, transaction
 from smolvla_gym.errors import DatasetError, MissingExtraError, SmolVLAGymError, with_causes
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.stats import MIN_STD
-from smolvla_gym.untrusted import printable, read_json_object
+from smolvla_gym.training.tiny.statistics import MIN_STD
+from smolvla_gym.utils.untrusted import printable, read_json_object
 
 _STATS: Final = "stats.json"
 

@@ -16,7 +16,7 @@ from smolvla_gym.data.info import DatasetInfo
 from smolvla_gym.data.tables import Kind, open_parquet, read_columns, reading
 from smolvla_gym.data.video import VideoHeader, read_header
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 PART: Final = ".part"
 """At the end of a name: what is being written, and counts for nothing yet."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.untrusted import check_inside, printable, read_json_object
+from smolvla_gym.utils.untrusted import check_inside, printable, read_json_object
 
 META: Final = "meta"
 IMAGES: Final = "observation.images."

@@ -14,7 +14,7 @@ from smolvla_gym.data.info import IMAGES, DatasetInfo, Feature
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 Units = Literal["auto", "rad", "degrees"]
 """Of a dataset: ``rad`` with a gripper from 0 to 1, ``degrees`` with one from 0 to 100, or what the values show."""

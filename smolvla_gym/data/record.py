@@ -11,9 +11,9 @@ import gymnasium as gym
 
 from smolvla_gym.data.dataset import Dataset, Episode
 from smolvla_gym.data.sources import SolvedAlone, Source
+from smolvla_gym.envs.time_limit import steps_within
+from smolvla_gym.episodes.observer import EpisodeObserver, Watch
 from smolvla_gym.errors import DatasetError, FaultError
-from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
-from smolvla_gym.time_limit import steps_within
 
 _LONGEST_S: Final = 20.0
 """Time in s of an episode for which there has to be room on the disk, where the env has no limit of its own."""
@@ -65,7 +65,7 @@ def record(
         seeds: Of the episodes that are tried.
         episodes: How many the dataset is to have.
         progress: Called after each attempt.
-        observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
+        observers: Who else watches, see :mod:`smolvla_gym.integrations`. They stay open.
         longest: Frames for which there has to be room on the disk; None: those of the env's longest episode.
         patience: After how many failures in a row it gives up; None: never.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from smolvla_gym.data.files import PART, sync
 from smolvla_gym.data.info import META
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.untrusted import printable, read_json_object
+from smolvla_gym.utils.untrusted import printable, read_json_object
 
 SEEDS: Final = "parol6.json"
 

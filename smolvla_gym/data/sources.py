@@ -11,10 +11,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.agent.scripted import Agent, ExpertAgent
 from smolvla_gym.errors import DatasetError, FaultError, OptionError
-from smolvla_gym.evaluation.scripted import Agent, ExpertAgent
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 Array = NDArray[np.float32]
 Observation = dict[str, Any]

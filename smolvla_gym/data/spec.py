@@ -9,7 +9,7 @@ from typing import Any, Final
 from smolvla_gym.data.info import IMAGES, DatasetInfo
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 ROBOT_TYPE: Final = "parol6"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.errors import DatasetError, MissingExtraError
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 Kind = Literal["integer", "number", "vector", "text"]
 """Of a column: int64 (N,), float64 (N,), float64 (N, components), or object (N,) of ``str``."""

@@ -27,7 +27,7 @@ from smolvla_gym.data.files import PART, copy_meta, read_episodes, sync, sync_tr
 from smolvla_gym.data.folder import beside, check_ours, check_plain, set_aside, set_aside_beside, unshare
 from smolvla_gym.data.info import META
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.signals import SIGNALS
+from smolvla_gym.utils.signals import SIGNALS
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 

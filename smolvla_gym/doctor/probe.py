@@ -44,8 +44,8 @@ def _opengl() -> list[Finding]:
 
     try:
         # MuJoCo chooses its backend when it is imported, and may fail there.
-        from smolvla_gym.envs.sim import make_sim_env
-        from smolvla_gym.envs.sim_backend import SimBackend
+        from smolvla_gym.envs.backends.sim import SimBackend
+        from smolvla_gym.envs.make_sim import make_sim_env
         from smolvla_gym.sim.rendering import backend_name
 
         env = make_sim_env(cameras=("wrist",), image_size=(64, 64))
@@ -130,8 +130,8 @@ def _gpu(torch: Any, index: int) -> Finding:
 
 
 def _realsense() -> list[Finding]:
+    from smolvla_gym.drivers.cameras.librealsense import list_cameras, load
     from smolvla_gym.errors import DeviceError, MissingExtraError
-    from smolvla_gym.hardware.librealsense import list_cameras, load
 
     try:
         rs = load()

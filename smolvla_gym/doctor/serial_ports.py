@@ -21,7 +21,7 @@ def check_serial_ports(ports: list[Any] | None = None) -> list[Finding]:
         except ImportError:
             return []  # the packages' line says so
         ports = list(comports())
-    from smolvla_gym.hardware.port import USB_ID
+    from smolvla_gym.drivers.board.serial_port import USB_ID
 
     boards = [port for port in ports if (port.vid, port.pid) == USB_ID]
     others = sorted(str(port.device) for port in ports if port not in boards)

@@ -1,10 +1,10 @@
 """The environment and its bodies."""
 
-from smolvla_gym.envs.action_wrappers import DeltaJointAction, ToolAction
-from smolvla_gym.envs.backend import Backend, Reading
-from smolvla_gym.envs.flat_observation import FlatObservation
+from smolvla_gym.envs.backends.base import Backend, Reading
+from smolvla_gym.envs.make_sim import make_sim_env
 from smolvla_gym.envs.parol6_env import PAROL6Env
-from smolvla_gym.envs.sim import make_sim_env
+from smolvla_gym.envs.wrappers.action import DeltaJointAction, ToolAction
+from smolvla_gym.envs.wrappers.flat_observation import FlatObservation
 from smolvla_gym.safety import SafetyEvent, SafetyGate
 
 __all__ = [

@@ -13,8 +13,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from smolvla_gym.envs.backend import Backend, Image, Reading
-from smolvla_gym.envs.options import RENDER_MODES, EnvOptions
+from smolvla_gym.envs.backends.base import Backend, Image, Reading
+from smolvla_gym.envs.env_options import RENDER_MODES, EnvOptions
 from smolvla_gym.envs.reset_options import ResetOptions
 from smolvla_gym.errors import FaultError, OptionError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER

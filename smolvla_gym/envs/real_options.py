@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.envs.options import EnvOptions
+from smolvla_gym.drivers.board.event_log import default_log_path
+from smolvla_gym.drivers.board.state import BoardSettings
+from smolvla_gym.drivers.cameras.realsense_stream import Settings
+from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.errors import OptionError
-from smolvla_gym.hardware.board_state import BoardSettings
-from smolvla_gym.hardware.event_log import default_log_path
-from smolvla_gym.hardware.realsense_stream import Settings
-from smolvla_gym.option_values import (
+from smolvla_gym.safety.collision import Box, check_workspace
+from smolvla_gym.twin.faults import Faults
+from smolvla_gym.utils.option_values import (
     check_keys,
     check_number,
     check_path,
@@ -21,8 +23,6 @@ from smolvla_gym.option_values import (
     check_switch,
     check_text,
 )
-from smolvla_gym.safety.collision import Box, check_workspace
-from smolvla_gym.twin.faults import Faults
 
 TWIN: Final = "twin"
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from smolvla_gym.errors import OptionError, UnknownNameError
-from smolvla_gym.option_values import check_sentence
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array, Gripper
 from smolvla_gym.sim.world import start_pose
+from smolvla_gym.utils.option_values import check_sentence
 
 ARM_OPTIONS: Final = ("joints", "opening", "home", "instruction")
 """Reset options of every backend."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.errors import MissingExtraError
-from smolvla_gym.evaluation.json_file import whole_file
+from smolvla_gym.utils.json_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

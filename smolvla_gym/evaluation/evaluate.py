@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from smolvla_gym.agent.statistics import AgentStatistics
+from smolvla_gym.agent.chunk_statistics import AgentStatistics
+from smolvla_gym.episodes.observer import EpisodeObserver, Watch
 from smolvla_gym.evaluation.success import mcnemar, wilson_interval
-from smolvla_gym.processes import process_pool, threads
-from smolvla_gym.telemetry.observer import EpisodeObserver, Watch
+from smolvla_gym.utils.worker_pool import process_pool, threads
 
 if TYPE_CHECKING:
-    from smolvla_gym.evaluation.film import Film
+    from smolvla_gym.episodes.video import EpisodeVideo
 
 WORDS: Final = ("given", "swapped", "unseen")
 """What the agent is told: the env's instruction; the same with another object of the same scene named, whose success
@@ -162,7 +162,7 @@ def _load(policy: str, device: str, dtype: str) -> Any:
     """Loads a checkpoint, once a process."""
     import sys
 
-    from smolvla_gym.agent.checkpoint import load_checkpoint
+    from smolvla_gym.agent.checkpoint.load import load_checkpoint
 
     with contextlib.redirect_stdout(sys.stderr):
         return load_checkpoint(policy, device=device, dtype=dtype)
@@ -171,7 +171,7 @@ def _load(policy: str, device: str, dtype: str) -> Any:
 @cache
 def _policy(options: EvaluationOptions, num_steps: int | None) -> Any:
     """Returns a policy that computes so many flow steps; all share their checkpoint."""
-    from smolvla_gym.agent.local_policy import LocalPolicy
+    from smolvla_gym.agent.policies.local import LocalPolicy
 
     checkpoint = _load(options.policy, options.device, options.dtype)
     return LocalPolicy(
@@ -189,7 +189,7 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.compatibility import cameras_among
+    from smolvla_gym.agent.checkpoint.compatibility import cameras_among
     from smolvla_gym.agent.images import legible_size
     from smolvla_gym.sim.scene import CAMERAS
 
@@ -206,7 +206,7 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
 
 
 def _agent(options: EvaluationOptions, condition: Condition, env: Any) -> Any:
-    from smolvla_gym.agent.smolvla import SmolVLAAgent
+    from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 
     policy = _policy(options, condition.num_steps)
     agent = SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
@@ -250,7 +250,7 @@ def _run_episode(
     agent: Any,
     condition: Condition,
     seed: int,
-    video: Film | None = None,
+    video: EpisodeVideo | None = None,
     observers: Sequence[EpisodeObserver] = (),
 ) -> Outcome:
     observation, info = reset(env, condition, seed)
@@ -286,7 +286,7 @@ def film(
         condition: Under what.
         seed: Of the episode.
         path: Where to, ending in ``.mp4``.
-        observers: Who else watches, see :mod:`smolvla_gym.telemetry`. They stay open.
+        observers: Who else watches, see :mod:`smolvla_gym.integrations`. They stay open.
 
     Raises:
         RecordingError: The file could not be written.
@@ -300,9 +300,9 @@ def film(
 def _film(
     env: Any, agent: Any, condition: Condition, seed: int, path: Path, observers: Sequence[EpisodeObserver]
 ) -> None:
-    from smolvla_gym.evaluation.film import Film
+    from smolvla_gym.episodes.video import EpisodeVideo
 
-    with Film(path, env.metadata["render_fps"], realtime=False) as video:
+    with EpisodeVideo(path, env.metadata["render_fps"], realtime=False) as video:
         _run_episode(env, agent, condition, seed, video, observers)
 
 

@@ -11,10 +11,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
-from smolvla_gym.agent.statistics import AgentStatistics
+from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.evaluation.evaluate import Condition, Outcome
-from smolvla_gym.untrusted import parse_json, printable, read_file
+from smolvla_gym.utils.untrusted import parse_json, printable, read_file
 
 JOURNAL_NAME: Final = "episodes.jsonl"
 
@@ -137,7 +137,7 @@ def read_head(path: Path) -> tuple[dict[str, Any], int, int]:
 
 def digest(policy: str) -> str | None:
     """Returns a digest of the files of a policy that is a folder here, None for one on the hub."""
-    from smolvla_gym.agent.checkpoint import BUNDLED, bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.load import BUNDLED, bundled_checkpoint
 
     folder = bundled_checkpoint() if policy == BUNDLED else Path(policy).expanduser()
     if not folder.is_dir():

@@ -41,13 +41,13 @@ Looks = dict[str, Array]
 """Values of what the randomisation changes in a model, by name."""
 
 
-def read_looks(model: mujoco.MjModel) -> Looks:
+def read_appearance(model: mujoco.MjModel) -> Looks:
     """Returns a copy of all that a :class:`Randomizer` may change."""
     return {"ambient": model.vis.headlight.ambient.copy(), **{name: getattr(model, name).copy() for name in _FIELDS}}
 
 
-def write_looks(model: mujoco.MjModel, looks: Looks) -> None:
-    """Gives a model what :func:`read_looks` returned, of itself or of another one of the same scene."""
+def write_appearance(model: mujoco.MjModel, looks: Looks) -> None:
+    """Gives a model what :func:`read_appearance` returned, of itself or of another one of the same scene."""
     model.vis.headlight.ambient[:] = looks["ambient"]
     for name in _FIELDS:
         getattr(model, name)[:] = looks[name]
@@ -58,7 +58,7 @@ class Randomizer:
 
     def __init__(self, model: mujoco.MjModel) -> None:
         """Remembers the model as it was compiled, so that every episode starts from the same values."""
-        self._model, self._compiled = model, read_looks(model)
+        self._model, self._compiled = model, read_appearance(model)
 
     def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> ArmVariation:
         """Sets the model for an episode.
@@ -72,7 +72,7 @@ class Randomizer:
             What differs in the arm; that is up to its body.
         """
         model = self._model
-        write_looks(model, self._compiled)
+        write_appearance(model, self._compiled)
         for i, color in enumerate(colors):
             shade = np.array(COLORS[color])
             if level >= 2:

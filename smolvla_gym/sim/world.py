@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps_from_rad
+from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
     CAMERA_RESOLUTION,
@@ -56,7 +56,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that changes in a world while time passes; of its model see :func:`smolvla_gym.sim.randomization.read_looks`.
+    """All that changes in a world while time passes, except its model (see ``sim.randomization.read_appearance``).
 
     Attributes:
         physics: MuJoCo's state for integration.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import Array
+from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.sim.world import World
 
 LEAD = 0.045

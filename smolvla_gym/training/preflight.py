@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from smolvla_gym.agent.spec import WEIGHTS
+from smolvla_gym.agent.checkpoint.spec import WEIGHTS
 from smolvla_gym.errors import MissingExtraError, OptionError
 
 _COPIES: Final = {"memory": 9, "lerobot": 5}

@@ -1,4 +1,4 @@
-"""Writing beside a checkpoint what it was trained with; :mod:`smolvla_gym.agent.provenance` reads it."""
+"""Writing beside a checkpoint what it was trained with; :mod:`smolvla_gym.agent.checkpoint.provenance` reads it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smolvla_gym.agent.provenance import PROVENANCE, Provenance, read_provenance, words_of
+from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, Provenance, read_provenance, words_of
 from smolvla_gym.training.saving import replace_text
 
 __all__ = ["PROVENANCE", "Provenance", "copy_provenance", "describe_training", "read_provenance", "write_provenance"]

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from smolvla_gym.agent.checkpoint import LoadedCheckpoint, adopt_policy, check_options
+from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, adopt_policy, check_options
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 from smolvla_gym.training.geometry import Geometry, make_policy
 from smolvla_gym.training.saving import save_small_files
-from smolvla_gym.training.stats import Stats, compute_stats
+from smolvla_gym.training.tiny.statistics import Stats, compute_stats
 from smolvla_gym.training.vlm import VLMGeometry
 
 RANDOM_450M: Final = "random-450m"
@@ -71,7 +71,7 @@ def build_random_450m(
     Args:
         cameras: How many cameras it looks through, from 1 on: ``"wrist"``, ``"scene"``, ``"camera3"`` and so on.
         absent: How many more it knows that are never there: LeRobot computes black pictures in their place.
-        device: As for :func:`smolvla_gym.agent.checkpoint.load_checkpoint`.
+        device: As for :func:`smolvla_gym.agent.checkpoint.load.load_checkpoint`.
         dtype: As there; ``"auto"`` is float32.
         compile_mode: As there.
         seed: Seed of the weights.

@@ -15,7 +15,7 @@ from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
 from smolvla_gym.data.video import VideoHeader
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 RATE_TOLERANCE: Final = 0.02
 """Share by which the rate of timestamps and videos may differ from ``info.json``."""

@@ -23,7 +23,6 @@ from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.data.video import read_frames
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.frames import Frames
 from smolvla_gym.training.recording_checks import (
     check_arm,
     check_frames,
@@ -31,7 +30,8 @@ from smolvla_gym.training.recording_checks import (
     check_values,
     check_videos,
 )
-from smolvla_gym.untrusted import printable
+from smolvla_gym.training.tiny.frames import Frames
+from smolvla_gym.utils.untrusted import printable
 
 _COLUMNS: Final[Mapping[str, Kind]] = {
     STATE: "vector", ACTION: "vector", "episode_index": "integer", "task_index": "integer", "frame_index": "integer",

@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.fields import Check, check_fields, flag, list_of, number, one_of, optional, text, whole
+from smolvla_gym.agent.checkpoint.fields import (
+    Check,
+    check_fields,
+    flag,
+    list_of,
+    number,
+    one_of,
+    optional,
+    text,
+    whole,
+)
 from smolvla_gym.errors import CheckpointError
-from smolvla_gym.untrusted import printable, read_json_object
+from smolvla_gym.utils.untrusted import printable, read_json_object
 
 RUN: Final = "run.json"
 

@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint import check_files
-from smolvla_gym.agent.hub import commit_of, download
-from smolvla_gym.agent.provenance import read_provenance
-from smolvla_gym.agent.spec import VLM_FOLDER as VLM_FOLDER
-from smolvla_gym.agent.spec import WEIGHTS, read_spec
-from smolvla_gym.agent.vlm_files import VLM_FILES, read_vlm
+from smolvla_gym.agent.checkpoint.hub import commit_of, download
+from smolvla_gym.agent.checkpoint.load import check_files
+from smolvla_gym.agent.checkpoint.provenance import read_provenance
+from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER as VLM_FOLDER
+from smolvla_gym.agent.checkpoint.spec import WEIGHTS, read_spec
+from smolvla_gym.agent.checkpoint.vlm_files import VLM_FILES, read_vlm
 
 _PART: Final = ".part"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import SmolVLAGymError
-from smolvla_gym.training.finetune import end_process
+from smolvla_gym.training.lerobot.finetune import end_process
 from smolvla_gym.training.recordings import Recording
 
 _START_S: Final = 600.0

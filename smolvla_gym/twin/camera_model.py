@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.hardware.framing import D405_COLOUR, Intrinsics
+from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Intrinsics
 
 Range = tuple[float, float, float, float]
 """Lowest value, highest value, step and default of an option."""

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smolvla_gym.hardware.protocol import (
+from smolvla_gym.parol6 import NUM_JOINTS, STEPS_PER_RAD, Array
+from smolvla_gym.parol6.protocol import (
     HEADER,
     TIMER_HZ,
     TRAILER,
@@ -26,7 +27,6 @@ from smolvla_gym.hardware.protocol import (
     Steps,
     wrap24,
 )
-from smolvla_gym.parol6 import NUM_JOINTS, STEPS_PER_RAD, Array
 from smolvla_gym.twin.gripper import SSG48, Can, NoGripper
 from smolvla_gym.twin.homing import J5_MOVE, J5_MOVE_SSG48, Homing
 from smolvla_gym.twin.motors import Motors

@@ -11,8 +11,8 @@ from enum import Enum, IntEnum
 
 import numpy as np
 
-from smolvla_gym.hardware.protocol import GripperFlag, GripperObject
 from smolvla_gym.parol6 import GRIPPERS, get_gripper
+from smolvla_gym.parol6.protocol import GripperFlag, GripperObject
 
 
 class Can(IntEnum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from smolvla_gym.hardware.port import Port
-from smolvla_gym.twin.board import VirtualBoard
+from smolvla_gym.drivers.board.serial_port import Port
+from smolvla_gym.twin.virtual_board import VirtualBoard
 
 _THROUGH = 1.0  # s of real time in which bytes are through the pseudo-terminal, on a busy computer too
 _LOOK = 0.02  # s of it between two looks

@@ -23,19 +23,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.drivers.cameras.framing import Intrinsics
+from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError
-from smolvla_gym.hardware.framing import Intrinsics
-from smolvla_gym.hardware.scheduling import be_prompt
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.randomization import read_looks
+from smolvla_gym.sim.randomization import read_appearance
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense, camera_size, named_camera
-from smolvla_gym.twin.canvas import Canvas, make_memory
-from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import NAMES, Faults
+from smolvla_gym.twin.shared_frame import SharedFrame, make_memory
+from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
 from smolvla_gym.twin.twin import OVERVIEW_SIZE, make_world
+from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
 _START: Final = 60.0
 """How long the process may take to import what it needs and to set the arm up, in s."""
@@ -58,7 +58,7 @@ _PROGRAM: Final = """\
 import os, sys
 os.dup2(2, 1)
 sys.path.append(sys.argv[1])
-from smolvla_gym.twin.serving import main
+from smolvla_gym.twin.worker import main
 main([int(descriptor) for descriptor in sys.argv[2:]])
 """
 
@@ -98,7 +98,9 @@ class TwinProcess:
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
         self.world = make_world(gripper, kind, goal=goal)
-        self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update)
+        self.overview = SnapshotRenderer(
+            self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update
+        )
         self.cameras: dict[str, VirtualRealSense] = {}
         self._talk, self._numbers = threading.Lock(), itertools.count()
         self._closing, self._messenger = threading.Event(), threading.Thread(target=self._tell, daemon=True)
@@ -107,7 +109,9 @@ class TwinProcess:
         memory: list[int] = []
         try:
             memory += [make_memory(camera_size(name)) for name in cameras]
-            canvases = {name: Canvas(camera_size(name), part) for name, part in zip(cameras, memory, strict=True)}
+            shared_frames = {
+                name: SharedFrame(camera_size(name), part) for name, part in zip(cameras, memory, strict=True)
+            }
             ends = [control.fileno()]
             for (_, far), part in zip(pipes.values(), memory, strict=True):
                 ends += [far.fileno(), part]
@@ -138,7 +142,13 @@ class TwinProcess:
         for name, (pipe, _) in pipes.items():
             # The noise is in what arrives.
             self.cameras[name] = named_camera(
-                name, _Far(pipe, canvases[name]), depth=depth, noise=0.0, seed=0, faults=self.faults, on_start=be_prompt
+                name,
+                _Far(pipe, shared_frames[name]),
+                depth=depth,
+                noise=0.0,
+                seed=0,
+                faults=self.faults,
+                on_start=request_low_latency_scheduling,
             )
         self.bus = VirtualBus(list(self.cameras.values()))
 
@@ -188,7 +198,7 @@ class TwinProcess:
         with self.lock:
             self.world.restore(self._ask("clear"))
             arrange()
-            self._ask("lay", self.world.snapshot(), read_looks(self.world.model))
+            self._ask("lay", self.world.snapshot(), read_appearance(self.world.model))
 
     def start(self) -> None:
         """Lets the cameras deliver pictures."""
@@ -251,10 +261,10 @@ class TwinProcess:
                     if answered == number:  # an earlier one came too late, or nobody waited for it
                         return answer
             except (EOFError, OSError) as error:
-                raise DeviceError(f"{self._epitaph()} Make the env again.") from error
+                raise DeviceError(f"{self._exit_reason()} Make the env again.") from error
         raise DeviceError(f"The process of the virtual arm has not answered for {timeout:g} s. Make the env again.")
 
-    def _epitaph(self) -> str:
+    def _exit_reason(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return f"The process of the virtual arm has ended with status {self._process.wait(1.0)}."
         return "The process of the virtual arm has hung up."
@@ -263,8 +273,8 @@ class TwinProcess:
 class _Far:
     """Pictures that are drawn in the process."""
 
-    def __init__(self, pipe: Connection, canvas: Canvas) -> None:
-        self._pipe, self._canvas = pipe, canvas
+    def __init__(self, pipe: Connection, shared_frame: SharedFrame) -> None:
+        self._pipe, self._shared_frame = pipe, shared_frame
         self._talk = threading.Lock()
 
     def __call__(self, colour: Intrinsics, depth: Intrinsics | None) -> tuple[Image, NDArray[np.float32] | None]:
@@ -276,7 +286,7 @@ class _Far:
                 self._pipe.recv_bytes()
             except (EOFError, OSError) as error:
                 raise DeviceError("The process of the virtual arm has ended.") from error
-            return self._canvas.pixels.copy(), None if depth is None else self._canvas.distance.copy()
+            return self._shared_frame.pixels.copy(), None if depth is None else self._shared_frame.distance.copy()
 
 
 def _end(process: subprocess.Popen[bytes], control: Connection, pipes: Sequence[Connection], owner: int) -> None:

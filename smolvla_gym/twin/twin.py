@@ -9,17 +9,17 @@ from typing import Final
 
 import numpy as np
 
-from smolvla_gym.hardware.clock import Clock, SystemClock
+from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.parol6 import HOME, NUM_JOINTS, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
-from smolvla_gym.twin.board import VirtualBoard
-from smolvla_gym.twin.camera import VirtualBus, VirtualRealSense, camera_size, named_camera
-from smolvla_gym.twin.eye import Eye
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
+from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
+from smolvla_gym.twin.virtual_board import VirtualBoard
+from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
 RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
 """How somebody left the arm before it was switched on, in rad, shape (6,). Its board does not know."""
@@ -111,7 +111,7 @@ class Twin:
         self._stalling: Array = np.zeros(NUM_JOINTS)
         self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
         self.cameras: dict[str, VirtualRealSense] = {}
-        self._eyes: list[Eye] = []
+        self._eyes: list[SnapshotRenderer] = []
         for name in cameras:
             eye = self.eye(name, quality)
             self._eyes.append(eye)
@@ -119,11 +119,11 @@ class Twin:
                 name, eye.look, depth=depth, noise=noise, seed=len(self.cameras), faults=self.faults, on_stop=eye.close
             )
         self.bus = VirtualBus(list(self.cameras.values()))
-        self.overview = Eye(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
+        self.overview = SnapshotRenderer(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
 
-    def eye(self, camera: str, quality: Quality) -> Eye:
+    def eye(self, camera: str, quality: Quality) -> SnapshotRenderer:
         """Returns what one of its cameras sees with, or would."""
-        return Eye(self.world, self.lock, camera, quality, camera_size(camera), self.board.service)
+        return SnapshotRenderer(self.world, self.lock, camera, quality, camera_size(camera), self.board.service)
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from smolvla_gym.training.stats import compute_stats
+from smolvla_gym.training.tiny.statistics import compute_stats
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def stats():
 def tiny(tmp_path_factory, stats):
     """A complete checkpoint with two cameras. Not to be written to."""
     pytest.importorskip("lerobot")
-    from smolvla_gym.training.tiny import build_tiny_checkpoint
+    from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
 
     return build_tiny_checkpoint(tmp_path_factory.mktemp("policies") / "tiny", cameras=("wrist", "scene"), stats=stats)
 
@@ -40,7 +40,7 @@ def copy(tiny, tmp_path):
 @pytest.fixture(scope="session")
 def loaded(tiny):
     """The checkpoint, loaded once for the tests that do not care how."""
-    from smolvla_gym.agent.checkpoint import load_checkpoint
+    from smolvla_gym.agent.checkpoint.load import load_checkpoint
 
     return load_checkpoint(tiny, device="cpu")
 

@@ -6,19 +6,19 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.compatibility import PAROL6_CAMERAS, check_training, map_cameras
-from smolvla_gym.agent.policy import ChunkRequest, PolicyCard
-from smolvla_gym.agent.smolvla import SmolVLAAgent
-from smolvla_gym.cli import agent as agent_options
+from smolvla_gym.agent.checkpoint.compatibility import PAROL6_CAMERAS, check_training, map_cameras
+from smolvla_gym.agent.policies.base import ChunkRequest, PolicyCard
+from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.cli.main import main
+from smolvla_gym.cli.options import agent as agent_options
 from smolvla_gym.doctor.policy import check_policy
 from smolvla_gym.errors import PolicyMismatchError
 from smolvla_gym.sim.scene import CAMERAS
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint import load_checkpoint
-from smolvla_gym.agent.local_policy import LocalPolicy
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.agent.policies.local import LocalPolicy
 
 USUAL = {"wrist": "wrist", "scene": "scene", "camera3": "camera3"}
 

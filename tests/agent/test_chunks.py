@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from smolvla_gym.agent.aggregation import AGGREGATES, get_aggregate
 from smolvla_gym.agent.chunks import ActionQueue
-from smolvla_gym.agent.policy import Chunk
+from smolvla_gym.agent.policies.base import Chunk
 from smolvla_gym.errors import UnknownNameError
 
 

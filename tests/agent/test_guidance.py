@@ -10,8 +10,8 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.guidance import SCHEDULES, PrefixGuidance, prefix_weights
-from smolvla_gym.agent.local_policy import LocalPolicy
-from smolvla_gym.agent.policy import ChunkRequest
+from smolvla_gym.agent.policies.base import ChunkRequest
+from smolvla_gym.agent.policies.local import LocalPolicy
 
 CHUNK, WIDTH = 16, 7
 

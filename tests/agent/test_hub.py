@@ -9,8 +9,8 @@ import urllib.parse
 
 import pytest
 
-from smolvla_gym.agent.checkpoint import load_checkpoint
-from smolvla_gym.agent.hub import download, find_local
+from smolvla_gym.agent.checkpoint.hub import download, find_local
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
 from smolvla_gym.errors import CheckpointError
 
 pytest.importorskip("lerobot")

@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
+from smolvla_gym.agent.checkpoint.provenance import Provenance
 from smolvla_gym.agent.instructions import MAX_CHARACTERS, InstructionReader, check_instruction
-from smolvla_gym.agent.provenance import Provenance
 from smolvla_gym.errors import OptionError
 
 RED = "pick up the red cube"
@@ -115,14 +115,14 @@ def test_the_bundled_policy_reads_all_or_refuses(bundled):
 
 
 def test_another_checkpoint_gets_the_text_as_it_is(loaded):
-    from smolvla_gym.agent.local_policy import LocalPolicy
+    from smolvla_gym.agent.policies.local import LocalPolicy
 
     assert LocalPolicy(loaded).check_instruction("Pick up the Red CUBE") == "Pick up the Red CUBE"
 
 
 def test_a_checkpoint_can_say_what_it_knows(copy):
-    from smolvla_gym.agent.checkpoint import load_checkpoint
-    from smolvla_gym.agent.local_policy import LocalPolicy
+    from smolvla_gym.agent.checkpoint.load import load_checkpoint
+    from smolvla_gym.agent.policies.local import LocalPolicy
 
     content = {"control_hz": 15, "gripper": "pneumatic", "lowercase": True, "words": ["cube", "the"]}
     (copy / "parol6.json").write_text(json.dumps(content))

@@ -7,7 +7,7 @@ from torch import nn
 
 from smolvla_gym.agent.sampler.layers import VisionLayer, _of_many
 from smolvla_gym.agent.sampler.linear import by_onednn, is_plain, knows_bfloat16, linear
-from smolvla_gym.evaluation.stages import _count
+from smolvla_gym.benchmark.stages import _count
 
 LARGE = (256, 512, 1024)
 SMALL = (8, 16, 32)

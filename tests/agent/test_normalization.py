@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.compatibility import check_checkpoint
-from smolvla_gym.agent.spec import read_spec
+from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
+from smolvla_gym.agent.checkpoint.spec import read_spec
 from smolvla_gym.errors import PolicyMismatchError
 
 pytest.importorskip("lerobot")
@@ -49,7 +49,7 @@ def test_deviations_that_blow_numbers_up_are_refused(copy, file, key, value):
 
 
 def test_a_deviation_at_the_floor_of_record_and_train_is_fine(copy):
-    from smolvla_gym.training.stats import MIN_STD
+    from smolvla_gym.training.tiny.statistics import MIN_STD
 
     tensors(copy / PRE, lambda content: content["observation.state.std"].fill(MIN_STD))
     check(copy)

@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint import load_checkpoint
-from smolvla_gym.agent.local_policy import LocalPolicy
-from smolvla_gym.agent.policy import ChunkRequest
-from smolvla_gym.agent.policy_process import PolicyProcess
-from smolvla_gym.agent.smolvla import SmolVLAAgent
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.agent.policies.base import ChunkRequest
+from smolvla_gym.agent.policies.local import LocalPolicy
+from smolvla_gym.agent.policies.process import PolicyProcess
+from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.errors import CheckpointError, InferenceError, OptionError
 
 
@@ -74,7 +74,7 @@ def test_it_ends_when_the_agent_is_forgotten(tiny):
 
 def test_it_ends_with_the_program_that_started_it_however_that_ends(tiny):
     code = (
-        "import sys, time; from smolvla_gym.agent.policy_process import PolicyProcess\n"
+        "import sys, time; from smolvla_gym.agent.policies.process import PolicyProcess\n"
         "policy = PolicyProcess(sys.argv[1], device='cpu'); print(policy.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tiny)], stdout=subprocess.PIPE, text=True) as program:

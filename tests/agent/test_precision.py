@@ -10,10 +10,10 @@ pytest.importorskip("lerobot")
 
 import torch
 
-from smolvla_gym.agent.checkpoint import load_checkpoint
-from smolvla_gym.agent.local_policy import LocalPolicy
-from smolvla_gym.agent.policy import ChunkRequest
-from smolvla_gym.agent.precision import check_mask, count_dtypes, crosses
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.agent.checkpoint.precision import check_mask, count_dtypes, crosses
+from smolvla_gym.agent.policies.base import ChunkRequest
+from smolvla_gym.agent.policies.local import LocalPolicy
 from smolvla_gym.errors import CheckpointError, OptionError
 
 PROJECTIONS = {"state_proj", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out"}

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from smolvla_gym.agent.checkpoint import check_files, load_checkpoint
-from smolvla_gym.agent.compatibility import check_checkpoint
-from smolvla_gym.agent.spec import read_spec
+from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
+from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.spec import read_spec
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 
 pytest.importorskip("lerobot")
@@ -231,7 +231,7 @@ def test_what_is_handed_to_lerobot_names_no_class(copy, tmp_path, command):
         assert main(["export", str(copy), str(tmp_path / "out")]) == 1
         assert not (tmp_path / "out").exists()
         return
-    from smolvla_gym.training.finetune import prepare
+    from smolvla_gym.training.lerobot.finetune import prepare
 
     class Recording:
         cameras, image_size, fps, gripper = ("wrist",), (64, 64), 10, None
@@ -342,9 +342,9 @@ def test_long_lists_are_refused_at_once(copy, name):
 
 def test_checking_needs_neither_torch_nor_lerobot(copy):
     code = (
-        "import sys; from pathlib import Path; from smolvla_gym.agent.spec import read_spec; "
-        "from smolvla_gym.agent.compatibility import check_checkpoint; "
-        "from smolvla_gym.agent.checkpoint import check_files; "
+        "import sys; from pathlib import Path; from smolvla_gym.agent.checkpoint.spec import read_spec; "
+        "from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint; "
+        "from smolvla_gym.agent.checkpoint.load import check_files; "
         "spec = read_spec(Path(sys.argv[1])); check_checkpoint(spec); check_files(spec); "
         "assert not {'torch', 'lerobot', 'transformers'} & set(sys.modules)"
     )

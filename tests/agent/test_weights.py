@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint import check_files, load_checkpoint
-from smolvla_gym.agent.compatibility import check_checkpoint
-from smolvla_gym.agent.spec import read_spec
-from smolvla_gym.agent.tensors import read_header
-from smolvla_gym.agent.vlm_files import read_vlm
+from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
+from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.tensors import read_header
+from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
 from smolvla_gym.errors import CheckpointError
 
 pytest.importorskip("lerobot")

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint import bundled_checkpoint, load_checkpoint
-from smolvla_gym.cli.bench import _differences
+from smolvla_gym.agent.checkpoint.load import bundled_checkpoint, load_checkpoint
+from smolvla_gym.benchmark import difference, variants
+from smolvla_gym.benchmark.variants import Variant
+from smolvla_gym.cli.commands.bench import _differences
 from smolvla_gym.cli.main import main
-from smolvla_gym.evaluation import difference, variants
-from smolvla_gym.evaluation.variants import Variant
 
 QUICK = ["bench", "--quick", "--device", "cpu"]
 

@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint import bundled_checkpoint
-from smolvla_gym.agent.statistics import AgentStatistics
+from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.cli.main import main
 from smolvla_gym.evaluation.evaluate import Outcome
-from smolvla_gym.exclusive import exclusive_folder
+from smolvla_gym.utils.file_lock import lock_folder
 from tests.training.full_disk import full_disk
 
 
@@ -154,7 +154,7 @@ def test_a_policy_that_has_changed_is_refused(episodes, tmp_path, capsys):
 
 
 def test_a_module_that_the_file_names_is_not_imported(tmp_path, capsys, monkeypatch):
-    from smolvla_gym.cli import evaluate
+    from smolvla_gym.cli.commands import evaluate
     from smolvla_gym.cli.main import _parser
 
     (tmp_path / "elsewhere.py").write_text("raise SystemExit('imported')")
@@ -182,7 +182,7 @@ def test_two_at_a_time_are_refused(episodes, tmp_path, capsys):
     episodes(None)
     folder = tmp_path / "out"
     folder.mkdir()
-    with exclusive_folder(folder):
+    with lock_folder(folder):
         assert main([*SHORT, "--out", str(folder)]) == 1
     assert "Another program" in capsys.readouterr().err
     assert list(folder.iterdir()) == []

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from smolvla_gym.cli import tasks
+from smolvla_gym.cli.commands import tasks
 from smolvla_gym.cli.main import _sentence, main
-from smolvla_gym.exclusive import exclusive_file, exclusive_folder
+from smolvla_gym.utils.file_lock import lock_file, lock_folder
 from tests.training.full_disk import full_disk
 
 SHORT = ["rollout", "--policy", "random", "--task", "reach", "--max-steps", "3", "--no-video"]
@@ -68,9 +68,9 @@ def test_a_full_disk_leaves_no_half_policy(tmp_path, capsys):
 def test_a_second_program_is_kept_out_of_every_output(tmp_path, capsys):
     (tmp_path / ".policy.part").mkdir()
     with (
-        exclusive_folder(tmp_path),
-        exclusive_folder(tmp_path / ".policy.part"),
-        exclusive_file(tmp_path / "result.json"),
+        lock_folder(tmp_path),
+        lock_folder(tmp_path / ".policy.part"),
+        lock_file(tmp_path / "result.json"),
     ):
         for command in (
             [*SHORT, "--out", str(tmp_path)],

@@ -12,8 +12,8 @@ import gymnasium
 import pytest
 
 import smolvla_gym
-from smolvla_gym.cli import real
 from smolvla_gym.cli.main import main
+from smolvla_gym.cli.options import real
 from smolvla_gym.errors import NotHomedError, OptionError, UnknownNameError
 from smolvla_gym.twin.twin import Twin
 
@@ -39,8 +39,8 @@ def _elsewhere(monkeypatch, tmp_path):
 def no_hardware():
     from serial.tools.list_ports import comports
 
-    from smolvla_gym.hardware.librealsense import list_cameras
-    from smolvla_gym.hardware.port import USB_ID
+    from smolvla_gym.drivers.board.serial_port import USB_ID
+    from smolvla_gym.drivers.cameras.librealsense import list_cameras
 
     return not list_cameras() and not any((port.vid, port.pid) == USB_ID for port in comports())
 

@@ -17,7 +17,7 @@ import pytest
 
 from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, OptionError
-from tests.evaluation.injectors import Disturbed, Faulty, throw
+from tests.episodes.injectors import Disturbed, Faulty, throw
 from tests.training.full_disk import full_disk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,8 +52,8 @@ def made(wrapped):
 def policy(tmp_path_factory):
     """A checkpoint with two cameras of 64 px that nobody trained."""
     pytest.importorskip("lerobot")
-    from smolvla_gym.training.stats import compute_stats
-    from smolvla_gym.training.tiny import build_tiny_checkpoint
+    from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
+    from smolvla_gym.training.tiny.statistics import compute_stats
 
     joints = np.random.default_rng(0).uniform(0.0, 1.0, (100, 7)).astype(np.float32)
     folder = tmp_path_factory.mktemp("policies") / "tiny"
@@ -222,7 +222,7 @@ def test_a_policy_gets_the_cameras_it_needs(made, policy, capsys, tmp_path):
 def test_the_mode_that_nobody_asked_for(monkeypatch, realtime, arguments, mode):
     """In real time the arm moves on, and each chunk continues the one before, unless they are to be averaged."""
     from smolvla_gym.agent import SmolVLAAgent
-    from smolvla_gym.cli import agent
+    from smolvla_gym.cli.options import agent
 
     class Loaded(Exception):  # noqa: N818 - no error
         pass
@@ -376,7 +376,7 @@ INTERRUPTED = """
 import os, signal, sys
 import gymnasium
 from smolvla_gym.cli.main import main
-from tests.evaluation.injectors import Disturbed
+from tests.episodes.injectors import Disturbed
 
 def send(numbers=[int(number) for number in sys.argv[2:]]):
     try:
@@ -471,8 +471,8 @@ def test_as_a_module_and_without_torch():
 
 def test_a_policy_that_runs_elsewhere(capsys, tmp_path):
     pytest.importorskip("websockets")
-    from tests.agent.remote.connections import serving
-    from tests.agent.remote.policies import Wave
+    from tests.agent.policies.connections import serving
+    from tests.agent.policies.policies import Wave
 
     wave = Wave()
     with serving(wave) as server:

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("lerobot.datasets")
 
-from smolvla_gym.cli.train_trials import announce, check_drawing, plan_trials
+from smolvla_gym.cli.commands.train_trials import announce, check_drawing, plan_trials
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.training.recordings import open_recording
 from smolvla_gym.training.trials import TrialOptions

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smolvla_gym.cli.commands.twin import FaultEvent, parse_fault
 from smolvla_gym.cli.main import main
-from smolvla_gym.cli.twin import FaultEvent, parse_fault
 from smolvla_gym.errors import OptionError, UnknownNameError
-from smolvla_gym.hardware.protocol import Command, CommandFrame, StateFrame, StateParser
 from smolvla_gym.parol6 import HOME, steps_from_rad
+from smolvla_gym.parol6.protocol import Command, CommandFrame, StateFrame, StateParser
 
 serial = pytest.importorskip("serial")
 pytestmark = [

@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("datasets")
 
 import smolvla_gym
+from smolvla_gym.agent.scripted import ExpertAgent, RandomAgent
 from smolvla_gym.data.dataset import Dataset
 from smolvla_gym.data.record import record
 from smolvla_gym.data.sources import DaggerSource, ExpertSource, ReplaySource
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.errors import DatasetError, FaultError, OptionError
-from smolvla_gym.evaluation.scripted import ExpertAgent, RandomAgent
 from tests.data.test_dataset import load
 
 

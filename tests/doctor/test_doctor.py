@@ -12,7 +12,7 @@ from smolvla_gym.doctor.examine import examine
 from smolvla_gym.doctor.finding import Status
 from smolvla_gym.doctor.policy import check_policy
 from smolvla_gym.doctor.serial_ports import check_serial_ports
-from smolvla_gym.hardware.port import USB_ID
+from smolvla_gym.drivers.board.serial_port import USB_ID
 
 
 def by_name(findings):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import smolvla_gym
 from smolvla_gym.envs import DeltaJointAction, ToolAction
 from smolvla_gym.errors import ActionError, OptionError
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY, forward_kinematics
+from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.sim.world import start_pose
 
 SSG48 = GRIPPERS["ssg48"]

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import smolvla_gym
-from smolvla_gym.envs.options import EnvOptions
-from smolvla_gym.envs.real import make_real_env
+from smolvla_gym.envs.env_options import EnvOptions
+from smolvla_gym.envs.make_real import make_real_env
+from smolvla_gym.envs.make_sim import make_sim_env
 from smolvla_gym.envs.real_options import RealOptions
-from smolvla_gym.envs.sim import make_sim_env
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
 
 TWIN = {"port": "twin", "camera": "twin", "realtime": False, "cameras": (), "log": None}

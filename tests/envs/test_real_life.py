@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import smolvla_gym
+from smolvla_gym.agent.scripted import ExpertAgent
+from smolvla_gym.episodes.rollout import rollout
 from smolvla_gym.errors import DeviceError, FaultError
-from smolvla_gym.evaluation.rollout import rollout
-from smolvla_gym.evaluation.scripted import ExpertAgent
 from smolvla_gym.parol6 import HOME
 from smolvla_gym.twin.twin import Twin
 from tests.envs.twin_rig import STILL, TARGET, Tap, drive, make_twin

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smolvla_gym
-from smolvla_gym.envs.approach import Approach
+from smolvla_gym.drivers.board.state import UNKNOWN, Mode
+from smolvla_gym.envs.backends.approach import Approach
+from smolvla_gym.envs.backends.twin import TwinBackend
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, SCENE_OPTIONS, ResetOptions
-from smolvla_gym.envs.twin_backend import TwinBackend
 from smolvla_gym.errors import FaultError, OptionError, UnknownNameError
-from smolvla_gym.hardware.board_state import UNKNOWN, Mode
-from smolvla_gym.hardware.protocol import Command
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY
+from smolvla_gym.parol6.inverse_kinematics import solve
+from smolvla_gym.parol6.protocol import Command
 from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.sim.world import start_pose
 from tests.envs.twin_rig import Tap, drive, make_twin

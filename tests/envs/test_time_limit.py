@@ -6,8 +6,8 @@ import gymnasium as gym
 import pytest
 
 import smolvla_gym
+from smolvla_gym.envs.time_limit import MAX_EPISODE_S
 from smolvla_gym.errors import OptionError
-from smolvla_gym.time_limit import MAX_EPISODE_S
 
 
 def steps(make, **options):

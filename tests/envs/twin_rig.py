@@ -6,9 +6,9 @@ import gymnasium as gym
 import numpy as np
 
 import smolvla_gym
-from smolvla_gym.hardware.board_state import TICK
-from smolvla_gym.hardware.protocol import Command, CommandFrame, CommandParser
+from smolvla_gym.drivers.board.state import TICK
 from smolvla_gym.parol6 import HOME, JOINT_LOWER, JOINT_UPPER, MAX_ACCELERATION, MAX_SPEED, STEPS_PER_RAD
+from smolvla_gym.parol6.protocol import Command, CommandFrame, CommandParser
 
 SOUND = {"homed": True, "noise": 0.0}
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smolvla_gym.agent.statistics import AgentStatistics
+from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.evaluation.evaluate import Condition, Outcome
 from smolvla_gym.evaluation.journal import EpisodeJournal, read_head
-from smolvla_gym.evaluation.json_file import save_json
+from smolvla_gym.utils.json_file import save_json
 
 CONDITIONS = [Condition("sync", 0.0), Condition("rtc", 100.0, "stack", "swapped", 3)]
 

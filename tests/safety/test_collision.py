@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smolvla_gym.errors import OptionError
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY, forward_kinematics
+from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import WORKSPACE, CollisionGuard
 from smolvla_gym.sim.world import start_pose

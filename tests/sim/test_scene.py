@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from smolvla_gym.errors import OptionError
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, STALL_TORQUE
+from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.scene import CUBE, DISC, PUCK, ObjectKind, build_model

@@ -4,8 +4,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, STANDBY
+from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.scene import CUBE, CUBE_SIZE, PARKING
 from smolvla_gym.sim.world import World, start_pose

@@ -6,8 +6,8 @@ import pytest
 
 from smolvla_gym.cli.main import main
 from smolvla_gym.errors import OptionError
-from smolvla_gym.processes import process_pool
 from smolvla_gym.tasks import TASKS, get_task
+from smolvla_gym.utils.worker_pool import process_pool
 
 MODULE = """
 from smolvla_gym.tasks import register_task

@@ -8,12 +8,12 @@ import pytest
 
 import smolvla_gym
 from smolvla_gym.errors import OptionError
-from smolvla_gym.inverse_kinematics import solve
 from smolvla_gym.parol6 import GRIPPERS
+from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.sim.scene import COLORS, CUBE_SIZE, PUCK
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.tasks.expert import square_yaw
-from smolvla_gym.training.paraphrases import paraphrases
+from smolvla_gym.training.tiny.paraphrases import paraphrases
 
 LOW = 0.02
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from smolvla_gym.training.geometry import make_policy
 from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny import tiny_geometry
+from smolvla_gym.training.tiny.recipe import tiny_geometry
 
 
 def build_other_arm(folder, sentences):

@@ -7,12 +7,12 @@ import pytest
 pytest.importorskip("lerobot")
 
 from smolvla_gym import SIM_ID
-from smolvla_gym.agent.checkpoint import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, MAX_SPEED
-from smolvla_gym.processes import process_pool
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.training.demonstrations import DemonstrationOptions, _Episode, collect
+from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, _Episode, collect
+from smolvla_gym.utils.worker_pool import process_pool
 
 
 @pytest.fixture(scope="module", params=[("stack", 1), ("push", 2)], ids=["here", "in processes"])

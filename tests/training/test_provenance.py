@@ -5,14 +5,14 @@ import pytest
 pytest.importorskip("lerobot")
 
 from smolvla_gym.agent import SmolVLAAgent
-from smolvla_gym.agent.checkpoint import bundled_checkpoint
-from smolvla_gym.agent.provenance import words_of
+from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.provenance import words_of
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.training.imitation import TrainOptions, train
 from smolvla_gym.training.provenance import Provenance, describe_training, read_provenance, write_provenance
-from smolvla_gym.training.stats import compute_stats
-from smolvla_gym.training.tiny import build_tiny_checkpoint
+from smolvla_gym.training.tiny.imitation import TrainOptions, train
+from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
+from smolvla_gym.training.tiny.statistics import compute_stats
 from tests.training.test_imitation import demonstrations
 
 

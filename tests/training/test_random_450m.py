@@ -8,11 +8,11 @@ pytest.importorskip("lerobot")
 import torch
 from lerobot.policies.factory import make_pre_post_processors
 
-from smolvla_gym.agent.compatibility import check_checkpoint
-from smolvla_gym.agent.spec import read_spec
-from smolvla_gym.agent.tensors import SavedTensor
-from smolvla_gym.agent.vlm_files import read_vlm
-from smolvla_gym.agent.weights import check_network, check_weights
+from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
+from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.tensors import SavedTensor
+from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
+from smolvla_gym.agent.checkpoint.weights import check_network, check_weights
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.training.geometry import make_policy
 from smolvla_gym.training.random_450m import SMOLVLA_450M, _stats, build_random_450m, camera_names

@@ -77,7 +77,7 @@ def test_the_link_to_lerobots_latest_saving_is_no_matter(run, tmp_path):
 @pytest.mark.parametrize("what", ["fifo", "text", "compressed", "negative", "endless"])
 def test_a_state_of_others_is_refused(tmp_path, what):
     torch = pytest.importorskip("torch")
-    from smolvla_gym.training.imitation import step_of
+    from smolvla_gym.training.tiny.imitation import step_of
 
     path = tmp_path / "state.pt"
     torch.save({"step": -1 if what == "negative" else 3, "seconds": float("inf") if what == "endless" else 1.0}, path)
@@ -117,7 +117,7 @@ def test_cached_frames_of_others_are_decoded_again(tmp_path):
 
 
 def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_path):
-    from smolvla_gym.training.finetune import _check_saving
+    from smolvla_gym.training.lerobot.finetune import _check_saving
 
     class Recording:
         root = tmp_path / "data"
@@ -143,7 +143,7 @@ def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_pat
 
 @pytest.mark.parametrize("content", ["{}", '{"step": "x"}', '{"step": -1}', '{"step": 1.5}', "[]"])
 def test_a_broken_step_of_lerobots_is_refused(tmp_path, content):
-    from smolvla_gym.training.finetune import _step_of
+    from smolvla_gym.training.lerobot.finetune import _step_of
 
     state = tmp_path / "lerobot" / "checkpoints" / "last" / "training_state"
     state.mkdir(parents=True)
@@ -159,6 +159,6 @@ def tiny(tmp_path):
     import shutil
 
     pytest.importorskip("lerobot")
-    from smolvla_gym.agent.checkpoint import bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
 
     return shutil.copytree(bundled_checkpoint(), tmp_path / "policy", copy_function=shutil.copyfile)

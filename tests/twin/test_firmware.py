@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvla_gym.hardware.protocol import Command, CommandFrame, Line, StateFrame
 from smolvla_gym.parol6 import HOME, STANDBY, STEPS_PER_RAD
+from smolvla_gym.parol6.protocol import Command, CommandFrame, Line, StateFrame
 from smolvla_gym.sim.motion import MotionLaw
 from smolvla_gym.twin.firmware import Firmware
 

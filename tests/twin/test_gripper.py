@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from smolvla_gym.errors import UnknownNameError
-from smolvla_gym.hardware.protocol import (
+from smolvla_gym.parol6.protocol import (
     Command,
     CommandFrame,
     GripperCommand,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from smolvla_gym.hardware.protocol import Command, CommandFrame, StateFrame
 from smolvla_gym.parol6 import HOME, STANDBY, STEPS_PER_RAD
+from smolvla_gym.parol6.protocol import Command, CommandFrame, StateFrame
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import SSG48, AirGripper
 from smolvla_gym.twin.homing import J5_MOVE, J5_MOVE_SSG48, switches

@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from smolvla_gym.hardware.protocol import Command, CommandFrame
 from smolvla_gym.parol6 import GRIPPERS, HOME, STEPS_PER_RAD, rad_from_steps, steps_from_rad
+from smolvla_gym.parol6.protocol import Command, CommandFrame
 from smolvla_gym.sim.rendering import QUALITIES, OffscreenRenderer
 from smolvla_gym.sim.scene import OVERVIEW
 from smolvla_gym.sim.world import World

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from smolvla_gym.agent.precision import crosses
+from smolvla_gym.agent.checkpoint.precision import crosses
 from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
 from smolvla_gym.agent.sampler.linear import is_plain
 from smolvla_gym.agent.sampler.prefix import VisionTower

@@ -15,7 +15,7 @@ from smolvla_gym.data.files import EpisodeFiles, FileReport
 from smolvla_gym.data.info import IMAGES
 from smolvla_gym.data.spec import STATE
 from smolvla_gym.data.video import read_frames
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 _BLOCKS = 8
 """An image is looked at as so many blocks in each direction."""

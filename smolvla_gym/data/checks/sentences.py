@@ -13,7 +13,7 @@ from smolvla_gym.data.files import read_sentences
 from smolvla_gym.data.info import DatasetInfo
 from smolvla_gym.data.tables import open_parquet, reading
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.untrusted import printable
+from smolvla_gym.utils.untrusted import printable
 
 _MODIFY = "name the task with lerobot-edit-dataset --operation.type modify_tasks"
 

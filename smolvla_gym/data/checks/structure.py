@@ -8,7 +8,7 @@ from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warnin
 from smolvla_gym.data.checks.rows import Rows
 from smolvla_gym.data.files import FileReport
 from smolvla_gym.data.info import IMAGES, DatasetInfo
-from smolvla_gym.untrusted import printable, read_json_object
+from smolvla_gym.utils.untrusted import printable, read_json_object
 
 RATE_TOLERANCE = 0.02
 """Share by which a measured rate may differ from ``info.json``."""

@@ -1,0 +1,241 @@
+"""The fields of a SmolVLA's ``config.json`` and the steps of its processors: what may stand there, in which range.
+
+LeRobot imports what these files name and allocates what they ask for, so nothing of them is used before it passed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from smolvla_gym.agent.checkpoint.fields import (
+    Check,
+    UnknownFieldsError,
+    check_field,
+    check_fields,
+    flag,
+    list_of,
+    mapping_of,
+    number,
+    one_of,
+    optional,
+    shown,
+    text,
+    whole,
+)
+
+STATE: Final = "observation.state"
+ACTION: Final = "action"
+IMAGES: Final = "observation.images."
+
+MAX_CHUNK: Final = 4096
+"""Largest chunk that is loaded; it is also the largest that a policy server may have."""
+
+_KINDS: Final = ("STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE")
+_MODES: Final = ("IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
+_NORMS: Final = mapping_of(one_of(*_KINDS), one_of(*_MODES), len(_KINDS))
+_PICTURE: Final = list_of(whole(1, 4096), 3, 3)
+_VECTOR: Final = list_of(whole(1, 4096), 1, 4)
+
+
+def _feature(value: Any) -> dict[str, Any]:
+    checked = check_fields(value, {"type": one_of(*_KINDS), "shape": lambda shape: shape}, ("type", "shape"))
+    picture = checked["type"] == "VISUAL"
+    shape = check_field("shape", checked["shape"], _PICTURE if picture else _VECTOR)
+    if picture and shape[0] != 3:
+        raise ValueError(f"the shape is {list(shape)}; expected (3, height, width)")
+    return {"type": checked["type"], "shape": list(shape)}
+
+
+def _features(value: Any) -> dict[str, dict[str, Any]]:
+    """Check features, and that each of a well-known name is of the type that LeRobot takes it for."""
+    features: dict[str, dict[str, Any]] = mapping_of(text(100), _feature, 32)(value)
+    for name, feature in features.items():
+        kind = {STATE: "STATE", ACTION: "ACTION"}.get(name, "VISUAL" if name.startswith(IMAGES) else feature["type"])
+        if feature["type"] != kind:
+            raise ValueError(f"{shown(name)} has the type {feature['type']}; expected {kind}")
+    return features
+
+
+_RATE: Final = number(0.0, 1e6)
+_COUNT: Final = whole(0, 2**40)
+
+_FIELDS: Final[Mapping[str, Check]] = {
+    "type": one_of("smolvla"),
+    "n_obs_steps": one_of(1),
+    "input_features": _features,
+    "output_features": _features,
+    "device": optional(text()),
+    "use_amp": flag,
+    "use_peft": flag,
+    "push_to_hub": flag,
+    "repo_id": optional(text()),
+    "private": optional(flag),
+    "tags": optional(list_of(text(), 0, 100)),
+    "license": optional(text()),
+    "pretrained_path": optional(text(4096)),
+    "pretrained_revision": optional(text()),
+    "chunk_size": whole(1, MAX_CHUNK),
+    "n_action_steps": whole(1, MAX_CHUNK),
+    "normalization_mapping": _NORMS,
+    "max_state_dim": whole(1, 512),
+    "max_action_dim": whole(1, 512),
+    "resize_imgs_with_padding": optional(list_of(whole(8, 2048), 2, 2)),
+    "empty_cameras": whole(0, 8),
+    "adapt_to_pi_aloha": flag,
+    "use_delta_joint_actions_aloha": flag,
+    "tokenizer_max_length": whole(1, 1024),
+    "num_steps": whole(1, 1000),
+    "use_cache": flag,
+    "freeze_vision_encoder": flag,
+    "train_expert_only": flag,
+    "train_state_proj": flag,
+    "optimizer_lr": _RATE,
+    "optimizer_betas": list_of(number(0.0, 1.0), 2, 2),
+    "optimizer_eps": _RATE,
+    "optimizer_weight_decay": _RATE,
+    "optimizer_grad_clip_norm": _RATE,
+    "scheduler_warmup_steps": _COUNT,
+    "scheduler_decay_steps": _COUNT,
+    "scheduler_decay_lr": _RATE,
+    "vlm_model_name": text(4096),
+    "load_vlm_weights": flag,
+    "add_image_special_tokens": flag,
+    "attention_mode": one_of("cross_attn", "self_attn"),
+    "prefix_length": whole(-1, 4096),
+    "pad_language_to": one_of("longest", "max_length"),
+    "num_expert_layers": whole(-1, 128),
+    "num_vlm_layers": whole(-1, 128),
+    "self_attn_every_n_layers": whole(-1, 128),
+    "expert_width_multiplier": number(0.01, 4.0),
+    "min_period": number(1e-9, 1e6),
+    "max_period": number(1e-9, 1e6),
+    "rtc_config": optional(mapping_of(text(), lambda value: value, 32)),
+    "compile_model": flag,
+    "compile_mode": text(),
+}
+_REQUIRED: Final = ("input_features", "output_features", "chunk_size", "n_action_steps", "num_steps")
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
+    "max_state_dim": 32,
+    "max_action_dim": 32,
+    "resize_imgs_with_padding": (512, 512),
+    "empty_cameras": 0,
+    "use_peft": False,
+    "adapt_to_pi_aloha": False,
+    "use_delta_joint_actions_aloha": False,
+    "tokenizer_max_length": 48,
+    "vlm_model_name": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+    "num_expert_layers": -1,
+    "num_vlm_layers": 16,
+    "self_attn_every_n_layers": 2,
+    "attention_mode": "cross_attn",
+    "expert_width_multiplier": 0.75,
+    "min_period": 4e-3,
+    "max_period": 4.0,
+}
+"""What LeRobot takes for a field that is missing, of those that are looked at here."""
+
+
+def check_configuration(content: object) -> dict[str, Any]:
+    """Return the checked fields of ``config.json``, with LeRobot's defaults for those that decide about sizes.
+
+    Raises:
+        UnknownFieldsError: It has other fields.
+        ValueError: A value is not allowed.
+    """
+    config = {**DEFAULTS, **check_fields(content, _FIELDS, _REQUIRED)}
+    for features, name in (("input_features", STATE), ("output_features", ACTION)):
+        if name not in config[features]:
+            raise ValueError(f"{name} is missing from {features}")
+        if len(config[features][name]["shape"]) != 1:
+            raise ValueError(f"{name} is no vector but of shape {config[features][name]['shape']}")
+    if config["min_period"] >= config["max_period"]:
+        raise ValueError(f"min_period is {config['min_period']:g}; expected less than max_period")
+    empty = [f"{IMAGES}empty_camera_{i}" for i in range(config["empty_cameras"])]
+    blank = [name for name in config["input_features"] if name.startswith(f"{IMAGES}empty_camera_")]
+    if odd := [name for name in blank if name not in empty]:
+        raise ValueError(f"{shown(odd[0])} is a feature, but empty_cameras is {config['empty_cameras']}")
+    return config
+
+
+_STEPS: Final[Mapping[str, Mapping[str, Check]]] = {
+    "rename_observations_processor": {"rename_map": mapping_of(text(100), text(100), 32)},
+    "to_batch_processor": {},
+    "smolvla_new_line_processor": {},
+    "tokenizer_processor": {
+        "max_length": whole(1, 1024),
+        "task_key": one_of("task"),
+        "padding_side": one_of("right", "left"),
+        "padding": one_of("longest", "max_length"),
+        "truncation": flag,
+        "tokenizer_name": optional(text(4096)),
+    },
+    # A narrower type would round the state or the actions.
+    "device_processor": {"device": text(), "float_dtype": optional(one_of("float32"))},
+    "normalizer_processor": {
+        "eps": number(0.0, 1e-3),
+        "features": _features,
+        "norm_map": _NORMS,
+        "normalize_observation_keys": optional(list_of(text(100), 0, 32)),
+    },
+}
+_STEPS_AFTER: Final = {
+    "unnormalizer_processor": _STEPS["normalizer_processor"],
+    "device_processor": _STEPS["device_processor"],
+}
+_STATEFUL: Final = ("normalizer_processor", "unnormalizer_processor")
+
+
+def check_pipeline(content: object, *, before: bool) -> list[tuple[str, dict[str, Any], str | None]]:
+    """Return the name, the configuration and the state file of each step of a saved processor.
+
+    Only steps of SmolVLA's own processors pass. A step that names a class is never looked up.
+
+    Args:
+        content: The JSON object.
+        before: Whether it is the preprocessor.
+
+    Raises:
+        UnknownFieldsError: A step has other fields than LeRobot 0.6 saves.
+        ValueError: A step is not allowed, stands twice, or stands where it does nothing.
+    """
+    checked = check_fields(content, {"name": text(), "steps": list_of(lambda step: step, 0, 16)}, ("steps",))
+    allowed = _STEPS if before else _STEPS_AFTER
+    steps = [_check_step(step, allowed) for step in checked["steps"]]
+    names = [name for name, _, _ in steps]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"the step {twice[0]} stands twice")
+    for first, second in (("smolvla_new_line", "tokenizer"), ("rename_observations", "normalizer")):
+        first, second = f"{first}_processor", f"{second}_processor"
+        if first in names and second in names and names.index(first) > names.index(second):
+            raise ValueError(f"the step {first} stands after {second}, where it has no effect")
+    return steps
+
+
+def _check_step(step: Any, allowed: Mapping[str, Mapping[str, Check]]) -> tuple[str, dict[str, Any], str | None]:
+    if isinstance(step, dict) and "class" in step:
+        raise ValueError(
+            f"a step names the class {shown(step['class'])}, which LeRobot would import and run. Only the steps of "
+            f"SmolVLA's own processors are loaded: {', '.join(allowed)}"
+        )
+    anything: Check = lambda value: value  # noqa: E731
+    fields = {"registry_name": text(), "config": anything, "state_file": optional(text(255))}
+    outer = check_fields(step, fields, ("registry_name",))
+    name = outer["registry_name"]
+    if name not in allowed:
+        raise UnknownFieldsError(f"unknown step {shown(name)} (known: {', '.join(allowed)})")
+    try:
+        config = check_fields({} if (found := outer.get("config")) is None else found, allowed[name])
+    except UnknownFieldsError as err:
+        raise UnknownFieldsError(f"{err} in the step {name}") from None
+    except ValueError as err:
+        raise ValueError(f"{err}, in the step {name}") from None
+    renames = config.get("rename_map", {})
+    if len(set(renames.values())) < len(renames):
+        raise ValueError("rename_map gives two inputs the same name")
+    file = outer.get("state_file")
+    if file is not None and (name not in _STATEFUL or "/" in file or not file.endswith(".safetensors")):
+        raise ValueError(f"state_file is {shown(file)}; expected the name of a .safetensors file, in a step with state")
+    return name, config, file

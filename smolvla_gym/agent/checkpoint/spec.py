@@ -1,0 +1,236 @@
+"""What a SmolVLA checkpoint says about itself, read without torch and without touching its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from smolvla_gym.agent.checkpoint.configuration import ACTION as ACTION
+from smolvla_gym.agent.checkpoint.configuration import IMAGES, check_configuration, check_pipeline
+from smolvla_gym.agent.checkpoint.configuration import STATE as STATE
+from smolvla_gym.agent.checkpoint.fields import UnknownFieldsError, shown
+from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
+from smolvla_gym.agent.checkpoint.tensors import read_tensors
+from smolvla_gym.errors import CheckpointError, PolicyMismatchError
+from smolvla_gym.utils.untrusted import check_inside, read_json_object
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "model.safetensors"
+PREPROCESSOR: Final = "policy_preprocessor.json"
+POSTPROCESSOR: Final = "policy_postprocessor.json"
+VLM_FOLDER: Final = "vlm"
+"""A folder of this name inside a checkpoint holds its VLM's configuration and tokenizer."""
+
+ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+"""Files of PEFT, which LeRobot's own loading of a policy leaves out."""
+
+_MAX_JSON: Final = 1 << 18
+_MAX_STATS: Final = 4 << 20
+"""Largest sizes in bytes. SmolVLA's own files have 3 kB."""
+
+Stats = Mapping[str, NDArray[Any]]
+"""Saved statistics under flat names such as ``"action.mean"``."""
+
+
+@dataclass(frozen=True)
+class PipelineStep:
+    """One step of a saved processor.
+
+    Attributes:
+        name: Its registry name, such as ``"normalizer_processor"``.
+        config: Its options.
+        stats: Its saved tensors; empty for a step without any.
+        file: Name of the file that they are in; None: it has none.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    stats: Stats
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """A checkpoint as its small files describe it.
+
+    Attributes:
+        directory: Where it is.
+        config: The checked fields of ``config.json``, with LeRobot's defaults for those that decide about sizes.
+        cameras: Size (height, width) in pixels of each picture the policy wants, by the policy's name for it.
+        state_dim: Width of the state that is declared. Fine-tuning leaves it as it was, whatever the data's width.
+        action_dim: Width of an action.
+        chunk_size: Actions a chunk.
+        n_action_steps: How many of them are meant to be executed.
+        num_steps: Flow steps a chunk.
+        preprocessor: Steps from an observation to the policy's batch.
+        postprocessor: Steps from the policy's actions to the arm's units.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    cameras: Mapping[str, tuple[int, int]]
+    state_dim: int
+    action_dim: int
+    chunk_size: int
+    n_action_steps: int
+    num_steps: int
+    preprocessor: tuple[PipelineStep, ...]
+    postprocessor: tuple[PipelineStep, ...]
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Names of the files beside each other that loading checks and reads."""
+        states = {step.file for step in (*self.preprocessor, *self.postprocessor) if step.file is not None}
+        return frozenset({CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR, PROVENANCE} | states)
+
+    @property
+    def text_length(self) -> int:
+        """Largest number of tokens of an instruction."""
+        step = find_step(self.preprocessor, "tokenizer_processor")
+        length = step.config.get("max_length", 512) if step else self.config["tokenizer_max_length"]
+        return int(length)
+
+    @property
+    def empty_cameras(self) -> int:
+        """How many of its cameras may be missing: LeRobot computes without them."""
+        allowed = self.config.get("empty_cameras")
+        return max(0, allowed) if type(allowed) is int else 0
+
+    @property
+    def renamed_cameras(self) -> dict[str, str]:
+        """Env camera by policy camera, as the data set's cameras were renamed when the policy was trained."""
+        step = find_step(self.preprocessor, "rename_observations_processor")
+        renames = step.config.get("rename_map") or {} if step else {}
+        return {
+            new.removeprefix(IMAGES): old.removeprefix(IMAGES)
+            for old, new in renames.items()
+            if old.startswith(IMAGES) and new.startswith(IMAGES)
+        }
+
+
+def find_step(steps: tuple[PipelineStep, ...], name: str) -> PipelineStep | None:
+    """Return the step of a registry name, or None."""
+    return next((step for step in steps if step.name == name), None)
+
+
+def read_spec(directory: Path) -> CheckpointSpec:
+    """Read and check the small files of a checkpoint: its configuration, its processors and their statistics.
+
+    Nothing that these files name is imported, and nothing is allocated by a number that stands in them.
+
+    Raises:
+        CheckpointError: One of them is absent, cannot be read, or holds what is not allowed.
+        PolicyMismatchError: It is not a SmolVLA policy.
+    """
+    content = _read_json(directory, CONFIG)
+    kind = content.get("type")
+    if kind != "smolvla":
+        raise PolicyMismatchError(
+            f"{directory / CONFIG} describes a policy of type {shown(kind)}, and this agent drives type 'smolvla' "
+            "only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
+        )
+    _refuse_adapters(directory, content)
+    try:
+        config = check_configuration(content)
+    except ValueError as err:
+        raise _not_allowed(directory / CONFIG, "the configuration of a trained SmolVLA policy", err) from None
+    inputs = config["input_features"]
+    cameras = {
+        name.removeprefix(IMAGES): (feature["shape"][1], feature["shape"][2])
+        for name, feature in inputs.items()
+        # An "empty" camera is a blank that SmolVLA fills in by itself.
+        if feature["type"] == "VISUAL" and not name.startswith(IMAGES + "empty_camera_")
+    }
+    return CheckpointSpec(
+        directory=directory,
+        config=config,
+        cameras=cameras,
+        state_dim=inputs[STATE]["shape"][0],
+        action_dim=config["output_features"][ACTION]["shape"][0],
+        chunk_size=config["chunk_size"],
+        n_action_steps=config["n_action_steps"],
+        num_steps=config["num_steps"],
+        preprocessor=_read_pipeline(directory, PREPROCESSOR),
+        postprocessor=_read_pipeline(directory, POSTPROCESSOR),
+    )
+
+
+def _refuse_adapters(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a policy whose weights are not all in one file."""
+    found = [name for name in ADAPTERS if os.path.lexists(directory / name)]
+    if found or config.get("use_peft"):
+        raise CheckpointError(
+            f"{directory} holds adapters of PEFT ({found[0] if found else 'use_peft in config.json'}), which would be "
+            "left out. Merge them into the weights (PEFT's merge_and_unload) and save the policy again."
+        )
+
+
+def _not_allowed(path: Path, what: str, err: ValueError) -> CheckpointError:
+    if isinstance(err, UnknownFieldsError):
+        return CheckpointError(
+            f"{path} has an {err}, which this release does not know: it was saved by another release of LeRobot than "
+            f"0.6, or by another program. Save it again with policy.save_pretrained(...) of LeRobot 0.6."
+        )
+    return CheckpointError(
+        f"{path} is not {what} ({err}). Save it again with LeRobot 0.6, or take another copy of the checkpoint."
+    )
+
+
+def _read_json(directory: Path, name: str) -> dict[str, Any]:
+    path = directory / name
+    try:
+        return read_json_object(path, _MAX_JSON)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{directory} is not a complete checkpoint: {name} is missing.{_hint(directory, name)}"
+        ) from None
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path} cannot be read ({err}). Take another copy of the checkpoint.") from None
+
+
+def _hint(directory: Path, name: str) -> str:
+    """Say what may have been meant by a folder in which a file is missing."""
+    if name in (PREPROCESSOR, POSTPROCESSOR):
+        return (
+            " It holds the normalisation of the training data, without which actions have no unit. Checkpoints of"
+            " LeRobot before 0.4 get it from lerobot's migrate_policy_normalization.py; later ones from"
+            " preprocessor.save_pretrained(...) and postprocessor.save_pretrained(...)."
+        )
+    for inner in ("pretrained_model", "checkpoints/last/pretrained_model", "last/pretrained_model"):
+        if (directory / inner / name).is_file():
+            return f" Did you mean {str(directory / inner)!r}?"
+    return " Give the folder that config.json and model.safetensors lie in."
+
+
+def _read_pipeline(directory: Path, name: str) -> tuple[PipelineStep, ...]:
+    content = _read_json(directory, name)
+    try:
+        steps = check_pipeline(content, before=name == PREPROCESSOR)
+    except ValueError as err:
+        raise _not_allowed(directory / name, "a saved processor of SmolVLA", err) from None
+    return tuple(PipelineStep(kind, config, _read_stats(directory, file), file) for kind, config, file in steps)
+
+
+def _read_stats(directory: Path, name: str | None) -> Stats:
+    if name is None:
+        return {}
+    try:
+        path = check_inside(directory, name)
+        stats = read_tensors(path, _MAX_STATS)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{directory} is not a complete checkpoint: {name}, the normalisation statistics, is missing. "
+            "Take another copy of the checkpoint."
+        ) from None
+    except (OSError, ValueError) as err:
+        raise CheckpointError(
+            f"{directory / name} cannot be read ({err}). Take another copy of the checkpoint."
+        ) from None
+    if odd := [key for key in stats if "." not in key]:
+        raise CheckpointError(f"{directory / name} holds {shown(odd[0])}; expected names such as 'action.mean'.")
+    return stats

@@ -1,0 +1,223 @@
+"""A policy's weights against its configuration: they must describe the same network, down to the last layer.
+
+LeRobot builds the network that the configuration describes and loads with ``strict=False`` what fits by its name. The
+sizes are compared before that, from the header of the file, so that nothing is allocated that the file does not hold.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from smolvla_gym.agent.checkpoint.spec import CONFIG, WEIGHTS, CheckpointSpec
+from smolvla_gym.agent.checkpoint.tensors import SavedTensor, read_header
+from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
+from smolvla_gym.errors import CheckpointError
+
+_TYPES: Final = ("F32", "BF16", "F16")
+_NETWORK: Final = "model.vlm_with_expert."
+_TEXT: Final = f"{_NETWORK}vlm.model.text_model."
+_VISION: Final = f"{_NETWORK}vlm.model.vision_model."
+_EXPERT: Final = f"{_NETWORK}lm_expert."
+_OLD: Final = re.compile(r"(un)?normalize_(inputs|targets|outputs)\.")
+_MAX_PATCHES: Final = 4096
+_MAX_PREFIX: Final = 4096
+
+
+def read_weights(spec: CheckpointSpec) -> dict[str, SavedTensor]:
+    """Return the weights that a checkpoint has, without reading them.
+
+    Raises:
+        CheckpointError: The file is missing or broken, or holds what is no weight of a SmolVLA.
+    """
+    path = spec.directory / WEIGHTS
+    try:
+        header = read_header(path)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or "
+            "in several files are not supported: merge them into one, or take another copy."
+        ) from None
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path} is truncated or broken ({err}). Take another copy of the checkpoint.") from None
+    for name, tensor in header.items():
+        if _OLD.match(name):
+            raise CheckpointError(
+                f"{path} holds {name!r}, the normalisation as LeRobot before 0.4 saved it. Convert the checkpoint with "
+                "lerobot's migrate_policy_normalization.py."
+            )
+        if tensor.dtype not in _TYPES:
+            raise CheckpointError(
+                f"{path} holds {name!r:.200} as {tensor.dtype}; expected {', '.join(_TYPES)}. Quantised weights are "
+                "not supported: take the checkpoint that LeRobot saved."
+            )
+    return header
+
+
+def check_weights(spec: CheckpointSpec, vlm: VLMFiles, header: Mapping[str, SavedTensor]) -> None:
+    """Refuse weights of another network than the configuration describes, before that is built.
+
+    Args:
+        spec: The checkpoint.
+        vlm: Its vision-language model.
+        header: Its weights.
+
+    Raises:
+        CheckpointError: The first difference, or sizes that cannot run, or that do not fit into this machine's memory.
+    """
+    _check_images(spec, vlm)
+    layers = text_layers(spec, vlm)
+    expert = int(spec.config["num_expert_layers"])
+    if expert > 0 and layers % expert:
+        raise _mismatch(spec, f"num_expert_layers is {expert}, and {layers} layers of the VLM are no multiple of that")
+    counts = {
+        _TEXT: ("layers of the language model (num_vlm_layers)", layers),
+        _VISION: ("layers of the vision tower", int(vlm.vision["num_hidden_layers"])),
+        _EXPERT: ("layers of the action expert (num_expert_layers)", expert if expert > 0 else layers),
+    }
+    for prefix, (what, wanted) in counts.items():
+        pattern = re.compile(re.escape(prefix) + r"(?:encoder\.)?layers\.(\d{1,4})\.")
+        there = {int(found[1]) for name in header if (found := pattern.match(name))}
+        if there != set(range(wanted)):
+            raise _mismatch(spec, f"{CONFIG} describes {wanted} {what}, and the weights have {len(there)}")
+    shapes = _shapes(spec, vlm, {prefix: wanted for prefix, (_, wanted) in counts.items()})
+    # Tied weights are saved once. What else is missing is small, and told once the network is there.
+    tied = {f"{_TEXT}embed_tokens.weight": f"{_NETWORK}vlm.lm_head.weight"}
+    if missing := [name for name in shapes if name not in header and tied.get(name) not in header]:
+        raise CheckpointError(
+            f"{spec.directory / WEIGHTS} lacks {len(missing)} weights that {CONFIG} describes, such as {missing[0]!r}; "
+            "they would be random. Take another copy of the checkpoint, or the config.json of these weights."
+        )
+    for name, shape in shapes.items():
+        saved = header.get(name) or header[tied[name]]
+        if saved.shape != shape:
+            raise _mismatch(spec, f"{CONFIG} asks for {name} of shape {shape}, and the weights have {saved.shape}")
+    needed, there_is = 4 * sum(tensor.size for tensor in header.values()), _memory()
+    if needed > there_is:
+        raise CheckpointError(
+            f"{spec.directory / WEIGHTS} needs {needed / 1e9:.1f} GB of memory while it is loaded, and this machine "
+            f"has {there_is / 1e9:.1f} GB."
+        )
+
+
+def check_network(spec: CheckpointSpec, state: Mapping[str, Any], header: Mapping[str, SavedTensor]) -> None:
+    """Refuse weights that the network lacks, has in another shape, or does not have.
+
+    Args:
+        spec: The checkpoint.
+        state: The network's own weights by name, before they are loaded.
+        header: Those of the file.
+
+    Raises:
+        CheckpointError: The first difference.
+    """
+    path = spec.directory / WEIGHTS
+    tied = {tensor.data_ptr() for key, tensor in state.items() if key in header}
+    missing = [
+        key
+        for key, tensor in state.items()
+        # Tied weights are saved once. The language head is never used by SmolVLA.
+        if key not in header and tensor.data_ptr() not in tied and "lm_head" not in key
+    ]
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} of the policy's {len(state)} weights, such as "
+            f"{missing[0]!r}; they would be random. Take another copy of the checkpoint, or the config.json that "
+            "belongs to these weights."
+        )
+    unexpected = [key for key in header if key not in state]
+    if unexpected:
+        raise CheckpointError(
+            f"{path} has {len(unexpected)} weights that the policy of {CONFIG} has no place for, such as "
+            f"{unexpected[0]!r:.200}; they would be left out. Take the config.json that belongs to these weights, and "
+            "merge adapters into them."
+        )
+    for key, tensor in state.items():
+        if key in header and header[key].shape != tuple(tensor.shape):
+            raise _mismatch(
+                spec,
+                f"{CONFIG} asks for {key} of shape {tuple(tensor.shape)}, and the weights have {header[key].shape}",
+            )
+
+
+def text_layers(spec: CheckpointSpec, vlm: VLMFiles) -> int:
+    """Return how many layers of the language model a policy uses, from the first on."""
+    there, wanted = int(vlm.text["num_hidden_layers"]), int(spec.config["num_vlm_layers"])
+    return min(there, wanted) if wanted > 0 else there
+
+
+def _mismatch(spec: CheckpointSpec, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"LeRobot could not load {spec.directory}: its configuration and its weights do not belong together: {what}. "
+        "Take another copy of the checkpoint, or the config.json and the VLM's files that belong to these weights."
+    )
+
+
+def _check_images(spec: CheckpointSpec, vlm: VLMFiles) -> None:
+    """Refuse images of which the vision tower cannot make square sets of tokens, or too many."""
+    resize = spec.config["resize_imgs_with_padding"]
+    sizes = [(resize[1], resize[0])] if resize is not None else list(spec.cameras.values())
+    patch, scale = int(vlm.vision["patch_size"]), int(vlm.top["scale_factor"])
+    tokens = 0
+    for height, width in sizes:
+        patches = (height // patch) * (width // patch)
+        side = math.isqrt(patches)
+        if side < 1 or side * side != patches or side % scale or patches > _MAX_PATCHES:
+            raise _mismatch(
+                spec,
+                f"images of {height} x {width} give {patches} patches of {patch} px; expected the square of a multiple "
+                f"of {scale}, at most {_MAX_PATCHES}",
+            )
+        tokens = max(tokens, (side // scale) ** 2)
+    prefix = tokens * (len(spec.cameras) + int(spec.config["empty_cameras"])) + spec.text_length + 1
+    if prefix > _MAX_PREFIX:
+        raise _mismatch(spec, f"images and text make {prefix} tokens, of which at most {_MAX_PREFIX} can be computed")
+
+
+def _shapes(spec: CheckpointSpec, vlm: VLMFiles, layers: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes by which the configuration decides how much memory the network takes.
+
+    Args:
+        spec: The checkpoint.
+        vlm: Its vision-language model.
+        layers: Number of layers of each part of the network, by the prefix of its names.
+    """
+    config, language, vision, scale = spec.config, vlm.text, vlm.vision, int(vlm.top["scale_factor"])
+    width, ffn, seeing = language["hidden_size"], language["intermediate_size"], vision["hidden_size"]
+    heads, keys, depth = language["num_attention_heads"], language["num_key_value_heads"], language["head_dim"]
+    expert = int(width * config["expert_width_multiplier"])
+    if expert < 2 or expert % 2:
+        raise _mismatch(spec, f"the action expert would be {expert} wide; expected an even number")
+    expert_ffn = 256 * math.ceil(int(4 * int(2 * expert / 3)) / 256)
+    patch, side = vision["patch_size"], vision["image_size"] // vision["patch_size"]
+    vlm_model = f"{_NETWORK}vlm.model."
+    each = {
+        f"{_TEXT}layers.{{}}.mlp.gate_proj.weight": (ffn, width),
+        f"{_TEXT}layers.{{}}.self_attn.q_proj.weight": (heads * depth, width),
+        f"{_TEXT}layers.{{}}.self_attn.k_proj.weight": (keys * depth, width),
+        f"{_EXPERT}layers.{{}}.mlp.gate_proj.weight": (expert_ffn, expert),
+        f"{_EXPERT}layers.{{}}.self_attn.q_proj.weight": (heads * depth, expert),
+        f"{_VISION}encoder.layers.{{}}.mlp.fc1.weight": (vision["intermediate_size"], seeing),
+    }
+    counted = {name: next(count for prefix, count in layers.items() if name.startswith(prefix)) for name in each}
+    return {
+        **{name.format(i): shape for name, shape in each.items() for i in range(counted[name])},
+        "model.state_proj.weight": (width, config["max_state_dim"]),
+        "model.action_in_proj.weight": (expert, config["max_action_dim"]),
+        "model.action_out_proj.weight": (config["max_action_dim"], expert),
+        f"{_TEXT}embed_tokens.weight": (language["vocab_size"], width),
+        f"{_VISION}embeddings.patch_embedding.weight": (seeing, 3, patch, patch),
+        f"{_VISION}embeddings.position_embedding.weight": (side * side, seeing),
+        f"{vlm_model}connector.modality_projection.proj.weight": (width, seeing * scale * scale),
+    }
+
+
+def _memory() -> float:
+    """Return this machine's memory in bytes; infinity where it does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf

@@ -1,0 +1,1 @@
+"""Measure speed, memory and numerical agreement of policies."""

@@ -1,0 +1,1 @@
+"""Commands of ``smolvla-gym``, one module each."""

@@ -1,0 +1,1 @@
+"""Driver of the PAROL6 control board on a serial line."""

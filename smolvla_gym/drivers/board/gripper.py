@@ -1,0 +1,249 @@
+"""The two grippers as the board's driver sees them: what to send with each frame, and what came back."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from enum import Enum, auto
+from typing import Final, override
+
+from smolvla_gym.drivers.board.state import BoardSettings
+from smolvla_gym.parol6 import Gripper, get_gripper
+from smolvla_gym.parol6.protocol import (
+    GripperCommand,
+    GripperFlag,
+    GripperMode,
+    GripperObject,
+    GripperStatus,
+    Line,
+    StateFrame,
+)
+
+_CLOSED = 255
+_CURRENT = 500
+"""Limit in mA: the drive's default; above 700 its maker warns of damage, below 150 it may not move."""
+
+_SPEED_BYTES = (0.00009, 0.184)
+"""Jaw speeds in m/s that the speed bytes 0 and 255 stand for."""
+
+_SETTLED = 0.3
+"""How long in s a calibrated gripper has to stand still to have come to the end of its search."""
+
+_BEGIN = 0.5
+"""How long in s a calibration may take to begin before it is asked for again: the request can get lost on the bus."""
+
+_TRIES = 3
+"""How often it is asked for at most: each time, one that began unseen begins anew."""
+
+_ANSWER = 1.0
+"""How long in s a gripper may take to answer; it is asked a hundred times."""
+
+_UNHEARD: Final = (GripperStatus().position, GripperStatus().current, GripperStatus().status)
+
+
+class GripperDriver(ABC):
+    """A gripper behind the board. It is told of every reply and asked for its part of every frame."""
+
+    @abstractmethod
+    def wake(self, now: float) -> None:
+        """Makes the gripper ready for commands; ``now`` is in s."""
+
+    @abstractmethod
+    def calibrate(self, now: float) -> None:
+        """Has the gripper find its ends, from the moment ``now`` in s."""
+
+    def sleep(self, now: float) -> None:  # noqa: B027 - an air gripper has nothing to stop
+        """Gives up waking and calibrating, and what failed; one that works keeps hold of what it has."""
+
+    def observe(self, reply: StateFrame, now: float) -> None:
+        """Takes note of a reply that came at the moment ``now`` in s."""
+        self._reply = reply
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes commands."""
+        return True
+
+    def problem(self, now: float) -> str | None:
+        """Returns in words what keeps it from being ready, where it should be by ``now`` in s."""
+        return None
+
+    @property
+    @abstractmethod
+    def opening(self) -> float:
+        """Its opening, 0 closed to 1 open, as far as is known."""
+
+    @property
+    def object(self) -> GripperObject:
+        """What it felt."""
+        return GripperObject.AT_POSITION
+
+    @abstractmethod
+    def part(self, opening: float | None) -> tuple[GripperCommand, int]:
+        """Returns its part of the next frame: a command and the output lines.
+
+        Args:
+            opening: Where to go, 0 closed to 1 open; None: stay as it is.
+        """
+
+
+class AirGripper(GripperDriver):
+    """An air gripper: a valve on OUT1. It tells nothing, so that what it was told is taken for what it does."""
+
+    def __init__(self, invert: bool) -> None:
+        """Prepares the driver; ``invert``: OUT1 closes it."""
+        self._invert = invert
+        self._lines = 0
+
+    @override
+    def wake(self, now: float) -> None:
+        """It is always awake."""
+
+    @override
+    def calibrate(self, now: float) -> None:
+        """It has nothing to find."""
+
+    @property
+    @override
+    def opening(self) -> float:
+        return float(bool(self._lines) != self._invert)
+
+    @override
+    def part(self, opening: float | None) -> tuple[GripperCommand, int]:
+        if opening is not None:
+            self._lines = int(Line.OUT1) if (opening >= 0.5) != self._invert else 0
+        return GripperCommand(), self._lines
+
+
+class _Phase(Enum):
+    ASLEEP = auto()
+    WAKING = auto()
+    CALIBRATING = auto()
+    READY = auto()
+
+
+class ElectricGripper(GripperDriver):
+    """An SSG-48 behind the board's CAN bus. It has to be calibrated after every power-up and activated."""
+
+    def __init__(self, gripper: Gripper, timeout: float) -> None:
+        """Prepares the driver of a gripper; a calibration may take ``timeout`` s."""
+        self._timeout = timeout
+        slowest, fastest = _SPEED_BYTES
+        self._speed = round(255 * (gripper.jaw_speed - slowest) / (fastest - slowest))
+        self._phase = _Phase.ASLEEP
+        self._since = 0.0  # when the phase began
+        self._moved = 0.0  # when the jaws last moved
+        self._status = GripperStatus()
+        self._command = GripperCommand()
+        self._asked = -math.inf  # when the present calibration was last asked for
+        self._begun = False  # whether it was seen to begin
+        self._tries = 0  # how often it was asked for
+        self._cleared = False  # whether the drive was told since it was woken to forget its errors
+        self._now = 0.0  # of the last reply
+
+    @override
+    def wake(self, now: float) -> None:
+        self._enter(_Phase.WAKING, now)
+        self._cleared = False
+        self._command = self._to(self._status.position, GripperFlag.ACTIVATE)
+
+    @override
+    def calibrate(self, now: float) -> None:
+        self._enter(_Phase.CALIBRATING, now)
+        self._moved, self._asked, self._begun = now, -math.inf, False
+        self._tries, self._now = 0, now
+        self._command = self._to(self._command.position, GripperFlag.ACTIVATE)
+
+    @override
+    def sleep(self, now: float) -> None:
+        if not self.ready or self.problem(now) is not None:
+            self._enter(_Phase.ASLEEP, now)
+            self._command = GripperCommand()
+
+    @override
+    def observe(self, reply: StateFrame, now: float) -> None:
+        self._now = now
+        if reply.gripper.position != self._status.position:
+            self._moved = now
+            self._begun = True
+        self._status = reply.gripper
+        # Before it hears of a gripper the board reports these very bytes, which look calibrated. An active one cannot.
+        heard = (self._status.position, self._status.current, self._status.status) != _UNHEARD
+        # Errors stay until the drive is told to forget them, which takes a moment.
+        if self._phase is _Phase.WAKING and heard and (not self._failing or now - self._since > _BEGIN):
+            if self._status.calibrated:
+                self._enter(_Phase.READY, now)
+            else:
+                self.calibrate(now)
+        elif self._phase is _Phase.CALIBRATING and self._status.calibrated and now - self._moved >= _SETTLED:
+            self._enter(_Phase.READY, now)
+
+    @property
+    @override
+    def ready(self) -> bool:
+        return self._phase is _Phase.READY
+
+    @override
+    def problem(self, now: float) -> str | None:
+        waited = now - self._since
+        if self._phase is _Phase.WAKING and waited > _ANSWER:
+            return "The electric gripper does not answer on the CAN bus: is it powered, and its CAN id 0?"
+        if self._phase is _Phase.CALIBRATING and waited > self._timeout:
+            return f"The electric gripper was not calibrated within {self._timeout:g} s: do its jaws move freely?"
+        if self._phase is _Phase.READY:
+            status = self._status
+            lacks = {
+                "is no longer calibrated: did it lose its power?": not status.calibrated,
+                "is too hot.": status.temperature_error,
+                "missed commands and stopped.": status.timeout_error,
+                "is held by its own emergency stop.": status.estop_error,
+            }
+            return next((f"The electric gripper {lack}" for lack, shown in lacks.items() if shown), None)
+        return None
+
+    @property
+    @override
+    def opening(self) -> float:
+        return min(max(1.0 - self._status.position / _CLOSED, 0.0), 1.0)
+
+    @property
+    @override
+    def object(self) -> GripperObject:
+        return self._status.object
+
+    @override
+    def part(self, opening: float | None) -> tuple[GripperCommand, int]:
+        if (
+            self._phase is _Phase.CALIBRATING
+            and not self._begun
+            and self._tries < _TRIES
+            and (self._now - self._asked >= _BEGIN)
+        ):
+            self._asked = self._now
+            self._tries += 1
+            return self._to(self._command.position, GripperFlag.ACTIVATE, GripperMode.CALIBRATE), 0
+        if self._phase is _Phase.WAKING and self._failing and not self._cleared:
+            self._cleared = True
+            return self._to(self._command.position, GripperFlag.ACTIVATE, GripperMode.CLEAR_ERROR), 0
+        if opening is not None and self.ready:
+            position = round((1.0 - min(max(opening, 0.0), 1.0)) * _CLOSED)
+            self._command = self._to(position, GripperFlag.ACTIVATE | GripperFlag.GO_TO)
+        return self._command, 0
+
+    @property
+    def _failing(self) -> bool:
+        return self._status.temperature_error or self._status.timeout_error or self._status.estop_error
+
+    def _enter(self, phase: _Phase, now: float) -> None:
+        self._phase, self._since = phase, now
+
+    def _to(self, position: int, flags: GripperFlag, mode: GripperMode = GripperMode.OPERATE) -> GripperCommand:
+        return GripperCommand(position=position, speed=self._speed, current=_CURRENT, flags=flags, mode=mode)
+
+
+def make_gripper_driver(settings: BoardSettings) -> GripperDriver:
+    """Builds the driver of the gripper that is mounted."""
+    gripper = get_gripper(settings.gripper)
+    if gripper.binary:
+        return AirGripper(settings.invert_output)
+    return ElectricGripper(gripper, settings.gripper_timeout)

@@ -1,0 +1,120 @@
+"""One homing of the arm: what to send, and proof that the board really searched its switches."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+from smolvla_gym.parol6 import JOINT_NAMES
+from smolvla_gym.parol6.protocol import Command, StateFrame, Steps
+
+HOMED_BITS = 0xFC
+"""The bits of all six joints in the state frame."""
+
+SECOND_APPROACH: Steps = (-750, -750, -750, 4050, -4050, -8050)
+"""Speeds in microsteps/s at which J1 to J6 approach their switches the second time."""
+
+FIRST_APPROACH: Steps = (-2050, -2550, -2550, 5550, -5050, -9550)
+"""Speeds in microsteps/s at which J1 to J6 approach their switches the first time."""
+
+_STRAY = 2500
+"""Way in microsteps that no joint goes at another speed before it has found its switch: the way back from the switch
+between the two approaches is 850 to 1550. It is 7 deg of J2 and 35 deg of J4."""
+
+_JUMP = 1000
+"""Change of a counter in microsteps between two replies that is no motion: the board sets counters at the switches."""
+
+_HOME_FRAMES = 10
+"""How often the command is sent: a lost frame does no harm. Sent to the end, homing would start again."""
+
+
+_REST_FRAMES = 3
+"""How often speeds of zero are sent before: the board goes on reporting those of the homing before."""
+
+
+class _Phase(Enum):
+    ENABLE = auto()
+    REST = auto()
+    REQUEST = auto()
+    SEARCH = auto()
+    DONE = auto()
+
+
+_COMMANDS: Final = {
+    _Phase.ENABLE: Command.ENABLE,
+    _Phase.REST: Command.IDLE,
+    _Phase.REQUEST: Command.HOME,
+    _Phase.SEARCH: Command.IDLE,
+    _Phase.DONE: Command.IDLE,
+}
+
+# What follows once the board has echoed the command, and how often that was sent at least.
+_NEXT: Final = {
+    _Phase.ENABLE: (_Phase.REST, 1),
+    _Phase.REST: (_Phase.REQUEST, _REST_FRAMES),
+    _Phase.REQUEST: (_Phase.SEARCH, _HOME_FRAMES),
+}
+
+
+class Homing:
+    """Homes once.
+
+    A homing that was cancelled makes the firmware skip the search for some switches the next time, and report joint
+    angles that are wrong by whatever the arm moved since. Each joint must therefore have been seen at the speed of its
+    second approach; one that moves off without that is driven by a counter that means nothing, and is stopped early.
+    """
+
+    def __init__(self) -> None:
+        self._phase = _Phase.ENABLE
+        self._sent = 0  # frames in this phase
+        self._forgot = False
+        self._other = [False] * len(SECOND_APPROACH)  # seen at another speed, so that the wanted one is no old one
+        self._searched = [False] * len(SECOND_APPROACH)
+        self._before: StateFrame | None = None
+        self._stray = [0] * len(SECOND_APPROACH)  # ways in microsteps that belong to no search
+
+    def command(self) -> Command:
+        """Returns the command of the next frame."""
+        self._sent += 1
+        return _COMMANDS[self._phase]
+
+    def observe(self, reply: StateFrame) -> None:
+        """Takes note of a reply."""
+        following = _NEXT.get(self._phase)
+        if following is not None and reply.command == _COMMANDS[self._phase] and self._sent >= following[1]:
+            self._phase, self._sent = following[0], 0
+        homed = reply.homed & HOMED_BITS
+        self._forgot |= self._phase in (_Phase.REQUEST, _Phase.SEARCH) and homed == 0
+        if not self._forgot:
+            return
+        for joint, (speed, wanted) in enumerate(zip(reply.speed, SECOND_APPROACH, strict=True)):
+            self._searched[joint] |= self._other[joint] and speed == wanted
+            self._other[joint] |= speed != wanted
+        self._measure_stray(reply)
+        if self._phase is _Phase.SEARCH and homed == HOMED_BITS:
+            self._phase = _Phase.DONE
+
+    def _measure_stray(self, reply: StateFrame) -> None:
+        before, self._before = self._before, reply
+        if before is None:
+            return
+        for joint, approaches in enumerate(zip(FIRST_APPROACH, SECOND_APPROACH, strict=True)):
+            way = abs(reply.position[joint] - before.position[joint])
+            searching = self._searched[joint] or reply.speed[joint] in approaches or before.speed[joint] in approaches
+            if not searching and way < _JUMP:
+                self._stray[joint] += way
+
+    @property
+    def skipping(self) -> list[str]:
+        """Names of the joints that the board moves without a search for their switches."""
+        return [name for name, stray in zip(JOINT_NAMES, self._stray, strict=True) if stray > _STRAY]
+
+    @property
+    def done(self) -> bool:
+        """Whether the board says that all joints are homed, after it had said that none is."""
+        return self._phase is _Phase.DONE
+
+    @property
+    def unsearched(self) -> list[str]:
+        """Names of the joints whose switches were not seen being approached."""
+        return [name for name, seen in zip(JOINT_NAMES, self._searched, strict=True) if not seen]

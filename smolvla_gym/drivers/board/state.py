@@ -1,0 +1,234 @@
+"""What the driver of the control board is set to, and what it tells: plain data that also travels between processes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+
+from smolvla_gym.errors import OptionError
+from smolvla_gym.parol6 import GRIPPERS, Array
+from smolvla_gym.parol6.protocol import NUM_JOINTS, Command, GripperObject
+from smolvla_gym.utils.option_values import check_number, check_switch
+
+TICK: Final = 0.01
+"""Time between two exchanges with the board in s: the rate that the firmware's position loop is made for."""
+
+_MAX_EXTRAPOLATION = 2 * TICK
+
+
+class Mode(StrEnum):
+    """What the driver is doing with the arm."""
+
+    DISABLED = "disabled"
+    """The board takes no motion commands; its motors stay energised. It is still asked for its state."""
+
+    ENABLING = "enabling"
+    """The board was told to take commands; the gripper is being woken and, where it has to be, calibrated."""
+
+    HOMING = "homing"
+    """The board moves the arm by itself to find its switches."""
+
+    READY = "ready"
+    """The arm follows the gate's setpoints."""
+
+    STOPPING = "stopping"
+    """The arm brakes within its limits and is disabled once it rests."""
+
+    LOST = "lost"
+    """There is no port."""
+
+
+class Fault(StrEnum):
+    """Why the arm was stopped. Besides these, ``hold(reason)`` latches any name it is given."""
+
+    ESTOP = "estop"
+    """The emergency stop is pressed."""
+
+    HOMING_LOST = "homing_lost"
+    """The board no longer knows its joint angles: it restarted, or another program homed it."""
+
+    FOLLOWING_ERROR = "following_error"
+    """The board's step counters are too far from what was sent."""
+
+    POSITION_LIMIT = "position_limit"
+    """A joint is outside its limits."""
+
+    FEEDBACK_TIMEOUT = "feedback_timeout"
+    """The board does not answer, or its answers come too late."""
+
+    PORT_LOST = "port_lost"
+    """The port failed: it was unplugged, or the board lost its power."""
+
+    COMMAND_TIMEOUT = "command_timeout"
+    """No action came for so long that the arm was disabled."""
+
+    COMMAND_LIMIT = "command_limit"
+    """A setpoint broke a limit behind the safety gate; it was not sent. This is a defect of this program."""
+
+    HOMING_FAILED = "homing_failed"
+    """Homing did not end in time."""
+
+    HOMING_UNVERIFIED = "homing_unverified"
+    """The board says that it is homed, but did not search all of its switches."""
+
+    NOT_OBEYING = "not_obeying"
+    """The board answers, but does not echo the command it is sent."""
+
+    GRIPPER_FAILED = "gripper_failed"
+    """The electric gripper does not answer, could not be calibrated, or reports an error."""
+
+    OPERATOR_STOP = "operator_stop"
+    """Somebody stopped the arm from the program."""
+
+    LINK_LOST = "link_lost"
+    """The process that owns the port ended or does not answer."""
+
+
+@dataclass(frozen=True)
+class BoardSettings:
+    """How the driver judges the board.
+
+    Attributes:
+        gripper: The gripper that is mounted, a name in ``GRIPPERS``.
+        invert_output: For an air gripper whose two tubes are swapped: OUT1 closes it.
+        reply_timeout: How long a tick waits for the reply in s. The round trip takes about 0.4 ms; what is later is
+            read in the next tick.
+        connect_timeout: How long a newly opened port may stay silent in s.
+        feedback_timeout: Age of what is known of the arm in s at which it is stopped, as no reply comes or those that
+            come are late; so old may an emergency stop be when it is seen. Ten ticks are far above what a busy computer
+            loses, and less than 0.1 rad of travel for the base joint.
+        hold_after: Time without an action in s after which the arm brakes: several steps of any control rate above
+            10 Hz, and short against what a person can react to.
+        disable_after: Time without an action in s after which the arm is disabled: whoever steers it has hung.
+        max_following_error: Distance in rad between sent and reported joints at which the arm is stopped. The
+            firmware lags by 10 ms of travel and a tick by 10 more: at full speed 0.05 rad.
+        position_tolerance: How far in rad the reported joints may lie outside the soft limits: 1 deg, still inside
+            the mechanical stops.
+        obey_timeout: How long the board may echo another command than the one sent, in s.
+        homing_timeout: In s; the board's own sequence takes up to 45.
+        gripper_timeout: Time in s for an electric gripper to answer and be calibrated; it takes about 3.
+        stop_timeout: In s; a controlled stop from full speed takes less than 1, after this it is disabled as it is.
+    """
+
+    gripper: str = "ssg48"
+    invert_output: bool = False
+    reply_timeout: float = 0.004
+    connect_timeout: float = 1.0
+    feedback_timeout: float = 0.1
+    hold_after: float = 0.25
+    disable_after: float = 3.0
+    max_following_error: float = 0.15
+    position_tolerance: float = math.radians(1.0)
+    obey_timeout: float = 0.2
+    homing_timeout: float = 60.0
+    gripper_timeout: float = 15.0
+    stop_timeout: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.gripper not in GRIPPERS:
+            raise OptionError("gripper", self.gripper, f"one of {', '.join(GRIPPERS)}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float):
+                value = check_number(field.name, value, "a finite number above 0", above=0.0)
+            elif isinstance(field.default, bool):
+                value = check_switch(field.name, value)
+            # Plain values: they travel to another process as JSON.
+            object.__setattr__(self, field.name, value)
+
+
+@dataclass(frozen=True, eq=False)
+class BoardState:
+    """What is known of the arm.
+
+    Attributes:
+        time: Moment in s on the driver's clock (``time.monotonic()`` on the real arm) at which the frame was sent that
+            the newest reply answers, so that nothing here is older; -inf before the first reply.
+        joints: Joint angles that the board reported in rad, shape (6,).
+        velocity: Speeds that it runs the joints at in rad/s, shape (6,).
+        opening: Opening of the gripper, 0 closed to 1 open; an air gripper's is what it was told.
+        homed_joints: Which joints know their angle, as the board says.
+        homed: Whether the arm may be enabled: all joints are homed and nothing speaks against it.
+        estop: Whether the emergency stop is pressed.
+        mode: What the driver is doing.
+        fault: Name of what stopped the arm, or None.
+        detail: A sentence on the fault; empty without one.
+        commanded: Joint angles last sent in rad, shape (6,); those reported where none are being sent.
+        at_rest: Whether the arm has nowhere to go.
+        gripper_object: What an electric gripper felt.
+        gripper_ready: Whether the gripper takes commands: an electric one answers and is calibrated.
+        echo: The command that the board last received.
+        ticks: Ticks so far.
+        replies: Ticks in which a reply came.
+    """
+
+    time: float
+    joints: Array
+    velocity: Array
+    opening: float
+    homed_joints: tuple[bool, ...]
+    homed: bool
+    estop: bool
+    mode: Mode
+    fault: str | None
+    detail: str
+    commanded: Array
+    at_rest: bool
+    gripper_object: GripperObject
+    gripper_ready: bool
+    echo: int
+    ticks: int = 0
+    replies: int = 0
+
+    def joints_at(self, now: float) -> Array:
+        """Returns the joint angles in rad, shape (6,), at a moment in s shortly after the reply.
+
+        They run on at the reported speed, but only for two ticks, and only while the board follows setpoints: at
+        other times the speed it reports is an old one.
+        """
+        if self.echo != Command.MOVE:
+            return self.joints
+        ahead: float = min(max(now - self.time, 0.0), _MAX_EXTRAPOLATION)
+        return self.joints + self.velocity * ahead
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the state as what ``json`` can write."""
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> BoardState:
+        """Builds a state from what :meth:`to_json` gave."""
+        arrays = {name: np.array(values[name], dtype=np.float64) for name in ("joints", "velocity", "commanded")}
+        return cls(
+            **{
+                **values,
+                **arrays,
+                "homed_joints": tuple(values["homed_joints"]),
+                "mode": Mode(values["mode"]),
+                "gripper_object": GripperObject(values["gripper_object"]),
+            }
+        )
+
+
+UNKNOWN: Final = BoardState(
+    time=-math.inf,
+    joints=np.zeros(NUM_JOINTS),
+    velocity=np.zeros(NUM_JOINTS),
+    opening=1.0,
+    homed_joints=(False,) * NUM_JOINTS,
+    homed=False,
+    estop=False,
+    mode=Mode.LOST,
+    fault=None,
+    detail="",
+    commanded=np.zeros(NUM_JOINTS),
+    at_rest=True,
+    gripper_object=GripperObject.MOVING,
+    gripper_ready=False,
+    echo=int(Command.IDLE),
+)
+"""The state of a board that nobody has heard of yet."""

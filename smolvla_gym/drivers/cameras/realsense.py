@@ -1,0 +1,273 @@
+"""An Intel RealSense camera: a thread that keeps its newest frame and brings it back after it was unplugged."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
+from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
+from smolvla_gym.drivers.cameras.realsense_stream import DEPTH_UNIT, Settings, Stream
+from smolvla_gym.drivers.clock import Clock, SystemClock
+from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
+from smolvla_gym.errors import DeviceError, SmolVLAGymError
+from smolvla_gym.utils.option_values import check_serial
+
+__all__ = ["DEPTH_UNIT", "CameraInfo", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
+
+_SILENCE = 0.5  # s without frames after which to look whether the camera is still there, and between looks for it
+_STALL = 5.0  # s without frames after which to start a camera that is there afresh; its first one may take a while
+_CLOSING = 0.8  # s that close() gives the thread
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What the camera saw at one moment.
+
+    Attributes:
+        pixels: Colour picture, uint8, shape (H, W, 3).
+        depth: Distance along the optical axis at the same pixels in units of 0.1 mm, 0 where it is not known, uint16,
+            shape (H, W); None unless asked for.
+        number: Number of the frame; it grows, with gaps, also over reconnects.
+        time: When the frame arrived in s, on the camera's clock.
+        view: The colour picture as the camera's framing shows it; None where it had none yet.
+        depth_view: The depth likewise.
+    """
+
+    pixels: NDArray[np.uint8]
+    depth: NDArray[np.uint16] | None
+    number: int
+    time: float
+    view: NDArray[np.uint8] | None = None
+    depth_view: NDArray[np.uint16] | None = None
+
+
+class RealSenseCamera:
+    """Keeps the newest frame of a camera.
+
+    Attributes:
+        info: What the camera says of itself; None before :meth:`start`.
+        usb_warning: Why the connection is too slow, None where it is not.
+        lost: Whether the camera is gone. It is looked for all the time, and comes back by itself.
+        reconnects: How often the stream was started again.
+        framing: How its thread prepares the views of the frames that come; it may be set once the intrinsics are known.
+    """
+
+    def __init__(
+        self,
+        serial: str | int | None = None,
+        *,
+        resolution: tuple[int, int] = (640, 480),
+        fps: int = 30,
+        depth: bool = False,
+        exposure: float | None = None,
+        gain: float | None = None,
+        white_balance: float | None = None,
+        context_factory: ContextFactory | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Remembers the settings; nothing is opened before :meth:`start`.
+
+        Args:
+            serial: Serial number, a text or a number; None for the only camera there is.
+            resolution: Width and height in px.
+            fps: Frames a second.
+            depth: Whether to measure distances too.
+            exposure: Exposure in the camera's unit, us on a D405 and 100 us on a D435's colour camera, at most a frame
+                period; None leaves exposure to the camera, if ``gain`` is None too.
+            gain: Gain in the camera's unit; None as for ``exposure``.
+            white_balance: Colour temperature in K; None leaves it to the camera.
+            context_factory: Makes the librealsense context; the USB ports' unless told otherwise.
+            clock: Tells the time at which frames arrive; the computer's unless told otherwise.
+
+        Raises:
+            OptionError: The serial number is neither a text nor a whole number.
+        """
+        self.info: CameraInfo | None = None
+        self.usb_warning: str | None = None
+        self.lost = False
+        self.reconnects = 0
+        self.framing: Framing | None = None
+        self._serial = None if serial is None else check_serial("serial", serial)
+        self._settings = Settings(resolution, fps, depth, exposure, gain, white_balance)
+        self._context_factory = context_factory
+        self._clock: Clock = clock or SystemClock()
+        self._intrinsics: Intrinsics | None = None
+        self._news = threading.Condition()
+        self._latest: Frame | None = None
+        self._numbers: tuple[int, int] | None = None  # the camera's own, of the colour and the depth of the last frame
+        self._offset = 0
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Opens the camera and starts the thread that reads it; returns before the first frame has come.
+
+        Raises:
+            MissingExtraError: librealsense is not installed.
+            DeviceError: The camera is not there, or does not work.
+            OptionError: The camera cannot be set so.
+        """
+        if self._thread is not None:
+            return
+        self._settings = self._settings.checked()
+        rs = load()
+        stream = self._open(rs)
+        self._serial, self.lost = stream.info.serial, False
+        if self.usb_warning:
+            warnings.warn(self.usb_warning, RuntimeWarning, stacklevel=2)
+        # A new event each time, so that a thread which close() could not wait for still ends.
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(rs, stream, self._stopping), name=f"RealSense {self._serial}", daemon=True
+        )
+        self._thread.start()
+        # Threads that are inside librealsense when the interpreter goes would take it down with them.
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Stops the thread and gives the camera back; doing it twice does no harm."""
+        self._stopping.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_CLOSING)
+            atexit.unregister(self.close)
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """The pinhole model of the colour pictures.
+
+        Raises:
+            DeviceError: The camera was not started yet.
+        """
+        if self._intrinsics is None:
+            raise DeviceError("The camera tells its intrinsics after start().")
+        return self._intrinsics
+
+    def latest(self) -> Frame | None:
+        """Returns the newest frame, None before the first one."""
+        return self._latest
+
+    def age(self) -> float:
+        """Returns the time in s since the newest frame arrived, infinite before the first one."""
+        latest = self._latest
+        return math.inf if latest is None else self._clock.now() - latest.time
+
+    def wait_newer(self, number: int, timeout: float) -> Frame:
+        """Waits for a frame.
+
+        Args:
+            number: Number of a frame; any later one will do.
+            timeout: Time to wait in s, of real time whatever the clock.
+
+        Returns:
+            The newest frame.
+
+        Raises:
+            DeviceError: None came.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._latest is not None and self._latest.number > number, timeout)
+            if self._latest is not None and self._latest.number > number:
+                return self._latest
+        why = "it is not connected any more" if self.lost else "check its USB cable and port"
+        raise DeviceError(f"No new picture came from {self.info or 'the camera'} within {timeout:g} s: {why}.")
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self, rs: ModuleType, stream: Stream | None, stopping: threading.Event) -> None:
+        request_low_latency_scheduling()
+        heard, looked = self._clock.now(), time.monotonic()
+        while not stopping.is_set():
+            if stream is None:
+                stream = self._reopen(rs)
+                if stream is None:
+                    stopping.wait(_SILENCE)
+                    continue
+                heard, looked = self._clock.now(), time.monotonic()
+            try:
+                frames = stream.wait()
+                if frames is not None:
+                    heard, looked = self._clock.now(), time.monotonic()
+                    self._take(stream, frames, heard)
+                elif time.monotonic() - looked > _SILENCE:
+                    looked = time.monotonic()
+                    self.lost = not self._present(rs)
+            except RuntimeError:
+                self.lost = True
+            # A simulated clock that stands still asks for no frames, so their absence is no stall.
+            if self.lost or self._clock.now() - heard > _STALL:
+                stream.stop()
+                stream = None
+        if stream is not None:
+            stream.stop()
+
+    def _take(self, stream: Stream, frames: Any, moment: float) -> None:
+        numbers = stream.numbers(frames)
+        # librealsense fills a set that lacks a picture up with the one before, which is not new.
+        if numbers is None or (self._numbers and any(a == b for a, b in zip(numbers, self._numbers, strict=True))):
+            return
+        last = self._latest.number if self._latest else 0
+        if numbers[0] + self._offset <= last:  # a camera that was plugged in anew counts from the beginning
+            self._offset = last + 1 - numbers[0]
+        pixels, depth = stream.pictures(frames)
+        # Here and not where they are wanted: whoever has a beat to keep should not wait for milliseconds of resizing.
+        framing, view, depth_view = self.framing, None, None
+        if framing is not None:
+            # What goes wrong here is met again, and said, by whoever wants the view.
+            with contextlib.suppress(Exception):
+                view = framing.colour(pixels)
+                depth_view = None if depth is None else framing.depth(depth)
+        with self._news:
+            self._numbers = numbers
+            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment, view, depth_view)
+            self._news.notify_all()
+
+    def _present(self, rs: ModuleType) -> bool:
+        return any(info.serial == self._serial for _, info in query(rs, self._context(rs)))
+
+    def _reopen(self, rs: ModuleType) -> Stream | None:
+        try:
+            stream = self._open(rs)
+        except (SmolVLAGymError, RuntimeError):
+            self.lost = True
+            return None
+        self.lost = False
+        self.reconnects += 1
+        return stream
+
+    def _open(self, rs: ModuleType) -> Stream:
+        try:
+            context = self._context(rs)
+            device, self.info = find(rs, context, self._serial)
+            self.usb_warning = _usb_warning(self.info)
+            stream = Stream(rs, context, device, self.info, self._settings)
+        except RuntimeError as error:
+            raise DeviceError(
+                f"{self.info or 'librealsense'} cannot be started ({error}). Another program may be using the camera; "
+                "if none is, plug it in anew."
+            ) from error
+        self._intrinsics = stream.intrinsics
+        return stream
+
+    def _context(self, rs: ModuleType) -> Any:
+        return (self._context_factory or rs.context)()
+
+
+def _usb_warning(info: CameraInfo) -> str | None:
+    if not info.usb_type.startswith("2"):
+        return None
+    return (
+        f"{info} is connected by USB {info.usb_type}: a D405 then gives 10 to 15 frames a second and only its smaller "
+        "pictures. Use a USB 3 port and a USB 3 cable."
+    )

@@ -1,0 +1,1 @@
+"""Backends of the environment: simulated, real and virtual arm."""

@@ -1,0 +1,104 @@
+"""Ways of a real arm to homing and to its start pose, checked before it moves."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+from smolvla_gym.drivers.board.state import BoardState, Mode
+from smolvla_gym.envs.reset_options import STANDS, ResetOptions
+from smolvla_gym.errors import FaultError
+from smolvla_gym.parol6 import Array, Gripper
+from smolvla_gym.parol6.protocol import GripperObject
+from smolvla_gym.safety.collision import refuse_contact
+from smolvla_gym.safety.gate import Guard
+from smolvla_gym.safety.homing_search import SAFE_POSES, homing_contact
+from smolvla_gym.safety.route import BlockedError, find_route
+
+
+class Approach:
+    """Finds ways that touch nothing, with the collision check of the arm's safety gate. It moves nothing."""
+
+    def __init__(self, gripper: Gripper, guard: Guard | None, speed_scale: float) -> None:
+        """Take over the check.
+
+        Args:
+            gripper: The gripper that is mounted.
+            guard: Knows which poses must not be commanded; None: all may.
+            speed_scale: Share of the speed limits that the arm's gate uses.
+        """
+        self._gripper, self._guard, self._speed_scale = gripper, guard, speed_scale
+
+    def stands(self, state: BoardState, options: ResetOptions) -> bool:
+        """Tell whether the arm stands at its start pose already, and stays there."""
+        return state.homed and not options.home and bool(np.abs(state.joints - options.joints).max() < STANDS)
+
+    def refuse_contact(self, state: BoardState, options: ResetOptions) -> None:
+        """Refuse a start pose in which the arm touches anything, unless it stands there already.
+
+        Raises:
+            OptionError: It does.
+        """
+        if self._guard is not None and not self.stands(state, options):
+            refuse_contact(options.joints, self._guard.touched(options.joints.tolist(), options.opening))
+
+    def way_to_start(self, here: Array, opening: float, options: ResetOptions) -> list[Array]:
+        """Find the way to the start pose.
+
+        Args:
+            here: Joint angles in rad where the arm rests then, shape (6,).
+            opening: Opening of the gripper there, 0..1.
+            options: Where the episode begins.
+
+        Returns:
+            The poses to drive to, the start pose last.
+
+        Raises:
+            FaultError: Something stands in each way.
+        """
+        try:
+            return self._route(here, opening, options.joints, options.opening)
+        except BlockedError as error:
+            raise FaultError(
+                f"The arm cannot go to its start pose: the safety gate keeps {error} apart on the way. Nothing moved. "
+                'Move the arm away first, or begin elsewhere with reset(options={"joints": ...}).'
+            ) from None
+
+    def way_to_homing(self, state: BoardState) -> list[Array]:
+        """Find the way to a pose from which the board's search for its switches touches nothing.
+
+        Args:
+            state: The arm at rest; it knows its joint angles.
+
+        Returns:
+            The poses to drive to; none where the search touches nothing from where the arm stands.
+
+        Raises:
+            FaultError: There is no such way, or the gripper may hold something.
+        """
+        here, opening = state.commanded, state.opening
+        holds = state.gripper_ready and state.gripper_object is GripperObject.WHILE_CLOSING
+        # An air gripper feels nothing.
+        if holds or (self._gripper.binary and state.mode is Mode.READY and opening < 0.5):
+            raise FaultError(
+                "Homing is refused: the gripper is closed and may hold an object, which the search for the switches "
+                "would swing about. Nothing moved. Put the object down and open the gripper, then home."
+            )
+        if (contact := self._contact(here, opening)) is None:
+            return []
+        for pose in SAFE_POSES:
+            if self._contact(pose, opening) is None:
+                with contextlib.suppress(BlockedError):
+                    return self._route(here, opening, pose, opening)
+        raise FaultError(
+            f"Homing is refused: from where the arm stands the search for the switches brings {contact} together, and "
+            "the way to a safe pose is blocked. Nothing moved. Drive the arm upright, clear of the table and of "
+            "itself, then home."
+        )
+
+    def _contact(self, joints: Array, opening: float) -> str | None:
+        return None if self._guard is None else homing_contact(joints, opening, self._guard, self._gripper.name)
+
+    def _route(self, here: Array, opening: float, joints: Array, goal_opening: float) -> list[Array]:
+        return find_route(here, opening, joints, goal_opening, self._guard, speed_scale=self._speed_scale)

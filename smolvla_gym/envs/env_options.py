@@ -1,0 +1,126 @@
+"""Checks of the options of ``gym.make``, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smolvla_gym.parol6 import Gripper, get_gripper
+from smolvla_gym.sim.randomization import MAX_LEVEL
+from smolvla_gym.sim.rendering import QUALITIES, Quality
+from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
+from smolvla_gym.tasks import REWARDS, Task, get_task
+from smolvla_gym.utils.option_values import (
+    check_choice,
+    check_keys,
+    check_names,
+    check_number,
+    check_pair,
+    check_switch,
+)
+
+CONTROL_HZ = (5.0, 100.0)
+IMAGE_EDGE = (16, 1280)
+RENDER_MODES = ("rgb_array", "human")
+
+_LONGEST_S = 1e6  # s, eleven days
+
+__all__ = [
+    "CONTROL_HZ", "IMAGE_EDGE", "RENDER_MODES", "EnvOptions", "check_choice", "check_control_hz", "check_image_size",
+    "check_keys", "check_max_episode_s", "check_switch",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """The options that both ids have, checked.
+
+    Attributes:
+        task: What is to be done.
+        gripper: The gripper that is mounted.
+        cameras: Names of the observed cameras.
+        image_size: Height and width of their images in px.
+        depth: Whether they measure depth.
+        control_hz: Control rate in Hz.
+        max_episode_s: Time limit of an episode in s, or None.
+        privileged: Whether the observation has the scene's ground truth.
+        randomization: 0 to 2.
+        num_objects: How many objects lie on the table.
+        reward: ``"dense"`` or ``"sparse"``.
+        render_mode: None, ``"rgb_array"`` or ``"human"``.
+        quality: Rendering quality of the observed pictures.
+    """
+
+    task: Task
+    gripper: Gripper
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    depth: bool
+    control_hz: float
+    max_episode_s: float | None
+    privileged: bool
+    randomization: int
+    num_objects: int
+    reward: str
+    render_mode: str | None
+    quality: Quality
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> EnvOptions:
+        """Checks what ``gym.make`` was given, by name; what only one of the ids has is left alone.
+
+        Raises:
+            UnknownNameError: No task, camera or gripper has this name.
+            OptionError: Another option has a value that is not allowed.
+        """
+        return cls(
+            task=get_task(given["task"]),
+            gripper=get_gripper(given["gripper"]),
+            cameras=check_cameras(check_names(given["cameras"])),
+            image_size=check_image_size(given["image_size"]),
+            control_hz=check_control_hz(given["control_hz"]),
+            max_episode_s=check_max_episode_s(given["max_episode_s"]),
+            privileged=check_switch("privileged", given["privileged"]),
+            depth=check_switch("depth", given["depth"]),
+            randomization=check_choice("randomization", given["randomization"], range(MAX_LEVEL + 1)),
+            num_objects=check_choice("num_objects", given["num_objects"], range(2, MAX_OBJECTS + 1)),
+            reward=check_choice("reward", given["reward"], REWARDS),
+            render_mode=check_choice("render_mode", given["render_mode"], (None, *RENDER_MODES)),
+            quality=QUALITIES[check_choice("render_quality", given["render_quality"], tuple(QUALITIES))],
+        )
+
+
+def check_control_hz(value: object) -> float:
+    """Return a control rate in Hz.
+
+    Raises:
+        OptionError: It is no number in 5..100.
+    """
+    low, high = CONTROL_HZ
+    return check_number("control_hz", value, f"a number from {low:g} to {high:g}, in Hz", low=low, high=high)
+
+
+def check_image_size(value: object) -> tuple[int, int]:
+    """Return height and width in px.
+
+    Raises:
+        OptionError: They are not two whole numbers in 16..1280.
+    """
+    low, high = IMAGE_EDGE
+    allowed = f"(height, width) in px, each a whole number from {low} to {high}"
+    return check_pair("image_size", value, allowed, low=low, high=high)
+
+
+def check_max_episode_s(value: object) -> float | None:
+    """Return the time limit of an episode in s, or None for no limit.
+
+    Raises:
+        OptionError: It is neither a number above 0 nor None.
+    """
+    if value is None:
+        return None
+    return check_number(
+        "max_episode_s", value, f"seconds above 0 and up to {_LONGEST_S:g}, or None for no limit", above=0.0,
+        high=_LONGEST_S,
+    )  # fmt: skip

@@ -1,0 +1,79 @@
+"""``PAROL6Sim-v0``: what ``gym.make`` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smolvla_gym.envs.backends.sim import SimBackend
+from smolvla_gym.envs.env_options import EnvOptions
+from smolvla_gym.envs.parol6_env import PAROL6Env
+from smolvla_gym.envs.time_limit import MAX_EPISODE_S
+from smolvla_gym.safety import SafetyGate
+from smolvla_gym.safety.collision import CollisionGuard
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks import Stage
+
+
+def make_sim_env(
+    *,
+    task: str = "lift",
+    cameras: Sequence[str] = ("wrist",),
+    image_size: Sequence[int] = (256, 256),
+    depth: bool = False,
+    privileged: bool = False,
+    control_hz: float = 30.0,
+    max_episode_s: float | None = MAX_EPISODE_S,
+    gripper: str = "ssg48",
+    randomization: int = 1,
+    num_objects: int = 2,
+    reward: str = "dense",
+    render_mode: str | None = None,
+    render_quality: str = "fast",
+) -> PAROL6Env:
+    """Makes the simulated environment.
+
+    Args:
+        task: ``"reach"``, ``"lift"``, ``"place"``, ``"stack"`` or ``"push"``.
+        cameras: Which cameras are observed: ``"wrist"``, ``"scene"``, both or none.
+        image_size: Height and width of the pictures in px. The camera's 640x480 is cropped to this shape, centred,
+            and scaled.
+        depth: Whether ``observation["depth"]`` is there.
+        privileged: Whether ``observation["privileged"]`` is there: the scene's ground truth, see
+            :mod:`smolvla_gym.tasks.privileged`.
+        control_hz: Control rate in Hz, 5 to 100.
+        max_episode_s: Time limit of an episode in s of simulated time, or None; ``gym.make`` truncates after
+            ``round(max_episode_s * control_hz)`` steps. Its own ``max_episode_steps`` counts steps and comes first.
+        gripper: ``"ssg48"`` or ``"pneumatic"``.
+        randomization: 0 none, 1 object poses, 2 also colours, lights, camera pose, friction and a small delay.
+        num_objects: How many coloured objects lie there, 2 or 3.
+        reward: ``"dense"`` (how near the goal is, 0..1) or ``"sparse"`` (1 on success).
+        render_mode: None, ``"rgb_array"`` or ``"human"``.
+        render_quality: Quality of the observed pictures: ``"fast"``, ``"balanced"`` (shadows) or ``"high"``.
+
+    Raises:
+        UnknownNameError: No task, camera or gripper has this name.
+        OptionError: Another option has a value that is not allowed.
+    """
+    given = dict(locals())
+    options = EnvOptions.check(given)
+    world = World(
+        options.gripper,
+        options.task.kind,
+        goal=options.task.has_goal,
+        control_hz=options.control_hz,
+        cameras=options.cameras,
+        image_size=options.image_size,
+        depth=options.depth,
+        quality=options.quality,
+    )
+    stage = Stage(
+        world,
+        options.task,
+        control_hz=options.control_hz,
+        randomization=options.randomization,
+        num_objects=options.num_objects,
+        reward=options.reward,
+    )
+    gate = SafetyGate(1.0 / options.control_hz, guard=CollisionGuard(options.gripper.name))
+    backend = SimBackend(stage, gate, control_hz=options.control_hz, privileged=options.privileged)
+    return PAROL6Env(backend, options, (make_sim_env, given))

@@ -1,0 +1,1 @@
+"""Run episodes, record them as videos and summarise them."""

@@ -1,0 +1,1 @@
+"""LeRobot plugins: the arm as an environment, a robot and a teleoperator."""

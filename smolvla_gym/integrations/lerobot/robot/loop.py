@@ -1,0 +1,225 @@
+"""An env that is stepped in a thread of its own, at its own rate, while somebody else looks and commands at theirs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.envs.parol6_env import PAROL6Env
+from smolvla_gym.errors import DeviceError, FaultError
+from smolvla_gym.integrations.lerobot.robot.units import LOWER, UPPER
+from smolvla_gym.parol6 import NUM_JOINTS
+
+_PATIENCE = 120.0
+"""Seconds that connecting may take: the arm homes for half a minute, and drives to its start pose."""
+
+_SOON = 1.0
+"""Seconds within which an arm that is being stepped ends."""
+
+_STOP_WITHIN = 10.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the arm told last.
+
+    Attributes:
+        observation: As the env gives it.
+        instruction: What is to be done.
+        scene: Number of the scene, from 0.
+        time: When, by ``time.monotonic()``.
+    """
+
+    observation: dict[str, Any]
+    instruction: str
+    scene: int
+    time: float
+
+
+class EnvLoop:
+    """Makes, steps and closes an env in one thread, since OpenGL contexts belong to the thread that made them.
+
+    A target is followed until the next one comes. Where none comes for a while, the arm stops where it is. If this
+    thread or its process ends, the real env's own watchdog stops the arm.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], PAROL6Env],
+        *,
+        seed: int = 0,
+        instruction: str | None = None,
+        hold_after: float = 0.5,
+        renew_after: float | None = None,
+    ) -> None:
+        """Prepares; nothing is opened before :meth:`start`.
+
+        Args:
+            make: Makes the env, without wrappers.
+            seed: Seed of its first scene.
+            instruction: What to do in each scene, in words; None: what is drawn.
+            hold_after: Seconds without a new target after which the arm stops.
+            renew_after: Seconds after a solved task until the scene is laid out anew; None: it stays.
+        """
+        self._make, self._seed = make, seed
+        self._options = {} if instruction is None else {"instruction": instruction}
+        self._hold_after, self._renew_after = hold_after, renew_after
+        self._lock = threading.Condition()
+        self._target: NDArray[np.float32] | None = None
+        self._expert: NDArray[np.float32] | None = None
+        self._given = 0.0
+        self._snapshot: Snapshot | None = None
+        self._error: BaseException | None = None
+        self._wants_expert = False
+        self._env: PAROL6Env | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="parol6-env", daemon=True)
+
+    def start(self) -> None:
+        """Opens the arm and waits for its first observation.
+
+        Raises:
+            SmolVLAGymError: What the env raised.
+            DeviceError: Nothing came.
+        """
+        self._thread.start()
+        try:
+            with self._lock:
+                there = self._lock.wait_for(lambda: self._snapshot is not None or self._error is not None, _PATIENCE)
+            if self._error is not None:
+                raise self._error
+            if not there:
+                raise DeviceError(f"The arm gave no observation within {_PATIENCE:g} s.")
+        except BaseException:  # Ctrl-C too: the arm must not go on to its start pose
+            self.stop()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether the arm is there."""
+        return self._thread.is_alive() and not self._stop.is_set()
+
+    def latest(self) -> Snapshot:
+        """Returns what the arm told last.
+
+        Raises:
+            SmolVLAGymError: What ended the loop, such as a fault.
+        """
+        with self._lock:
+            self._check()
+            assert self._snapshot is not None  # noqa: S101 - narrows a type
+            return self._snapshot
+
+    def command(self, action: NDArray[np.float32]) -> None:
+        """Gives the arm a new target, shape (7,), and returns at once.
+
+        Raises:
+            SmolVLAGymError: What ended the loop, such as a fault.
+        """
+        with self._lock:
+            self._check()
+            self._target, self._given = action, time.monotonic()
+
+    def expert(self) -> NDArray[np.float32]:
+        """Returns what the scripted expert would do now, shape (7,).
+
+        Raises:
+            SmolVLAGymError: What ended the loop.
+        """
+        with self._lock:
+            self._wants_expert = True
+            self._lock.wait_for(lambda: self._expert is not None or self._error is not None, _STOP_WITHIN)
+            self._check()
+            if self._expert is None:
+                raise DeviceError("The expert gave no action.")
+            return self._expert
+
+    def stop(self) -> None:
+        """Ends the loop; the env holds the arm and gives back everything. Doing it twice does no harm.
+
+        Raises:
+            DeviceError: The arm did not come to an end.
+        """
+        self._stop.set()
+        if self._thread.ident is None or self._thread is threading.current_thread():
+            return
+        self._thread.join(_SOON)
+        if self._thread.is_alive():
+            if self._env is not None:  # it homes, or drives to its start pose
+                self._env.stop()
+            self._thread.join(_STOP_WITHIN)
+        if self._thread.is_alive():
+            raise DeviceError("The arm does not end what it does. Use its emergency stop, then end this program.")
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self.running:
+            raise DeviceError("The arm is not connected.")
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        env: PAROL6Env | None = None
+        try:
+            env = self._env = self._make()
+            if not self._stop.is_set():
+                self._loop(env)
+        except BaseException as error:
+            with self._lock:
+                self._error = error
+                self._lock.notify_all()
+        finally:
+            if env is not None:
+                env.close()
+
+    def _loop(self, env: PAROL6Env) -> None:
+        paced = not env.metadata["realtime"]  # simulated time has to be held up to the clock
+        period, scene, solved_at = 1.0 / env.control_hz, 0, None
+        observation, _ = env.reset(seed=self._seed, options=self._options)
+        self._publish(env, observation, scene)
+        due = time.monotonic()
+        while not self._stop.is_set():
+            observation, _, _, _, info = env.step(self._next_target(env))
+            now = time.monotonic()
+            if info["fault"] is not None:
+                raise FaultError(
+                    f"The arm is held by the fault {info['fault']!r}: remove its cause, then connect again."
+                )
+            if info["is_success"] and solved_at is None:
+                solved_at = now
+            if solved_at is not None and self._renew_after is not None and now - solved_at >= self._renew_after:
+                scene, solved_at = scene + 1, None
+                observation, _ = env.reset(seed=self._seed + scene, options=self._options)
+                with self._lock:
+                    self._target = None
+            self._publish(env, observation, scene)
+            if paced:
+                due = max(due + period, time.monotonic() - period)
+                self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def _next_target(self, env: PAROL6Env) -> NDArray[np.float32]:
+        with self._lock:
+            if self._target is None or time.monotonic() - self._given > self._hold_after:
+                # Where it was commanded to be, not where it is: a loaded arm sags and would creep.
+                opening = self._target[NUM_JOINTS] if self._target is not None else self._opening()
+                still = np.append(env.backend.commanded, opening)
+                return np.clip(still, LOWER, UPPER).astype(np.float32)
+            return self._target
+
+    def _opening(self) -> float:
+        assert self._snapshot is not None  # noqa: S101 - narrows a type
+        return float(self._snapshot.observation["agent_pos"][NUM_JOINTS])
+
+    def _publish(self, env: PAROL6Env, observation: dict[str, Any], scene: int) -> None:
+        expert = env.expert_action() if self._wants_expert else None
+        with self._lock:
+            self._snapshot = Snapshot(observation, env.task_description, scene, time.monotonic())
+            self._expert = expert
+            self._lock.notify_all()

@@ -1,0 +1,49 @@
+"""MoveIt's controllers: the action that executes what it plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from smolvla_gym.errors import RecordingError
+from smolvla_gym.integrations.bridge.topics import FOLLOW
+from smolvla_gym.parol6 import JOINT_NAMES
+
+
+def write_controllers(folder: str | Path) -> Path:
+    """Writes ``moveit_controllers.yaml``, which names the action that the bridge serves with rclpy.
+
+    Names are relative: with ``--namespace`` MoveIt's ``move_group`` runs in the same namespace.
+
+    Args:
+        folder: Where to; made where it is missing.
+
+    Returns:
+        The file.
+
+    Raises:
+        RecordingError: It could not be written.
+    """
+    controller, action = FOLLOW.removeprefix("/").split("/")
+    lines = [
+        "# The action is served by `smolvla-gym ros2` where rclpy and control_msgs are installed.",
+        "# With --namespace NAME run move_group in the namespace NAME, too.",
+        "moveit_controller_manager: moveit_simple_controller_manager/MoveItSimpleControllerManager",
+        "moveit_simple_controller_manager:",
+        "  controller_names:",
+        f"    - {controller}",
+        f"  {controller}:",
+        "    type: FollowJointTrajectory",
+        f"    action_ns: {action}",
+        "    default: true",
+        "    joints:",
+        *(f"      - {name}" for name in JOINT_NAMES),
+    ]
+    path = Path(folder) / "moveit_controllers.yaml"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+    except OSError as error:
+        raise RecordingError(
+            f"MoveIt's controllers cannot be written to {folder}: {error.strerror or error}."
+        ) from error
+    return path

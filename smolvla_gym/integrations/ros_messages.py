@@ -1,0 +1,148 @@
+"""The ROS 2 messages that are written and sent: their definitions, and values of them as dictionaries."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from smolvla_gym.drivers.cameras.framing import Intrinsics
+from smolvla_gym.parol6 import Array
+
+Message = dict[str, Any]
+
+FIELDS: Final[Mapping[str, str]] = {
+    "builtin_interfaces/Time": "int32 sec\nuint32 nanosec",
+    "std_msgs/Header": "builtin_interfaces/Time stamp\nstring frame_id",
+    "std_msgs/String": "string data",
+    "std_msgs/Bool": "bool data",
+    "std_msgs/Empty": "",
+    "rosgraph_msgs/Clock": "builtin_interfaces/Time clock",
+    "sensor_msgs/Image": "std_msgs/Header header\nuint32 height\nuint32 width\nstring encoding\n"
+    "uint8 is_bigendian\nuint32 step\nuint8[] data",
+    "sensor_msgs/JointState": "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\n"
+    "float64[] effort",
+    "sensor_msgs/CompressedImage": "std_msgs/Header header\nstring format\nuint8[] data",
+    "sensor_msgs/RegionOfInterest": "uint32 x_offset\nuint32 y_offset\nuint32 height\nuint32 width\nbool do_rectify",
+    "sensor_msgs/CameraInfo": "std_msgs/Header header\nuint32 height\nuint32 width\nstring distortion_model\n"
+    "float64[] d\nfloat64[9] k\nfloat64[9] r\nfloat64[12] p\nuint32 binning_x\nuint32 binning_y\n"
+    "sensor_msgs/RegionOfInterest roi",
+    "geometry_msgs/Vector3": "float64 x\nfloat64 y\nfloat64 z",
+    "geometry_msgs/Quaternion": "float64 x\nfloat64 y\nfloat64 z\nfloat64 w",
+    "geometry_msgs/Transform": "geometry_msgs/Vector3 translation\ngeometry_msgs/Quaternion rotation",
+    "geometry_msgs/TransformStamped": "std_msgs/Header header\nstring child_frame_id\n"
+    "geometry_msgs/Transform transform",
+    "tf2_msgs/TFMessage": "geometry_msgs/TransformStamped[] transforms",
+    "trajectory_msgs/JointTrajectoryPoint": "float64[] positions\nfloat64[] velocities\nfloat64[] accelerations\n"
+    "float64[] effort\nbuiltin_interfaces/Duration time_from_start",
+    "builtin_interfaces/Duration": "int32 sec\nuint32 nanosec",
+    "trajectory_msgs/JointTrajectory": "std_msgs/Header header\nstring[] joint_names\n"
+    "trajectory_msgs/JointTrajectoryPoint[] points",
+}
+"""Names and types of the fields, as the interfaces of ROS 2 have them."""
+
+_BASIC: Final = {"bool", "uint8", "int32", "uint32", "float64", "string"}
+_JPEG_QUALITY: Final = 90
+
+
+def definition(datatype: str) -> str:
+    """Returns the definition of a message with those of its parts, as MCAP wants it.
+
+    Args:
+        datatype: Such as ``"sensor_msgs/JointState"``.
+    """
+    parts, todo = [datatype], [datatype]
+    while todo:
+        for line in FIELDS[todo.pop()].splitlines():
+            kind = line.split()[0].split("[")[0]
+            if kind not in _BASIC and kind not in parts:
+                parts.append(kind)
+                todo.append(kind)
+    texts = [FIELDS[datatype]] + [f"MSG: {part}\n{FIELDS[part]}" for part in parts[1:]]
+    return f"\n{'=' * 80}\n".join(texts)
+
+
+def header(seconds: float, frame: str = "") -> Message:
+    """Returns a header with a time in s."""
+    nanoseconds = round(seconds * 1e9)
+    return {"stamp": {"sec": nanoseconds // 10**9, "nanosec": nanoseconds % 10**9}, "frame_id": frame}
+
+
+def joint_state(seconds: float, names: Sequence[str], positions: Iterable[float]) -> Message:
+    """Returns a ``sensor_msgs/JointState``: angles in rad and jaws in m."""
+    return {
+        "header": header(seconds), "name": list(names), "position": [float(p) for p in positions], "velocity": [],
+        "effort": [],
+    }  # fmt: skip
+
+
+def trajectory_point(seconds: float, positions: Iterable[float]) -> Message:
+    """Returns a ``trajectory_msgs/JointTrajectoryPoint``: positions in rad at a time from the start in s."""
+    return {
+        "positions": [float(p) for p in positions], "velocities": [], "accelerations": [], "effort": [],
+        "time_from_start": header(seconds)["stamp"],
+    }  # fmt: skip
+
+
+def image(seconds: float, frame: str, picture: NDArray[np.uint8]) -> Message:
+    """Returns a ``sensor_msgs/Image`` of a picture, uint8, shape (H, W, 3)."""
+    height, width = picture.shape[:2]
+    return {
+        "header": header(seconds, frame), "height": height, "width": width, "encoding": "rgb8", "is_bigendian": 0,
+        "step": 3 * width, "data": picture.tobytes(),
+    }  # fmt: skip
+
+
+def compressed_image(seconds: float, frame: str, picture: NDArray[np.uint8]) -> Message:
+    """Returns a ``sensor_msgs/CompressedImage`` of a picture, uint8, shape (H, W, 3)."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return {"header": header(seconds, frame), "format": "jpeg", "data": buffer.getvalue()}
+
+
+def compressed_depth(seconds: float, frame: str, depth: NDArray[np.uint16]) -> Message:
+    """Returns a ``sensor_msgs/CompressedImage`` of depth in 0.1 mm, uint16, shape (H, W, 1), without a loss."""
+    buffer = io.BytesIO()
+    Image.fromarray(depth[..., 0]).save(buffer, "PNG")
+    return {"header": header(seconds, frame), "format": "png", "data": buffer.getvalue()}
+
+
+def camera_info(seconds: float, frame: str, camera: Intrinsics) -> Message:
+    """Returns a ``sensor_msgs/CameraInfo`` of a camera without distortion."""
+    fx, fy, cx, cy = camera.fx, camera.fy, camera.ppx, camera.ppy
+    return {
+        "header": header(seconds, frame), "height": camera.height, "width": camera.width,
+        "distortion_model": "plumb_bob", "d": [0.0] * 5,
+        "k": [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+        "r": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        "p": [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+        "binning_x": 0, "binning_y": 0,
+        "roi": {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False},
+    }  # fmt: skip
+
+
+def transform(seconds: float, parent: str, child: str, position: Array, rotation: Array) -> Message:
+    """Returns a ``geometry_msgs/TransformStamped``: position in m, shape (3,), and rotation, shape (3, 3)."""
+    x, y, z, w = quaternion(rotation)
+    return {
+        "header": header(seconds, parent),
+        "child_frame_id": child,
+        "transform": {
+            "translation": dict(zip("xyz", map(float, position), strict=True)),
+            "rotation": {"x": x, "y": y, "z": z, "w": w},
+        },
+    }
+
+
+def quaternion(rotation: Array) -> tuple[float, float, float, float]:
+    """Returns x, y, z, w of a rotation matrix, shape (3, 3)."""
+    import mujoco
+
+    values = np.empty(4)
+    mujoco.mju_mat2Quat(values, np.ascontiguousarray(rotation, np.float64).reshape(9))
+    w, x, y, z = values.tolist()
+    return x, y, z, w

@@ -1,9 +1,0 @@
-"""The arm as an environment of LeRobot: ``lerobot-eval --env.type=parol6`` and ``parol6_real``.
-
-LeRobot finds it by itself where the distribution ``lerobot_env_parol6`` is installed, and otherwise by
-``--env.discover_packages_path=smolvla_gym.plugins.lerobot_env``.
-"""
-
-from smolvla_gym.plugins.lerobot_env.config import PAROL6EnvConfig, PAROL6RealEnvConfig
-
-__all__ = ["PAROL6EnvConfig", "PAROL6RealEnvConfig"]

@@ -1,1 +1,0 @@
-"""Episodes as others look at them: in Rerun's viewer, and as files of ROS 2 messages."""

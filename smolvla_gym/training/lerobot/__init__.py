@@ -1,0 +1,1 @@
+"""Fine-tuning with LeRobot's training program."""

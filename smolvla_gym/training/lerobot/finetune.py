@@ -1,0 +1,329 @@
+"""Fine-tuning a SmolVLA by LeRobot's own training program, from a start that this arm's dataset fits.
+
+LeRobot trains what a checkpoint's ``config.json`` describes. Left as it is, that of ``lerobot/smolvla_base`` has six
+dimensions and other cameras, and loading it would fetch the vision-language model only to replace its weights. So the
+checkpoint is copied with another description first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.agent.checkpoint.configuration import check_configuration
+from smolvla_gym.agent.checkpoint.load import check_files
+from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER, WEIGHTS, read_spec
+from smolvla_gym.data.spec import ROBOT_TYPE
+from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
+from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
+from smolvla_gym.training.recordings import Recording
+from smolvla_gym.training.saving import copy_checkpoint, link_file, make_portable, replace_text
+from smolvla_gym.utils.untrusted import read_json_object
+
+START: Final = "start"
+RUN: Final = "lerobot"
+POLICY: Final = "policy"
+"""Folders of a run: the checkpoint that it begins from, what LeRobot writes, and the result."""
+
+_LAST: Final = Path(RUN) / "checkpoints" / "last" / "pretrained_model"
+_TRAIN_CONFIG: Final = "train_config.json"
+_KEPT: Final = (
+    "output_dir", "job_name", "resume", "seed", "cudnn_deterministic", "num_workers", "batch_size", "prefetch_factor",
+    "persistent_workers", "dataloader_multiprocessing_context", "steps", "log_freq", "tolerance_s", "save_checkpoint",
+    "save_freq", "use_policy_training_preset", "optimizer", "scheduler",
+)  # fmt: skip
+"""What a run of lerobot-train that goes on takes from its file; the rest is as it was begun here."""
+
+_MAX_STEPS: Final = 10**9
+_METRICS: Final = re.compile(r"\bloss:([\d.naif+-]+).*?\bupdt_s:([\d.]+)(?:.*?\bdata_s:([\d.]+))?")
+_SAVED: Final = re.compile(r"Checkpoint policy after step (\d+)")
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune.
+
+    Attributes:
+        steps: Optimiser steps in all, those of earlier runs included.
+        batch_size: Frames a step and GPU.
+        save_steps: Steps between savings.
+        log_steps: Steps between reports.
+        device: ``"cuda"``, ``"cpu"`` or ``"mps"``.
+        gpus: How many GPUs share the work, through accelerate.
+        workers: Processes that decode videos.
+        learning_rate: Peak of the schedule; ``None``: the policy's own.
+        seed: Seed of everything that is drawn.
+    """
+
+    steps: int
+    batch_size: int = 8
+    save_steps: int = 1000
+    log_steps: int = 50
+    device: str = "cuda"
+    gpus: int = 1
+    workers: int = 4
+    learning_rate: float | None = None
+    seed: int = 0
+
+
+def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], start: Path) -> None:
+    """Copies a checkpoint so that LeRobot's training takes it with this arm's dataset.
+
+    Args:
+        checkpoint: Folder of a SmolVLA of any arm.
+        recording: The dataset.
+        cameras: Its cameras that the policy is to look through, in the order of the policy's own.
+        start: Where the copy goes.
+
+    Raises:
+        CheckpointError: It is no SmolVLA, lacks a file, or its weights are too narrow for seven dimensions.
+        OptionError: The dataset has no such camera.
+    """
+    for camera in cameras:
+        if camera not in recording.cameras:
+            raise OptionError("cameras", camera, f"one of those of the dataset: {', '.join(recording.cameras)}")
+    read_spec(checkpoint)  # which refuses policies of another type
+    config = _read(checkpoint / "config.json")
+    width = len(ACTION_NAMES)
+    for name in ("max_state_dim", "max_action_dim"):
+        if int(config.get(name, 32)) < width:
+            raise CheckpointError(f"{checkpoint} has {name} {config[name]}, and this arm has {width} dimensions.")
+    picture = {"type": "VISUAL", "shape": [3, *recording.image_size]}
+    name = str((start / VLM_FOLDER).absolute())
+    config |= {
+        "input_features": {
+            "observation.state": {"type": "STATE", "shape": [width]},
+            **{f"observation.images.{camera}": picture for camera in cameras},
+        },
+        "output_features": {"action": {"type": "ACTION", "shape": [width]}},
+        "empty_cameras": 0,
+        "adapt_to_pi_aloha": False,
+        "load_vlm_weights": False,  # the checkpoint holds them; True would fetch 2 GB and throw them away
+        "vlm_model_name": name,
+        "push_to_hub": False,
+        "pretrained_path": None,
+    }
+    shutil.rmtree(start, ignore_errors=True)
+    # LeRobot would import and run what the files name; and it finds out late that others are missing.
+    copy_checkpoint(checkpoint, start, link_weights=True)
+    _write(start / "config.json", config)
+    pipeline = _read(start / "policy_preprocessor.json")
+    for step in pipeline["steps"]:
+        if "tokenizer_name" in step.get("config", {}):
+            step["config"]["tokenizer_name"] = name
+    _write(start / "policy_preprocessor.json", pipeline)
+    write_provenance(start, describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint))
+
+
+def finetune(
+    folder: Path,
+    recording: Recording,
+    options: FinetuneOptions,
+    *,
+    report: Callable[[int, float, float], None],
+    saved: Callable[[int, Path], None] = lambda step, policy: None,
+    resume: bool = False,
+) -> Path:
+    """Runs ``lerobot-train`` until its end.
+
+    Args:
+        folder: Of the run, with what :func:`prepare` made in ``start``.
+        recording: The dataset.
+        options: How.
+        report: Called with the step, the loss and the seconds a step takes.
+        saved: Called with the step and a policy that can be loaded, once it is written. Training goes on meanwhile.
+        resume: Whether to go on from the last saving.
+
+    Returns:
+        Folder of the finished policy.
+
+    Raises:
+        CheckpointError: There is nothing to go on from.
+        SmolVLAGymError: The program failed; what it said last is in the message.
+    """
+    folder = folder.absolute()
+    last = folder / _LAST
+    first = _step_of(folder) if resume else 0
+    if resume:
+        _check_saving(last, recording)
+    command = _command(folder, recording, options, resume=resume)
+    tail, lines = deque[str](maxlen=30), 0
+    temporary = tempfile.mkdtemp(prefix="smolvla_gym-")  # LeRobot leaves copies of its configuration there
+    process = subprocess.Popen(  # noqa: S603 - no shell
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace",
+        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": temporary},
+    )  # fmt: skip
+    pending: int | None = None
+    try:
+        assert process.stdout is not None  # noqa: S101 - narrows a type
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            if pending is not None:  # the line after says that the saving before it is done
+                pending = _offer(folder, pending, saved)
+            if found := _METRICS.search(line):
+                lines += 1
+                seconds = float(found[2]) + float(found[3] or 0.0)
+                # It reports at multiples, wherever a run that goes on begins.
+                step = (first // options.log_steps + lines) * options.log_steps
+                report(step, float(found[1]), seconds)
+            elif found := _SAVED.search(line):
+                pending = int(found[1])
+        status = process.wait()
+    finally:
+        end_process(process)
+        shutil.rmtree(temporary, ignore_errors=True)
+    if status != 0:
+        raise SmolVLAGymError(f"lerobot-train ended with status {status}. It said last:\n" + "\n".join(tail))
+    if pending is not None:
+        _offer(folder, pending, saved)
+    return export(folder, last)
+
+
+def _offer(folder: Path, step: int, saved: Callable[[int, Path], None]) -> int | None:
+    """Hands over a saving that is complete; returns its step again where it is not."""
+    matches = [path for path in (folder / RUN / "checkpoints").glob("[0-9]*") if int(path.name) == step]
+    if not matches or not (matches[0] / "training_state").is_dir():
+        return step
+    saved(step, export(folder, matches[0] / "pretrained_model"))
+    return None
+
+
+def export(folder: Path, pretrained: Path) -> Path:
+    """Makes a policy that can be loaded and moved of one that LeRobot saved.
+
+    Args:
+        folder: Of the run.
+        pretrained: LeRobot's folder ``pretrained_model``.
+
+    Returns:
+        Folder of the policy.
+    """
+    part, policy = folder / f"{POLICY}.part", folder / POLICY
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for file in pretrained.iterdir():
+        if file.name == WEIGHTS:
+            link_file(file, part / WEIGHTS)
+        elif file.name != _TRAIN_CONFIG and file.is_file():
+            shutil.copy2(file, part / file.name)
+    vlm = folder / START / VLM_FOLDER
+    if vlm.is_dir():
+        shutil.copytree(vlm, part / VLM_FOLDER)
+        make_portable(part)
+    copy_provenance(folder / START, part)
+    shutil.rmtree(policy, ignore_errors=True)
+    part.rename(policy)
+    return policy
+
+
+def _command(folder: Path, recording: Recording, options: FinetuneOptions, *, resume: bool) -> list[str]:
+    launcher = [sys.executable, "-m"]
+    if options.gpus > 1:
+        launcher += ["accelerate.commands.launch", "--multi_gpu", f"--num_processes={options.gpus}", "-m"]
+    command = [*launcher, "lerobot.scripts.lerobot_train"]
+    if resume:
+        command += [
+            "--resume=true", f"--config_path={folder / _LAST / _TRAIN_CONFIG}",
+            f"--dataset.root={recording.root.absolute()}", f"--policy.device={options.device}",
+            f"--output_dir={folder / RUN}",
+        ]  # fmt: skip
+    else:
+        command += [
+            f"--policy.path={folder / START}", f"--policy.device={options.device}", "--policy.push_to_hub=false",
+            f"--dataset.repo_id=local/{ROBOT_TYPE}", f"--dataset.root={recording.root.absolute()}",
+            "--dataset.video_backend=pyav", f"--output_dir={folder / RUN}", "--wandb.enable=false",
+            "--env_eval_freq=0", f"--seed={options.seed}",
+        ]  # fmt: skip
+        if options.learning_rate is not None:
+            command.append(f"--policy.optimizer_lr={options.learning_rate}")
+    return [
+        *command, f"--steps={options.steps}", f"--batch_size={options.batch_size}",
+        f"--save_freq={options.save_steps}", f"--log_freq={options.log_steps}", f"--num_workers={options.workers}",
+    ]  # fmt: skip
+
+
+def recover(folder: Path) -> int:
+    """Makes the policy of the last saving, which a run that was killed may not have come to.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        The step of that saving.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    step = _step_of(folder)
+    export(folder, folder / _LAST)
+    return step
+
+
+def _step_of(folder: Path) -> int:
+    """Returns the step at which a run was last saved."""
+    last = folder / _LAST
+    if not last.exists():
+        raise CheckpointError(f"{folder} has no saving to go on from. Begin anew, in another folder.")
+    path = last.parent / "training_state" / "training_step.json"
+    step = _read(path).get("step")
+    if type(step) is not int or not 0 <= step <= _MAX_STEPS:
+        raise CheckpointError(f"{path} has step {step!r:.60}, not a number of steps. Take another copy of the run.")
+    return step
+
+
+def _check_saving(saving: Path, recording: Recording) -> None:
+    """Make sure that LeRobot's training goes on with a SmolVLA here, and does nothing else that its file asks for.
+
+    An environment in it would be run, which may be the real arm, and the policy sent to a repository.
+    """
+    check_files(read_spec(saving))  # as in prepare
+    path = saving / _TRAIN_CONFIG
+    content = _read(path)
+    try:
+        check_configuration(content.get("policy"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not of a SmolVLA's training ({error}). Take another copy.") from error
+    kept: dict[str, Any] = {name: content[name] for name in _KEPT if name in content}
+    kept["policy"] = {**content["policy"], "push_to_hub": False}
+    kept["dataset"] = {
+        "repo_id": f"local/{ROBOT_TYPE}", "root": str(recording.root.absolute()), "video_backend": "pyav",
+    }  # fmt: skip
+    replace_text(path, json.dumps({**kept, "env_eval_freq": 0}, indent=4) + "\n")
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """Ends a program where it has not ended by itself, also while this one is being ended."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json_object(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is missing or broken ({error}). Take another copy of the checkpoint.") from error
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Recipe of the small policy shipped with this package."""

@@ -1,0 +1,131 @@
+"""The record of a training run: losses and success rates by step, as lines of JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from smolvla_gym.agent.checkpoint.fields import check_fields, number, text, whole
+from smolvla_gym.errors import CheckpointError, MissingExtraError
+from smolvla_gym.evaluation.success import wilson_interval
+from smolvla_gym.training.saving import replace_text
+from smolvla_gym.utils.json_file import whole_file
+from smolvla_gym.utils.untrusted import parse_json, read_file
+
+_LOG: Final = "training.jsonl"
+_PLOT: Final = "training.png"
+_MAX_BYTES: Final = 256 << 20
+
+_COUNT: Final = whole(0, 10**9)
+_LOSS: Final = {"step": _COUNT, "loss": number(-1e30, 1e30)}
+_SUCCESS: Final = {"step": _COUNT, "task": text(), "successes": _COUNT, "episodes": whole(1, 10**9)}
+"""The fields of its rows; another line is left out."""
+
+
+class TrainingLog:
+    """Grows line by line in a folder; a run that is gone on with adds to it.
+
+    No training ends because of it: where it cannot be written that is said once, and tried again with the next line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what an earlier run has written; lines that were cut off are left out.
+
+        Args:
+            folder: Where ``training.jsonl`` and ``training.png`` are.
+        """
+        self._path, self._plot = folder / _LOG, folder / _PLOT
+        self.rows: list[dict[str, Any]] = []
+        self._complained = False
+        if self._path.is_file():
+            try:
+                lines = read_file(self._path, _MAX_BYTES).decode("utf-8", "replace").splitlines()
+            except ValueError as error:
+                raise CheckpointError(f"{self._path} is no log of a training ({error}). Remove it.") from error
+            self.rows = [row for line in lines if (row := _parse(line)) is not None]
+
+    def loss(self, step: int, loss: float) -> None:
+        """Adds a loss."""
+        self._add({"step": step, "loss": round(loss, 6)})
+
+    def success(self, step: int, task: str, successes: int, episodes: int) -> None:
+        """Adds how many episodes on held-out seeds succeeded."""
+        self._add({"step": step, "task": task, "successes": successes, "episodes": episodes})
+
+    def _add(self, row: dict[str, Any]) -> None:
+        # A run that goes on repeats what came after its last saving.
+        self.rows = [old for old in self.rows if old["step"] < row["step"] or _kind(old) != _kind(row)]
+        self.rows.append(row)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(self._path, "".join(json.dumps(r) + "\n" for r in self.rows))
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            print(f"smolvla-gym: the log cannot be written ({error}); training goes on", file=sys.stderr, flush=True)
+        self._complained = True
+
+    def plot(self) -> Path:
+        """Draws the curves and returns the file.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtraError("A plot", "smolvla", error) from error
+        losses = [(row["step"], row["loss"]) for row in self.rows if "loss" in row]
+        tasks = list(dict.fromkeys(row["task"] for row in self.rows if "task" in row))
+        figure = Figure(figsize=(8.0, 6.0 if tasks else 3.6), layout="constrained")
+        panels = list(figure.subplots(2 if tasks else 1, 1, sharex=True, squeeze=False).flat)
+        if losses:
+            panels[0].plot(*zip(*losses, strict=True), color="C0")
+        panels[0].set_ylabel("flow loss")
+        panels[0].set_yscale("log")
+        for color, task in enumerate(tasks):
+            rows = [row for row in self.rows if row.get("task") == task]
+            steps = [row["step"] for row in rows]
+            bounds = [wilson_interval(row["successes"], row["episodes"]) for row in rows]
+            rates = [100.0 * row["successes"] / row["episodes"] for row in rows]
+            panels[1].plot(steps, rates, "o-", color=f"C{color}", label=task)
+            low, high = [100.0 * b[0] for b in bounds], [100.0 * b[1] for b in bounds]
+            panels[1].fill_between(steps, low, high, color=f"C{color}", alpha=0.15, linewidth=0)
+        if tasks:
+            panels[1].set_ylabel("success on held-out seeds, %")
+            panels[1].set_ylim(0.0, 105.0)
+            panels[1].legend(loc="upper left")
+        for panel in panels:
+            panel.grid(alpha=0.3)
+        panels[-1].set_xlabel("step")
+        try:
+            with whole_file(self._plot, "plot") as part:
+                figure.savefig(part, dpi=110, format="png")
+        except OSError as error:
+            self._complain(error)
+        return self._plot
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """Returns a row; None for half of one, as a version that wrote in place left it, and for what is none."""
+    try:
+        row = parse_json(line)
+        return _checked(row)
+    except ValueError:
+        return None
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    fields = _SUCCESS if isinstance(row, dict) and "task" in row else _LOSS
+    checked = check_fields(row, fields, tuple(fields))
+    if checked.get("successes", 0) > checked.get("episodes", 0):
+        raise ValueError("more successes than episodes")
+    return checked
+
+
+def _kind(row: dict[str, Any]) -> str:
+    return str(row.get("task", ""))

@@ -1,0 +1,86 @@
+"""How an electric gripper fails, and comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from smolvla_gym.drivers.board.state import Mode
+from smolvla_gym.parol6.protocol import GripperMode
+from smolvla_gym.twin.gripper import Can, make_gripper
+from tests.drivers.rig import POSE
+
+
+def calibrations(rig) -> int:
+    return [frame.gripper.mode for _, frame in rig.frames].count(GripperMode.CALIBRATE)
+
+
+def test_a_failed_gripper_is_asleep_until_the_arm_is_enabled_again(make_rig):
+    rig = make_rig(gripper=None).start()
+    rig.board.enable(rig.now)
+    rig.run(2.0)
+    assert rig.state.fault == "gripper_failed"
+    rig.firmware.gripper = make_gripper("ssg48")
+    rig.frames.clear()
+    rig.run(1.0)
+    assert calibrations(rig) == 0
+    assert not any(frame.gripper.flags for _, frame in rig.frames)
+    rig.board.clear(rig.now)
+    rig.run(1.0)
+    assert rig.state.fault is None
+    rig.ready()
+
+
+def test_a_gripper_is_not_woken_any_more_once_enabling_was_given_up(make_rig):
+    rig = make_rig(gripper=None).start()
+    rig.board.enable(rig.now)
+    rig.run(0.1)
+    rig.board.disable(rig.now)
+    rig.run(2.0)
+    assert rig.state.fault is None
+    assert rig.state.mode is Mode.DISABLED
+
+
+def test_a_calibration_that_got_lost_on_the_bus_is_asked_for_again(make_rig):
+    rig = make_rig(calibrated=False)
+    obey, lost = rig.firmware.gripper.on_can, []
+
+    def lose_one(node, command, data):
+        if command == Can.CALIBRATE and not lost:
+            lost.append(command)
+            return None
+        return obey(node, command, data)
+
+    rig.firmware.gripper.on_can = lose_one
+    rig.ready()
+    assert calibrations(rig) == 2
+    assert rig.firmware.gripper.calibrated
+
+
+@pytest.mark.parametrize("error", ["power", "estop"])
+def test_a_gripper_that_fails_while_the_arm_moves(make_rig, error):
+    rig = make_rig().ready()
+    rig.aim(POSE, 0.5)
+    rig.run(0.1)
+    if error == "power":
+        rig.firmware.gripper.power_cycle()
+    else:
+        rig.firmware.gripper._estop_error = True
+    rig.run(0.1)
+    assert rig.state.fault == "gripper_failed"
+    rig.run(1.0)
+    rig.board.clear(rig.now)
+    rig.run(0.5)
+    assert rig.state.fault is None
+    rig.ready()
+    rig.run(0.5)
+    assert rig.state.fault is None
+
+
+def test_a_fault_leaves_the_jaws_as_they_are(make_rig):
+    rig = make_rig().ready()
+    rig.aim(POSE, 0.5)
+    rig.run(0.1)
+    held = rig.frames[-1][1].gripper
+    rig.board.hold("camera_stale", rig.now)
+    rig.run(1.0)
+    assert rig.frames[-1][1].gripper == held
