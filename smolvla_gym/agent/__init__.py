@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smolvla_gym.agent.action_queue import ActionQueue as ActionQueue
     from smolvla_gym.agent.aggregation import AGGREGATES as AGGREGATES
     from smolvla_gym.agent.checkpoint.load import bundled_checkpoint as bundled_checkpoint
     from smolvla_gym.agent.checkpoint.load import load_checkpoint as load_checkpoint
-    from smolvla_gym.agent.chunks import ActionQueue as ActionQueue
     from smolvla_gym.agent.images import resize_area as resize_area
     from smolvla_gym.agent.policies.base import Chunk as Chunk
     from smolvla_gym.agent.policies.base import ChunkPolicy as ChunkPolicy
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AGGREGATES": "smolvla_gym.agent.aggregation",
-    "ActionQueue": "smolvla_gym.agent.chunks",
+    "ActionQueue": "smolvla_gym.agent.action_queue",
     "Chunk": "smolvla_gym.agent.policies.base",
     "ChunkPolicy": "smolvla_gym.agent.policies.base",
     "ChunkRequest": "smolvla_gym.agent.policies.base",

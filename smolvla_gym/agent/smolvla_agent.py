@@ -11,13 +11,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.compatibility import PAROL6_CAMERAS, cameras_among, check_training
+from smolvla_gym.agent.checkpoint.validation import PAROL6_CAMERAS, cameras_among, check_training
+from smolvla_gym.agent.chunk_scheduler import ChunkEngine, EngineOptions
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
-from smolvla_gym.agent.engine import ChunkEngine, EngineOptions
 from smolvla_gym.agent.images import legible_size
-from smolvla_gym.agent.inputs import check_spaces, standby_observation
+from smolvla_gym.agent.inference_runner import Lockstep, Pipeline, RealTime, check_latency
+from smolvla_gym.agent.input_validation import check_spaces, standby_observation
 from smolvla_gym.agent.instructions import WARM_UP
-from smolvla_gym.agent.pipelines import Lockstep, Pipeline, RealTime, check_latency
 from smolvla_gym.agent.policies.base import Array, ChunkPolicy, Observation, PolicyCard
 from smolvla_gym.errors import MissingExtraError, PolicyMismatchError, SmolVLAGymError
 

@@ -49,7 +49,7 @@ def sim_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkReque
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.checkpoint.compatibility import cameras_among
+    from smolvla_gym.agent.checkpoint.validation import cameras_among
     from smolvla_gym.agent.images import legible_size
     from smolvla_gym.sim.scene import CAMERAS
 

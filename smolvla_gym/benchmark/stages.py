@@ -178,7 +178,7 @@ def _median_time_captured(run: Callable[[], object], device: Any) -> float:
 
     if torch.device(device).type != "cuda":
         return _median_time(run, device)
-    from smolvla_gym.agent.sampler.graph import capture
+    from smolvla_gym.agent.sampler.cuda_graph import capture
 
     with torch.no_grad():
         graph, _ = capture(run, torch.device(device))

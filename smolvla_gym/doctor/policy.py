@@ -21,11 +21,11 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         name: ``"bundled"``, a folder, or a repository on the hub, which is fetched.
         free_gpu: Free memory of the largest GPU in bytes; None where there is none.
     """
-    from smolvla_gym.agent.checkpoint.compatibility import advise_camera_map, check_checkpoint, planned_cameras
     from smolvla_gym.agent.checkpoint.hub import commit_of
     from smolvla_gym.agent.checkpoint.load import check_files, fetch_checkpoint
     from smolvla_gym.agent.checkpoint.provenance import read_provenance
     from smolvla_gym.agent.checkpoint.spec import WEIGHTS, read_spec
+    from smolvla_gym.agent.checkpoint.validation import advise_camera_map, check_checkpoint, planned_cameras
 
     title = f"policy {name}"
     try:

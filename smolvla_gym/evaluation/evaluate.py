@@ -189,7 +189,7 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.checkpoint.compatibility import cameras_among
+    from smolvla_gym.agent.checkpoint.validation import cameras_among
     from smolvla_gym.agent.images import legible_size
     from smolvla_gym.sim.scene import CAMERAS
 

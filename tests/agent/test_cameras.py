@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import PAROL6_CAMERAS, check_training, map_cameras
+from smolvla_gym.agent.checkpoint.validation import PAROL6_CAMERAS, check_training, map_cameras
 from smolvla_gym.agent.policies.base import ChunkRequest, PolicyCard
 from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.cli.main import main

@@ -11,8 +11,8 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
-from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.policies.local import LocalPolicy
+from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.agent.sampler import FastSampler
 from smolvla_gym.benchmark.inputs import noise_requests
 from smolvla_gym.training.random_450m import build_random_450m

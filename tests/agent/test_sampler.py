@@ -11,9 +11,9 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import bundled_checkpoint, load_checkpoint
-from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
+from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
 from smolvla_gym.errors import UnknownNameError
 from smolvla_gym.parol6 import STANDBY

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
 from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
 from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 
 pytest.importorskip("lerobot")
@@ -343,7 +343,7 @@ def test_long_lists_are_refused_at_once(copy, name):
 def test_checking_needs_neither_torch_nor_lerobot(copy):
     code = (
         "import sys; from pathlib import Path; from smolvla_gym.agent.checkpoint.spec import read_spec; "
-        "from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint; "
+        "from smolvla_gym.agent.checkpoint.validation import check_checkpoint; "
         "from smolvla_gym.agent.checkpoint.load import check_files; "
         "spec = read_spec(Path(sys.argv[1])); check_checkpoint(spec); check_files(spec); "
         "assert not {'torch', 'lerobot', 'transformers'} & set(sys.modules)"

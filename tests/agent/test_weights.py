@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
 from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.safetensors_file import read_header
 from smolvla_gym.agent.checkpoint.spec import read_spec
-from smolvla_gym.agent.checkpoint.tensors import read_header
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
 from smolvla_gym.errors import CheckpointError
 

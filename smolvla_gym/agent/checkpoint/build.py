@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.normalization import WIDTH
 from smolvla_gym.agent.checkpoint.precision import check_mask
+from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import POSTPROCESSOR, PREPROCESSOR, STATE, WEIGHTS, CheckpointSpec, PipelineStep
-from smolvla_gym.agent.checkpoint.tensors import SavedTensor
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.agent.checkpoint.weights import check_network
 from smolvla_gym.errors import CheckpointError, MissingExtraError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.fields import (
+from smolvla_gym.agent.checkpoint.field_checks import (
     Check,
     UnknownFieldsError,
     check_field,

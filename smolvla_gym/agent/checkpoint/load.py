@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.build import COMPILE_MODES, check_tokens, load_policy, load_processors, staged
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
 from smolvla_gym.agent.checkpoint.hub import BUNDLED as BUNDLED
 from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint as bundled_checkpoint
 from smolvla_gym.agent.checkpoint.hub import commit_of, download, find_local, is_repository
 from smolvla_gym.agent.checkpoint.precision import DTYPES, cast_policy
+from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import (
     ADAPTERS,
     CONFIG,
@@ -25,7 +25,7 @@ from smolvla_gym.agent.checkpoint.spec import (
     CheckpointSpec,
     read_spec,
 )
-from smolvla_gym.agent.checkpoint.tensors import SavedTensor
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.checkpoint.vlm_files import VLM_FILES, VLMFiles, read_vlm
 from smolvla_gym.agent.checkpoint.weights import check_weights, read_weights, text_layers
 from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError

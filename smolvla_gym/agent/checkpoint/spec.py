@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from smolvla_gym.agent.checkpoint.configuration import ACTION as ACTION
 from smolvla_gym.agent.checkpoint.configuration import IMAGES, check_configuration, check_pipeline
 from smolvla_gym.agent.checkpoint.configuration import STATE as STATE
-from smolvla_gym.agent.checkpoint.fields import UnknownFieldsError, shown
+from smolvla_gym.agent.checkpoint.field_checks import UnknownFieldsError, shown
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
-from smolvla_gym.agent.checkpoint.tensors import read_tensors
+from smolvla_gym.agent.checkpoint.safetensors_file import read_tensors
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 from smolvla_gym.utils.untrusted import check_inside, read_json_object
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.fields import (
+from smolvla_gym.agent.checkpoint.field_checks import (
     Check,
     check_field,
     check_fields,

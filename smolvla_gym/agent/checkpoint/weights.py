@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor, read_header
 from smolvla_gym.agent.checkpoint.spec import CONFIG, WEIGHTS, CheckpointSpec
-from smolvla_gym.agent.checkpoint.tensors import SavedTensor, read_header
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.errors import CheckpointError
 

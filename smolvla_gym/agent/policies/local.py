@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, override
 
 import numpy as np
 
-from smolvla_gym.agent.checkpoint.compatibility import planned_cameras
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, check_options
 from smolvla_gym.agent.checkpoint.provenance import Provenance, read_provenance
-from smolvla_gym.agent.guidance import PrefixGuidance
+from smolvla_gym.agent.checkpoint.validation import planned_cameras
 from smolvla_gym.agent.images import resize_area
-from smolvla_gym.agent.inputs import check_observation
+from smolvla_gym.agent.input_validation import check_observation
 from smolvla_gym.agent.instructions import InstructionReader
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
+from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.errors import ActionError, OptionError, UnknownNameError, with_causes
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from smolvla_gym.agent.sampler.linear import by_onednn, has_hooks, is_plain, knows_bfloat16, linear
-from smolvla_gym.agent.sampler.stacked import Stacked
+from smolvla_gym.agent.sampler.stacked_linear import Stacked
 
 _WAVELENGTH: Final = 10_000.0
 """Of SmolVLA's rotary embedding, whatever the language model's configuration says."""

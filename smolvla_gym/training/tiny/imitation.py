@@ -31,7 +31,7 @@ try:
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     from smolvla_gym.agent.sampler import UnsupportedPolicyError
-    from smolvla_gym.agent.sampler.graph import Replay
+    from smolvla_gym.agent.sampler.cuda_graph import Replay
     from smolvla_gym.training.tiny.auxiliary import Regression, standardised
     from smolvla_gym.training.tiny.flow import FlowLoss, sample_times
     from smolvla_gym.training.tiny.paraphraser import Paraphraser

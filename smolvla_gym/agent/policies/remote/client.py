@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 
-from smolvla_gym.agent.checkpoint.compatibility import map_cameras
+from smolvla_gym.agent.checkpoint.validation import map_cameras
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.policies.remote.messages import open_answer, read_answer, read_description, write_request
 from smolvla_gym.agent.policies.remote.tokens import TOKEN_VARIABLE, authorization, choose_token

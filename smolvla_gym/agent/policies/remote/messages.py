@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from smolvla_gym.agent.checkpoint.compatibility import WIDTH
-from smolvla_gym.agent.inputs import check_observation
+from smolvla_gym.agent.checkpoint.validation import WIDTH
+from smolvla_gym.agent.input_validation import check_observation
 from smolvla_gym.agent.instructions import check_instruction
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkRequest, PolicyCard
 from smolvla_gym.agent.policies.remote.wire import MAX_MESSAGE_BYTES, WireError, decode, encode

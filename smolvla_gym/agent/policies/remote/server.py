@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import ServerConnection, serve
 
-from smolvla_gym.agent.inputs import standby_observation
+from smolvla_gym.agent.input_validation import standby_observation
 from smolvla_gym.agent.instructions import WARM_UP
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.policies.remote.connection_limiter import MAX_CLIENTS, ConnectionLimiter

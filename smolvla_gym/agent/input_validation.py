@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.compatibility import WIDTH, match_cameras
+from smolvla_gym.agent.checkpoint.validation import WIDTH, match_cameras
 from smolvla_gym.agent.policies.base import Array, PolicyCard
 from smolvla_gym.errors import ObservationError, PolicyMismatchError
 from smolvla_gym.parol6 import ACTION_NAMES, JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STANDBY

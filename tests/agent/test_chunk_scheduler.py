@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvla_gym.agent import chunk_statistics as statistics_module
-from smolvla_gym.agent.engine import EngineOptions
+from smolvla_gym.agent.chunk_scheduler import EngineOptions
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, PolicyCard
 from smolvla_gym.agent.smolvla_agent import AgentNotAttachedError, AgentNotResetError, SmolVLAAgent
 from smolvla_gym.errors import (

@@ -9,9 +9,9 @@ pytest.importorskip("lerobot")
 
 import torch
 
-from smolvla_gym.agent.guidance import SCHEDULES, PrefixGuidance, prefix_weights
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
+from smolvla_gym.agent.rtc_guidance import SCHEDULES, PrefixGuidance, prefix_weights
 
 CHUNK, WIDTH = 16, 7
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.fields import check_fields, list_of, one_of, shown, whole
+from smolvla_gym.agent.checkpoint.field_checks import check_fields, list_of, one_of, shown, whole
 from smolvla_gym.utils.untrusted import parse_json, read_file
 
 _MAX_HEADER: Final = 1 << 20

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from smolvla_gym.agent.checkpoint.configuration import IMAGES
-from smolvla_gym.agent.checkpoint.fields import shown
+from smolvla_gym.agent.checkpoint.field_checks import shown
 from smolvla_gym.agent.checkpoint.normalization import FINE_TUNE as _FINE_TUNE
 from smolvla_gym.agent.checkpoint.normalization import WIDTH as WIDTH
 from smolvla_gym.agent.checkpoint.normalization import check_normalization

@@ -22,9 +22,9 @@ try:
     import torch.nn.functional as F  # noqa: N812 - torch's own name for it
     from torch import Tensor
 
-    from smolvla_gym.agent.guidance import Pull, strength
+    from smolvla_gym.agent.rtc_guidance import Pull, strength
+    from smolvla_gym.agent.sampler.cuda_graph import Replay
     from smolvla_gym.agent.sampler.flow import Context, prepare, velocity
-    from smolvla_gym.agent.sampler.graph import Replay
     from smolvla_gym.agent.sampler.network import Network
     from smolvla_gym.agent.sampler.prefix import Prefix, encode
 except ImportError as err:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from smolvla_gym.agent.inputs import check_observation, check_spaces, check_state, standby_observation
+from smolvla_gym.agent.input_validation import check_observation, check_spaces, check_state, standby_observation
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, PolicyCard
 from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.errors import ObservationError, PolicyMismatchError, SmolVLAGymError

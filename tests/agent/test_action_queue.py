@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smolvla_gym.agent.action_queue import ActionQueue
 from smolvla_gym.agent.aggregation import AGGREGATES, get_aggregate
-from smolvla_gym.agent.chunks import ActionQueue
 from smolvla_gym.agent.policies.base import Chunk
 from smolvla_gym.errors import UnknownNameError
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvla_gym.agent.noise import MovingNoise
+from smolvla_gym.agent.chunk_noise import MovingNoise
 
 LENGTH, WIDTH = 20, 3
 

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from smolvla_gym.agent.action_queue import ActionQueue
 from smolvla_gym.agent.aggregation import Aggregate, get_aggregate
+from smolvla_gym.agent.chunk_noise import MovingNoise
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
-from smolvla_gym.agent.chunks import ActionQueue
-from smolvla_gym.agent.inputs import check_observation, check_state
-from smolvla_gym.agent.noise import MovingNoise
-from smolvla_gym.agent.pipelines import Pipeline
+from smolvla_gym.agent.inference_runner import Pipeline
+from smolvla_gym.agent.input_validation import check_observation, check_state
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkRequest, Observation, PolicyCard
 from smolvla_gym.errors import (
     InferenceError,
