@@ -26,12 +26,12 @@ class ActionQueue:
 
     def __init__(self) -> None:
         """Begins empty."""
-        self.popped = 0
+        self.executed = 0
         self._actions: Array = np.zeros((0, _WIDTH), np.float32)
         self._latent = self._actions
         self._next = 0
 
-    def splice(self, chunk: Chunk, asked_at: int, aggregate: Aggregate = latest_only) -> int:
+    def merge(self, chunk: Chunk, requested_at: int, aggregate: Aggregate = latest_only) -> int:
         """Puts a chunk where it belongs in time.
 
         Its first action belongs to the moment of its observation. Those whose moment is over are left out; of a chunk
@@ -40,23 +40,23 @@ class ActionQueue:
 
         Args:
             chunk: The chunk; at least one action.
-            asked_at: ``popped`` at the moment of its observation.
+            requested_at: ``popped`` at the moment of its observation.
             aggregate: See :mod:`smolvla_gym.agent.aggregation`.
 
         Returns:
             How many of its actions were overdue.
         """
-        if chunk.actions.ndim != 2 or not len(chunk.actions) or chunk.actions.shape != chunk.latent.shape:
-            raise ValueError(f"a chunk has shape (n, action width), not {chunk.actions.shape} {chunk.latent.shape}")
+        if chunk.actions.ndim != 2 or not len(chunk.actions) or chunk.actions.shape != chunk.normalized.shape:
+            raise ValueError(f"a chunk has shape (n, action width), not {chunk.actions.shape} {chunk.normalized.shape}")
         length = len(chunk.actions)
-        overdue = min(max(self.popped - asked_at, 0), length)
+        overdue = min(max(self.executed - requested_at, 0), length)
         if overdue == length:
             if len(self):
                 return overdue
             overdue -= 1
         both = [
             (self._actions[self._next :], chunk.actions[overdue:]),
-            (self._latent[self._next :], chunk.latent[overdue:]),
+            (self._latent[self._next :], chunk.normalized[overdue:]),
         ]
         overlap = min(len(both[0][0]), len(both[0][1]))
         self._actions, self._latent = (
@@ -72,7 +72,7 @@ class ActionQueue:
             return None
         action: Array = self._actions[self._next].copy()
         self._next += 1
-        self.popped += 1
+        self.executed += 1
         return action
 
     @property

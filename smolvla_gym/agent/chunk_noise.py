@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 
-class MovingNoise:
+class TimeAlignedNoise:
     """Noise that belongs to moments: a chunk makes what is planned already of the noise that the plan was made of.
 
     There is more than one way to a cube, and the noise has a part in the choice. Were it drawn anew, the next chunk

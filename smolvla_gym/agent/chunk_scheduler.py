@@ -13,9 +13,9 @@ import numpy as np
 
 from smolvla_gym.agent.action_queue import ActionQueue
 from smolvla_gym.agent.aggregation import Aggregate, get_aggregate
-from smolvla_gym.agent.chunk_noise import MovingNoise
+from smolvla_gym.agent.chunk_noise import TimeAlignedNoise
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
-from smolvla_gym.agent.inference_runner import Pipeline
+from smolvla_gym.agent.inference_runner import InferenceRunner
 from smolvla_gym.agent.input_validation import check_observation, check_state
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkRequest, Observation, PolicyCard
 from smolvla_gym.errors import (
@@ -34,7 +34,7 @@ _REMEMBERED: Final = 10
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class ChunkingOptions:
     """When chunks are asked for and how they are put together.
 
     Attributes:
@@ -63,7 +63,7 @@ class EngineOptions:
         queue_threshold: int | None = None,
         aggregate: str | None = None,
         timeout_s: float = 10.0,
-    ) -> EngineOptions:
+    ) -> ChunkingOptions:
         """Checks options and fills in those that are None for a policy.
 
         Args:
@@ -98,10 +98,10 @@ class EngineOptions:
         return cls(mode, steps, threshold, function, float(timeout_s))
 
 
-class ChunkEngine:
+class ChunkScheduler:
     """Turns observations into actions, one a control step, out of chunks that come when they come."""
 
-    def __init__(self, card: PolicyCard, pipeline: Pipeline, options: EngineOptions) -> None:
+    def __init__(self, card: PolicyCard, pipeline: InferenceRunner, options: ChunkingOptions) -> None:
         """Begins with an empty queue.
 
         Args:
@@ -127,7 +127,7 @@ class ChunkEngine:
         if not self._pipeline.blocks:  # simulated delays are known again after the first chunk
             self._delays.clear()
         self._queue = ActionQueue()
-        self._noise = MovingNoise((self._card.chunk_size, self._card.noise_width))
+        self._noise = TimeAlignedNoise((self._card.chunk_size, self._card.noise_width))
         self._give_up()
         self._asked_step = self._asked_at = 0
         self._asked_behind = False  # the request has to wait until a chunk that was given up is computed
@@ -199,9 +199,9 @@ class ChunkEngine:
         if self._options.mode == "rtc" and len(self._queue):
             leftover = self._queue.leftover
             delay = min(max(self._delays, default=0), len(leftover))
-        noise = self._noise.draw(self._rng, self._queue.popped, len(self._queue))
+        noise = self._noise.draw(self._rng, self._queue.executed, len(self._queue))
         request = ChunkRequest(observation, self._instruction, noise, leftover, delay)
-        self._asked_step, self._asked_at = self.statistics.steps, self._queue.popped
+        self._asked_step, self._asked_at = self.statistics.steps, self._queue.executed
         self._asked_behind = self._abandoned is not None and self._abandoned.running()
         if self._asked_time is None:
             self._asked_time = time.monotonic()
@@ -236,15 +236,15 @@ class ChunkEngine:
         chunk = pending.result()
         steps = self._options.n_action_steps
         border = len(self._queue) > 0 or self.statistics.chunks > 0
-        overdue = self._queue.splice(
-            Chunk(chunk.actions[:steps], chunk.latent[:steps]), self._asked_at, self._options.aggregate
+        overdue = self._queue.merge(
+            Chunk(chunk.actions[:steps], chunk.normalized[:steps]), self._asked_at, self._options.aggregate
         )
         delay = step - self._asked_step
         if not self._asked_behind:  # no later request waits for that chunk
             self._delays.append(delay)
         self._fresh = border
         self.statistics.chunks += 1
-        self.statistics.overdue_actions += overdue
+        self.statistics.expired_actions += overdue
         self.statistics.delays.append(delay)
 
     def _left(self) -> float:

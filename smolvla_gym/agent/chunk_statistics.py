@@ -28,7 +28,7 @@ class AgentStatistics:
         waited_steps: Steps in which the arm held because the first chunk had not come yet.
         stalled_steps: Later steps in which it held because the queue had run out.
         chunks: Chunks that came.
-        overdue_actions: Actions of theirs whose moment was over.
+        expired_actions: Actions of theirs whose moment was over.
         retries: How often a policy that runs elsewhere was not reached and asked again.
         delays: For each chunk, how many control steps after its observation it came.
         border_jumps: For each chunk but the first, the largest change of a joint in rad between the commands of two
@@ -41,7 +41,7 @@ class AgentStatistics:
     waited_steps: int = 0
     stalled_steps: int = 0
     chunks: int = 0
-    overdue_actions: int = 0
+    expired_actions: int = 0
     retries: int = 0
     delays: deque[int] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     border_jumps: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
@@ -65,7 +65,7 @@ class AgentStatistics:
             "chunks": self.chunks,
             "waited_steps": self.waited_steps,
             "stalled_steps": self.stalled_steps,
-            "overdue_actions": self.overdue_actions,
+            "expired_actions": self.expired_actions,
             "retries": self.retries,
             "max_delay": max(self.delays, default=0),
             **_spread("border_jump", self.border_jumps),

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from smolvla_gym.errors import MissingExtraError
 
-LEGIBLE: Final = 256
+MIN_ENV_EDGE: Final = 256
 """Smallest edge in px of pictures that people can make something out in."""
 
 
-def legible_size(size: tuple[int, int]) -> tuple[int, int]:
+def env_image_size(size: tuple[int, int]) -> tuple[int, int]:
     """Returns the height and width in px that an env's pictures should have for a policy that wants ``size``.
 
     Whole multiples: people can see what the policy sees, and the agent shrinks them without a loss.
     """
-    scale = max(1, math.ceil(LEGIBLE / min(size)))
+    scale = max(1, math.ceil(MIN_ENV_EDGE / min(size)))
     return scale * size[0], scale * size[1]
 
 

@@ -44,7 +44,7 @@ def check_latency(latency_ms: Any) -> tuple[float, ...]:
     return tuple(float(value) / 1e3 for value in values)
 
 
-class Pipeline(ABC):
+class InferenceRunner(ABC):
     """Takes one request at a time."""
 
     blocks: bool
@@ -70,7 +70,7 @@ class Pipeline(ABC):
         """Ends what runs; doing it twice does no harm."""
 
 
-class Lockstep(Pipeline):
+class LockstepRunner(InferenceRunner):
     """Simulated time: a chunk that is asked for in step t can be used from step t + ceil(latency * control_hz) on.
 
     It is computed at once, so that the same seeds give the same episode on any machine.
@@ -108,7 +108,7 @@ class Lockstep(Pipeline):
         return step >= self._due
 
 
-class RealTime(Pipeline):
+class RealTimeRunner(InferenceRunner):
     """Real time: a thread computes, and a chunk can be used once it is there."""
 
     blocks = True

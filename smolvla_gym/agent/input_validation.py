@@ -145,7 +145,7 @@ def check_state(state: object) -> Array:
     return given.astype(np.float32, copy=False)
 
 
-def standby_observation(card: PolicyCard, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+def make_warm_up_observation(card: PolicyCard, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     """Return an observation to warm a policy up with: black images, and the arm in its standby pose.
 
     Args:

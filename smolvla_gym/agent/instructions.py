@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from smolvla_gym.agent.checkpoint.provenance import Provenance, words_of
+from smolvla_gym.agent.checkpoint.provenance import Provenance, extract_words
 from smolvla_gym.errors import OptionError
 from smolvla_gym.utils.untrusted import printable
 
 MAX_CHARACTERS: Final = 1000
 """Longest instruction in characters. SmolVLA reads 48 tokens; counting the tokens of a longer text takes long."""
 
-WARM_UP: Final = "warm up"
+WARM_UP_INSTRUCTION: Final = "warm up"
 """Instruction of the chunk that is computed for nothing before the arm moves."""
 
 _SHOWN: Final = 80
@@ -107,9 +107,9 @@ class InstructionReader:
         return text
 
     def _warn_unknown(self, text: str) -> None:
-        if not self._words or text == WARM_UP:
+        if not self._words or text == WARM_UP_INSTRUCTION:
             return
-        unknown = [word for word in words_of([text]) if word not in self._words and word not in self._warned]
+        unknown = [word for word in extract_words([text]) if word not in self._words and word not in self._warned]
         if unknown:
             self._warned.update(unknown)
             warnings.warn(

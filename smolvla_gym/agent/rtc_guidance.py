@@ -47,7 +47,7 @@ def prefix_weights(delay: int, left: int, length: int, schedule: str = "linear")
     return weights
 
 
-def strength(time: float, max_weight: float) -> float:
+def guidance_weight(time: float, max_weight: float) -> float:
     """Returns the paper's weight (1 - tau) / (tau r^2), where tau = 1 - time, r^2 = time^2 / (tau^2 + time^2).
 
     Args:
@@ -61,15 +61,15 @@ def strength(time: float, max_weight: float) -> float:
 
 
 @dataclass(frozen=True)
-class Pull:
+class GuidanceTarget:
     """What a chunk is drawn to.
 
     Attributes:
-        target: Actions in the policy's units, shape (chunk, action width).
+        actions: Actions in the policy's units, shape (chunk, action width).
         weights: How strongly each is meant, 0..1, shape (chunk,).
     """
 
-    target: Any
+    actions: Any
     weights: Any
 
 
@@ -117,15 +117,18 @@ class PrefixGuidance:
         velocity = original_denoise_step_partial(x_t)
         if prev_chunk_left_over is None or len(prev_chunk_left_over) == 0:
             return velocity
-        pull, width = self.pull(prev_chunk_left_over, inference_delay, x_t.shape[1]), prev_chunk_left_over.shape[1]
+        target, width = (
+            self.make_target(prev_chunk_left_over, inference_delay, x_t.shape[1]),
+            prev_chunk_left_over.shape[1],
+        )
         # The padding beyond the actions' width is left to the flow.
         guess = x_t[..., :width] - time * velocity[..., :width]
-        error = (pull.target.to(x_t) - guess) * pull.weights.to(x_t)[:, None]
+        error = (target.actions.to(x_t) - guess) * target.weights.to(x_t)[:, None]
         velocity = velocity.clone()
-        velocity[..., :width] -= strength(time, self.max_weight) * error
+        velocity[..., :width] -= guidance_weight(time, self.max_weight) * error
         return velocity
 
-    def pull(self, left: Any, delay: int | None, length: int) -> Pull:
+    def make_target(self, left: Any, delay: int | None, length: int) -> GuidanceTarget:
         """Returns what a chunk is drawn to.
 
         Args:
@@ -135,4 +138,4 @@ class PrefixGuidance:
         """
         weights = prefix_weights(int(delay or 0), len(left), length, self.schedule)
         target = left[[min(i, len(left) - 1) for i in range(length)]]
-        return Pull(target, target.new_tensor(weights))
+        return GuidanceTarget(target, target.new_tensor(weights))

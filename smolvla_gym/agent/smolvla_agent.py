@@ -11,13 +11,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.validation import PAROL6_CAMERAS, cameras_among, check_training
-from smolvla_gym.agent.chunk_scheduler import ChunkEngine, EngineOptions
+from smolvla_gym.agent.checkpoint.validation import PAROL6_CAMERAS, check_training_conditions, required_env_cameras
+from smolvla_gym.agent.chunk_scheduler import ChunkingOptions, ChunkScheduler
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
-from smolvla_gym.agent.images import legible_size
-from smolvla_gym.agent.inference_runner import Lockstep, Pipeline, RealTime, check_latency
-from smolvla_gym.agent.input_validation import check_spaces, standby_observation
-from smolvla_gym.agent.instructions import WARM_UP
+from smolvla_gym.agent.images import env_image_size
+from smolvla_gym.agent.inference_runner import InferenceRunner, LockstepRunner, RealTimeRunner, check_latency
+from smolvla_gym.agent.input_validation import check_spaces, make_warm_up_observation
+from smolvla_gym.agent.instructions import WARM_UP_INSTRUCTION
 from smolvla_gym.agent.policies.base import Array, ChunkPolicy, Observation, PolicyCard
 from smolvla_gym.errors import MissingExtraError, PolicyMismatchError, SmolVLAGymError
 
@@ -66,7 +66,7 @@ class SmolVLAAgent:
     ) -> None:
         """Gives a policy a queue of action chunks; see :meth:`from_pretrained` for the options."""
         self._policy = policy
-        self._options = EngineOptions.choose(
+        self._options = ChunkingOptions.choose(
             policy.card,
             mode=mode,
             n_action_steps=n_action_steps,
@@ -78,7 +78,7 @@ class SmolVLAAgent:
         self._allow_mismatch = allow_mismatch
         self._rng = np.random.default_rng(seed)
         self._instruction: str | None = None
-        self._use(Lockstep(policy, 1.0), None)
+        self._use(LockstepRunner(policy, 1.0), None)
 
     @classmethod
     def from_pretrained(
@@ -233,7 +233,7 @@ class SmolVLAAgent:
         """
         card = self._policy.card
         try:
-            return cameras_among(card, PAROL6_CAMERAS)
+            return required_env_cameras(card, PAROL6_CAMERAS)
         except PolicyMismatchError:  # the policy is for an env with cameras of its own
             return card.env_cameras
 
@@ -253,7 +253,7 @@ class SmolVLAAgent:
         known = {"control_hz": card.control_hz, "gripper": card.gripper}
         return {
             "cameras": self.cameras,
-            "image_size": legible_size(self.image_size),
+            "image_size": env_image_size(self.image_size),
             **{name: value for name, value in known.items() if value is not None},
         }
 
@@ -310,17 +310,17 @@ class SmolVLAAgent:
             PolicyConnectionError: It runs elsewhere, and cannot be reached.
         """
         self.check(env.observation_space, env.action_space)
-        control_hz = check_training(self._policy.card, env.metadata, allow_mismatch=self._allow_mismatch)
+        control_hz = check_training_conditions(self._policy.card, env.metadata, allow_mismatch=self._allow_mismatch)
         clock = control_hz, bool(env.metadata.get("realtime", False))
         if clock == self._clock:
             return
         self._pipeline.close()
-        self._use(Lockstep(self._policy, 1.0), None)
+        self._use(LockstepRunner(self._policy, 1.0), None)
         latencies = self._latencies or (0.0,)
         if not clock[1]:
-            self._use(Lockstep(self._policy, control_hz, latencies), clock)
+            self._use(LockstepRunner(self._policy, control_hz, latencies), clock)
             return
-        pipeline = RealTime(self._policy, latencies)
+        pipeline = RealTimeRunner(self._policy, latencies)
         try:
             self._warm_up(pipeline, env.observation_space)
         except BaseException:
@@ -396,22 +396,22 @@ class SmolVLAAgent:
         self._pipeline.close()
         self._policy.close()
 
-    def _use(self, pipeline: Pipeline, clock: tuple[float, bool] | None) -> None:
+    def _use(self, pipeline: InferenceRunner, clock: tuple[float, bool] | None) -> None:
         """Takes a pipeline and its clock: the env's control rate in Hz and whether its time is real; None: no env."""
         self._pipeline, self._clock = pipeline, clock
-        self._engine = ChunkEngine(self._policy.card, pipeline, self._options)
+        self._engine = ChunkScheduler(self._policy.card, pipeline, self._options)
         self._instruction = None
 
-    def _warm_up(self, pipeline: Pipeline, observation_space: gym.Space[Any]) -> None:
+    def _warm_up(self, pipeline: InferenceRunner, observation_space: gym.Space[Any]) -> None:
         """Have a chunk computed from an empty observation, by the thread that will compute the others."""
         assert isinstance(observation_space, gym.spaces.Dict)  # noqa: S101 - narrows a type
         card = self._policy.card
         pixels = observation_space["pixels"]
         assert isinstance(pixels, gym.spaces.Dict)  # noqa: S101 - narrows a type
         sizes = {name: (box.shape or (0, 0))[:2] for name, box in pixels.items()}
-        observation = standby_observation(card, {name: (size[0], size[1]) for name, size in sizes.items()})
-        engine = ChunkEngine(card, pipeline, EngineOptions.choose(card, timeout_s=_WARM_UP_TIMEOUT))
-        engine.reset(WARM_UP, np.random.default_rng(0))
+        observation = make_warm_up_observation(card, {name: (size[0], size[1]) for name, size in sizes.items()})
+        engine = ChunkScheduler(card, pipeline, ChunkingOptions.choose(card, timeout_s=_WARM_UP_TIMEOUT))
+        engine.reset(WARM_UP_INSTRUCTION, np.random.default_rng(0))
         engine.step(observation)
         if engine.lost is not None:  # it would ask again in the next step, of which there is none
             raise engine.lost

@@ -9,8 +9,8 @@ from smolvla_gym.agent.checkpoint.load import load_checkpoint, resolve_device
 from smolvla_gym.agent.checkpoint.spec import read_spec
 from smolvla_gym.agent.checkpoint.validation import (
     check_checkpoint,
+    map_checkpoint_cameras,
     match_cameras,
-    planned_cameras,
     suggest_camera_map,
 )
 from smolvla_gym.agent.policies.base import PolicyCard
@@ -319,23 +319,23 @@ def test_only_who_asks_gets_it_compiled(copy, edit, mode):
 
 
 def test_cameras_keep_their_names(loaded):
-    assert planned_cameras(loaded.spec) == {"wrist": "wrist", "scene": "scene"}
+    assert map_checkpoint_cameras(loaded.spec) == {"wrist": "wrist", "scene": "scene"}
 
 
 def test_a_camera_map_is_followed(loaded):
-    assert planned_cameras(loaded.spec, {"scene": "top"}) == {"wrist": "wrist", "scene": "top"}
+    assert map_checkpoint_cameras(loaded.spec, {"scene": "top"}) == {"wrist": "wrist", "scene": "top"}
 
 
 def test_a_camera_map_with_unknown_names_is_refused(loaded):
     with pytest.raises(PolicyMismatchError, match="camera_map names 'camera1'"):
-        planned_cameras(loaded.spec, {"camera1": "wrist"})
+        map_checkpoint_cameras(loaded.spec, {"camera1": "wrist"})
 
 
 def test_the_renames_of_the_training_are_followed(copy, edit):
     pipeline = json.loads((copy / "policy_preprocessor.json").read_text())
     pipeline["steps"][0]["config"]["rename_map"] = {"observation.images.top": "observation.images.scene"}
     edit(copy / "policy_preprocessor.json", **pipeline)
-    assert planned_cameras(read_spec(copy)) == {"wrist": "wrist", "scene": "top"}
+    assert map_checkpoint_cameras(read_spec(copy)) == {"wrist": "wrist", "scene": "top"}
     assert np.isfinite(predict(load_checkpoint(copy, device="cpu"))).all()
 
 
@@ -368,7 +368,7 @@ def test_the_doctor_suggests_a_map_that_the_policy_takes(copy, edit):
     suggested = {"wrist": "wrist"}  # the scene is looked at already
     remedies = [finding.remedy for finding in check_policy(str(copy)) if finding.remedy]
     assert [f"camera_map={suggested}" in remedy for remedy in remedies] == [True]
-    assert planned_cameras(read_spec(copy), suggested) == {"wrist": "wrist", "scene": "scene"}
+    assert map_checkpoint_cameras(read_spec(copy), suggested) == {"wrist": "wrist", "scene": "scene"}
 
 
 def test_a_home_path_is_local(copy, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.load import check_checkpoint_files, load_checkpoint
 from smolvla_gym.agent.checkpoint.spec import WEIGHTS, read_spec
 from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.errors import SmolVLAGymError
@@ -162,7 +162,7 @@ def change(folder, kind, name, where, what):
 def check(folder):
     spec = read_spec(folder)
     check_checkpoint(spec)
-    check_files(spec)
+    check_checkpoint_files(spec)
     return spec
 
 

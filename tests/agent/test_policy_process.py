@@ -58,7 +58,7 @@ def test_it_gives_the_same_chunks_as_one_in_this_process(policy, tiny, observati
         request = ask(observation, here.card, left)
         ours, theirs = here.infer(request), policy.infer(request)
         np.testing.assert_allclose(theirs.actions, ours.actions, atol=1e-5)
-        np.testing.assert_allclose(theirs.latent, ours.latent, atol=1e-5)
+        np.testing.assert_allclose(theirs.normalized, ours.normalized, atol=1e-5)
         np.testing.assert_array_equal(policy.infer(request).actions, theirs.actions)
 
 

@@ -90,13 +90,13 @@ def request_(policy, observation, left=None, delay=0):
 
 def test_the_policy_continues_a_plan(policy, observation):
     free = policy.infer(request_(policy, observation))
-    left = free.latent[4:] + np.float32(0.5)
+    left = free.normalized[4:] + np.float32(0.5)
     guided = policy.infer(request_(policy, observation, left, delay=6))
-    far, near = np.abs(free.latent[:6] - left[:6]).mean(), np.abs(guided.latent[:6] - left[:6]).mean()
+    far, near = np.abs(free.normalized[:6] - left[:6]).mean(), np.abs(guided.normalized[:6] - left[:6]).mean()
     assert near < 0.35 * far
     # Without anything left it is the same as ever, and an empty rest is nothing left.
     empty = policy.infer(request_(policy, observation, left[:0]))
-    np.testing.assert_array_equal(empty.latent, free.latent)
+    np.testing.assert_array_equal(empty.normalized, free.normalized)
 
 
 def test_no_gradient_is_recorded(policy, loaded, observation):
@@ -116,7 +116,7 @@ def test_lerobots_own_results_are_untouched(loaded, observation):
     """The chunk without guidance is what ``predict_action_chunk`` gives a policy nobody has wrapped."""
     policy = LocalPolicy(loaded, sampler="reference")
     asked = request_(policy, observation)
-    ours = policy.infer(asked).latent
+    ours = policy.infer(asked).normalized
     loaded.policy.config.rtc_config = None
     loaded.policy.model.rtc_processor = None
     with torch.no_grad():

@@ -55,8 +55,8 @@ def both(policy, batch, noise, left=None, delay=0):
 
     policy.config.rtc_config = RTCConfig(enabled=True)
     policy.model.rtc_processor = guidance
-    pull = None if left is None else guidance.pull(left, delay, noise.shape[1])
-    fast = FastSampler(policy).sample(dict(batch), noise, pull)
+    target = None if left is None else guidance.make_target(left, delay, noise.shape[1])
+    fast = FastSampler(policy).sample(dict(batch), noise, target)
     guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}
     return fast, policy.predict_action_chunk(dict(batch), noise=noise, **guided)
 
@@ -165,10 +165,10 @@ def test_the_way_of_a_gpu(bundled, count, rtc):
     policy, batch, noise = bundled.policy, frames(bundled, count), noise_for(bundled.policy, count)
     left = noise_for(policy, 1, 5)[0, :20] if rtc else None
     _, reference = both(policy, batch, noise, left, 3)
-    pull = PrefixGuidance(max_weight=float(policy.config.num_steps)).pull(left, 3, 32) if rtc else None
+    target = PrefixGuidance(max_weight=float(policy.config.num_steps)).make_target(left, 3, 32) if rtc else None
     sampler = ShapesStay(policy)
-    assert_same(sampler.sample(dict(batch), noise, pull), reference)
-    inputs = sampler.inputs(batch, noise, pull)
+    assert_same(sampler.sample(dict(batch), noise, target), reference)
+    inputs = sampler.inputs(batch, noise, target)
     assert inputs.tokens.shape == (count, policy.config.tokenizer_max_length)
 
 
@@ -323,7 +323,7 @@ def test_only_the_first_chunk_is_computed_both_ways():
     inner.predict_action_chunk = lambda *args, **kwargs: calls.append(kwargs) or own(*args, **kwargs)
     policy.infer(request())
     assert [sorted(kwargs) for kwargs in calls] == [["noise"], ["inference_delay", "noise", "prev_chunk_left_over"]]
-    policy.infer(replace(request(), leftover=np.zeros((20, 7), np.float32), delay=3))
+    policy.infer(replace(request(), leftover=np.zeros((20, 7), np.float32), inference_delay=3))
     policy.infer(request())
     assert len(calls) == 2
     assert policy.fallback is None

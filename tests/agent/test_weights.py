@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.load import check_checkpoint_files, load_checkpoint
 from smolvla_gym.agent.checkpoint.safetensors_file import read_header
 from smolvla_gym.agent.checkpoint.spec import read_spec
 from smolvla_gym.agent.checkpoint.validation import check_checkpoint
@@ -36,7 +36,7 @@ def tensors(path, change):
 def check(folder):
     spec = read_spec(folder)
     check_checkpoint(spec)
-    return check_files(spec)
+    return check_checkpoint_files(spec)
 
 
 @pytest.mark.parametrize(
@@ -131,22 +131,22 @@ def test_a_folder_of_the_working_directory_is_not_taken_for_the_own(copy, tiny, 
     (copy / "vlm" / "config.json").unlink()
     monkeypatch.chdir(tiny)  # which has a folder vlm
     with pytest.raises(CheckpointError, match="vlm="):
-        check_files(read_spec(copy))
+        check_checkpoint_files(read_spec(copy))
 
 
 def test_a_vlm_that_cannot_be_downloaded_is_named(copy, edit):
     (copy / "vlm" / "config.json").unlink()
     edit(copy / "config.json", vlm_model_name="owner/vlm")
     with pytest.raises(CheckpointError, match=r"VLM.*owner/vlm"):
-        check_files(read_spec(copy))
+        check_checkpoint_files(read_spec(copy))
 
 
 def test_a_folder_named_in_a_downloaded_checkpoint_is_not_read(copy, tiny, edit):
     (copy / "vlm" / "config.json").unlink()
     edit(copy / "config.json", vlm_model_name=str(tiny / "vlm"))
-    check_files(read_spec(copy))
+    check_checkpoint_files(read_spec(copy))
     with pytest.raises(CheckpointError, match="vlm="):
-        check_files(read_spec(copy), local=False)
+        check_checkpoint_files(read_spec(copy), local=False)
 
 
 def test_fewer_layers_than_the_weights_have_are_refused(copy, edit):

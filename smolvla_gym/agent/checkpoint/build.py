@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.normalization import WIDTH
-from smolvla_gym.agent.checkpoint.precision import check_mask
+from smolvla_gym.agent.checkpoint.precision import check_language_mask
 from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import POSTPROCESSOR, PREPROCESSOR, STATE, WEIGHTS, CheckpointSpec, PipelineStep
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
@@ -28,7 +28,7 @@ COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autot
 
 
 @contextlib.contextmanager
-def staged(vlm: VLMFiles, layers: int) -> Iterator[Path]:
+def temporary_vlm_folder(vlm: VLMFiles, layers: int) -> Iterator[Path]:
     """Give transformers a private folder of what was checked; it reads nothing else."""
     with tempfile.TemporaryDirectory(prefix="smolvla_gym-") as name:
         folder = Path(name)
@@ -41,7 +41,7 @@ def load_policy(spec: CheckpointSpec, folder: Path, header: Mapping[str, SavedTe
 
     Args:
         spec: The checkpoint.
-        folder: What :func:`staged` gave.
+        folder: What :func:`temporary_vlm_folder` gave.
         header: The weights that its file holds.
         compile_mode: One of ``COMPILE_MODES``; None does not compile.
 
@@ -128,7 +128,7 @@ def load_processors(spec: CheckpointSpec, vlm_name: str, folder: Path, device: s
     Args:
         spec: The checkpoint.
         vlm_name: Under which name the tokenizer is saved again.
-        folder: What :func:`staged` gave.
+        folder: What :func:`temporary_vlm_folder` gave.
         device: Where the policy computes, in torch's spelling.
 
     Raises:
@@ -157,7 +157,7 @@ def load_processors(spec: CheckpointSpec, vlm_name: str, folder: Path, device: s
             to_output=transition_to_policy_action,
         )
         batch = preprocessor({"task": "try", STATE: torch.zeros(WIDTH)})
-    check_mask(batch)
+    check_language_mask(batch)
     return preprocessor, postprocessor
 
 

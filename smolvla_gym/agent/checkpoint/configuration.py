@@ -14,12 +14,12 @@ from smolvla_gym.agent.checkpoint.field_checks import (
     check_field,
     check_fields,
     flag,
+    format_value,
     list_of,
     mapping_of,
     number,
     one_of,
     optional,
-    shown,
     text,
     whole,
 )
@@ -53,7 +53,7 @@ def _features(value: Any) -> dict[str, dict[str, Any]]:
     for name, feature in features.items():
         kind = {STATE: "STATE", ACTION: "ACTION"}.get(name, "VISUAL" if name.startswith(IMAGES) else feature["type"])
         if feature["type"] != kind:
-            raise ValueError(f"{shown(name)} has the type {feature['type']}; expected {kind}")
+            raise ValueError(f"{format_value(name)} has the type {feature['type']}; expected {kind}")
     return features
 
 
@@ -156,7 +156,7 @@ def check_configuration(content: object) -> dict[str, Any]:
     empty = [f"{IMAGES}empty_camera_{i}" for i in range(config["empty_cameras"])]
     blank = [name for name in config["input_features"] if name.startswith(f"{IMAGES}empty_camera_")]
     if odd := [name for name in blank if name not in empty]:
-        raise ValueError(f"{shown(odd[0])} is a feature, but empty_cameras is {config['empty_cameras']}")
+        raise ValueError(f"{format_value(odd[0])} is a feature, but empty_cameras is {config['empty_cameras']}")
     return config
 
 
@@ -217,15 +217,15 @@ def check_pipeline(content: object, *, before: bool) -> list[tuple[str, dict[str
 def _check_step(step: Any, allowed: Mapping[str, Mapping[str, Check]]) -> tuple[str, dict[str, Any], str | None]:
     if isinstance(step, dict) and "class" in step:
         raise ValueError(
-            f"a step names the class {shown(step['class'])}, which LeRobot would import and run. Only the steps of "
-            f"SmolVLA's own processors are loaded: {', '.join(allowed)}"
+            f"a step names the class {format_value(step['class'])}, which LeRobot would import and run. Only the steps "
+            f"of SmolVLA's own processors are loaded: {', '.join(allowed)}"
         )
     anything: Check = lambda value: value  # noqa: E731
     fields = {"registry_name": text(), "config": anything, "state_file": optional(text(255))}
     outer = check_fields(step, fields, ("registry_name",))
     name = outer["registry_name"]
     if name not in allowed:
-        raise UnknownFieldsError(f"unknown step {shown(name)} (known: {', '.join(allowed)})")
+        raise UnknownFieldsError(f"unknown step {format_value(name)} (known: {', '.join(allowed)})")
     try:
         config = check_fields({} if (found := outer.get("config")) is None else found, allowed[name])
     except UnknownFieldsError as err:
@@ -237,5 +237,7 @@ def _check_step(step: Any, allowed: Mapping[str, Mapping[str, Check]]) -> tuple[
         raise ValueError("rename_map gives two inputs the same name")
     file = outer.get("state_file")
     if file is not None and (name not in _STATEFUL or "/" in file or not file.endswith(".safetensors")):
-        raise ValueError(f"state_file is {shown(file)}; expected the name of a .safetensors file, in a step with state")
+        raise ValueError(
+            f"state_file is {format_value(file)}; expected the name of a .safetensors file, in a step with state"
+        )
     return name, config, file

@@ -30,10 +30,10 @@ def check_fields(content: object, fields: Mapping[str, Check], required: Sequenc
         ValueError: It is no object, lacks a field, or a value is not allowed.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"{shown(content)} stands where an object is expected")
+        raise ValueError(f"{format_value(content)} stands where an object is expected")
     unknown = [name for name in content if name not in fields]
     if unknown:
-        raise UnknownFieldsError(f"unknown field {', '.join(shown(name) for name in unknown[:5])}")
+        raise UnknownFieldsError(f"unknown field {', '.join(format_value(name) for name in unknown[:5])}")
     missing = [name for name in required if name not in content]
     if missing:
         raise ValueError(f"{', '.join(missing)} is missing")
@@ -51,12 +51,12 @@ def check_field(name: str, value: Any, check: Check) -> Any:
     except UnknownFieldsError:
         raise
     except ExpectedError as err:
-        raise ValueError(f"{name} is {shown(value)}; expected {err}") from None
+        raise ValueError(f"{name} is {format_value(value)}; expected {err}") from None
     except ValueError as err:
         raise ValueError(f"{name}: {err}") from None
 
 
-def shown(value: object, limit: int = 80) -> str:
+def format_value(value: object, limit: int = 80) -> str:
     """Return a foreign value as it may stand in a message: escaped and cut."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
@@ -143,7 +143,7 @@ def mapping_of(key: Check, inner: Check, high: int) -> Check:
         if not isinstance(value, dict) or len(value) > high:
             raise ExpectedError(f"an object of at most {high} entries")
         return {
-            check_field("a name", name, key): check_field(shown(name), inner_value, inner)
+            check_field("a name", name, key): check_field(format_value(name), inner_value, inner)
             for name, inner_value in value.items()
         }
 

@@ -37,7 +37,7 @@ def is_repository(name: str) -> bool:
     return _REPO_ID.fullmatch(name) is not None
 
 
-def find_local(path_or_repo: str | Path) -> Path | None:
+def find_checkpoint_folder(path_or_repo: str | Path) -> Path | None:
     """Return the folder of a checkpoint, or None for the name of a repository on the hub.
 
     Raises:
@@ -100,7 +100,7 @@ def download(repo: str, revision: str | None, patterns: Iterable[str]) -> Path:
         ) from err
 
 
-def commit_of(snapshot: Path, revision: str | None) -> str | None:
+def snapshot_commit(snapshot: Path, revision: str | None) -> str | None:
     """Return the commit that a folder of the hub's cache holds, so that all files of a checkpoint are of one commit."""
     return snapshot.name if _COMMIT.fullmatch(snapshot.name) else revision
 

@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.build import COMPILE_MODES, check_tokens, load_policy, load_processors, staged
+from smolvla_gym.agent.checkpoint.build import (
+    COMPILE_MODES,
+    check_tokens,
+    load_policy,
+    load_processors,
+    temporary_vlm_folder,
+)
 from smolvla_gym.agent.checkpoint.hub import BUNDLED as BUNDLED
 from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint as bundled_checkpoint
-from smolvla_gym.agent.checkpoint.hub import commit_of, download, find_local, is_repository
+from smolvla_gym.agent.checkpoint.hub import download, find_checkpoint_folder, is_repository, snapshot_commit
 from smolvla_gym.agent.checkpoint.precision import DTYPES, cast_policy
 from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import (
@@ -128,16 +134,16 @@ def load_checkpoint(
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
     check_options(dtype, compile_mode)
-    local = find_local(path_or_repo)
+    local = find_checkpoint_folder(path_or_repo)
     # Of a repository, everything but the weights comes first: what cannot drive this arm is refused cheaply.
     directory = local or download(str(path_or_repo), revision, _SMALL_FILES)
     spec = read_spec(directory)
     check_checkpoint(spec)
     device = resolve_device(device)
     if local is None:
-        download(str(path_or_repo), commit_of(directory, revision), [WEIGHTS])
-    header, vlm_name, vlm_files = check_files(spec, vlm, local=local is not None)
-    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+        download(str(path_or_repo), snapshot_commit(directory, revision), [WEIGHTS])
+    header, vlm_name, vlm_files = check_checkpoint_files(spec, vlm, local=local is not None)
+    with temporary_vlm_folder(vlm_files, text_layers(spec, vlm_files)) as folder:
         policy = load_policy(spec, folder, header, compile_mode)
         policy.config.vlm_model_name = vlm_name
         left_out = 0 if language_head else _leave_out_head(policy)
@@ -155,10 +161,10 @@ def fetch_checkpoint(path_or_repo: str | Path, revision: str | None = None) -> P
     Raises:
         CheckpointError: It is absent or cannot be downloaded.
     """
-    return find_local(path_or_repo) or download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
+    return find_checkpoint_folder(path_or_repo) or download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
 
 
-def check_files(
+def check_checkpoint_files(
     spec: CheckpointSpec, vlm: str | Path | None = None, *, local: bool = True
 ) -> tuple[dict[str, SavedTensor], str, VLMFiles]:
     """Check the weights and the VLM's files of a checkpoint against its configuration, without torch.
@@ -181,7 +187,9 @@ def check_files(
     return header, vlm_name, vlm_files
 
 
-def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedCheckpoint:
+def checkpoint_from_policy(
+    policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto"
+) -> LoadedCheckpoint:
     """Makes a checkpoint of a policy that is in memory, through the same checks as one that is loaded.
 
     Args:
@@ -200,7 +208,7 @@ def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: s
     policy.eval()
     left_out = _leave_out_head(policy)
     vlm_name, vlm_files = _find_vlm(spec, None, local=True)
-    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+    with temporary_vlm_folder(vlm_files, text_layers(spec, vlm_files)) as folder:
         return _assemble(spec, policy, {}, (vlm_name, folder), resolve_device(device), dtype, left_out)
 
 

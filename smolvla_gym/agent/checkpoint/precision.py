@@ -64,12 +64,12 @@ def _part(policy: Any, key: str) -> str:
     """Returns the part of the network that a weight belongs to; one that may be of any type is its own."""
     layer = _KEYS_AND_VALUES.search(key)
     # Where the expert looks at the prefix, LeRobot casts keys and values. It saves these layers in float32.
-    if layer and crosses(policy.config, int(layer[1])):
+    if layer and is_cross_attention_layer(policy.config, int(layer[1])):
         return key
     return next((part.pattern for part in _PARTS if part.search(key)), key)
 
 
-def crosses(config: Any, layer: int) -> bool:
+def is_cross_attention_layer(config: Any, layer: int) -> bool:
     """Tells whether a layer of the expert looks at the prefix alone, and not at its own tokens beside it.
 
     Args:
@@ -88,7 +88,7 @@ def count_dtypes(policy: Any) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def check_mask(batch: Mapping[str, Any]) -> None:
+def check_language_mask(batch: Mapping[str, Any]) -> None:
     """Refuses a batch whose language mask is not made of truth values; SmolVLA's attention takes nothing else.
 
     Args:

@@ -37,7 +37,7 @@ class Provenance:
     words: tuple[str, ...] = ()
 
 
-def words_of(sentences: Iterable[str]) -> tuple[str, ...]:
+def extract_words(sentences: Iterable[str]) -> tuple[str, ...]:
     """Return the words of sentences in lower case, each once, sorted."""
     return tuple(sorted({word for sentence in sentences for word in _WORD.findall(sentence.lower())}))
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.field_checks import check_fields, list_of, one_of, shown, whole
+from smolvla_gym.agent.checkpoint.field_checks import check_fields, format_value, list_of, one_of, whole
 from smolvla_gym.utils.untrusted import parse_json, read_file
 
 _MAX_HEADER: Final = 1 << 20
@@ -110,7 +110,7 @@ def read_tensors(path: Path, max_bytes: int) -> dict[str, NDArray[Any]]:
 
 def _array(name: str, tensor: SavedTensor, content: bytes, begin: int) -> NDArray[Any]:
     if tensor.dtype not in _NUMPY:
-        raise ValueError(f"{shown(name)} has the type {tensor.dtype}")
+        raise ValueError(f"{format_value(name)} has the type {tensor.dtype}")
     values = np.frombuffer(content, np.dtype(_NUMPY[tensor.dtype]), tensor.size, begin + tensor.start)
     return values.reshape(tensor.shape).copy()
 
@@ -134,11 +134,11 @@ def _parse_header(prefix: bytes, file: Any, size: int) -> dict[str, SavedTensor]
         try:
             checked = check_fields(entry, fields, tuple(fields))
         except ValueError as err:
-            raise ValueError(f"{shown(name)}: {err}") from None
+            raise ValueError(f"{format_value(name)}: {err}") from None
         start, end = checked["data_offsets"]
         tensor = SavedTensor(checked["dtype"], checked["shape"], start)
         if end - start != tensor.nbytes:
-            raise ValueError(f"{shown(name)} has {end - start} bytes for the shape {tensor.shape}")
+            raise ValueError(f"{format_value(name)} has {end - start} bytes for the shape {tensor.shape}")
         tensors[name] = tensor
         places.append((start, end))
     place = 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from smolvla_gym.agent.checkpoint.configuration import ACTION as ACTION
 from smolvla_gym.agent.checkpoint.configuration import IMAGES, check_configuration, check_pipeline
 from smolvla_gym.agent.checkpoint.configuration import STATE as STATE
-from smolvla_gym.agent.checkpoint.field_checks import UnknownFieldsError, shown
+from smolvla_gym.agent.checkpoint.field_checks import UnknownFieldsError, format_value
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
 from smolvla_gym.agent.checkpoint.safetensors_file import read_tensors
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
@@ -131,8 +131,8 @@ def read_spec(directory: Path) -> CheckpointSpec:
     kind = content.get("type")
     if kind != "smolvla":
         raise PolicyMismatchError(
-            f"{directory / CONFIG} describes a policy of type {shown(kind)}, and this agent drives type 'smolvla' "
-            "only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
+            f"{directory / CONFIG} describes a policy of type {format_value(kind)}, and this agent drives type "
+            "'smolvla' only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
         )
     _refuse_adapters(directory, content)
     try:
@@ -232,5 +232,5 @@ def _read_stats(directory: Path, name: str | None) -> Stats:
             f"{directory / name} cannot be read ({err}). Take another copy of the checkpoint."
         ) from None
     if odd := [key for key in stats if "." not in key]:
-        raise CheckpointError(f"{directory / name} holds {shown(odd[0])}; expected names such as 'action.mean'.")
+        raise CheckpointError(f"{directory / name} holds {format_value(odd[0])}; expected names such as 'action.mean'.")
     return stats

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from smolvla_gym.agent.checkpoint.configuration import IMAGES
-from smolvla_gym.agent.checkpoint.field_checks import shown
+from smolvla_gym.agent.checkpoint.field_checks import format_value
 from smolvla_gym.agent.checkpoint.normalization import FINE_TUNE as _FINE_TUNE
 from smolvla_gym.agent.checkpoint.normalization import WIDTH as WIDTH
 from smolvla_gym.agent.checkpoint.normalization import check_normalization
@@ -45,7 +45,7 @@ def check_checkpoint(spec: CheckpointSpec) -> None:
     unprefixed = [key for key in unprefixed if not key.startswith(IMAGES)]
     if unprefixed:
         raise PolicyMismatchError(
-            f"The policy in {name} has a camera called {shown(unprefixed[0])}; expected names that begin with "
+            f"The policy in {name} has a camera called {format_value(unprefixed[0])}; expected names that begin with "
             f"{IMAGES!r}. Rename it in config.json and {PREPROCESSOR}, for example to {IMAGES + 'scene'!r}."
         )
     for option in ("adapt_to_pi_aloha", "use_delta_joint_actions_aloha"):
@@ -99,7 +99,7 @@ def match_cameras(card: PolicyCard, offered: Iterable[str], absent: Collection[s
     )
 
 
-def cameras_among(card: PolicyCard, known: Iterable[str]) -> tuple[str, ...]:
+def required_env_cameras(card: PolicyCard, known: Iterable[str]) -> tuple[str, ...]:
     """Return the env cameras that a policy looks through, each once, of those that a kind of env can have.
 
     Raises:
@@ -140,7 +140,7 @@ def suggest_camera_map(camera_map: Mapping[str, str], offered: Sequence[str]) ->
     return dict(itertools.zip_longest(lacking, left_over[: len(lacking)]))
 
 
-def planned_cameras(spec: CheckpointSpec, camera_map: Mapping[str, str | None] | None = None) -> dict[str, str]:
+def map_checkpoint_cameras(spec: CheckpointSpec, camera_map: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """Return the env camera for each of the policy's that is not left out, before any env is known.
 
     Raises:
@@ -195,7 +195,9 @@ def _names(cameras: Iterable[str]) -> str:
     return ", ".join(map(repr, cameras)) or "none"
 
 
-def check_training(card: PolicyCard, metadata: Mapping[str, object], *, allow_mismatch: bool = False) -> float:
+def check_training_conditions(
+    card: PolicyCard, metadata: Mapping[str, object], *, allow_mismatch: bool = False
+) -> float:
     """Refuse an env whose control rate or gripper is not the one that a policy was trained with.
 
     At another rate the same actions are another motion.

@@ -18,12 +18,12 @@ from smolvla_gym.agent.checkpoint.field_checks import (
     check_field,
     check_fields,
     flag,
+    format_value,
     list_of,
     mapping_of,
     number,
     one_of,
     optional,
-    shown,
     text,
     whole,
 )
@@ -327,7 +327,7 @@ def _check_post_processor(value: Any, rows: int) -> None:
             _check_post_processor(step, rows)
         return
     if kind not in ("ByteLevel", "TemplateProcessing"):
-        raise ValueError(f"its post_processor is {shown(kind)}; expected ByteLevel or TemplateProcessing")
+        raise ValueError(f"its post_processor is {format_value(kind)}; expected ByteLevel or TemplateProcessing")
     if kind == "TemplateProcessing":
         specials, pieces = value.get("special_tokens"), value.get("single")
         if not isinstance(specials, dict) or not isinstance(pieces, list) or len(pieces) > _MAX_ADDED:
@@ -343,7 +343,7 @@ def _check_kinds(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         return
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in allowed:
-        raise ValueError(f"its {name} is {shown(kind)}; expected one of {', '.join(allowed)}")
+        raise ValueError(f"its {name} is {format_value(kind)}; expected one of {', '.join(allowed)}")
     for inner in ("normalizers", "pretokenizers"):
         steps = value.get(inner)
         if isinstance(steps, list):

@@ -64,7 +64,7 @@ class ChunkRequest:
         noise: What the flow starts from, standard normal, shape (chunk_size, noise_width).
         leftover: What is still planned at the moment of the observation, in the policy's own units, shape (n, 7), for
             the new chunk to continue (real-time chunking); None: nothing.
-        delay: How many of those will have been executed when the chunk arrives.
+        inference_delay: How many of those will have been executed when the chunk arrives.
         absent: The policy's cameras that are left out of this request, besides those that its card lacks.
     """
 
@@ -72,7 +72,7 @@ class ChunkRequest:
     instruction: str
     noise: Array
     leftover: Array | None = None
-    delay: int = 0
+    inference_delay: int = 0
     absent: frozenset[str] = frozenset()
 
 
@@ -82,11 +82,11 @@ class Chunk:
 
     Attributes:
         actions: Joint targets in rad and gripper opening, shape (chunk_size, 7), finite.
-        latent: The same in the policy's own (normalised) units.
+        normalized: The same in the policy's own (normalised) units.
     """
 
     actions: Array
-    latent: Array
+    normalized: Array
 
 
 class ChunkPolicy(ABC):

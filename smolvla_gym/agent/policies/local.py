@@ -12,7 +12,7 @@ import numpy as np
 
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, check_options
 from smolvla_gym.agent.checkpoint.provenance import Provenance, read_provenance
-from smolvla_gym.agent.checkpoint.validation import planned_cameras
+from smolvla_gym.agent.checkpoint.validation import map_checkpoint_cameras
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.agent.input_validation import check_observation
 from smolvla_gym.agent.instructions import InstructionReader
@@ -100,7 +100,7 @@ class LocalPolicy(ChunkPolicy):
         steps = spec.num_steps if num_steps is None else num_steps
         self._guidance = PrefixGuidance(max_weight=float(steps))
         provenance = read_provenance(spec.directory)
-        cameras = planned_cameras(spec, camera_map)
+        cameras = map_checkpoint_cameras(spec, camera_map)
         absent = tuple(camera for camera in spec.cameras if camera not in cameras)
         self._card = PolicyCard(
             name=name or spec.directory.name,
@@ -143,7 +143,7 @@ class LocalPolicy(ChunkPolicy):
             batch, noise = self.prepare(request)
             left = request.leftover
             kept = None if left is None or not len(left) else torch.from_numpy(np.array(left))
-            latent = self._sample(batch, noise, kept, request.delay)
+            latent = self._sample(batch, noise, kept, request.inference_delay)
             actions: Array = checkpoint.postprocessor(latent)[0].float().cpu().numpy()
             latent = latent[0].float().cpu().numpy()
         if not np.isfinite(actions).all():
@@ -227,8 +227,8 @@ class LocalPolicy(ChunkPolicy):
                 return
 
     def _by_sampler(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
-        pull = None if left is None else self._guidance.pull(left, delay, noise.shape[1])
-        return self.fast.sample(batch, noise, pull)
+        guidance = None if left is None else self._guidance.make_target(left, delay, noise.shape[1])
+        return self.fast.sample(batch, noise, guidance)
 
     def _by_lerobot(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
         guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}

@@ -42,7 +42,7 @@ def capture[Result](function: Callable[[], Result], device: torch.device) -> tup
     return graph, result
 
 
-class Replay:
+class GraphReplay:
     """A captured function, for inputs of the same shapes and types."""
 
     def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:

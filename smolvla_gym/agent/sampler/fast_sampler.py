@@ -22,11 +22,11 @@ try:
     import torch.nn.functional as F  # noqa: N812 - torch's own name for it
     from torch import Tensor
 
-    from smolvla_gym.agent.rtc_guidance import Pull, strength
-    from smolvla_gym.agent.sampler.cuda_graph import Replay
-    from smolvla_gym.agent.sampler.flow import Context, prepare, velocity
+    from smolvla_gym.agent.rtc_guidance import GuidanceTarget, guidance_weight
+    from smolvla_gym.agent.sampler.cuda_graph import GraphReplay
+    from smolvla_gym.agent.sampler.flow import Context, prepare_context, velocity
     from smolvla_gym.agent.sampler.network import Network
-    from smolvla_gym.agent.sampler.prefix import Prefix, encode
+    from smolvla_gym.agent.sampler.prefix import Prefix, encode_prefix
 except ImportError as err:
     raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
 
@@ -37,7 +37,7 @@ _GRAPHS: Final = 4
 """CUDA graphs that are kept: for so many sizes of batches and sets of cameras."""
 
 
-class Inputs(NamedTuple):
+class SamplerInputs(NamedTuple):
     """What a chunk is computed from.
 
     Attributes:
@@ -80,30 +80,30 @@ class FastSampler:
         self._policy, self._network = policy, Network(policy)
         self._constants: dict[tuple[Any, ...], Tensor] = {}
         self._compiled = compile_mode is not None
-        self._see: Callable[..., list[Tensor]] = self._network.vision
-        self._understand: Callable[..., Prefix] = encode
+        self._encode_images: Callable[..., list[Tensor]] = self._network.vision
+        self._encode_prefix: Callable[..., Prefix] = encode_prefix
         self._velocity: Callable[..., Tensor] = velocity
         if compile_mode is not None:
             # The graph is captured here, and not by torch.compile for each of the parts.
             mode = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}.get(
                 compile_mode, compile_mode
             )
-            self._see = torch.compile(self._network.vision.__call__, mode=mode, dynamic=False)
-            self._understand = torch.compile(encode, mode=mode, dynamic=False)
+            self._encode_images = torch.compile(self._network.vision.__call__, mode=mode, dynamic=False)
+            self._encode_prefix = torch.compile(encode_prefix, mode=mode, dynamic=False)
             self._velocity = torch.compile(velocity, mode=mode, dynamic=False)
         self._state: tuple[Any, ...] = ()
         self._kept: tuple[Any, ...] = ()
-        self._graphs: OrderedDict[tuple[Any, ...], Replay] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Any, ...], GraphReplay] = OrderedDict()
 
     @torch.no_grad()
-    def sample(self, batch: dict[str, Tensor], noise: Tensor, pull: Pull | None = None) -> Tensor:
+    def sample(self, batch: dict[str, Tensor], noise: Tensor, guidance: GuidanceTarget | None = None) -> Tensor:
         """Draws a chunk.
 
         Args:
             batch: What the policy's preprocessor gives.
             noise: Shape (batch, chunk, padded action width).
-            pull: What the chunk is guided to, such as the rest of the one before it; at most as strongly as there are
-                flow steps.
+            guidance: Actions of the previous chunk to continue, for RTC; None: no guidance. The weight of the
+                correction is at most the number of flow steps.
 
         Returns:
             Actions in the policy's own units, shape (batch, chunk, action width).
@@ -111,8 +111,8 @@ class FastSampler:
         if not noise.is_cuda:
             self._follow()
             self._forget()  # the policy may have left a GPU
-            return self.chunk(self.inputs(batch, noise, pull))
-        inputs = self.inputs(batch, noise, pull)
+            return self.chunk(self.inputs(batch, noise, guidance))
+        inputs = self.inputs(batch, noise, guidance)
         flat = (*inputs[:-1], *inputs.images)
         key = (int(self._policy.config.num_steps), *((tensor.shape, tensor.dtype) for tensor in flat))
         if key in self._graphs:
@@ -125,20 +125,20 @@ class FastSampler:
             self._moved()
             while len(self._graphs) >= _GRAPHS:
                 self._graphs.popitem(last=False)
-        self._graphs[key] = Replay(self._flat_chunk, flat)
+        self._graphs[key] = GraphReplay(self._flat_chunk, flat)
         return self._graphs[key](flat)
 
-    def chunk(self, inputs: Inputs) -> Tensor:
+    def chunk(self, inputs: SamplerInputs) -> Tensor:
         """Computes a chunk; it waits for nothing, and all shapes follow those of the inputs."""
-        return self.flow(self.encode(self.see(inputs), inputs), inputs)
+        return self.flow(self.encode_prefix(self.encode_images(inputs), inputs), inputs)
 
     def _flat_chunk(self, *flat: Tensor) -> Tensor:
         tokens, words, seen, state, noise, target, weights, *images = flat
-        return self.chunk(Inputs(tokens, words, seen, state, noise, target, weights, tuple(images)))
+        return self.chunk(SamplerInputs(tokens, words, seen, state, noise, target, weights, tuple(images)))
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 
-    def inputs(self, batch: dict[str, Tensor], noise: Tensor, pull: Pull | None = None) -> Inputs:
+    def inputs(self, batch: dict[str, Tensor], noise: Tensor, guidance: GuidanceTarget | None = None) -> SamplerInputs:
         """Gathers what a chunk is computed from; arguments as those of :meth:`sample`."""
         images, masks = self._network.images(batch)
         if not self._keeps_shapes(noise):
@@ -154,31 +154,31 @@ class FastSampler:
         state = self._policy.prepare_state(batch)
         seen = torch.stack(masks, dim=1) if masks else words[:, :0]
         chunk, width = noise.shape[1], self._policy.config.action_feature.shape[0]
-        if pull is None:
+        if guidance is None:
             still = self._constant("still", lambda: noise.new_zeros((chunk, width + 1)), noise)
             target, weights = still[:, :width], still[:, width:]
         else:
-            target, weights = pull.target.to(noise), pull.weights.to(noise)[:, None]
-        return Inputs(tokens, words, seen, state, noise, target, weights, tuple(images))
+            target, weights = guidance.actions.to(noise), guidance.weights.to(noise)[:, None]
+        return SamplerInputs(tokens, words, seen, state, noise, target, weights, tuple(images))
 
-    def see(self, inputs: Inputs) -> list[Tensor]:
+    def encode_images(self, inputs: SamplerInputs) -> list[Tensor]:
         """Returns the tokens of each picture, shape (batch, tokens, width)."""
-        return self._see(inputs.images)
+        return self._encode_images(inputs.images)
 
-    def encode(self, pictures: list[Tensor], inputs: Inputs) -> Prefix:
+    def encode_prefix(self, pictures: list[Tensor], inputs: SamplerInputs) -> Prefix:
         """Runs the language model over pictures, words and state."""
         tokens = self._network.prefix_tokens(pictures, inputs.tokens, inputs.state)
         exists: Tensor | None = None
         if self._keeps_shapes(inputs.noise) or not bool(inputs.words.all() & inputs.seen.all()):
             parts = [inputs.seen[:, i, None].expand(-1, part.shape[1]) for i, part in enumerate(pictures)]
             exists = torch.cat([*parts, inputs.words, inputs.words.new_ones((len(tokens), 1))], dim=1)
-        return self._understand(self._network.text, self._network.expert, tokens, exists, tokens.shape[1] - 1)
+        return self._encode_prefix(self._network.text, self._network.expert, tokens, exists, tokens.shape[1] - 1)
 
-    def flow(self, prefix: Prefix, inputs: Inputs) -> Tensor:
+    def flow(self, prefix: Prefix, inputs: SamplerInputs) -> Tensor:
         """Takes the flow steps; returns actions of shape (batch, chunk, action width)."""
         x, steps = inputs.noise, int(self._policy.config.num_steps)
         network = self._network
-        context: Context = prepare(network.expert, prefix, x.shape[1])
+        context: Context = prepare_context(network.expert, prefix, x.shape[1])
         biases = network.time_biases(self._constant(("times", steps), lambda: self._embed_times(steps, x), x))
         width = inputs.target.shape[1]
         guided = self._keeps_shapes(x) or bool(inputs.weights.any())
@@ -187,7 +187,7 @@ class FastSampler:
             speed = self._velocity(network.model, network.expert, network.norm, x, biases[step], context)
             if guided:
                 guess = x[..., :width] - time * speed[..., :width]
-                error = strength(time, float(steps)) * inputs.weights * (inputs.target - guess)
+                error = guidance_weight(time, float(steps)) * inputs.weights * (inputs.target - guess)
                 # The padding beyond the actions' width is left to the flow.
                 speed = speed - F.pad(error, (0, speed.shape[-1] - width))
             x = x - speed / steps

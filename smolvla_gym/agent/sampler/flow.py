@@ -39,7 +39,7 @@ class Context:
     mask: Mask
 
 
-def prepare(layers: Sequence[DecoderLayer], prefix: Prefix, chunk: int) -> Context:
+def prepare_context(layers: Sequence[DecoderLayer], prefix: Prefix, chunk: int) -> Context:
     """Computes what does not change from one flow step to the next.
 
     Args:
@@ -57,7 +57,10 @@ def prepare(layers: Sequence[DecoderLayer], prefix: Prefix, chunk: int) -> Conte
         rows = prefix.exists[:, None].expand(-1, chunk, -1)
         prefix_mask, mask = Mask(rows), Mask(torch.cat([rows, _causal(chunk, device).expand(len(rows), -1, -1)], dim=2))
     keys, values = (
-        [part if layer.crosses else _with_room(part, chunk, layer) for layer, part in zip(layers, parts, strict=True)]
+        [
+            part if layer.cross_attention else _with_room(part, chunk, layer)
+            for layer, part in zip(layers, parts, strict=True)
+        ]
         for parts in (prefix.keys, prefix.values)
     )
     return Context(keys, values, length, alone, behind, prefix_mask, mask)
@@ -107,7 +110,7 @@ def velocity(
     hidden = model.action_time_mlp_out(F.silu(hidden))
     for layer, keys, values in zip(layers, context.keys, context.values, strict=True):
         normed = layer.normed(hidden)
-        if layer.crosses:
+        if layer.cross_attention:
             query, mask = layer.query(normed, context.alone), context.prefix_mask
         else:
             query, key, value = layer.project(normed, context.behind)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from smolvla_gym.agent.sampler.linear import by_onednn, has_hooks, is_plain, knows_bfloat16, linear
-from smolvla_gym.agent.sampler.stacked_linear import Stacked
+from smolvla_gym.agent.sampler.linear import has_bfloat16_instructions, has_hooks, is_plain, linear, uses_onednn
+from smolvla_gym.agent.sampler.stacked_linear import StackedLinear
 
 _WAVELENGTH: Final = 10_000.0
 """Of SmolVLA's rotary embedding, whatever the language model's configuration says."""
@@ -31,24 +31,24 @@ class UnsupportedPolicyError(Exception):
 class DecoderLayer:
     """A layer of the language model or of the action expert."""
 
-    def __init__(self, layer: Any, head_width: int, *, crosses: bool = False, trains: bool = False) -> None:
+    def __init__(self, layer: Any, head_width: int, *, cross_attention: bool = False, trains: bool = False) -> None:
         """Looks at how the layer is built.
 
         Args:
             layer: A module like transformers' ``LlamaDecoderLayer``.
             head_width: Width of a head.
-            crosses: Whether its keys and values come from elsewhere than its own input.
+            cross_attention: Whether its keys and values come from elsewhere than its own input.
             trains: Whether gradients are to reach its weights.
         """
         attend, mlp = layer.self_attn, layer.mlp
-        self._layer, self.head_width, self.crosses, self._trains = layer, head_width, crosses, trains
+        self._layer, self.head_width, self.cross_attention, self._trains = layer, head_width, cross_attention, trains
         self.heads = attend.q_proj.out_features // head_width
         self.kv_heads = attend.k_proj.out_features // head_width
-        projections = ("q_proj",) if crosses else ("q_proj", "k_proj", "v_proj")
-        self.stacks = [Stacked(attend, *projections, trains=trains)]
-        self._gate_up: Stacked | None = None
+        projections = ("q_proj",) if cross_attention else ("q_proj", "k_proj", "v_proj")
+        self.stacks = [StackedLinear(attend, *projections, trains=trains)]
+        self._gate_up: StackedLinear | None = None
         if type(mlp).__name__ == "LlamaMLP":
-            self._gate_up = Stacked(mlp, "gate_proj", "up_proj", trains=trains)
+            self._gate_up = StackedLinear(mlp, "gate_proj", "up_proj", trains=trains)
             self.stacks.append(self._gate_up)
 
     def normed(self, hidden: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class DecoderLayer:
         return turned[:, :, : self.heads], turned[:, :, self.heads :], projected[:, :, both:]
 
     def query(self, normed: Tensor, rotary: Rotary) -> Tensor:
-        """Returns the queries of a layer that crosses."""
+        """Returns the queries of a cross-attention layer."""
         return _turned(self._split(self.stacks[0](normed)), rotary)
 
     def keys_and_values(self, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ class DecoderLayer:
             result: Tensor = layer(change)
             result += states
             return result
-        if by_onednn(change, weight):
+        if uses_onednn(change, weight):
             result = linear(change, weight)
             result += states
             return result
@@ -125,7 +125,7 @@ class VisionLayer:
         """
         attend = layer.self_attn
         self._layer, self._heads, self._trains = layer, attend.num_heads, trains
-        self.stacks = [Stacked(attend, "q_proj", "k_proj", "v_proj", trains=trains)]
+        self.stacks = [StackedLinear(attend, "q_proj", "k_proj", "v_proj", trains=trains)]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns the layer's output; shapes (pictures, patches, width)."""
@@ -133,7 +133,7 @@ class VisionLayer:
         projected = self.stacks[0](layer.layer_norm1(hidden))
         projected = projected.view(*projected.shape[:-1], 3, self._heads, -1)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind()
-        attended = _of_many(query, key, value).transpose(1, 2).flatten(2)
+        attended = vision_attention(query, key, value).transpose(1, 2).flatten(2)
         hidden = self._apply(layer.self_attn.out_proj, attended) + hidden
         normed = layer.layer_norm2(hidden)
         if not self._trains and _is_gelu_mlp(layer.mlp):
@@ -211,7 +211,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> T
     return out.view(batch, shared, group, length, width).permute(0, 3, 1, 2, 4).reshape(batch, length, heads * width)
 
 
-def _of_many(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def vision_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attends to all of many keys; shapes (pictures, heads, patches, head width).
 
     On a CPU with instructions for bfloat16 torch's attention takes as long in it as in float32. Products of one head
@@ -224,7 +224,7 @@ def _of_many(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         and query.device.type == "cpu"
         and query.shape[2] >= _MANY
         and not torch.is_grad_enabled()
-        and knows_bfloat16()
+        and has_bfloat16_instructions()
     )
     if not by_head:
         return F.scaled_dot_product_attention(query, key, value)

@@ -32,7 +32,7 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: 
     """
     # Of a bias with gaps torch's operation would take what lies in them.
     usual = bias is None or (bias.dtype == weight.dtype and bias.is_contiguous())
-    if usual and by_onednn(states, weight):
+    if usual and uses_onednn(states, weight):
         name, variant = ("gelu", "tanh") if gelu else ("none", "")
         result: Tensor = ONEDNN(states, weight, bias, name, [], variant)
         return result
@@ -40,7 +40,7 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: 
     return F.gelu(result, approximate="tanh") if gelu else result
 
 
-def by_onednn(states: Tensor, weight: Tensor) -> bool:
+def uses_onednn(states: Tensor, weight: Tensor) -> bool:
     """Says whether a product goes to oneDNN.
 
     Not where gradients are wanted, which its operation does not know, nor where the compiler chooses.
@@ -51,7 +51,7 @@ def by_onednn(states: Tensor, weight: Tensor) -> bool:
         and states.device.type == "cpu"
         and not torch.is_grad_enabled()
         and states.dtype == weight.dtype
-        and (states.dtype == torch.float32 or (states.dtype == torch.bfloat16 and knows_bfloat16()))
+        and (states.dtype == torch.float32 or (states.dtype == torch.bfloat16 and has_bfloat16_instructions()))
         and ONEDNN is not None
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and bool(torch.backends.mkldnn.enabled)
@@ -59,7 +59,7 @@ def by_onednn(states: Tensor, weight: Tensor) -> bool:
 
 
 @lru_cache(maxsize=1)
-def knows_bfloat16() -> bool:
+def has_bfloat16_instructions() -> bool:
     """Says whether the CPU has instructions for bfloat16; without them oneDNN's layer fails, and products are slow."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, bool)()) for name in names)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from smolvla_gym.agent.checkpoint.precision import crosses
+from smolvla_gym.agent.checkpoint.precision import is_cross_attention_layer
 from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
 from smolvla_gym.agent.sampler.linear import is_plain
 from smolvla_gym.agent.sampler.prefix import VisionTower
@@ -57,7 +57,7 @@ class Network:
             self.words = vlm.text_model.get_input_embeddings()
             self.text = [DecoderLayer(layer, width, trains=trains) for layer in vlm.text_model.layers]
             self.expert = [
-                DecoderLayer(layer, width, crosses=crosses(network, i), trains=trains)
+                DecoderLayer(layer, width, cross_attention=is_cross_attention_layer(network, i), trains=trains)
                 for i, layer in enumerate(network.lm_expert.layers)
             ]
         except AttributeError as error:

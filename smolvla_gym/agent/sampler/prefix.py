@@ -85,7 +85,7 @@ class VisionTower:
         return self._positions[key]
 
 
-def encode(
+def encode_prefix(
     layers: Sequence[DecoderLayer], expert: Sequence[DecoderLayer], tokens: Tensor, exists: Tensor | None, before: int
 ) -> Prefix:
     """Runs pictures, words and state through the language model, as far as their keys and values.
@@ -114,7 +114,7 @@ def encode(
             tokens = layer.finish(tokens, attended)
         else:  # of the last one nothing else is used
             key, value = layer.keys_and_values(normed, turn)
-        if expert[i].crosses:
+        if expert[i].cross_attention:
             key, value = expert[i].cross(key, value)
         keys.append(key.transpose(1, 2))
         values.append(value.transpose(1, 2))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smolvla_gym.agent.sampler.linear import is_plain, linear
 
 
-class Stacked:
+class StackedLinear:
     """Linear layers whose weights lie one behind the other, so that one product gives the outputs of all.
 
     The layers stay what they are: their parameters become views of the common memory. Whoever changes them in place

@@ -105,7 +105,7 @@ def write_request(request: ChunkRequest, card: PolicyCard, number: int | None = 
         "noise": request.noise,
     }
     if request.leftover is not None:
-        message |= {"leftover": request.leftover, "delay": request.delay}
+        message |= {"leftover": request.leftover, "delay": request.inference_delay}
     if number is not None:
         message["id"] = number
     data = encode(message)
@@ -198,7 +198,7 @@ def write_answer(chunk: Chunk, timing: Mapping[str, float], number: int | None =
         timing: How long what took, in ms.
         number: The request's; None where it has none.
     """
-    answer = {"actions": chunk.actions, "latent": chunk.latent, "server_timing": dict(timing)}
+    answer = {"actions": chunk.actions, "latent": chunk.normalized, "server_timing": dict(timing)}
     return encode(answer if number is None else {**answer, "id": number})
 
 

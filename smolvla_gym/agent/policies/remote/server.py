@@ -24,8 +24,8 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import ServerConnection, serve
 
-from smolvla_gym.agent.input_validation import standby_observation
-from smolvla_gym.agent.instructions import WARM_UP
+from smolvla_gym.agent.input_validation import make_warm_up_observation
+from smolvla_gym.agent.instructions import WARM_UP_INSTRUCTION
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.policies.remote.connection_limiter import MAX_CLIENTS, ConnectionLimiter
 from smolvla_gym.agent.policies.remote.messages import (
@@ -327,7 +327,7 @@ def _check_servable(card: PolicyCard) -> None:
 
 def _empty_request(card: PolicyCard) -> ChunkRequest:
     sizes = {theirs: card.cameras[ours] for ours, theirs in card.camera_map.items()}
-    return ChunkRequest(standby_observation(card, sizes), WARM_UP, _draw_noise(card))
+    return ChunkRequest(make_warm_up_observation(card, sizes), WARM_UP_INSTRUCTION, _draw_noise(card))
 
 
 def _draw_noise(card: PolicyCard) -> Array:
