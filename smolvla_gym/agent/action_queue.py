@@ -1,4 +1,4 @@
-"""The plan in time: which action of which chunk comes next."""
+"""Select the action of each control step: a queue of planned actions, merged from action chunks."""
 
 from __future__ import annotations
 
@@ -15,59 +15,62 @@ _WIDTH = len(ACTION_NAMES)
 
 
 class ActionQueue:
-    """Actions that are planned and not yet executed, one a control step.
+    """Planned actions that were not executed yet, one for each control step.
 
-    Time is counted in actions that were popped, not in steps: while the arm holds for want of a plan it stays where
-    the next chunk's first actions find it, and none of them is overdue.
+    The queue counts time in executed actions, not in control steps. While the arm holds because the queue is empty,
+    this time stands still: the arm is where the first actions of the next chunk expect it, and none of them expires.
 
     Attributes:
-        popped: How many actions were executed so far.
+        executed: Number of actions executed so far.
     """
 
     def __init__(self) -> None:
-        """Begins empty."""
+        """Create an empty queue."""
         self.executed = 0
         self._actions: Array = np.zeros((0, _WIDTH), np.float32)
-        self._latent = self._actions
+        self._normalized = self._actions
         self._next = 0
 
     def merge(self, chunk: Chunk, requested_at: int, aggregate: Aggregate = latest_only) -> int:
-        """Puts a chunk where it belongs in time.
+        """Add a chunk, aligned in time with the actions that are planned already.
 
-        Its first action belongs to the moment of its observation. Those whose moment is over are left out; of a chunk
-        that is altogether late the last one is kept where nothing else is planned. Where older actions are planned
-        for the same moments, ``aggregate`` makes one of both.
+        The first action of a chunk belongs to the moment of its observation. Expired actions, whose moment has passed,
+        are dropped. If all have expired and the queue is empty, the last action is kept. Where both the queue and the
+        chunk have an action for a moment, ``aggregate`` combines them.
 
         Args:
-            chunk: The chunk; at least one action.
-            requested_at: ``popped`` at the moment of its observation.
-            aggregate: See :mod:`smolvla_gym.agent.aggregation`.
+            chunk: The chunk, with at least one action.
+            requested_at: ``executed`` at the moment of the chunk's observation.
+            aggregate: Combines overlapping actions; see :mod:`smolvla_gym.agent.aggregation`.
 
         Returns:
-            How many of its actions were overdue.
+            Number of actions of the chunk that had expired.
+
+        Raises:
+            ValueError: The chunk is empty, or its arrays have the wrong shape.
         """
         if chunk.actions.ndim != 2 or not len(chunk.actions) or chunk.actions.shape != chunk.normalized.shape:
             raise ValueError(f"a chunk has shape (n, action width), not {chunk.actions.shape} {chunk.normalized.shape}")
         length = len(chunk.actions)
-        overdue = min(max(self.executed - requested_at, 0), length)
-        if overdue == length:
+        expired = min(max(self.executed - requested_at, 0), length)
+        if expired == length:
             if len(self):
-                return overdue
-            overdue -= 1
+                return expired
+            expired -= 1
         both = [
-            (self._actions[self._next :], chunk.actions[overdue:]),
-            (self._latent[self._next :], chunk.normalized[overdue:]),
+            (self._actions[self._next :], chunk.actions[expired:]),
+            (self._normalized[self._next :], chunk.normalized[expired:]),
         ]
         overlap = min(len(both[0][0]), len(both[0][1]))
-        self._actions, self._latent = (
+        self._actions, self._normalized = (
             np.concatenate([aggregate(old[:overlap], new[:overlap]), new[overlap:]]) if overlap else np.array(new)
             for old, new in both
         )
         self._next = 0
-        return overdue
+        return expired
 
     def pop(self) -> Array | None:
-        """Removes and returns the next action, shape (7,), or returns None where nothing is planned."""
+        """Remove and return the next action, shape (7,), or return None if the queue is empty."""
         if self._next >= len(self._actions):
             return None
         action: Array = self._actions[self._next].copy()
@@ -77,19 +80,19 @@ class ActionQueue:
 
     @property
     def planned(self) -> Array:
-        """What is planned, in rad and opening, shape (n, 7)."""
+        """Planned actions: joint targets in rad and gripper opening, shape (n, 7)."""
         return self._actions[self._next :].copy()
 
     @property
     def leftover(self) -> Array:
-        """What is planned, in the policy's own units, shape (n, 7)."""
-        return self._latent[self._next :].copy()
+        """Planned actions in the policy's normalized units, shape (n, 7)."""
+        return self._normalized[self._next :].copy()
 
     def clear(self) -> None:
-        """Forgets the plan."""
-        self._actions = self._latent = np.zeros((0, _WIDTH), np.float32)
+        """Drop all planned actions."""
+        self._actions = self._normalized = np.zeros((0, _WIDTH), np.float32)
         self._next = 0
 
     def __len__(self) -> int:
-        """Returns the number of actions left."""
+        """Return the number of planned actions."""
         return len(self._actions) - self._next

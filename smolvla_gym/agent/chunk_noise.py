@@ -1,4 +1,4 @@
-"""The noise that chunks are made of."""
+"""Sample the noise that chunks are computed from."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ Array = NDArray[np.float32]
 
 
 class TimeAlignedNoise:
-    """Noise that belongs to moments: a chunk makes what is planned already of the noise that the plan was made of.
+    """Noise that is aligned in time: a new chunk reuses the noise of the actions that are planned already.
 
-    There is more than one way to a cube, and the noise has a part in the choice. Were it drawn anew, the next chunk
-    might take another way than the one that is being executed, and the arm would change its mind in the middle. Each
-    chunk's noise by itself is standard normal all the same.
+    The noise decides between several good trajectories to the same goal. With fresh noise the next chunk might choose
+    another trajectory than the one being executed. The noise of each single chunk is standard normal in any case.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        """Begins without any.
+        """Begin without noise.
 
         Args:
-            shape: Of a chunk's noise: its length and its width.
+            shape: Length and width of a chunk's noise.
         """
         self._shape = shape
         self._noise: Array = np.zeros((0, shape[1]), np.float32)
-        self._from = 0
+        self._start = 0
 
     def draw(self, rng: np.random.Generator, moment: int, planned: int) -> Array:
-        """Returns the noise of a chunk.
+        """Return the noise of a chunk.
 
         Args:
-            rng: Draws what is new.
-            moment: Of the chunk's first action; not before those of earlier chunks.
-            planned: How many actions are planned from there on. Where none is there is nothing to agree with, and a
-                chunk that failed is not tried with the same noise again.
+            rng: Source of new noise.
+            moment: Moment of the chunk's first action, in executed actions. It never decreases.
+            planned: Number of actions planned from this moment on. With 0 the noise is all new, so that a failed chunk
+                is not repeated with the same noise.
         """
-        # A whole chunk each time: what a generator gives later does not depend on when it was asked.
+        # Always draw a whole chunk, so that later draws do not depend on the moments of earlier ones.
         noise: Array = rng.standard_normal(self._shape, dtype=np.float32)
-        known = self._noise[moment - self._from :][:planned]
+        known = self._noise[moment - self._start :][:planned]
         noise[: len(known)] = known
-        self._noise, self._from = noise, moment
+        self._noise, self._start = noise, moment
         return noise.copy()

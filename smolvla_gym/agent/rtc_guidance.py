@@ -1,8 +1,7 @@
-"""Real-time chunking: a new chunk is drawn towards what is left of the one that is being executed.
+"""Real-time chunking (RTC): guide a new chunk to continue the remaining actions of the previous one.
 
-The method is that of "Real-Time Execution of Action Chunking Flow Policies" (Black, Galliker, Levine; 2025) with the
-Jacobian of the denoiser taken for the identity, as LeRobot has it. That makes the correction a closed form: no
-autograd graph is built.
+The method is "Real-Time Execution of Action Chunking Flow Policies" (Black, Galliker, Levine; 2025), with the Jacobian
+of the denoiser approximated by the identity, as in LeRobot. This makes the correction a closed form without autograd.
 """
 
 from __future__ import annotations
@@ -15,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCHEDULES: Final = ("linear", "exp", "ones", "zeros")
-"""How the weight of what is left falls off behind the actions that are executed in any case."""
+"""Names of the decay of the weight after the actions that are executed before the new chunk arrives."""
 
 
 def prefix_weights(delay: int, left: int, length: int, schedule: str = "linear") -> NDArray[np.float32]:
-    """Returns how strongly each action of a new chunk is held to the old one.
+    """Return the guidance weight of each action of a new chunk.
 
-    1 for those that will be executed before the chunk arrives, 0 from the last planned one on, in between falling.
+    The weight is 1 for the actions that will be executed before the chunk arrives, decays after them, and is 0 after
+    the last remaining action.
 
     Args:
-        delay: How many actions will be executed before the chunk arrives; counts up to ``left``.
-        left: How many actions of the old chunk are left.
+        delay: Inference delay: number of actions that will be executed before the chunk arrives, at most ``left``.
+        left: Number of remaining actions of the previous chunk.
         length: Length of the new chunk.
         schedule: One of ``SCHEDULES``.
 
@@ -48,11 +48,11 @@ def prefix_weights(delay: int, left: int, length: int, schedule: str = "linear")
 
 
 def guidance_weight(time: float, max_weight: float) -> float:
-    """Returns the paper's weight (1 - tau) / (tau r^2), where tau = 1 - time, r^2 = time^2 / (tau^2 + time^2).
+    """Return the paper's weight (1 - tau) / (tau r^2), where tau = 1 - time, r^2 = time^2 / (tau^2 + time^2).
 
     Args:
         time: From 1 (noise) to 0 (actions).
-        max_weight: What it is at most.
+        max_weight: Upper limit of the weight.
     """
     tau = 1.0 - time
     if tau <= 0.0 or time <= 0.0:
@@ -62,11 +62,11 @@ def guidance_weight(time: float, max_weight: float) -> float:
 
 @dataclass(frozen=True)
 class GuidanceTarget:
-    """What a chunk is drawn to.
+    """Target of the guidance of a chunk.
 
     Attributes:
-        actions: Actions in the policy's units, shape (chunk, action width).
-        weights: How strongly each is meant, 0..1, shape (chunk,).
+        actions: Target actions in the policy's normalized units, shape (chunk, action width).
+        weights: Weight of each action, 0..1, shape (chunk,).
     """
 
     actions: Any
@@ -74,25 +74,25 @@ class GuidanceTarget:
 
 
 class PrefixGuidance:
-    """Takes the place of LeRobot's ``RTCProcessor``; LeRobot's flow loop calls :meth:`denoise_step` in each step.
+    """Replacement of LeRobot's ``RTCProcessor``: LeRobot's flow loop calls :meth:`denoise_step` in each flow step.
 
-    It differs from LeRobot 0.6.1's in three ways. What is left is continued by its last action, not by zeros, which
-    would mean the mean of the training data; the weights end where it ends, not at a fixed horizon; no gradient is
-    recorded.
+    It differs from LeRobot 0.6.1 in three ways. The remaining actions are padded with the last one, not with zeros,
+    which would be the mean of the training data. The weights end with the remaining actions, not at a fixed horizon.
+    No gradient is recorded.
     """
 
     def __init__(self, max_weight: float, schedule: str = "exp") -> None:
-        """Chooses how strong the guidance is.
+        """Set the strength of the guidance.
 
         Args:
-            max_weight: Largest factor of the correction. A flow of n steps moves by 1/n of it in each, so more than n
-                overshoots.
+            max_weight: Largest factor of the correction. A flow of n steps moves by 1/n of it in each step, so a factor
+                above n overshoots.
             schedule: One of ``SCHEDULES``.
         """
         self.max_weight, self.schedule = max_weight, schedule
 
     def is_debug_enabled(self) -> bool:
-        """Tells LeRobot that nothing is tracked."""
+        """Return False: LeRobot's tracking of RTC is not supported."""
         return False
 
     def denoise_step(
@@ -104,15 +104,16 @@ class PrefixGuidance:
         original_denoise_step_partial: Callable[[Any], Any],
         execution_horizon: int | None = None,
     ) -> Any:
-        """Returns the guided velocity.
+        """Return the guided velocity.
 
         Args:
-            x_t: Where the flow is, shape (batch, chunk, width).
-            prev_chunk_left_over: What is left, in the policy's units, shape (n, action width); None: no guidance.
-            inference_delay: How many of those will be executed before the chunk arrives.
+            x_t: State of the flow, shape (batch, chunk, width).
+            prev_chunk_left_over: Remaining actions in the policy's normalized units, shape (n, action width); None: no
+                guidance.
+            inference_delay: Number of them that will be executed before the chunk arrives.
             time: From 1 (noise) to 0 (actions).
-            original_denoise_step_partial: Gives the velocity at a place.
-            execution_horizon: Not used; the weights end with what is left.
+            original_denoise_step_partial: Returns the velocity for a state of the flow.
+            execution_horizon: Not used; the weights end with the remaining actions.
         """
         velocity = original_denoise_step_partial(x_t)
         if prev_chunk_left_over is None or len(prev_chunk_left_over) == 0:
@@ -121,7 +122,7 @@ class PrefixGuidance:
             self.make_target(prev_chunk_left_over, inference_delay, x_t.shape[1]),
             prev_chunk_left_over.shape[1],
         )
-        # The padding beyond the actions' width is left to the flow.
+        # Guidance does not change the padding beyond the action width.
         guess = x_t[..., :width] - time * velocity[..., :width]
         error = (target.actions.to(x_t) - guess) * target.weights.to(x_t)[:, None]
         velocity = velocity.clone()
@@ -129,12 +130,12 @@ class PrefixGuidance:
         return velocity
 
     def make_target(self, left: Any, delay: int | None, length: int) -> GuidanceTarget:
-        """Returns what a chunk is drawn to.
+        """Return the guidance target of a new chunk.
 
         Args:
-            left: What is left of the chunk before, shape (n, action width); n is at least 1.
-            delay: How many of those will be executed before the new one arrives.
-            length: Actions a chunk.
+            left: Remaining actions of the previous chunk, shape (n, action width); n is at least 1.
+            delay: Number of them that will be executed before the new chunk arrives.
+            length: Length of the new chunk.
         """
         weights = prefix_weights(int(delay or 0), len(left), length, self.schedule)
         target = left[[min(i, len(left) - 1) for i in range(length)]]

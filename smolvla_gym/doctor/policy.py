@@ -21,11 +21,12 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         name: ``"bundled"``, a folder, or a repository on the hub, which is fetched.
         free_gpu: Free memory of the largest GPU in bytes; None where there is none.
     """
+    from smolvla_gym.agent.cameras import advise_camera_map, map_checkpoint_cameras
     from smolvla_gym.agent.checkpoint.hub import snapshot_commit
     from smolvla_gym.agent.checkpoint.load import check_checkpoint_files, fetch_checkpoint
     from smolvla_gym.agent.checkpoint.provenance import read_provenance
     from smolvla_gym.agent.checkpoint.spec import WEIGHTS, read_spec
-    from smolvla_gym.agent.checkpoint.validation import advise_camera_map, check_checkpoint, map_checkpoint_cameras
+    from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 
     title = f"policy {name}"
     try:

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.validation import PAROL6_CAMERAS, check_training_conditions, map_cameras
+from smolvla_gym.agent.cameras import PAROL6_CAMERAS, map_cameras
+from smolvla_gym.agent.input_validation import check_training_conditions
 from smolvla_gym.agent.policies.base import ChunkRequest, PolicyCard
 from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.cli.main import main

@@ -5,14 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from smolvla_gym.agent.cameras import map_checkpoint_cameras, match_cameras, suggest_camera_map
 from smolvla_gym.agent.checkpoint.load import load_checkpoint, resolve_device
 from smolvla_gym.agent.checkpoint.spec import read_spec
-from smolvla_gym.agent.checkpoint.validation import (
-    check_checkpoint,
-    map_checkpoint_cameras,
-    match_cameras,
-    suggest_camera_map,
-)
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.policies.base import PolicyCard
 from smolvla_gym.doctor.policy import check_policy
 from smolvla_gym.errors import CheckpointError, OptionError, PolicyMismatchError

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvla_gym.agent import chunk_statistics as statistics_module
+from smolvla_gym.agent.agent_options import AgentNotAttachedError, AgentNotResetError
 from smolvla_gym.agent.chunk_scheduler import ChunkingOptions
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, PolicyCard
-from smolvla_gym.agent.smolvla_agent import AgentNotAttachedError, AgentNotResetError, SmolVLAAgent
+from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.errors import (
     ActionError,
     InferenceError,
@@ -266,7 +267,7 @@ def test_jumps_are_told_apart():
 
 
 def test_an_endless_episode_does_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(statistics_module, "_REMEMBERED", 20)
+    monkeypatch.setattr(statistics_module, "HISTORY_LENGTH", 20)
     agent = make(mode="async", latency_ms=[300, *[33] * 100])
     play(agent, 500)
     statistics = agent.statistics

@@ -237,19 +237,19 @@ def test_a_graph_is_of_no_use_once_anything_is_elsewhere(tmp_path):
     policy, _ = other_policy(tmp_path)
     attend = policy.model.vlm_with_expert.lm_expert.layers[0].self_attn
     sampler = FastSampler(policy)
-    assert sampler._moved()
-    assert not sampler._moved()
+    assert sampler._weights_moved()
+    assert not sampler._weights_moved()
     adapted = Adapted(attend.o_proj.in_features, attend.o_proj.out_features, bias=False)
     adapted.weight = attend.o_proj.weight  # where it was
     attend.o_proj = adapted
-    assert sampler._moved()
+    assert sampler._weights_moved()
     hook = attend.q_proj.register_forward_hook(lambda module, inputs, output: output)
-    assert sampler._moved()
+    assert sampler._weights_moved()
     hook.remove()
-    assert sampler._moved()
+    assert sampler._weights_moved()
     policy.model.state_proj.weight.data = policy.model.state_proj.weight.data.clone()
-    assert sampler._moved()
-    assert not sampler._moved()
+    assert sampler._weights_moved()
+    assert not sampler._weights_moved()
 
 
 def test_weights_may_be_replaced_and_saved(tmp_path):

@@ -1,12 +1,12 @@
-"""The sampler: an observation and noise to a chunk of actions.
+"""Compute an action chunk from an observation and noise.
 
-LeRobot's own loop computes in each flow step, and in each layer of it, what depends on the observation or on nothing at
-all: the expert's keys and values of the prefix, rotary angles, masks, time embeddings. Here they are computed once a
-chunk or once for all, the cameras go through the vision tower together, masked tokens are left out, and the last layer
-of the language model, of which only keys and values are used, ends there. Weights and modules are the policy's own.
+LeRobot's own flow loop repeats, in each flow step and layer, computations that depend only on the observation or are
+constant: the expert's keys and values of the prefix, rotary angles, masks, time embeddings. Here they are computed once
+for each chunk or once in all. All cameras go through the vision tower together, masked tokens are removed, and the last
+layer of the language model computes only its keys and values. Weights and modules are the policy's own.
 
-On a CPU the shapes follow the observation: no token is computed that does not exist. On a GPU, and where it is
-compiled, they stay the same whatever the instruction is, so that the whole chunk is one CUDA graph.
+On a CPU the shapes depend on the observation, and only existing tokens are computed. On a GPU, and in compiled code,
+the shapes are the same for all instructions, so that the whole chunk is one CUDA graph.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _TOKENS: Final = "observation.language.tokens"
 _TOKEN_MASK: Final = "observation.language.attention_mask"  # noqa: S105 - a name, not a secret
 
 _GRAPHS: Final = 4
-"""CUDA graphs that are kept: for so many sizes of batches and sets of cameras."""
+"""Number of CUDA graphs to keep, one for each batch size and set of cameras."""
 
 
 class SamplerInputs(NamedTuple):
-    """What a chunk is computed from.
+    """Inputs of a chunk.
 
     Attributes:
-        tokens: Of the instruction, shape (batch, words).
-        words: Which of them exist, of the same shape.
-        seen: Which cameras do, shape (batch, cameras).
-        state: Shape (batch, padded state width).
-        noise: Shape (batch, chunk, padded action width).
-        target: What the chunk is pulled to, shape (chunk, action width).
-        weights: How strongly, shape (chunk, 1); zeros: not at all.
-        images: As the vision tower takes them, each of shape (batch, 3, height, width).
+        tokens: Tokens of the instruction, shape (batch, tokens).
+        token_mask: Whether each token exists, of the same shape.
+        camera_mask: Whether each camera exists, shape (batch, cameras).
+        state: State, shape (batch, padded state width).
+        noise: Noise, shape (batch, chunk, padded action width).
+        target: Actions of the guidance target, shape (chunk, action width).
+        weights: Weights of the guidance target, shape (chunk, 1); zeros: no guidance.
+        images: Images for the vision tower, each of shape (batch, 3, height, width).
     """
 
     tokens: Tensor
-    words: Tensor
-    seen: Tensor
+    token_mask: Tensor
+    camera_mask: Tensor
     state: Tensor
     noise: Tensor
     target: Tensor
@@ -62,20 +62,20 @@ class SamplerInputs(NamedTuple):
 
 
 class FastSampler:
-    """Draws chunks from a policy of LeRobot's; one thread at a time may use it.
+    """Samples chunks from a policy of LeRobot. Only one thread at a time may use it.
 
-    On a GPU it keeps the weights of its last chunk alive, also where the policy has others since.
+    On a GPU it keeps the weights of its last chunk in memory, even if the policy has other weights since.
     """
 
     def __init__(self, policy: Any, *, compile_mode: str | None = None) -> None:
-        """Looks at how the policy is built.
+        """Create a sampler of a policy.
 
         Args:
             policy: A ``SmolVLAPolicy``; its weights may change later.
-            compile_mode: A mode of ``torch.compile`` for the parts; None: they are not compiled.
+            compile_mode: A mode of ``torch.compile`` for the stages; None: no compilation.
 
         Raises:
-            UnsupportedPolicyError: It has parts that are not handled here.
+            UnsupportedPolicyError: The policy has parts that the sampler does not support.
         """
         self._policy, self._network = policy, Network(policy)
         self._constants: dict[tuple[Any, ...], Tensor] = {}
@@ -84,33 +84,33 @@ class FastSampler:
         self._encode_prefix: Callable[..., Prefix] = encode_prefix
         self._velocity: Callable[..., Tensor] = velocity
         if compile_mode is not None:
-            # The graph is captured here, and not by torch.compile for each of the parts.
+            # This class captures one graph of all stages, so torch.compile must not capture one for each of them.
             mode = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}.get(
                 compile_mode, compile_mode
             )
             self._encode_images = torch.compile(self._network.vision.__call__, mode=mode, dynamic=False)
             self._encode_prefix = torch.compile(encode_prefix, mode=mode, dynamic=False)
             self._velocity = torch.compile(velocity, mode=mode, dynamic=False)
-        self._state: tuple[Any, ...] = ()
-        self._kept: tuple[Any, ...] = ()
+        self._weights_state: tuple[Any, ...] = ()
+        self._kept_alive: tuple[Any, ...] = ()
         self._graphs: OrderedDict[tuple[Any, ...], GraphReplay] = OrderedDict()
 
     @torch.no_grad()
     def sample(self, batch: dict[str, Tensor], noise: Tensor, guidance: GuidanceTarget | None = None) -> Tensor:
-        """Draws a chunk.
+        """Sample a chunk.
 
         Args:
-            batch: What the policy's preprocessor gives.
-            noise: Shape (batch, chunk, padded action width).
+            batch: Output of the policy's preprocessor.
+            noise: Noise, shape (batch, chunk, padded action width).
             guidance: Actions of the previous chunk to continue, for RTC; None: no guidance. The weight of the
                 correction is at most the number of flow steps.
 
         Returns:
-            Actions in the policy's own units, shape (batch, chunk, action width).
+            Actions in the policy's normalized units, shape (batch, chunk, action width).
         """
         if not noise.is_cuda:
-            self._follow()
-            self._forget()  # the policy may have left a GPU
+            self._refresh_stacks()
+            self._drop_graphs()  # the policy may have been moved from a GPU
             return self.chunk(self.inputs(batch, noise, guidance))
         inputs = self.inputs(batch, noise, guidance)
         flat = (*inputs[:-1], *inputs.images)
@@ -118,64 +118,64 @@ class FastSampler:
         if key in self._graphs:
             self._graphs.move_to_end(key)
             actions = self._graphs[key](flat)
-            # To look at every weight takes the host milliseconds: it does so while the device computes.
-            if not self._moved():
+            # Checking all weights takes the host milliseconds, so it is done while the device computes.
+            if not self._weights_moved():
                 return actions
         else:
-            self._moved()
+            self._weights_moved()
             while len(self._graphs) >= _GRAPHS:
                 self._graphs.popitem(last=False)
         self._graphs[key] = GraphReplay(self._flat_chunk, flat)
         return self._graphs[key](flat)
 
     def chunk(self, inputs: SamplerInputs) -> Tensor:
-        """Computes a chunk; it waits for nothing, and all shapes follow those of the inputs."""
+        """Compute a chunk without synchronization with the device; all shapes follow from those of the inputs."""
         return self.flow(self.encode_prefix(self.encode_images(inputs), inputs), inputs)
 
     def _flat_chunk(self, *flat: Tensor) -> Tensor:
-        tokens, words, seen, state, noise, target, weights, *images = flat
-        return self.chunk(SamplerInputs(tokens, words, seen, state, noise, target, weights, tuple(images)))
+        tokens, token_mask, camera_mask, state, noise, target, weights, *images = flat
+        return self.chunk(SamplerInputs(tokens, token_mask, camera_mask, state, noise, target, weights, tuple(images)))
 
-    # -- the stages ----------------------------------------------------------------------------------------------------
+    # -- stages --------------------------------------------------------------------------------------------------------
 
     def inputs(self, batch: dict[str, Tensor], noise: Tensor, guidance: GuidanceTarget | None = None) -> SamplerInputs:
-        """Gathers what a chunk is computed from; arguments as those of :meth:`sample`."""
+        """Return the inputs of a chunk; the arguments are those of :meth:`sample`."""
         images, masks = self._network.images(batch)
         if not self._keeps_shapes(noise):
             used = [i for i, mask in enumerate(masks) if bool(mask.any())]
             images, masks = [images[i] for i in used], [masks[i] for i in used]
-        tokens, words = batch[_TOKENS], batch[_TOKEN_MASK]
+        tokens, token_mask = batch[_TOKENS], batch[_TOKEN_MASK]
         if self._keeps_shapes(noise):
             missing = self._policy.config.tokenizer_max_length - tokens.shape[1]
-            tokens, words = F.pad(tokens, (0, max(missing, 0))), F.pad(words, (0, max(missing, 0)))
-        elif not bool(words.all()):
-            anywhere = words.any(dim=0)
-            tokens, words = tokens[:, anywhere], words[:, anywhere]
+            tokens, token_mask = F.pad(tokens, (0, max(missing, 0))), F.pad(token_mask, (0, max(missing, 0)))
+        elif not bool(token_mask.all()):
+            used_tokens = token_mask.any(dim=0)
+            tokens, token_mask = tokens[:, used_tokens], token_mask[:, used_tokens]
         state = self._policy.prepare_state(batch)
-        seen = torch.stack(masks, dim=1) if masks else words[:, :0]
+        camera_mask = torch.stack(masks, dim=1) if masks else token_mask[:, :0]
         chunk, width = noise.shape[1], self._policy.config.action_feature.shape[0]
         if guidance is None:
-            still = self._constant("still", lambda: noise.new_zeros((chunk, width + 1)), noise)
-            target, weights = still[:, :width], still[:, width:]
+            zeros = self._constant("no guidance", lambda: noise.new_zeros((chunk, width + 1)), noise)
+            target, weights = zeros[:, :width], zeros[:, width:]
         else:
             target, weights = guidance.actions.to(noise), guidance.weights.to(noise)[:, None]
-        return SamplerInputs(tokens, words, seen, state, noise, target, weights, tuple(images))
+        return SamplerInputs(tokens, token_mask, camera_mask, state, noise, target, weights, tuple(images))
 
     def encode_images(self, inputs: SamplerInputs) -> list[Tensor]:
-        """Returns the tokens of each picture, shape (batch, tokens, width)."""
+        """Return the tokens of each image, shape (batch, tokens, width)."""
         return self._encode_images(inputs.images)
 
-    def encode_prefix(self, pictures: list[Tensor], inputs: SamplerInputs) -> Prefix:
-        """Runs the language model over pictures, words and state."""
-        tokens = self._network.prefix_tokens(pictures, inputs.tokens, inputs.state)
+    def encode_prefix(self, image_tokens: list[Tensor], inputs: SamplerInputs) -> Prefix:
+        """Run the language model on images, instruction and state."""
+        tokens = self._network.prefix_tokens(image_tokens, inputs.tokens, inputs.state)
         exists: Tensor | None = None
-        if self._keeps_shapes(inputs.noise) or not bool(inputs.words.all() & inputs.seen.all()):
-            parts = [inputs.seen[:, i, None].expand(-1, part.shape[1]) for i, part in enumerate(pictures)]
-            exists = torch.cat([*parts, inputs.words, inputs.words.new_ones((len(tokens), 1))], dim=1)
+        if self._keeps_shapes(inputs.noise) or not bool(inputs.token_mask.all() & inputs.camera_mask.all()):
+            parts = [inputs.camera_mask[:, i, None].expand(-1, part.shape[1]) for i, part in enumerate(image_tokens)]
+            exists = torch.cat([*parts, inputs.token_mask, inputs.token_mask.new_ones((len(tokens), 1))], dim=1)
         return self._encode_prefix(self._network.text, self._network.expert, tokens, exists, tokens.shape[1] - 1)
 
     def flow(self, prefix: Prefix, inputs: SamplerInputs) -> Tensor:
-        """Takes the flow steps; returns actions of shape (batch, chunk, action width)."""
+        """Compute the flow steps; return actions of shape (batch, chunk, action width)."""
         x, steps = inputs.noise, int(self._policy.config.num_steps)
         network = self._network
         context: Context = prepare_context(network.expert, prefix, x.shape[1])
@@ -188,47 +188,47 @@ class FastSampler:
             if guided:
                 guess = x[..., :width] - time * speed[..., :width]
                 error = guidance_weight(time, float(steps)) * inputs.weights * (inputs.target - guess)
-                # The padding beyond the actions' width is left to the flow.
+                # Guidance does not change the padding beyond the action width.
                 speed = speed - F.pad(error, (0, speed.shape[-1] - width))
             x = x - speed / steps
         return x[:, :, :width]
 
-    # -- what stays ----------------------------------------------------------------------------------------------------
+    # -- weights and constants -----------------------------------------------------------------------------------------
 
     def _keeps_shapes(self, tensor: Tensor) -> bool:
         return self._compiled or tensor.is_cuda
 
-    def _follow(self) -> None:
-        """Follows weights and layers that were put in the place of others."""
+    def _refresh_stacks(self) -> None:
+        """Use the current weights and layers, which may have been replaced."""
         for stack in self._network.stacks:
             stack.refresh()
 
-    def _moved(self) -> bool:
-        """Follows them, and says whether there were any; then the graphs, which read weights where they were, are gone.
+    def _weights_moved(self) -> bool:
+        """Return whether weights, modules or hooks were replaced, and if so drop the graphs, which read the old ones.
 
-        Until this is known a graph may have been launched, so what it reads is kept.
+        A graph may have been launched before this check, so the weights that it reads are kept in memory.
         """
-        self._follow()
+        self._refresh_stacks()
         weights = [parameter.data for parameter in self._policy.parameters()]
         modules = list(self._policy.modules())
         hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules]
         state = (*(weight.data_ptr() for weight in weights), *map(id, modules), *hooks)
-        if state == self._state:
+        if state == self._weights_state:
             return False
-        self._forget()
-        self._state, self._kept = state, (weights, modules)
+        self._drop_graphs()
+        self._weights_state, self._kept_alive = state, (weights, modules)
         return True
 
-    def _forget(self) -> None:
+    def _drop_graphs(self) -> None:
         self._graphs.clear()
-        self._state, self._kept = (), ()
+        self._weights_state, self._kept_alive = (), ()
 
     def _embed_times(self, steps: int, x: Tensor) -> Tensor:
         times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)
         return self._network.embed_times(times)
 
     def _constant(self, name: Any, make: Callable[[], Tensor], like: Tensor) -> Tensor:
-        """Returns what is computed once for a device; a CUDA graph must not do it, since it comes from the host."""
+        """Return a tensor that is computed once for a device: a CUDA graph must not copy data from the host."""
         key = (name, like.device, like.dtype, like.shape[1:])
         if key not in self._constants:
             self._constants[key] = make()

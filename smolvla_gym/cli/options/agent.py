@@ -223,7 +223,7 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
 
 def _known_cameras(agent: SmolVLAAgent) -> SmolVLAAgent:
     """Refuses a policy that looks through cameras which no env has, before one is made."""
-    from smolvla_gym.agent.checkpoint.validation import match_cameras
+    from smolvla_gym.agent.cameras import match_cameras
     from smolvla_gym.sim.scene import CAMERAS
 
     try:
