@@ -59,7 +59,7 @@ def test_a_late_chunk_goes_where_it_belongs():
     assert drain(queue) == [4, 5, 6]
 
 
-def test_while_the_arm_held_nothing_became_overdue():
+def test_no_action_expires_while_the_arm_holds():
     queue = ActionQueue()
     queue.merge(chunk(0, 3), 0)
     queue.pop()
@@ -117,16 +117,16 @@ def test_every_action_is_executed_at_its_moment(played, flight, lengths, name):
     requested_at = queue.executed
     done += [a for a in (queue.pop() for _ in range(flight)) if a is not None]
     moment = queue.executed
-    overdue = queue.merge(chunk(requested_at, lengths[1]), requested_at, get_aggregate(name))
-    assert 0 <= overdue <= lengths[1]
+    expired = queue.merge(chunk(requested_at, lengths[1]), requested_at, get_aggregate(name))
+    assert 0 <= expired <= lengths[1]
     assert np.allclose(queue.leftover, -queue._actions[queue._next :])
     assert [a[0] for a in done] == list(range(len(done)))
     left = drain(queue)
-    if overdue == lengths[1]:  # altogether late, and something else is planned
+    if expired == lengths[1]:  # altogether late, and something else is planned
         assert left == list(range(moment, lengths[0]))
     else:
-        assert left == pytest.approx(list(range(requested_at + overdue, requested_at + lengths[1])))
-        assert requested_at + overdue == moment or (overdue, len(left)) == (lengths[1] - 1, 1)
+        assert left == pytest.approx(list(range(requested_at + expired, requested_at + lengths[1])))
+        assert requested_at + expired == moment or (expired, len(left)) == (lengths[1] - 1, 1)
 
 
 # Aggregation.

@@ -352,7 +352,7 @@ def test_what_an_env_lacks_is_paired_with_what_it_has(camera_map, offered, sugge
     with pytest.raises(PolicyMismatchError) as refused:
         match_cameras(card, offered)
     # No image that another camera of the policy's sees is advised, and always how to leave one out.
-    named = {ours: theirs for ours, theirs in suggested.items() if theirs is not None}
+    named = {name: camera for name, camera in suggested.items() if camera is not None}
     assert (f"camera_map={named}" in str(refused.value)) == bool(named)
     assert f"camera_map={ {next(iter(suggested)): None} }" in str(refused.value)
 

@@ -18,7 +18,7 @@ def test_what_is_planned_keeps_its_noise(steps):
             if moment + i in seen:
                 assert np.array_equal(row, seen[moment + i]) == (i < planned)
         seen = {moment + i: row.copy() for i, row in enumerate(drawn)}
-        drawn[:] = 0.0  # whoever gets it may do with it what he likes
+        drawn[:] = 0.0  # the caller may change the returned noise
 
 
 def test_no_two_moments_share_noise():

@@ -1,4 +1,4 @@
-"""When chunks are asked for and how they are put together; the policy's actions tell what they were meant for."""
+"""Chunk scheduling; the number of an action is the control step that it is for."""
 
 import gc
 import itertools
@@ -57,7 +57,7 @@ class Numbered(ChunkPolicy):
 
 
 class Clock(gym.Env):
-    """What an agent is told of an env's clock."""
+    """An env of which only the clock and the spaces matter."""
 
     observation_space = gym.spaces.Dict({
         "pixels": gym.spaces.Dict({"wrist": gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)}),
@@ -180,7 +180,7 @@ def test_a_queue_that_runs_out_holds_and_says_so():
     assert statistics.waited_steps == 15
     assert statistics.stalled_steps >= 10 * (statistics.chunks - 2)
     assert statistics.report()["stalled_steps"] == statistics.stalled_steps
-    # The arm stood still meanwhile: only what was executed is overdue.
+    # The arm stood still meanwhile: only executed actions have expired.
     assert statistics.expired_actions == 5 * (statistics.chunks - 1)
 
 
@@ -432,12 +432,12 @@ def test_threads_and_pictures_do_not_pile_up():
 def test_an_idle_thread_keeps_no_pictures():
     policy = Numbered()
     agent = make(policy, mode="sync", realtime=True)
-    picture = np.zeros((16, 16, 3), np.uint8)
-    forgotten = weakref.ref(picture)
+    image = np.zeros((16, 16, 3), np.uint8)
+    forgotten = weakref.ref(image)
     agent.reset("count")
-    agent.act({**observe(0), "pixels": {"wrist": picture}})
+    agent.act({**observe(0), "pixels": {"wrist": image}})
     policy.requests.clear()
-    del picture
+    del image
     wait_for(lambda: forgotten() is None)
     agent.close()
 

@@ -127,7 +127,7 @@ def test_a_vision_layer_gives_what_its_module_does_whoever_hooks_in(activation: 
     torch.manual_seed(0)
     shape = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "attn_implementation": "sdpa"}
     layer = SmolVLMEncoderLayer(SmolVLMVisionConfig(**shape, hidden_act=activation)).to(dtype).eval()
-    ours, states = VisionLayer(layer), torch.randn((2, 640, 256)).to(dtype)
+    wrapped, states = VisionLayer(layer), torch.randn((2, 640, 256)).to(dtype)
     bound = 1e-5 if dtype == torch.float32 else 0.04
     earlier = None
     for hooked in (None, layer.mlp.activation_fn, layer.mlp.fc1, layer.mlp, layer.self_attn.out_proj):
@@ -135,6 +135,6 @@ def test_a_vision_layer_gives_what_its_module_does_whoever_hooks_in(activation: 
             hooked.register_forward_hook(lambda module, inputs, output: 0.5 * output - 1)
         wanted = layer(states, attention_mask=None)
         wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-        torch.testing.assert_close(ours(states), wanted, rtol=bound, atol=bound)
+        torch.testing.assert_close(wrapped(states), wanted, rtol=bound, atol=bound)
         assert earlier is None or (wanted - earlier).abs().max() > 2 * bound
         earlier = wanted

@@ -143,6 +143,6 @@ def test_a_mask_of_numbers_is_refused_when_the_checkpoint_is_loaded(tiny, monkey
     ],
 )
 def test_which_layers_look_at_the_prefix_alone(mode, every, expected):
-    """LeRobot's own class crosses in every layer unless it is told otherwise."""
+    """LeRobot's own class uses cross-attention in every layer by default."""
     config = SimpleNamespace(attention_mode=mode, self_attn_every_n_layers=every)
     assert [is_cross_attention_layer(config, layer) for layer in range(4)] == expected

@@ -30,7 +30,7 @@ def bundled():
 
 
 def frames(checkpoint, count, seed=0):
-    """A preprocessed batch of noise pictures, random states and sentences of different lengths."""
+    """A preprocessed batch of noise images, random states and sentences of different lengths."""
     rng = torch.Generator().manual_seed(seed)
     batch = {
         "task": SENTENCES[:count],
@@ -98,7 +98,7 @@ def other_policy(tmp_path, **changes):
 
 @pytest.mark.parametrize("absent", [(), ("b",), ("a", "c")])
 def test_cameras_that_are_absent_and_padded_sentences(tmp_path, absent):
-    """Absent cameras are black pictures that nothing looks at; here they are not computed."""
+    """Absent cameras are masked black images; the fast sampler does not compute them."""
     policy, batch = other_policy(tmp_path, empty_cameras=2)
     assert batch["observation.language.tokens"].shape[1] == 48
     for name in absent:
@@ -144,7 +144,7 @@ def full_size():
     ("count", "absent", "rtc"), [(1, (), True), (1, ("scene", "camera3"), False), (4, ("wrist", "camera3"), False)]
 )
 def test_the_full_size(full_size, count, absent, rtc):
-    """Sentences of several lengths, padded; three cameras, or one and two black pictures in place of the others."""
+    """Sentences of several lengths, padded; three cameras, or one or two black images in place of the others."""
     policy, batch = full_size.policy, frames(full_size, count)
     for name in absent:
         del batch[f"observation.images.{name}"]

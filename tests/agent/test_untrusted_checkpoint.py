@@ -1,4 +1,4 @@
-"""What a stranger's checkpoint may not do: run code, allocate without bound, or be misread."""
+"""An untrusted checkpoint must not run code, allocate without bound, or be misread."""
 
 import json
 import os

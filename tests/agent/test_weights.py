@@ -120,11 +120,11 @@ def test_the_private_copy_of_a_tokenizer_makes_the_same_tokens(tiny, tmp_path):
     from transformers import AutoTokenizer
 
     read_vlm(tiny / "vlm").write(tmp_path, 4)
-    mine, theirs = AutoTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tiny / "vlm")
+    rebuilt, original = AutoTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tiny / "vlm")
     for text in ("Pick up the red cube.\n", "Ünïcode <image> 12 kg  ", ""):
-        assert mine(text)["input_ids"] == theirs(text)["input_ids"]
-    assert mine.fake_image_token_id == theirs.fake_image_token_id
-    assert mine.all_special_tokens == theirs.all_special_tokens
+        assert rebuilt(text)["input_ids"] == original(text)["input_ids"]
+    assert rebuilt.fake_image_token_id == original.fake_image_token_id
+    assert rebuilt.all_special_tokens == original.all_special_tokens
 
 
 def test_a_folder_of_the_working_directory_is_not_taken_for_the_own(copy, tiny, monkeypatch):

@@ -107,10 +107,10 @@ def test_the_cameras_can_be_mapped_elsewhere(wave, server):
     with contextlib.closing(RemotePolicy(server.address, camera_map={"top": "wrist"})) as remote:
         assert remote.card.env_cameras == ("wrist",)
         request = make_request()
-        picture = request.observation["pixels"]["wrist"]
+        image = request.observation["pixels"]["wrist"]
         del request.observation["pixels"]["scene"]
         chunk = remote.infer(request)
-    observation = request.observation | {"pixels": {"wrist": picture, "scene": picture}}
+    observation = request.observation | {"pixels": {"wrist": image, "scene": image}}
     assert_same(chunk, wave.chunk(ChunkRequest(observation, request.instruction, request.noise)))
 
 
@@ -147,7 +147,7 @@ def test_the_impostor_can_be_genuine():
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\r\n"
 
-STRANGERS = {
+FOREIGN_SERVERS = {
     "a text": ("hello", "'hello'"),
     "bytes": (b"hello", "no msgpack"),
     "another program": (encode({}), "smolvla-gym serve"),
@@ -169,7 +169,7 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize(("first", "message"), STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize(("first", "message"), FOREIGN_SERVERS.values(), ids=FOREIGN_SERVERS)
 def test_strangers_are_refused(first, message):
     with impostor(first) as address, pytest.raises(PolicyServerError, match=message) as caught:
         RemotePolicy(address)

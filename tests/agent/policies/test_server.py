@@ -129,18 +129,18 @@ def talk_as(server, host, token, **options):
     )
 
 
-# Strangers.
+# Idle and foreign connections.
 
 
 @pytest.mark.parametrize("token", [None, "secret"])
-def test_strangers_shut_nobody_out(wave, token):
+def test_idle_connections_do_not_lock_out_clients(wave, token):
     with serving(wave, token=token) as server, contextlib.ExitStack() as stack:
         address = ("127.0.0.1", int(server.address.rpartition(":")[2]))
         files, threads = psutil.Process().num_fds(), threading.active_count()
         first = stack.enter_context(contextlib.closing(RemotePolicy(server.address, token=token)))
         for number in range(3 * MAX_OPENING):
-            stranger = stack.enter_context(socket.create_connection(address, TIMEOUT))
-            stranger.sendall((b"", b"GET / HTTP/1.1\r\nHost: ", b"\x16\x03\x01")[number % 3])
+            foreign = stack.enter_context(socket.create_connection(address, TIMEOUT))
+            foreign.sendall((b"", b"GET / HTTP/1.1\r\nHost: ", b"\x16\x03\x01")[number % 3])
         with contextlib.closing(RemotePolicy(server.address, token=token)) as remote:
             remote.infer(make_request())
         first.infer(make_request())
@@ -151,11 +151,11 @@ def test_strangers_shut_nobody_out(wave, token):
 def test_a_request_that_takes_long_is_given_up(wave):
     with serving(wave, timeouts=ServerTimeouts(open_s=0.3)) as server:
         address = ("127.0.0.1", int(server.address.rpartition(":")[2]))
-        with socket.create_connection(address, TIMEOUT) as stranger:
+        with socket.create_connection(address, TIMEOUT) as foreign:
             begin = time.monotonic()
             with contextlib.suppress(ConnectionError):
                 while time.monotonic() < begin + TIMEOUT:
-                    stranger.sendall(b"x")
+                    foreign.sendall(b"x")
                     time.sleep(0.05)
             assert time.monotonic() - begin < 3.0
 
@@ -208,7 +208,7 @@ def test_a_client_that_asks_again_and_again_waits_like_the_others(wave, server):
 
 # What it refuses.
 
-PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 LEFTOVER = np.zeros((3, 7), np.float32)
 
 WRONG = {
@@ -216,16 +216,16 @@ WRONG = {
     "an empty prompt": ({"prompt": " "}, "'prompt'"),
     "a long prompt": ({"prompt": "x" * 1001}, "'prompt' .* 1001 characters, and at most 1000"),
     "an endless prompt": ({"prompt": "x" * 3_900_000}, "no msgpack that is allowed"),
-    "many images": ({"images": {f"camera{i}": PICTURE for i in range(17)}}, "'images' has 17 entries"),
+    "many images": ({"images": {f"camera{i}": IMAGE for i in range(17)}}, "'images' has 17 entries"),
     "a prompt of bytes": ({"prompt": b"go"}, "'prompt'"),
     "no state": ({"state": ...}, "'state'"),
     "a state of numbers": ({"state": [0.0] * 7}, "'state'"),
     "a state of integers": ({"state": np.zeros(7, np.int32)}, "'state'"),
     "a long state": ({"state": np.zeros(9, np.float32)}, r"\(9,\)"),
     "no images": ({"images": ...}, "'images' has to be a map with an image, .* for each of 'top', 'hand'"),
-    "images in a list": ({"images": [PICTURE, PICTURE]}, "'images'"),
-    "one image": ({"images": {"top": PICTURE}}, "'images'"),
-    "images of floats": ({"images": {"top": PICTURE * 1.0, "hand": PICTURE}}, "'top'.* float64"),
+    "images in a list": ({"images": [IMAGE, IMAGE]}, "'images'"),
+    "one image": ({"images": {"top": IMAGE}}, "'images'"),
+    "images of floats": ({"images": {"top": IMAGE * 1.0, "hand": IMAGE}}, "'top'.* float64"),
     "images left out": ({"images": {"top": None, "hand": None}}, "'images'"),
     "a state in degrees": ({"state": np.full(7, 90.0, np.float32)}, "joint_1 = 90.* in rad"),
     "a state in percent": ({"state": np.array([0, -1.5, 3, 0, 0, 3, 50], np.float32)}, "gripper = 50.* percent"),
@@ -234,8 +234,8 @@ WRONG = {
     "a prompt with a line end in it": ({"prompt": "pick up\nthe red cube"}, "'prompt' .* control character"),
     "noise that is not finite": ({"noise": np.full((16, 9), np.inf, np.float32)}, "'noise' is not finite"),
     "a leftover that is not finite": ({"leftover": np.full((3, 7), np.nan, np.float32)}, "'leftover' is not finite"),
-    "stretched images": ({"images": {"top": PICTURE, "hand": np.zeros((9, 8, 3), np.uint8)}}, "proportions of 6 x 8"),
-    "channels first": ({"images": {"top": PICTURE, "hand": np.zeros((3, 6, 8), np.uint8)}}, "proportions of 6 x 8"),
+    "stretched images": ({"images": {"top": IMAGE, "hand": np.zeros((9, 8, 3), np.uint8)}}, "proportions of 6 x 8"),
+    "channels first": ({"images": {"top": IMAGE, "hand": np.zeros((3, 6, 8), np.uint8)}}, "proportions of 6 x 8"),
     "short noise": ({"noise": np.zeros((15, 9), np.float32)}, r"'noise' has the shape \(15, 9\), not \(16, 9\)"),
     "noise of texts": ({"noise": "x"}, "'noise'"),
     "a narrow leftover": ({"leftover": np.zeros((3, 6), np.float32)}, "'leftover'"),
