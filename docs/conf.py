@@ -26,7 +26,6 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 # The reference needs the base installation alone, and no import of torch that takes longer than all the rest.
 autodoc_mock_imports = [
     "accelerate", "cv2", "cyclonedds", "datasets", "huggingface_hub", "lerobot", "libusb_package", "matplotlib",
