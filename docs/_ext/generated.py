@@ -75,7 +75,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-class Options(SphinxDirective):
+class Table(SphinxDirective):
+    """Base of the tables of names with their descriptions."""
+
+    def table(self, head: Sequence[str], names: Iterable[str], described: dict[str, str]) -> list[nodes.Node]:
+        """Return a table with a row for each name; a name without description is an error."""
+        if missing := [name for name in names if name not in described]:
+            raise self.error(f"no description of {', '.join(missing)}; there are those of {', '.join(described)}")
+        return self.parse_text_to_nodes(table(head, ((f"`{name}`", described[name]) for name in names)))
+
+
+class Options(Table):
     """``{options} PAROL6Sim-v0``, and optionally another id whose options are left out."""
 
     required_arguments, optional_arguments = 1, 1
@@ -87,15 +97,16 @@ class Options(SphinxDirective):
             factories.append(getattr(importlib.import_module(module), function))
         described = section(factories[0].__doc__, "Args")
         known = inspect.signature(factories[1]).parameters if len(factories) > 1 else ()
-        rows = [
-            (f"`{name}`", f"`{parameter.default!r}`", described[name])
+        defaults = {
+            name: parameter.default
             for name, parameter in inspect.signature(factories[0]).parameters.items()
             if name not in known
-        ]
-        return self.parse_text_to_nodes(table(("option", "default", "meaning"), rows))
+        }
+        cells = {name: f"`{defaults[name]!r}` | {described[name]}" for name in defaults if name in described}
+        return self.table(("option", "default", "meaning"), list(defaults), cells)
 
 
-class Attributes(SphinxDirective):
+class Attributes(Table):
     """``{attributes} path.of.Class``, and optionally the names that are shown."""
 
     required_arguments, optional_arguments, final_argument_whitespace = 1, 1, True
@@ -103,10 +114,10 @@ class Attributes(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         described = section(find(self.arguments[0]).__doc__, "Attributes")
         names = self.arguments[1].split() if len(self.arguments) > 1 else list(described)
-        return self.parse_text_to_nodes(table(("name", "meaning"), ((f"`{name}`", described[name]) for name in names)))
+        return self.table(("name", "meaning"), names, described)
 
 
-class Info(SphinxDirective):
+class Info(Table):
     """``{info} path.of.Class``: the class whose attributes describe most keys; the content describes the others."""
 
     required_arguments, has_content = 1, True
@@ -119,7 +130,7 @@ class Info(SphinxDirective):
         env = gym.make(smolvla_gym.SIM_ID, cameras=())
         _, info = env.reset(seed=0)
         env.close()
-        return self.parse_text_to_nodes(table(("key", "meaning"), ((f"`{name}`", described[name]) for name in info)))
+        return self.table(("key", "meaning"), list(info), described)
 
 
 class Members(SphinxDirective):
