@@ -4,8 +4,7 @@ setup:
 	uv sync
 
 test:
-	uv run pytest -n 2 -m "not realtime and not slow"
-	uv run pytest -m "realtime and not slow"
+	uv run pytest
 
 docs:
 	uv run --group docs sphinx-build -W -n -q docs docs/_build
