@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smolvla_gym.agent.action_queue import ActionQueue as ActionQueue
     from smolvla_gym.agent.aggregation import AGGREGATES as AGGREGATES
-    from smolvla_gym.agent.checkpoint.load import bundled_checkpoint as bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint as bundled_checkpoint
     from smolvla_gym.agent.checkpoint.load import load_checkpoint as load_checkpoint
     from smolvla_gym.agent.images import resize_area as resize_area
     from smolvla_gym.agent.policies.base import Chunk as Chunk
@@ -43,7 +43,7 @@ _MODULES = {
     "PolicyServer": "smolvla_gym.agent.policies.remote.server",
     "RemotePolicy": "smolvla_gym.agent.policies.remote.client",
     "SmolVLAAgent": "smolvla_gym.agent.smolvla_agent",
-    "bundled_checkpoint": "smolvla_gym.agent.checkpoint.load",
+    "bundled_checkpoint": "smolvla_gym.agent.checkpoint.hub",
     "load_checkpoint": "smolvla_gym.agent.checkpoint.load",
     "resize_area": "smolvla_gym.agent.images",
 }

@@ -198,6 +198,11 @@ class SmolVLAAgent:
             raise
 
     @property
+    def policy(self) -> ChunkPolicy:
+        """The policy that computes the chunks."""
+        return self._policy
+
+    @property
     def card(self) -> PolicyCard:
         """Description of the policy: its own names of the cameras, the sizes of its images and chunks."""
         return self._policy.card

@@ -40,7 +40,7 @@ def test_a_folder_of_its_name_does_not_hide_it(tmp_path, monkeypatch):
 def test_lerobot_loads_it_as_it_is(agent):
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-    policy = agent._policy.checkpoint.policy
+    policy = agent.policy.checkpoint.policy
     assert type(policy) is SmolVLAPolicy
     assert sum(parameter.numel() for parameter in policy.parameters()) < 3e6
 

@@ -61,7 +61,7 @@ def test_a_checkpoint_can_allow_it(loaded, copy, observation):
     assert agent.cameras == ("wrist", "scene")
     with gym.make("PAROL6Sim-v0", **agent.env_options) as env, pytest.warns(UserWarning, match="camera3"):
         agent.attach(env)
-    np.testing.assert_allclose(infer(agent._policy, observation), trained, atol=1e-5)
+    np.testing.assert_allclose(infer(agent.policy, observation), trained, atol=1e-5)
     assert [finding.remedy for finding in check_policy(str(copy)) if finding.remedy] == []
 
 

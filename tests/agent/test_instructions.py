@@ -93,8 +93,8 @@ def bundled():
 
 
 def tokens(agent, instruction):
-    text = agent._policy.check_instruction(instruction)
-    batch = agent._policy.checkpoint.preprocessor({"task": text, "observation.state": __import__("torch").zeros(7)})
+    text = agent.policy.check_instruction(instruction)
+    batch = agent.policy.checkpoint.preprocessor({"task": text, "observation.state": __import__("torch").zeros(7)})
     return batch["observation.language.tokens"][0].tolist()
 
 
@@ -103,7 +103,7 @@ def test_case_means_nothing_to_the_bundled_policy(bundled):
 
 
 def test_the_bundled_policy_reads_all_or_refuses(bundled):
-    tokenizer = bundled._policy._reader._count_tokens
+    tokenizer = bundled.policy._reader._count_tokens
     for count in range(30, 60):
         text = "cube" + " red" * count
         needed = tokenizer(text)

@@ -65,7 +65,7 @@ def test_it_gives_the_same_chunks_as_one_in_this_process(policy, tiny, observati
 @pytest.mark.slow
 def test_it_ends_when_the_agent_is_forgotten(tiny):
     agent = SmolVLAAgent.from_pretrained(tiny, device="cpu", process=True)
-    pid = agent._policy.pid
+    pid = agent.policy.pid
     assert alive(pid)
     del agent
     gc.collect()
@@ -96,7 +96,7 @@ from smolvla_gym import SmolVLAAgent
 
 agent = SmolVLAAgent.from_pretrained(sys.argv[1], device="cpu", process=True)
 try:
-    print(agent._policy.pid, flush=True)
+    print(agent.policy.pid, flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.5)

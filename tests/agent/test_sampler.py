@@ -10,7 +10,8 @@ pytest.importorskip("lerobot")
 
 import torch
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint, load_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
 from smolvla_gym.agent.rtc_guidance import PrefixGuidance

@@ -253,7 +253,7 @@ def test_weights_that_are_not_finite_reach_no_arm(tiny, observation):
 
     agent = SmolVLAAgent.from_pretrained(tiny, device="cpu")
     with torch.no_grad():
-        agent._policy.checkpoint.policy.model.action_out_proj.weight[0, 0] = float("nan")
+        agent.policy.checkpoint.policy.model.action_out_proj.weight[0, 0] = float("nan")
     agent.reset(SENTENCE)
     with pytest.raises(ActionError, match="not finite"):
         agent.act(observation)
