@@ -341,7 +341,7 @@ class SmolVLAAgent:
             )
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Begin an episode: drop the planned actions and set the instruction. This also holds if it is refused.
+        """Begin an episode: drop the planned actions, also if the instruction is refused, and set the instruction.
 
         Args:
             instruction: The instruction in words; the env provides it as ``info["instruction"]``.
