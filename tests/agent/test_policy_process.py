@@ -1,4 +1,4 @@
-"""A policy in a process of its own: the same chunks, the same errors, and nothing of it is left behind."""
+"""A policy in a worker process: the same chunks and errors, and no process is left behind."""
 
 import contextlib
 import gc
@@ -123,7 +123,7 @@ print(agent.statistics.chunks, "chunk")
         ({"device": "gpu"}, OptionError, "device='gpu'"),
     ],
 )
-def test_what_loading_raises_there_is_raised_here(tiny, options, kind, message):
+def test_errors_of_loading_are_raised_in_the_parent(tiny, options, kind, message):
     with pytest.raises(kind, match=message):
         PolicyProcess(**{"path_or_repo": tiny, "device": "cpu"} | options)
 
