@@ -48,21 +48,7 @@ _MODULES = {
     "resize_area": "smolvla_gym.agent.images",
 }
 
-__all__ = [
-    "AGGREGATES",
-    "ActionQueue",
-    "Chunk",
-    "ChunkPolicy",
-    "ChunkRequest",
-    "LocalPolicy",
-    "PolicyCard",
-    "PolicyServer",
-    "RemotePolicy",
-    "SmolVLAAgent",
-    "bundled_checkpoint",
-    "load_checkpoint",
-    "resize_area",
-]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -119,7 +119,7 @@ def test_every_action_is_executed_at_its_moment(played, flight, lengths, name):
     moment = queue.executed
     expired = queue.merge(chunk(requested_at, lengths[1]), requested_at, get_aggregate(name))
     assert 0 <= expired <= lengths[1]
-    assert np.allclose(queue.leftover, -queue._actions[queue._next :])
+    assert np.allclose(queue.leftover, -queue.planned)
     assert [a[0] for a in done] == list(range(len(done)))
     left = drain(queue)
     if expired == lengths[1]:  # altogether late, and something else is planned

@@ -103,10 +103,11 @@ def test_the_bundled_policy_ignores_case(bundled):
 
 
 def test_the_bundled_policy_reads_all_or_refuses(bundled):
-    tokenizer = bundled.policy._reader._count_tokens
+    steps = bundled.policy.checkpoint.preprocessor.steps
+    tokenizer = next(step.input_tokenizer for step in steps if hasattr(step, "input_tokenizer"))
     for count in range(30, 60):
         text = "cube" + " red" * count
-        needed = tokenizer(text)
+        needed = len(tokenizer(f"{text}\n")["input_ids"])
         if needed <= 48:
             assert len(tokens(bundled, text)) == needed
         else:
