@@ -1,4 +1,4 @@
-"""The fast chunk on a GPU, where it is one CUDA graph, against LeRobot's own code there."""
+"""The fast sampler's chunk on a GPU, as one CUDA graph, against LeRobot's own code."""
 
 import threading
 import warnings

@@ -1,4 +1,4 @@
-"""Statistics of a checkpoint: of the wrong unit, or such that a number would blow up."""
+"""Statistics of a checkpoint with wrong units or with spreads near zero are refused."""
 
 import json
 

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("lerobot")
 
 from smolvla_gym.agent import SmolVLAAgent
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.agent.checkpoint.provenance import extract_words
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.tasks import TASKS
