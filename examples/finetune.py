@@ -20,11 +20,11 @@ import smolvla_gym
 from smolvla_gym import SmolVLAAgent
 from smolvla_gym.agent.checkpoint.load import fetch_checkpoint, resolve_device
 from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.data.record import record
 from smolvla_gym.data.sources import ExpertSource
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.training.lerobot.finetune import RUN, START, FinetuneOptions, finetune, prepare
-from smolvla_gym.training.recordings import open_recording
 
 CAMERAS = ("wrist", "scene")
 

@@ -34,17 +34,17 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from smolvla_gym.agent.checkpoint.provenance import Provenance, words_of
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.provenance import write_provenance
 from smolvla_gym.training.tiny.augmentation import Augmentation
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, collect
 from smolvla_gym.training.tiny.frames import Frames, join
 from smolvla_gym.training.tiny.imitation import train
 from smolvla_gym.training.tiny.options import TrainOptions
 from smolvla_gym.training.tiny.paraphrases import paraphrases
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 from smolvla_gym.utils.worker_pool import process_pool
 
 CHUNK = 32

@@ -21,11 +21,11 @@ from smolvla_gym.data.info import DATA_PATH, META, VIDEO_PATH, DatasetInfo, read
 from smolvla_gym.data.mapping import DatasetMapping, Units, convert_values, find_units, plan_mapping
 from smolvla_gym.data.seeds import SEEDS, read_seeds, write_seeds
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
+from smolvla_gym.data.statistics import MIN_STD
 from smolvla_gym.data.tables import Kind, read_columns, reading, rewrite_columns
 from smolvla_gym.data.transaction import lock, settled_meta
 from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.tiny.statistics import MIN_STD
 from smolvla_gym.utils.untrusted import has_link, printable, read_json_object
 
 _MAX_STATS: Final = 64 << 20

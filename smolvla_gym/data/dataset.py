@@ -18,10 +18,10 @@ from smolvla_gym.data.folder import beside, check_plain, set_aside, set_aside_be
 from smolvla_gym.data.info import DATA_PATH, IMAGES, META, VIDEO_PATH, read_info
 from smolvla_gym.data.seeds import in_common, read_seeds, write_seeds
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, DatasetSpec
+from smolvla_gym.data.statistics import MIN_STD
 from smolvla_gym.data.transaction import first_part, lock, repair, repair_locked, signals_later, transaction
 from smolvla_gym.errors import DatasetError, MissingExtraError, SmolVLAGymError, with_causes
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.tiny.statistics import MIN_STD
 from smolvla_gym.utils.untrusted import printable, read_json_object
 
 _STATS: Final = "stats.json"

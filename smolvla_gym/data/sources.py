@@ -183,7 +183,7 @@ class ReplaySource:
         Raises:
             DatasetError: There is none, or a broken one, or one without seeds, or all its scenes are others.
         """
-        from smolvla_gym.training.recordings import open_recording
+        from smolvla_gym.data.reader import open_recording
 
         recording = open_recording(root)
         self.name = f"replay, {root.name}"

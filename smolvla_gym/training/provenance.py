@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, Provenance, read_provenance, words_of
-from smolvla_gym.training.saving import replace_text
+from smolvla_gym.agent.checkpoint.saving import replace_text
 
 __all__ = ["PROVENANCE", "Provenance", "copy_provenance", "describe_training", "read_provenance", "write_provenance"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from smolvla_gym.data.reader import Recording
 from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.training.lerobot.finetune import end_process
-from smolvla_gym.training.recordings import Recording
 
 _START_S: Final = 600.0
 _EPISODE_S: Final = 300.0

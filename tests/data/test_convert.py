@@ -21,9 +21,9 @@ from smolvla_gym.data.checks.check import check_dataset
 from smolvla_gym.data.convert import convert_dataset
 from smolvla_gym.data.info import read_info
 from smolvla_gym.data.mapping import convert_values, parse_renames, plan_mapping
+from smolvla_gym.data.reader import decode, open_recording
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.recordings import decode, open_recording
 from tests.data.foreign import PERCENT, VECTORS, disguise, make_moving_dataset
 
 CAMERAS = {"wrist": "scene", "scene": "front"}

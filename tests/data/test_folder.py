@@ -11,9 +11,9 @@ pytest.importorskip("datasets")
 
 from smolvla_gym.cli.main import main
 from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.data.transaction import lock, repair
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.training.recordings import open_recording
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
 

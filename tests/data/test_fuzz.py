@@ -24,11 +24,11 @@ pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.checks.check import check_dataset
 from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.data.sources import ReplaySource
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import SmolVLAGymError
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import make_dataset
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and FIFOs")

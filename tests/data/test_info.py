@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.info import DATA_PATH, VIDEO_PATH, read_info
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import DatasetError, SmolVLAGymError
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import edit_json, make_dataset
 
 WRIST = "observation.images.wrist"

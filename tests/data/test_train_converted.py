@@ -9,7 +9,7 @@ pytest.importorskip("lerobot.datasets")
 pytest.importorskip("accelerate")
 
 from smolvla_gym.cli.main import main
-from smolvla_gym.training.recordings import open_recording
+from smolvla_gym.data.reader import open_recording
 from tests.data.foreign import disguise, make_moving_dataset
 
 

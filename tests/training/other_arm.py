@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from smolvla_gym.training.geometry import make_policy
-from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny.recipe import tiny_geometry
+from smolvla_gym.agent.checkpoint.new_policy import make_policy
+from smolvla_gym.agent.checkpoint.saving import save_checkpoint
+from smolvla_gym.training.tiny.checkpoint import tiny_geometry
 
 
 def build_other_arm(folder, sentences):

@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("lerobot.datasets")
 
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.training.lerobot.finetune import FinetuneOptions, _command, export, recover
 from smolvla_gym.training.provenance import Provenance, read_provenance, write_provenance
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import make_dataset
 
 

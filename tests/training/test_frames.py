@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from smolvla_gym.data.statistics import MIN_STD, compute_stats
 from smolvla_gym.errors import OptionError
 from smolvla_gym.training.tiny.augmentation import Augmentation
 from smolvla_gym.training.tiny.frames import Frames, Sampler, Windows
-from smolvla_gym.training.tiny.statistics import MIN_STD, compute_stats
 
 
 def frames(count=6, **changes):

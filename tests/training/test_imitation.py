@@ -10,12 +10,12 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.flow import FlowLoss, sample_times
 from smolvla_gym.training.tiny.frames import Frames, join
 from smolvla_gym.training.tiny.imitation import TrainOptions, train
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 
 DEVICES = (
     "cpu",

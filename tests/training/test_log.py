@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from smolvla_gym.training.tiny.training_log import TrainingLog
+from smolvla_gym.training.training_log import TrainingLog
 from tests.training.full_disk import full_disk
 
 

@@ -14,12 +14,12 @@ pytest.importorskip("lerobot")
 import huggingface_hub
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.agent.checkpoint.saving import find_vlm
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.errors import CheckpointError, OptionError
 from smolvla_gym.training.preflight import check_run
-from smolvla_gym.training.saving import find_vlm
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.imitation import TrainOptions, train
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 from tests.training.test_imitation import demonstrations
 
 COMMIT = "a" * 40

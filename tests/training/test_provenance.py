@@ -7,12 +7,12 @@ pytest.importorskip("lerobot")
 from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
 from smolvla_gym.agent.checkpoint.provenance import words_of
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.provenance import Provenance, describe_training, read_provenance, write_provenance
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.imitation import TrainOptions, train
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 from tests.training.test_imitation import demonstrations
 
 

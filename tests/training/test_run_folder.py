@@ -98,7 +98,7 @@ def test_a_state_of_others_is_refused(tmp_path, what):
 
 
 def test_cached_frames_of_others_are_decoded_again(tmp_path):
-    from smolvla_gym.training.recordings import _cached
+    from smolvla_gym.data.reader import _cached
 
     path, shape = tmp_path / "frames.npy", (2, 4, 4, 3)
     assert _cached(path, shape) is None

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.cli.main import _parser
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import SmolVLAGymError
-from smolvla_gym.training.recordings import open_recording
 from smolvla_gym.training.trials import TrialOptions, run_trial, trial_command
 from tests.training.datasets import make_dataset
 

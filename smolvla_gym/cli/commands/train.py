@@ -21,8 +21,8 @@ from smolvla_gym.utils.file_lock import lock_folder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smolvla_gym.training.recordings import Recording
-    from smolvla_gym.training.tiny.training_log import TrainingLog
+    from smolvla_gym.data.reader import Recording
+    from smolvla_gym.training.training_log import TrainingLog
 
 TINY: Final = "tiny"
 """The start that is made here, from nothing."""
@@ -132,10 +132,10 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     _recall(arguments)
     from smolvla_gym.agent.checkpoint.load import resolve_device
     from smolvla_gym.cli.commands.train_trials import announce, check_drawing, make_trial, plan_trials
+    from smolvla_gym.data.reader import open_recording
     from smolvla_gym.data.transaction import repair
     from smolvla_gym.training.preflight import check_run
-    from smolvla_gym.training.recordings import open_recording
-    from smolvla_gym.training.tiny.training_log import TrainingLog
+    from smolvla_gym.training.training_log import TrainingLog
 
     device = resolve_device(arguments.device)
     root, begun = training_dataset(arguments, stack, _say)
@@ -226,14 +226,14 @@ class _Run:
 
 def _in_memory(run: _Run) -> Path:
     """Trains every weight, with all pictures in memory."""
+    from smolvla_gym.agent.checkpoint.saving import copy_checkpoint
     from smolvla_gym.agent.checkpoint.spec import read_spec
+    from smolvla_gym.data.reader import decode
+    from smolvla_gym.data.statistics import compute_stats
     from smolvla_gym.training.provenance import describe_training, write_provenance
-    from smolvla_gym.training.recordings import decode
-    from smolvla_gym.training.saving import copy_checkpoint
+    from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
     from smolvla_gym.training.tiny.imitation import train
     from smolvla_gym.training.tiny.options import TrainOptions, TrainProgress
-    from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-    from smolvla_gym.training.tiny.statistics import compute_stats
 
     cameras = tuple(run.arguments.cameras or run.recording.cameras)
     start, part = run.out / "start", run.out / "start.part"
@@ -340,8 +340,8 @@ def _recall(arguments: argparse.Namespace) -> None:
 
 def _remember(arguments: argparse.Namespace, out: Path, trainer: str) -> None:
     """Keeps what the run is begun with, and how far it is to go."""
+    from smolvla_gym.agent.checkpoint.saving import replace_text
     from smolvla_gym.training.run_folder import RUN
-    from smolvla_gym.training.saving import replace_text
 
     out.mkdir(parents=True, exist_ok=True)
     arguments.trainer = trainer

@@ -22,13 +22,13 @@ from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.configuration import check_configuration
 from smolvla_gym.agent.checkpoint.load import check_files
+from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, link_file, make_portable, replace_text
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER, WEIGHTS, read_spec
+from smolvla_gym.data.reader import Recording
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
-from smolvla_gym.training.recordings import Recording
-from smolvla_gym.training.saving import copy_checkpoint, link_file, make_portable, replace_text
 from smolvla_gym.utils.untrusted import read_json_object
 
 START: Final = "start"

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, load_checkpoint
+from smolvla_gym.agent.checkpoint.saving import find_vlm, save_checkpoint
 from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError, SmolVLAGymError, with_causes
 from smolvla_gym.training.provenance import copy_provenance
-from smolvla_gym.training.saving import find_vlm, save_checkpoint
 from smolvla_gym.training.tiny.frames import Frames, Sampler, Windows
 from smolvla_gym.training.tiny.options import TrainOptions, TrainProgress, TrainReport
 from smolvla_gym.utils.worker_pool import threads

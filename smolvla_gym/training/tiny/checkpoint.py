@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from smolvla_gym.agent.checkpoint.new_policy import Geometry, make_policy
+from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry
+from smolvla_gym.agent.checkpoint.saving import save_checkpoint
+from smolvla_gym.data.statistics import Stats
 from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.geometry import Geometry, make_policy
-from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny.statistics import Stats
-from smolvla_gym.training.vlm import VLMGeometry
 
 DEFAULT_SENTENCES: Final = ("Pick up the red cube.", "Pick up the blue cube.", "Pick up the green cube.")
 """What the tokenizer is made for when nothing else is said. Other text still works, with more tokens a word."""
@@ -41,7 +41,7 @@ def build_tiny_checkpoint(
     Args:
         directory: Where to. It gets config.json, model.safetensors, both processors and ``vlm/``.
         cameras: Names of the env's cameras that the policy sees, in order.
-        stats: Normalisation statistics, see :func:`smolvla_gym.training.tiny.statistics.compute_stats`.
+        stats: Normalisation statistics, see :func:`smolvla_gym.data.statistics.compute_stats`.
         image_size: Side of the square pictures in pixels; a multiple of 16.
         chunk_size: Actions a chunk.
         n_action_steps: How many of them are executed before the next chunk is asked for.

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry, save_vlm
+from smolvla_gym.agent.checkpoint.saving import VLM_FOLDER
+from smolvla_gym.data.statistics import Stats
 from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.saving import VLM_FOLDER
-from smolvla_gym.training.tiny.statistics import Stats
-from smolvla_gym.training.vlm import VLMGeometry, save_vlm
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def make_policy(
         directory: Gets the folder ``vlm/``, where the policy looks for its VLM's configuration and tokenizer.
         geometry: Its sizes.
         cameras: Names of the env's cameras that it sees, in order.
-        stats: Normalisation statistics, see :func:`smolvla_gym.training.tiny.statistics.compute_stats`.
+        stats: Normalisation statistics, see :func:`smolvla_gym.data.statistics.compute_stats`.
         sentences: Instructions that the tokenizer should spell with few tokens.
         vocabulary: Size of the tokenizer's vocabulary.
         seed: Seed of the weights. The global random state is left as it was.

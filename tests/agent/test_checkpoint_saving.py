@@ -7,9 +7,9 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
-from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
+from smolvla_gym.agent.checkpoint.saving import save_checkpoint
+from smolvla_gym.data.statistics import compute_stats
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from tests.training.full_disk import full_disk
 from tests.training.test_imitation import demonstrations
 

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, adopt_policy, check_options
+from smolvla_gym.agent.checkpoint.new_policy import Geometry, make_policy
+from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry
+from smolvla_gym.agent.checkpoint.saving import save_small_files
+from smolvla_gym.data.statistics import Stats, compute_stats
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
-from smolvla_gym.training.geometry import Geometry, make_policy
-from smolvla_gym.training.saving import save_small_files
-from smolvla_gym.training.tiny.statistics import Stats, compute_stats
-from smolvla_gym.training.vlm import VLMGeometry
 
 RANDOM_450M: Final = "random-450m"
 """What it is called."""

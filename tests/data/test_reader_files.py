@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("lerobot.datasets")
 
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import edit_json, make_dataset
 
 

@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.data.files import EpisodeFiles, FileReport, examine_files, read_sentences
 from smolvla_gym.data.info import IMAGES, DatasetInfo, read_info
+from smolvla_gym.data.reader_checks import (
+    check_arm,
+    check_frames,
+    check_sentences,
+    check_values,
+    check_videos,
+)
 from smolvla_gym.data.seeds import read_seeds
 from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.data.tables import Kind, read_columns
@@ -23,13 +30,6 @@ from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.data.video import read_frames
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.recording_checks import (
-    check_arm,
-    check_frames,
-    check_sentences,
-    check_values,
-    check_videos,
-)
 from smolvla_gym.training.tiny.frames import Frames
 from smolvla_gym.utils.untrusted import printable
 

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.dataset import Dataset
+from smolvla_gym.data.reader import decode, open_recording
 from smolvla_gym.data.sources import ReplaySource
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.training.recordings import decode, open_recording
 
 
 @pytest.fixture

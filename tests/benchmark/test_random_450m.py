@@ -9,14 +9,14 @@ import torch
 from lerobot.policies.factory import make_pre_post_processors
 
 from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
+from smolvla_gym.agent.checkpoint.new_policy import make_policy
+from smolvla_gym.agent.checkpoint.saving import save_small_files
 from smolvla_gym.agent.checkpoint.spec import read_spec
 from smolvla_gym.agent.checkpoint.tensors import SavedTensor
 from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
 from smolvla_gym.agent.checkpoint.weights import check_network, check_weights
+from smolvla_gym.benchmark.random_450m import SMOLVLA_450M, _stats, build_random_450m, camera_names
 from smolvla_gym.errors import CheckpointError
-from smolvla_gym.training.geometry import make_policy
-from smolvla_gym.training.random_450m import SMOLVLA_450M, _stats, build_random_450m, camera_names
-from smolvla_gym.training.saving import save_small_files
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_it_is_made_in_memory(monkeypatch):
     """The same way at a size that a test can afford."""
     from dataclasses import replace
 
-    from smolvla_gym.training import random_450m
+    from smolvla_gym.benchmark import random_450m
 
     small = replace(SMOLVLA_450M.vlm, layers=4, vision_layers=1, embeddings=400, image_size=64)
     monkeypatch.setattr(random_450m, "SMOLVLA_450M", replace(SMOLVLA_450M, vlm=small, layers=2, image_size=32))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.fields import check_fields, number, text, whole
+from smolvla_gym.agent.checkpoint.saving import replace_text
 from smolvla_gym.errors import CheckpointError, MissingExtraError
 from smolvla_gym.evaluation.success import wilson_interval
-from smolvla_gym.training.saving import replace_text
 from smolvla_gym.utils.json_file import whole_file
 from smolvla_gym.utils.untrusted import parse_json, read_file
 
