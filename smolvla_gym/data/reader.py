@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.images import resize_area
 from smolvla_gym.data.files import EpisodeFiles, FileReport, examine_files, read_sentences
 from smolvla_gym.data.info import IMAGES, DatasetInfo, read_info
 from smolvla_gym.data.reader_checks import (
@@ -27,11 +24,8 @@ from smolvla_gym.data.seeds import read_seeds
 from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.data.tables import Kind, read_columns
 from smolvla_gym.data.transaction import settled_meta
-from smolvla_gym.data.video import read_frames
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.tiny.frames import Frames
-from smolvla_gym.utils.untrusted import printable
 
 _COLUMNS: Final[Mapping[str, Kind]] = {
     STATE: "vector", ACTION: "vector", "episode_index": "integer", "task_index": "integer", "frame_index": "integer",
@@ -191,109 +185,3 @@ def _first(root: Path, report: FileReport) -> str:
     """Say what is wrong with the first files."""
     said = [f"{path.relative_to(root)} {problem}" for path, problem in report.problems.items()]
     return "; ".join([*said[:3], *([f"{len(said) - 3} files more"] if len(said) > 3 else [])])
-
-
-def decode(
-    recording: Recording,
-    cameras: Sequence[str],
-    size: tuple[int, int],
-    cache: Path,
-    progress: Callable[[int], None] = lambda frames: None,
-) -> Frames:
-    """Decodes the pictures, once: the next time they come from a file.
-
-    Args:
-        recording: The dataset.
-        cameras: Which cameras.
-        size: Height and width in px that the policy wants.
-        cache: Folder of that file; it may be removed at any time.
-        progress: Called with the number of frames that are decoded, from time to time.
-
-    Returns:
-        All frames, with the pictures in memory.
-
-    Raises:
-        DatasetError: A video is missing or broken.
-    """
-    images = {}
-    for number, camera in enumerate(cameras):
-        path = cache / f"{camera}_{size[0]}x{size[1]}_{recording.digest}.npy"
-        shape = (len(recording), *size, 3)
-        pictures = _cached(path, shape)
-        if pictures is None:
-            before = number * len(recording)
-            pictures = _decode(recording, camera, size, functools.partial(_add, progress, before))
-            cache.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
-            with part.open("wb") as file:
-                np.save(file, pictures)
-            part.replace(path)
-        images[camera] = pictures
-        progress((number + 1) * len(recording))
-    return Frames(
-        images=images,
-        states=recording.states,
-        actions=recording.actions,
-        instructions=recording.instructions,
-        instruction_ids=recording.instruction_ids,
-        segments=np.repeat(np.arange(recording.episodes), recording.lengths).astype(np.int64),
-    )
-
-
-def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the pictures in a file; None where they are not there, or not those."""
-    if not path.is_file():
-        return None
-    try:
-        pictures = np.load(path, mmap_mode="r", allow_pickle=False)  # which allocates nothing yet
-    except (OSError, ValueError, EOFError):
-        return None
-    return np.array(pictures) if pictures.dtype == np.uint8 and pictures.shape == shape else None
-
-
-def _add(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)
-
-
-def _decode(
-    recording: Recording, camera: str, size: tuple[int, int], progress: Callable[[int], None]
-) -> NDArray[np.uint8]:
-    import av
-
-    pictures = np.empty((len(recording), *size, 3), np.uint8)
-    count = 0
-    feature = f"{IMAGES}{camera}"
-    ends = np.cumsum(recording.lengths)
-    wanted: dict[Path, dict[int, int]] = {}  # for each file the row of each frame
-    for episode, end in zip(recording.files, ends.tolist(), strict=True):
-        first = round(episode.starts[feature] * recording.fps)
-        rows = range(end - episode.length, end)
-        wanted.setdefault(episode.videos[feature], {}).update(zip(itertools.count(first), rows, strict=False))
-    for file, rows_of in wanted.items():
-        try:
-            for number, frame in enumerate(read_frames(file)):
-                row = rows_of.get(number)
-                if row is None:
-                    continue
-                pictures[row] = resize_area(_square(frame, size), size)
-                count += 1
-                if count % 100 == 0:
-                    progress(count)
-        except (OSError, ValueError, av.FFmpegError) as error:
-            raise DatasetError(f"{file} cannot be decoded ({printable(error)}). {_SAME_AGAIN}") from error
-    if count != len(recording):
-        raise DatasetError(
-            f"The videos of {camera} in {recording.root} have {count} frames, and {len(recording)} are expected. "
-            f"{_SAME_AGAIN}"
-        )
-    return pictures
-
-
-def _square(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Returns the largest centred part of a picture that has the shape of ``size``."""
-    height, width = picture.shape[:2]
-    aspect = size[1] / size[0]
-    wide, high = min(width, round(aspect * height)), min(height, round(width / aspect))
-    top, left = (height - high) // 2, (width - wide) // 2
-    return np.ascontiguousarray(picture[top : top + high, left : left + wide])

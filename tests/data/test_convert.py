@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from smolvla_gym.cli.main import main
 from smolvla_gym.data.checks.check import check_dataset
 from smolvla_gym.data.convert import convert_dataset
+from smolvla_gym.data.decoding import decode_images
 from smolvla_gym.data.info import read_info
 from smolvla_gym.data.mapping import convert_values, parse_renames, plan_mapping
-from smolvla_gym.data.reader import decode, open_recording
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
 from tests.data.foreign import PERCENT, VECTORS, disguise, make_moving_dataset
@@ -71,9 +72,9 @@ def assert_same(one, other, tmp_path, pixels=True):
     assert one.instructions == other.instructions
     np.testing.assert_array_equal(one.instruction_ids, other.instruction_ids)
     if pixels:
-        frames = [decode(r, ("wrist", "scene"), (64, 64), tmp_path / str(i)) for i, r in enumerate((one, other))]
+        images = [decode_images(r, ("wrist", "scene"), (64, 64), tmp_path / str(i)) for i, r in enumerate((one, other))]
         for camera in ("wrist", "scene"):
-            np.testing.assert_array_equal(frames[0].images[camera], frames[1].images[camera])
+            np.testing.assert_array_equal(images[0][camera], images[1][camera])
 
 
 def test_round_trip(ours, foreign, tmp_path):

@@ -13,9 +13,11 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.dataset import Dataset
-from smolvla_gym.data.reader import decode, open_recording
+from smolvla_gym.data.decoding import decode_images
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.data.sources import ReplaySource
 from smolvla_gym.errors import DatasetError
+from smolvla_gym.training.tiny.frames import Frames
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_everything_is_read(root, make_episode, tmp_path):
     np.testing.assert_array_equal(recording.actions[5:12], np.stack(second.actions))
 
     seen = []
-    frames = decode(recording, ("wrist",), (32, 32), tmp_path / "cache", seen.append)
+    frames = Frames.of(recording, decode_images(recording, ("wrist",), (32, 32), tmp_path / "cache", seen.append))
     assert seen[-1] == len(frames) == 16
     assert frames.segments.tolist() == [0] * 5 + [1] * 7 + [2] * 4
     wanted = np.stack(second.pictures["wrist"])[:, :, 8:40].astype(int)
@@ -57,10 +59,10 @@ def test_everything_is_read(root, make_episode, tmp_path):
 
     for video in (root / "videos").rglob("*.mp4"):
         video.unlink()
-    again = decode(recording, ("wrist",), (32, 32), tmp_path / "cache")
-    np.testing.assert_array_equal(again.images["wrist"], frames.images["wrist"])
+    again = decode_images(recording, ("wrist",), (32, 32), tmp_path / "cache")
+    np.testing.assert_array_equal(again["wrist"], frames.images["wrist"])
     with pytest.raises(DatasetError, match="cannot be decoded"):
-        decode(recording, ("wrist",), (16, 16), tmp_path / "cache")
+        decode_images(recording, ("wrist",), (16, 16), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -123,9 +125,9 @@ def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_p
     assert recording.lost.startswith("2 episodes of 3: data/chunk-000/file-002.parquet cannot be opened (")
     second = make_episode(2, 7)
     np.testing.assert_array_equal(recording.actions, np.stack(second.actions))
-    frames = decode(recording, ("wrist",), (32, 32), tmp_path / "cache")
+    images = decode_images(recording, ("wrist",), (32, 32), tmp_path / "cache")
     wanted = np.stack(second.pictures["wrist"])[:, :, 8:40].astype(int)
-    assert np.abs(frames.images["wrist"] - wanted).mean() < 4
+    assert np.abs(images["wrist"] - wanted).mean() < 4
     assert ReplaySource(root).seeds == [2]
 
 

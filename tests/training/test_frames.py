@@ -4,7 +4,8 @@ import pytest
 from smolvla_gym.data.statistics import MIN_STD, compute_stats
 from smolvla_gym.errors import OptionError
 from smolvla_gym.training.tiny.augmentation import Augmentation
-from smolvla_gym.training.tiny.frames import Frames, Sampler, Windows
+from smolvla_gym.training.tiny.batches import Sampler, Windows
+from smolvla_gym.training.tiny.frames import Frames
 
 
 def frames(count=6, **changes):

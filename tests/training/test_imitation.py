@@ -116,7 +116,7 @@ def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path, device)
     assert report.steps == 50
     assert [line.step for line in lines] == [*range(1, 51)]
     assert np.mean([line.loss for line in lines[-10:]]) < 0.8
-    assert np.mean([line.seeing_loss for line in lines[-10:]]) < 0.3
+    assert np.mean([line.vision_loss for line in lines[-10:]]) < 0.3
     assert np.mean([line.grounding_loss for line in lines[-10:]]) < 0.3
     assert "steps/s" in str(lines[0])
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
@@ -277,7 +277,7 @@ def test_a_graph_learns_what_single_operations_do(policy_dir, tmp_path, monkeypa
         )
         lines = []
         train(policy_dir, demonstrations(), tmp_path / name, options, report=lines.append)
-        return [[line.loss, line.seeing_loss, line.grounding_loss] for line in lines]
+        return [[line.loss, line.vision_loss, line.grounding_loss] for line in lines]
 
     def waits(self, batch, pictures):
         batch["observation.state"].sum().item()  # which no capture can do

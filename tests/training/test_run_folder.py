@@ -77,7 +77,7 @@ def test_the_link_to_lerobots_latest_saving_is_no_matter(run, tmp_path):
 @pytest.mark.parametrize("what", ["fifo", "text", "compressed", "negative", "endless"])
 def test_a_state_of_others_is_refused(tmp_path, what):
     torch = pytest.importorskip("torch")
-    from smolvla_gym.training.tiny.imitation import step_of
+    from smolvla_gym.training.tiny.state_file import step_of
 
     path = tmp_path / "state.pt"
     torch.save({"step": -1 if what == "negative" else 3, "seconds": float("inf") if what == "endless" else 1.0}, path)
@@ -93,27 +93,27 @@ def test_a_state_of_others_is_refused(tmp_path, what):
             for name, content in entries.items():
                 archive.writestr(name, content)
             archive.writestr("state/data/bomb", bytes(1 << 20))
-    with pytest.raises(CheckpointError, match="cannot be gone on from"):
+    with pytest.raises(CheckpointError, match="state"):
         step_of(path)
 
 
 def test_cached_frames_of_others_are_decoded_again(tmp_path):
-    from smolvla_gym.data.reader import _cached
+    from smolvla_gym.data.decoding import load_cached
 
     path, shape = tmp_path / "frames.npy", (2, 4, 4, 3)
-    assert _cached(path, shape) is None
+    assert load_cached(path, shape) is None
     pictures = np.arange(96, dtype=np.uint8).reshape(shape)
     np.save(path, pictures)
-    assert np.array_equal(_cached(path, shape), pictures)
+    assert np.array_equal(load_cached(path, shape), pictures)
     for other in (pictures.astype(np.float32), pictures[:1], np.array([{}], dtype=object)):
         np.save(path, other, allow_pickle=True)
-        assert _cached(path, shape) is None
+        assert load_cached(path, shape) is None
     path.write_bytes(pickle.dumps(pictures))
-    assert _cached(path, shape) is None
+    assert load_cached(path, shape) is None
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 4, 4, 3), }"
     header += b" " * (117 - len(header)) + b"\n"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(96))
-    assert _cached(path, shape) is None
+    assert load_cached(path, shape) is None
 
 
 def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_path):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry, save_vlm
 from smolvla_gym.agent.checkpoint.saving import VLM_FOLDER
-from smolvla_gym.data.statistics import Stats
 from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
 
@@ -52,7 +54,7 @@ def make_policy(
     geometry: Geometry,
     *,
     cameras: Sequence[str],
-    stats: Stats,
+    stats: Mapping[str, Mapping[str, NDArray[np.float32]]],
     sentences: Sequence[str],
     vocabulary: int,
     seed: int,

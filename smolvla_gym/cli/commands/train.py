@@ -228,10 +228,11 @@ def _in_memory(run: _Run) -> Path:
     """Trains every weight, with all pictures in memory."""
     from smolvla_gym.agent.checkpoint.saving import copy_checkpoint
     from smolvla_gym.agent.checkpoint.spec import read_spec
-    from smolvla_gym.data.reader import decode
+    from smolvla_gym.data.decoding import decode_images
     from smolvla_gym.data.statistics import compute_stats
     from smolvla_gym.training.provenance import describe_training, write_provenance
     from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
+    from smolvla_gym.training.tiny.frames import Frames
     from smolvla_gym.training.tiny.imitation import train
     from smolvla_gym.training.tiny.options import TrainOptions, TrainProgress
 
@@ -254,9 +255,10 @@ def _in_memory(run: _Run) -> Path:
     spec = read_spec(start)
     with progress_bar("frame", len(spec.cameras) * len(run.recording)) as decoded:
         sizes = set(spec.cameras.values())
-        frames = decode(
+        images = decode_images(
             run.recording, tuple(spec.cameras), sizes.pop(), run.out / "frames", lambda n: decoded(n, "decoding")
         )
+    frames = Frames.of(run.recording, images)
     options = TrainOptions(
         steps=run.arguments.steps, batch_size=run.arguments.batch_size or _BATCH["memory"], device=run.device,
         learning_rate=run.arguments.learning_rate or 1e-3, freeze_vision=bool(run.arguments.freeze_vision),
@@ -393,7 +395,7 @@ def _check_trainer(arguments: argparse.Namespace, trainer: str, device: str) -> 
 def _check_steps(arguments: argparse.Namespace, trainer: str) -> None:
     """Refuses to go on with a run that is where it is to go."""
     if trainer == "memory":
-        from smolvla_gym.training.tiny.imitation import step_of
+        from smolvla_gym.training.tiny.state_file import step_of
 
         done = step_of(arguments.out / _STATE)
     else:

@@ -83,7 +83,7 @@ class TrainProgress:
     Attributes:
         step: Optimiser steps done.
         loss: Mean flow loss since the last report; NaN if there was none.
-        seeing_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
+        vision_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
         grounding_loss: The same of the language model's.
         rate: Steps a second since the last report.
         left: Time that the rest will take, in s.
@@ -91,7 +91,7 @@ class TrainProgress:
 
     step: int
     loss: float
-    seeing_loss: float
+    vision_loss: float
     grounding_loss: float
     rate: float
     left: float
@@ -99,7 +99,7 @@ class TrainProgress:
     def __str__(self) -> str:
         """Returns a line for people."""
         return (
-            f"step {self.step:6d}  loss {self.loss:.4f}  seeing {self.seeing_loss:.4f}  "
+            f"step {self.step:6d}  loss {self.loss:.4f}  vision {self.vision_loss:.4f}  "
             f"grounding {self.grounding_loss:.4f}  {self.rate:.2f} steps/s  {self.left / 60:.1f} min left"
         )
 
@@ -113,7 +113,7 @@ class TrainReport:
         steps: Optimiser steps done.
         seconds: Wall-clock time of them.
         loss: Mean flow loss since the last progress line; NaN if there was none.
-        seeing_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
+        vision_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
         grounding_loss: The same of the language model's.
     """
 
@@ -121,5 +121,5 @@ class TrainReport:
     steps: int
     seconds: float
     loss: float
-    seeing_loss: float
+    vision_loss: float
     grounding_loss: float
