@@ -17,6 +17,7 @@ pytest.importorskip("datasets")
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from smolvla_gym.data.dataset import Dataset, Episode
+from smolvla_gym.data.lerobot_writer import write_frames
 from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -40,7 +41,7 @@ def agrees(root, episodes):
             np.testing.assert_array_equal(frame["observation.state"].numpy(), episode.states[i])
             np.testing.assert_array_equal(frame["action"].numpy(), episode.actions[i])
             picture = 255 * frame["observation.images.wrist"].permute(1, 2, 0).numpy()
-            assert np.abs(picture - episode.pictures["wrist"][i]).mean() < 4
+            assert np.abs(picture - episode.images["wrist"][i]).mean() < 4
             index += 1
 
 
@@ -81,6 +82,7 @@ MOMENTS = ("before", "saved", "finalized", "written", "committed")
 def killed_at(moment, root, spec, episode):
     """Adds an episode in a process that is killed meanwhile."""
     from smolvla_gym.data import dataset as module
+    from smolvla_gym.data import transaction
 
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -92,8 +94,7 @@ def killed_at(moment, root, spec, episode):
     elif moment == "finalized":
         module.json.dumps = die
     elif moment == "written":
-        write = Dataset._write
-        Dataset._write = lambda *a, **k: (write(*a, **k), die())
+        module.sync_tree = transaction.sync_tree = die
     else:
         remove = shutil.rmtree
         module.shutil.rmtree = lambda path, **k: die() if not k and ".meta" in str(path) else remove(path, **k)
@@ -132,15 +133,12 @@ def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, make_episode, 
     assert sorted(path.name for path in tmp_path.iterdir()) == [*beside, "data"]
 
 
-def test_ctrl_c_waits_for_the_disk(tmp_path, spec, make_episode, monkeypatch):
-    dataset = Dataset(tmp_path / "data", spec)
-    write = Dataset._write
-
+def test_ctrl_c_waits_for_the_disk(tmp_path, spec, make_episode):
     def interrupted(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
-        write(*arguments, **options)
+        write_frames(*arguments, **options)
 
-    monkeypatch.setattr(Dataset, "_write", interrupted)
+    dataset = Dataset(tmp_path / "data", spec, write=interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -207,8 +205,8 @@ def test_broken_frames_are_refused(tmp_path, spec, make_episode):
     with pytest.raises(DatasetError, match="without frames"):
         dataset.add(Episode.begin("", 0, "expert", spec.cameras))
     small = make_episode(1)
-    small.pictures["wrist"][0] = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(DatasetError, match=r"pictures of wrist are \[\(8, 8, 3\), \(32, 48, 3\)\]"):
+    small.images["wrist"][0] = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(DatasetError, match=r"images of wrist are \[\(8, 8, 3\), \(32, 48, 3\)\]"):
         dataset.add(small)
     assert not dataset.root.exists()
 
@@ -228,7 +226,7 @@ def test_pictures_are_copied(spec):
     episode = Episode.begin("", 0, "expert", spec.cameras)
     episode.note({"pixels": {"wrist": picture}, "agent_pos": np.zeros(7)}, np.zeros(7))
     picture[:] = 255
-    assert not episode.pictures["wrist"][0].any()
+    assert not episode.images["wrist"][0].any()
 
 
 def test_a_repair_that_was_cut_off_is_done_again(tmp_path, spec, make_episode):

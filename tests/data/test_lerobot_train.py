@@ -22,7 +22,7 @@ def test_two_steps_of_lerobot_train(tmp_path, make_episode):
     dataset = Dataset(tmp_path / "data", spec)
     for seed in range(2):
         one = make_episode(seed, frames=40)
-        pictures = dict.fromkeys(spec.cameras, one.pictures["wrist"])
+        pictures = dict.fromkeys(spec.cameras, one.images["wrist"])
         dataset.add(Episode(one.instruction, seed, "expert", pictures, one.states, one.actions))
     command = [
         Path(sys.executable).with_name("lerobot-train"), "--policy.path=.", "--policy.push_to_hub=false",

@@ -54,7 +54,7 @@ def test_everything_is_read(root, make_episode, tmp_path):
     frames = Frames.of(recording, decode_images(recording, ("wrist",), (32, 32), tmp_path / "cache", seen.append))
     assert seen[-1] == len(frames) == 16
     assert frames.segments.tolist() == [0] * 5 + [1] * 7 + [2] * 4
-    wanted = np.stack(second.pictures["wrist"])[:, :, 8:40].astype(int)
+    wanted = np.stack(second.images["wrist"])[:, :, 8:40].astype(int)
     assert np.abs(frames.images["wrist"][5:12] - wanted).mean() < 4  # they were compressed
 
     for video in (root / "videos").rglob("*.mp4"):
@@ -87,7 +87,7 @@ def test_another_arm_is_refused_with_what_differs(root, changes, message):
     [
         (2, np.nan, "is nan in"),
         (2, 90.0, "seem to be in degrees"),
-        (6, 50.0, "gripper openings from .* to 50: here they go from 0, closed, to 1, open"),
+        (6, 50.0, "gripper openings from .* to 50"),
         (6, -1.0, "gripper openings from -1 to"),
     ],
 )
@@ -126,7 +126,7 @@ def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_p
     second = make_episode(2, 7)
     np.testing.assert_array_equal(recording.actions, np.stack(second.actions))
     images = decode_images(recording, ("wrist",), (32, 32), tmp_path / "cache")
-    wanted = np.stack(second.pictures["wrist"])[:, :, 8:40].astype(int)
+    wanted = np.stack(second.images["wrist"])[:, :, 8:40].astype(int)
     assert np.abs(images["wrist"] - wanted).mean() < 4
     assert ReplaySource(root).seeds == [2]
 
@@ -134,14 +134,15 @@ def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_p
 def test_what_is_being_recorded_is_left_alone(root):
     """Another program that trains meanwhile must not take it for what a crash has left."""
     script = (
-        "import sys, time; from pathlib import Path; from smolvla_gym.data.transaction import lock, transaction\n"
+        "import sys, time; from pathlib import Path\n"
+        "from smolvla_gym.data.lock import lock; from smolvla_gym.data.transaction import transaction\n"
         "root = Path(sys.argv[1])\n"
         "with lock(root), transaction(root): print('writing', flush=True); time.sleep(60)"
     )
     recorder = subprocess.Popen([sys.executable, "-c", script, str(root)], stdout=subprocess.PIPE, text=True)
     try:
         assert recorder.stdout.readline() == "writing\n"
-        with pytest.raises(DatasetError, match="being written"):
+        with pytest.raises(DatasetError, match="Another program"):
             open_recording(root)
         assert (root / ".meta_before").is_dir()
     finally:

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Copies the policy."""
     from smolvla_gym.agent.checkpoint.load import fetch_checkpoint
     from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, make_plain
-    from smolvla_gym.data.files import sync_tree
+    from smolvla_gym.data.disk import sync_tree
     from smolvla_gym.errors import OptionError
     from smolvla_gym.utils.file_lock import lock_folder
 
