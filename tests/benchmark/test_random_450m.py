@@ -15,7 +15,7 @@ from smolvla_gym.agent.checkpoint.spec import read_spec
 from smolvla_gym.agent.checkpoint.tensors import SavedTensor
 from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
 from smolvla_gym.agent.checkpoint.weights import check_network, check_weights
-from smolvla_gym.benchmark.random_450m import SMOLVLA_450M, _stats, build_random_450m, camera_names
+from smolvla_gym.benchmark.random_450m import SMOLVLA_450M, build_random_450m, camera_names, full_range_stats
 from smolvla_gym.errors import CheckpointError
 
 
@@ -23,10 +23,18 @@ from smolvla_gym.errors import CheckpointError
 def made(tmp_path_factory):
     """Its policy without numbers, and the folder of its small files."""
     folder = tmp_path_factory.mktemp("made")
-    options = {"cameras": camera_names(3), "stats": _stats(), "sentences": ["x"], "vocabulary": 384, "seed": 0}
+    options = {
+        "cameras": camera_names(3),
+        "stats": full_range_stats(),
+        "sentences": ["x"],
+        "vocabulary": 384,
+        "seed": 0,
+    }
     with torch.device("meta"):
         policy, *_ = make_policy(folder, SMOLVLA_450M, **options)
-    stats = {key: {name: torch.as_tensor(value) for name, value in of.items()} for key, of in _stats().items()}
+    stats = {
+        key: {name: torch.as_tensor(value) for name, value in of.items()} for key, of in full_range_stats().items()
+    }
     save_small_files(folder, policy.config, *make_pre_post_processors(policy.config, dataset_stats=stats))
     return policy, folder
 
@@ -64,15 +72,13 @@ def test_its_weights_belong_to_its_configuration(made):
         check_weights(spec, vlm, fewer)
 
 
-def test_it_is_made_in_memory(monkeypatch):
+def test_it_is_made_in_memory():
     """The same way at a size that a test can afford."""
     from dataclasses import replace
 
-    from smolvla_gym.benchmark import random_450m
-
     small = replace(SMOLVLA_450M.vlm, layers=4, vision_layers=1, embeddings=400, image_size=64)
-    monkeypatch.setattr(random_450m, "SMOLVLA_450M", replace(SMOLVLA_450M, vlm=small, layers=2, image_size=32))
-    checkpoint, same, other = (build_random_450m(2, device="cpu", seed=seed) for seed in (0, 0, 1))
+    geometry = replace(SMOLVLA_450M, vlm=small, layers=2, image_size=32)
+    checkpoint, same, other = (build_random_450m(2, device="cpu", seed=seed, geometry=geometry) for seed in (0, 0, 1))
     assert list(checkpoint.spec.cameras) == ["wrist", "scene"]
     assert not checkpoint.policy.training
     name = "model.action_in_proj.weight"

@@ -46,7 +46,7 @@ def test_a_full_disk_ends_no_training_and_spoils_no_line(tmp_path, capsys):
         log.loss(20, 0.1)
         log.loss(21, 0.1)
         log.plot()
-    assert capsys.readouterr().err.count("the log cannot be written") == 1
+    assert capsys.readouterr().err.count("could not be written") == 1
     assert [row["step"] for row in rows(tmp_path)] == list(range(20))
     assert not list(tmp_path.glob("*.part"))
     log.loss(22, 0.1)

@@ -117,7 +117,7 @@ def test_cached_frames_of_others_are_decoded_again(tmp_path):
 
 
 def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_path):
-    from smolvla_gym.training.lerobot.finetune import _check_saving
+    from smolvla_gym.training.lerobot.finetune import check_resumed
 
     class Recording:
         root = tmp_path / "data"
@@ -130,7 +130,7 @@ def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_pat
     }  # fmt: skip
     path = tiny / "train_config.json"
     path.write_text(json.dumps(content))
-    _check_saving(tiny, Recording())
+    check_resumed(tiny, Recording())
     kept = json.loads(path.read_text())
     assert kept.keys() == {"policy", "dataset", "steps", "optimizer", "env_eval_freq"}
     assert (kept["env_eval_freq"], kept["policy"]["push_to_hub"], kept["dataset"]["root"]) == (
@@ -138,19 +138,19 @@ def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_pat
     )  # fmt: skip
     path.write_text(json.dumps({**content, "policy": {**policy, "path": "someone/else"}}))
     with pytest.raises(CheckpointError, match="path"):
-        _check_saving(tiny, Recording())
+        check_resumed(tiny, Recording())
 
 
 @pytest.mark.parametrize("content", ["{}", '{"step": "x"}', '{"step": -1}', '{"step": 1.5}', "[]"])
 def test_a_broken_step_of_lerobots_is_refused(tmp_path, content):
-    from smolvla_gym.training.lerobot.finetune import _step_of
+    from smolvla_gym.training.lerobot.finetune import recover
 
     state = tmp_path / "lerobot" / "checkpoints" / "last" / "training_state"
     state.mkdir(parents=True)
     (state.parent / "pretrained_model").mkdir()
     (state / "training_step.json").write_text(content)
     with pytest.raises(CheckpointError):
-        _step_of(tmp_path)
+        recover(tmp_path)
 
 
 @pytest.fixture

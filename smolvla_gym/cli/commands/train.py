@@ -17,6 +17,7 @@ from smolvla_gym.cli.options.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
 from smolvla_gym.utils.file_lock import lock_folder
+from smolvla_gym.utils.json_file import save_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -342,13 +343,12 @@ def _recall(arguments: argparse.Namespace) -> None:
 
 def _remember(arguments: argparse.Namespace, out: Path, trainer: str) -> None:
     """Keeps what the run is begun with, and how far it is to go."""
-    from smolvla_gym.agent.checkpoint.saving import replace_text
     from smolvla_gym.training.run_folder import RUN
 
     out.mkdir(parents=True, exist_ok=True)
     arguments.trainer = trainer
     values = {name: getattr(arguments, name) for name in (*_KEPT, *_GOAL)}
-    replace_text(out / RUN, json.dumps(values, indent=1, default=str) + "\n")
+    save_text(out / RUN, json.dumps(values, indent=1, default=str) + "\n", "options of the run")
 
 
 def _start(arguments: argparse.Namespace) -> Path | None:
