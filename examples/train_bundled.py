@@ -169,7 +169,7 @@ def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor
     began = time.monotonic()
     frames = collect(options, lambda done: print(f"{options.task}: {done}/{options.episodes}", flush=True), pool=pool)
     seconds = time.monotonic() - began
-    print(f"{options.task}: {len(frames)} frames, {len(frames.pictures)} drawn, in {seconds:.0f} s", flush=True)
+    print(f"{options.task}: {len(frames)} frames, {len(frames.with_images)} drawn, in {seconds:.0f} s", flush=True)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         pickle.dump(frames, file, protocol=5)

@@ -25,7 +25,7 @@ def test_what_the_sentence_speaks_of_is_where_it_is(recorded):
     task, frames = recorded
     colors = list(COLORS)
     places = frames.targets.reshape(-1, len(colors) + 1, 5)
-    for row, frame in enumerate(frames.pictures):
+    for row, frame in enumerate(frames.with_images):
         sentence = frames.instructions[frames.instruction_ids[frame]]
         named = [
             (color, base)

@@ -181,13 +181,13 @@ def test_chunks_begin_where_there_are_pictures_and_words_vary(policy_dir, tmp_pa
     every = demonstrations(30)
     some = Frames(
         {"wrist": every.images["wrist"][::3]}, every.states, every.actions, [*SENTENCES, "lift red"],
-        np.zeros(30, dtype=np.int64), np.zeros(30, dtype=np.int64), pictured=np.arange(0, 30, 3),
+        np.zeros(30, dtype=np.int64), np.zeros(30, dtype=np.int64), image_frames=np.arange(0, 30, 3),
         paraphrases=[[0, 2], [1], [0, 2]],
     )  # fmt: skip
     report = train(policy_dir, some, tmp_path, TrainOptions(steps=2, batch_size=4, threads=1))
     assert report.loss > 0
-    with pytest.raises(OptionError, match="pictured"):
-        replace(some, pictured=np.arange(3, 33, 3))
+    with pytest.raises(OptionError, match="image_frames"):
+        replace(some, image_frames=np.arange(3, 33, 3))
     with pytest.raises(OptionError, match="paraphrases"):
         replace(some, paraphrases=[[0]])
 
@@ -195,10 +195,10 @@ def test_chunks_begin_where_there_are_pictures_and_words_vary(policy_dir, tmp_pa
 def test_recordings_are_put_together():
     one, other = demonstrations(6), demonstrations(9)
     bare = {"targets": None, "referents": None}
-    other = replace(other, images={"wrist": other.images["wrist"][::2]}, pictured=np.arange(0, 9, 2), **bare)
+    other = replace(other, images={"wrist": other.images["wrist"][::2]}, image_frames=np.arange(0, 9, 2), **bare)
     both = join([replace(one, **bare), other])
     assert len(both) == 15
-    assert both.pictures.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
+    assert both.with_images.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
     assert both.instruction_ids.max() >= len(SENTENCES)
     assert both.paraphrases == [[i] for i in range(2 * len(SENTENCES))]
     assert len(np.unique(both.segments)) == len(np.unique(one.segments)) + len(np.unique(other.segments))

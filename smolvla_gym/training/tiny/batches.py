@@ -11,28 +11,28 @@ from smolvla_gym.errors import OptionError
 
 
 class Windows:
-    """Chunks of actions that begin at any frame and stay inside its segment."""
+    """Action chunks that start at any frame and stay inside its segment."""
 
     def __init__(self, segments: NDArray[np.int64], chunk_size: int) -> None:
-        """Finds the end of every segment.
+        """Find the end of every segment.
 
         Args:
-            segments: Shape (N,), see :class:`Frames`.
-            chunk_size: Actions a chunk.
+            segments: Shape (N,), see :class:`smolvla_gym.training.tiny.frames.Frames`.
+            chunk_size: Actions in a chunk.
         """
         ends = np.append(np.flatnonzero(np.diff(segments)), len(segments) - 1)
         self._last = ends[np.searchsorted(ends, np.arange(len(segments)))]
         self._offsets = np.arange(chunk_size)
 
     def rows(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Returns which frames' actions make up the chunks.
+        """Return the frames whose actions are the chunks.
 
         Args:
-            frames: Where the chunks begin, shape (B,).
+            frames: First frames of the chunks, shape (B,).
 
         Returns:
-            Frame numbers of shape (B, chunk_size), which stay on the segment's last frame once they reach it, and
-            True where they do: padding, not to be learnt from.
+            Frame numbers, shape (B, chunk_size), which stay at the last frame of the segment after its end; and
+            the padding mask, True after the end of the segment, shape (B, chunk_size).
         """
         rows = frames[:, None] + self._offsets
         last = self._last[frames][:, None]
@@ -40,14 +40,14 @@ class Windows:
 
 
 class Sampler:
-    """Draws frames with replacement, each in proportion to its weight."""
+    """Draw frames with replacement, each in proportion to its weight."""
 
     def __init__(self, count: int, weights: NDArray[np.float64] | None, seed: int) -> None:
-        """Prepares the draw.
+        """Prepare the draws.
 
         Args:
             count: Number of frames.
-            weights: Shape (count,), not negative; ``None`` for equal ones.
+            weights: Weights of the frames, shape (count,), not negative; None: equal weights.
             seed: Seed of the draws.
 
         Raises:
@@ -61,7 +61,7 @@ class Sampler:
 
     @property
     def state(self) -> Any:
-        """Where the draws stand; may be set."""
+        """State of the random generator; may be set."""
         return self._random.bit_generator.state
 
     @state.setter
@@ -69,6 +69,6 @@ class Sampler:
         self._random.bit_generator.state = value
 
     def draw(self, count: int) -> NDArray[np.int64]:
-        """Returns frame numbers, shape (count,)."""
+        """Return frame numbers, shape (count,)."""
         rows = np.searchsorted(self._cumulative, self._random.random(count), side="right")
         return np.minimum(rows, len(self._cumulative) - 1)
