@@ -1,29 +1,29 @@
-"""Makes a policy for all five tasks from nothing: demonstrations of the experts, imitation, and DAgger three times.
+"""Train a policy for all five tasks from random weights: expert demonstrations, imitation, and DAgger three times.
 
     uv run python examples/train_bundled.py --out outputs/bundled --device cuda --workers 16
     OMP_WAIT_POLICY=PASSIVE uv run python examples/train_bundled.py --out outputs/bundled
 
-A run that was cut short goes on where it was last saved. ``--from`` begins with another policy than a random one.
+A run that was interrupted continues from where it was last saved. ``--from`` starts from a trained policy.
 Evaluate the result with
 
     uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
 
 On an NVIDIA H100 with 16 cores the first three stages took 9 minutes, three of them training. The fourth was run on 2
-AMD cores (Zen 4), with ``--episodes 600``: 6 minutes of recording and 34 of training. Of seeds 0..199 that policy
-reached 200, lifted 198, placed 196, pushed 193 and stacked 182; without the fourth stage 200, 198, 194, 189 and 167.
+AMD cores (Zen 4), with ``--episodes 600``: 6 minutes of recording and 34 of training. On seeds 0..199 that policy
+succeeded in 200 (reach), 198 (lift), 196 (place), 193 (push) and 182 (stack) episodes; without the fourth stage in 200,
+198, 194, 189 and 167.
 
-Nobody has run all of it on a CPU: with 0.7 s a step on those 2 cores it would be four and a half hours, and it wants 20
-GB of memory. Do not cut it short: after 5,600 steps, on 60 % of the demonstrations, a policy reached 27, lifted 24,
-placed 8, pushed 3 and stacked 0 of 60; most often it went to another object than the one that is named, which is what
-is learned last. The model card of the policy that is bundled, ``assets/policies/parol6_tiny/README.md``, says how that
-one came about, in more stages than these.
+The whole recipe was not measured on a CPU: at 0.7 s a step on those 2 cores it would take four and a half hours, and it
+needs 20 GB of memory. Do not shorten it: after 5,600 steps, on 60 % of the demonstrations, a policy succeeded in 27
+(reach), 24 (lift), 8 (place), 3 (push) and 0 (stack) of 60 episodes. Its most frequent failure was to go to another
+object than the named one, which is learned last. The model card of the bundled policy,
+``assets/policies/parol6_tiny/README.md``, describes its training, in more stages than these.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import pickle
 import shutil
 import time
 from collections.abc import Mapping
@@ -42,31 +42,32 @@ from smolvla_gym.training.tiny.augmentation import Augmentation
 from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, collect
 from smolvla_gym.training.tiny.frames import Frames, join
+from smolvla_gym.training.tiny.frames_file import load_frames, save_frames
 from smolvla_gym.training.tiny.imitation import train
 from smolvla_gym.training.tiny.options import TrainOptions
 from smolvla_gym.training.tiny.paraphrases import paraphrases
 from smolvla_gym.utils.worker_pool import process_pool
 
 CHUNK = 32
-"""Actions a chunk: a second and a bit, so that plenty is left when a chunk comes half a second late."""
+"""Actions in a chunk: about a second, so that actions are left when the next chunk comes half a second late."""
 
 VOCABULARY = 484
-"""Tokens: an instruction takes some ten of them."""
+"""Size of the tokenizer's vocabulary: an instruction takes about ten tokens."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Demonstrations that are recorded, and a training on these and earlier ones.
+    """Recording of demonstrations, and training on these and earlier ones.
 
     Attributes:
-        name: Name of its folders.
-        episodes: Episodes of each task to record, relative to the number that is asked for.
-        shares: By stage that recorded them, the share of each task in what is drawn for training: by their length
-            alone the long ones would be most of it.
+        name: Name of the folders of the stage.
+        episodes: Episodes of each task to record, relative to ``--episodes``.
+        shares: For each stage whose recordings are used, the share of each task in the training samples. With shares
+            by length, tasks with long episodes would prevail.
         steps: Steps of training, at scale 1.
-        vision_share: Share of them, at its beginning, in which only the vision tower learns.
+        vision_share: Share of them, at the start, in which only the vision tower learns.
         learning_rate: Peak of the schedule.
-        latencies_ms: By task, how long a chunk of the policy that drives takes, where not 0.
+        latencies_ms: By task the inference delays in ms of the policy that interrupts the expert, where not 0.
     """
 
     name: str
@@ -123,7 +124,7 @@ STAGES = (
 
 
 def sentences() -> list[str]:
-    """Returns instructions of all tasks, for the tokenizer, so that they take few tokens."""
+    """Return instructions of all tasks, from which the tokenizer is trained."""
     return [
         phrase.format(color=color, base=base)
         for name, task in TASKS.items()
@@ -133,19 +134,19 @@ def sentences() -> list[str]:
 
 
 def recording(data: Path, stage: str, task: str, options: DemonstrationOptions) -> tuple[Path, DemonstrationOptions]:
-    """Returns the file of a stage's demonstrations of a task, and what is to be recorded into it."""
+    """Return the file of a stage's demonstrations of a task, and the options of their recording."""
     number, chosen = next((i, s) for i, s in enumerate(STAGES, 1) if s.name == stage)
     wanted = replace(
         options, task=task, episodes=max(1, round(chosen.episodes[task] * options.episodes)),
         first_seed=1_000_000 * number + 100_000 * list(chosen.episodes).index(task),
         latencies_ms=chosen.latencies_ms.get(task, options.latencies_ms),
     )  # fmt: skip
-    return data / stage / f"{task}_{wanted.episodes}.pickle", wanted
+    return data / stage / f"{task}_{wanted.episodes}.npz", wanted
 
 
 def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
-    """Records the demonstrations of a stage that are missing."""
-    # One process is this one; several are begun once for all tasks.
+    """Record the demonstrations of a stage that do not exist yet."""
+    # With one worker this process records. Several workers are started once for all tasks.
     with process_pool(options.workers) if options.workers > 1 else contextlib.nullcontext() as pool:
         for task in stage.episodes:
             path, wanted = recording(data, stage.name, task, options)
@@ -155,12 +156,12 @@ def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
 
 
 def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
-    """Returns what a stage is trained on."""
+    """Return the demonstrations on which a stage is trained."""
     recordings = []
     for name, shares in stage.shares.items():
         for task, share in shares.items():
-            with recording(data, name, task, options)[0].open("rb") as file:
-                frames = pickle.load(file)  # noqa: S301 - a file that this program wrote
+            frames = load_frames(recording(data, name, task, options)[0])
+            assert frames.weights is not None  # noqa: S101 - narrows a type
             recordings.append(replace(frames, weights=share * frames.weights / frames.weights.sum()))
     return join(recordings)
 
@@ -169,17 +170,16 @@ def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor
     began = time.monotonic()
     frames = collect(options, lambda done: print(f"{options.task}: {done}/{options.episodes}", flush=True), pool=pool)
     seconds = time.monotonic() - began
-    print(f"{options.task}: {len(frames)} frames, {len(frames.with_images)} drawn, in {seconds:.0f} s", flush=True)
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        pickle.dump(frames, file, protocol=5)
-    part.replace(path)
+    print(
+        f"{options.task}: {len(frames)} frames, {len(frames.with_images)} with images, in {seconds:.0f} s", flush=True
+    )
+    save_frames(path, frames)
 
 
 def run_stage(
     stage: Stage, previous: Path | None, frames: Frames, folder: Path, steps: int, device: str, batch_size: int
 ) -> Path:
-    """Trains one stage, or goes on with it, and returns its policy."""
+    """Train one stage, or resume it, and return the folder of its policy."""
     part, state, policy = folder / f"{stage.name}.part", folder / f"{stage.name}.state.pt", folder / stage.name
     if not state.exists():
         shutil.rmtree(part, ignore_errors=True)
@@ -205,7 +205,7 @@ def run_stage(
 
 
 def halve(weights: Path) -> None:
-    """Rounds weights to bfloat16, which halves the file; evaluate the result."""
+    """Round weights to bfloat16, which halves the file; evaluate the result."""
     rounded = {name: value.bfloat16() for name, value in load_file(weights).items()}
     save_file(rounded, weights, metadata={"format": "pt"})
 
@@ -213,7 +213,7 @@ def halve(weights: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of data and policies")
-    parser.add_argument("--from", type=Path, dest="start", help="a policy to begin with (default: random weights)")
+    parser.add_argument("--from", type=Path, dest="start", help="a policy to start from (default: random weights)")
     parser.add_argument("--episodes", type=int, default=500, help="of a task and recording (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the steps of all stages (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
@@ -230,7 +230,7 @@ def main() -> None:
             frames = read(args.out / "data", stage, options)
             steps = max(1, round(args.scale * stage.steps))
             run_stage(stage, previous, frames, args.out, steps, args.device, args.batch_size)
-            del frames  # before the next ones take their place in memory
+            del frames  # frees the memory for the next ones
         previous = args.out / stage.name
     assert previous is not None  # noqa: S101 - narrows a type
     shutil.copytree(previous, args.out / "policy", dirs_exist_ok=True)

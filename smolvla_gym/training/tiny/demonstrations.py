@@ -204,11 +204,20 @@ def _demonstrate(options: DemonstrationOptions, seed: int, cache: _Cache) -> lis
     objects = 2 if rng.random() < 0.3 else 3
     env = cache.env(options, rendered, int(rng.choice(options.randomization)), objects)
     agent = None if options.policy is None else cache.agent(options.policy, float(rng.choice(options.latencies_ms)))
-    return _Episode(env, options, seed, rng, sampled, agent).run()
+    return Demonstration(env, options, seed, rng, sampled, agent).run()
 
 
-class _Episode:
-    """One episode of demonstrations."""
+class Demonstration:
+    """One episode of demonstrations.
+
+    Args:
+        env: A simulated env of the task.
+        options: Options of the recording.
+        seed: Seed of the env.
+        rng: Source of the random start and of the interruptions.
+        sampled: Whether images are resized by sampling pixels, not by averaging.
+        agent: Policy that interrupts the expert; None: no policy does.
+    """
 
     def __init__(
         self,
@@ -227,6 +236,7 @@ class _Episode:
         self._backend: SimBackend = unwrapped.backend
 
     def run(self) -> list[Segment]:
+        """Record the episode and return its segments of at least two frames."""
         env, rng, world = self._env, self._rng, self._backend.world
         world.blind = True  # only frames with images are rendered
         observation, _ = env.reset(seed=self._seed)

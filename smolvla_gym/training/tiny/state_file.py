@@ -6,11 +6,11 @@ The file may come from elsewhere, so that it is read without pickle and checked.
 from __future__ import annotations
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import CheckpointError, MissingExtraError
+from smolvla_gym.training.tiny.archive import check_archive
 
 try:
     import torch
@@ -39,7 +39,7 @@ def load_state(path: Path) -> dict[str, Any]:
         CheckpointError: The file cannot be read, or is no file that :func:`save_state` writes.
     """
     try:
-        _check_archive(path)
+        check_archive(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if not 0 <= int(state["step"]) <= _MAX_STEPS or not 0.0 <= float(state["seconds"]) < math.inf:
             raise ValueError(f"its step is {state['step']!r:.40}")
@@ -62,19 +62,3 @@ def broken_state(path: Path, reason: Exception) -> CheckpointError:
         f"{path} cannot be resumed from ({type(reason).__name__}: {' '.join(str(reason).split())[:200]}). "
         "It is broken, or of another policy: remove it, and the run starts anew."
     )
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a file on which torch would wait, such as a FIFO, or that unpacks to more than its size.
-
-    Raises:
-        ValueError: The file is one of these.
-    """
-    if not path.is_file():
-        raise ValueError("it is not a regular file")
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("it is compressed")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise ValueError("its parts overlap")
