@@ -17,37 +17,17 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from smolvla_gym import SIM_ID
 from smolvla_gym.agent import SmolVLAAgent
-from smolvla_gym.agent.images import resize_area
-from smolvla_gym.envs.backends.sim import SimBackend
-from smolvla_gym.envs.time_limit import steps_within
-from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import Array
-from smolvla_gym.parol6.inverse_kinematics import solve
-from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.tasks.expert import square_yaw
 from smolvla_gym.training.tiny.frames import Frames
+from smolvla_gym.training.tiny.interrupted_expert import InterruptedExpert, Segment, record_segments
 from smolvla_gym.training.tiny.paraphrases import paraphrases
 from smolvla_gym.utils.worker_pool import process_pool, threads
 
 _RENDERED = (256, 128, 64)
 """Edges in px at which pictures are drawn before they are brought to the policy's size."""
-
-_RANDOM_START = 0.55
-_INTERRUPTION = 0.02
-_STRAY = (10, 120)
-"""Steps that the policy drives: long enough to lose what it held or pushed, and to have to begin anew."""
-
-_REACH = 0.6
-"""Distance from the base in m beyond which an object is lost: a puck that was tipped over rolls for metres."""
-
-_TAIL = 6
-_LONGEST_S = 20.0
-"""Time in s after which an episode is given up."""
 
 _JOB = 5
 """Episodes that a process takes at a time: few, so that all of them have work until the end."""
@@ -115,11 +95,11 @@ def collect(
     """
     seeds = np.arange(options.first_seed, options.first_seed + options.episodes)
     jobs = [(options, chunk.tolist()) for chunk in np.array_split(seeds, math.ceil(options.episodes / _JOB))]
-    parts: list[_Part] = []
+    parts: list[Segment] = []
     with contextlib.ExitStack() as stack:
         if pool is None and options.workers > 1:
             pool = stack.enter_context(process_pool(options.workers))
-        run: Iterator[list[_Part]]
+        run: Iterator[list[Segment]]
         if pool is None:
             kept = stack.enter_context(contextlib.closing(_Kept()))
             run = (_record(job, kept) for job in jobs)
@@ -132,29 +112,6 @@ def collect(
             done += len(chunk)
             report(done)
     return _join(parts, options)
-
-
-@dataclass
-class _Part:
-    """One uninterrupted stretch of an episode.
-
-    Attributes:
-        meaning: What the instruction says: its phrase, the colour named and the second colour or "".
-        images: Pictures by camera, of every ``stride``-th frame.
-        states: Of every frame.
-        actions: Of every frame.
-        targets: Of the frames with pictures.
-        referents: Of the frames with pictures.
-        weights: Of the frames with pictures.
-    """
-
-    meaning: tuple[str, str, str]
-    images: dict[str, list[NDArray[np.uint8]]]
-    states: list[NDArray[np.float32]]
-    actions: list[NDArray[np.float32]]
-    targets: list[NDArray[np.float32]]
-    referents: list[NDArray[np.float32]]
-    weights: list[float]
 
 
 type _Job = tuple[DemonstrationOptions, list[int]]
@@ -203,18 +160,18 @@ _kept = _Kept()
 """Of a process that records for others."""
 
 
-def _record_in_pool(job: _Job) -> list[_Part]:
+def _record_in_pool(job: _Job) -> list[Segment]:
     return _record(job, _kept)
 
 
-def _record(job: _Job, kept: _Kept) -> list[_Part]:
+def _record(job: _Job, kept: _Kept) -> list[Segment]:
     options, seeds = job
     # With a policy there may be other workers that compute beside this one.
     with contextlib.nullcontext() if options.policy is None else threads(1):
         return [part for seed in seeds for part in _demonstrate(options, seed, kept)]
 
 
-def _demonstrate(options: DemonstrationOptions, seed: int, kept: _Kept) -> list[_Part]:
+def _demonstrate(options: DemonstrationOptions, seed: int, kept: _Kept) -> list[Segment]:
     rng = np.random.default_rng([seed, 1])
     # Most pictures are drawn large and averaged down, as in a rollout; some are drawn small, or sampled, so that
     # the policy does not depend on how a picture was made small.
@@ -223,157 +180,14 @@ def _demonstrate(options: DemonstrationOptions, seed: int, kept: _Kept) -> list[
     objects = 2 if rng.random() < 0.3 else 3
     env = kept.env(options, rendered, int(rng.choice(options.randomization)), objects)
     agent = None if options.policy is None else kept.agent(options.policy, float(rng.choice(options.latencies_ms)))
-    return _Episode(env, options, seed, rng, sampled, agent).run()
+    expert = InterruptedExpert(
+        rng, cameras=options.cameras, image_size=options.image_size, stride=options.stride,
+        hard_weight=options.hard_weight, sampled=sampled, policy=agent,
+    )  # fmt: skip
+    return record_segments(env, expert, seed)
 
 
-class _Episode:
-    """One demonstration."""
-
-    def __init__(
-        self,
-        env: gym.Env[Any, Any],
-        options: DemonstrationOptions,
-        seed: int,
-        rng: np.random.Generator,
-        sampled: bool,
-        agent: SmolVLAAgent | None,
-    ) -> None:
-        self._agent = agent
-        self._env, self._options, self._seed, self._rng, self._sampled = env, options, seed, rng, sampled
-        unwrapped: Any = env.unwrapped
-        self._expert = unwrapped.expert_action
-        self._backend: SimBackend = unwrapped.backend
-
-    def run(self) -> list[_Part]:
-        env, rng, world = self._env, self._rng, self._backend.world
-        world.blind = True  # most pictures would be drawn for nothing
-        observation, _ = env.reset(seed=self._seed)
-        if rng.random() < _RANDOM_START:
-            start = self._somewhere(near=rng.random() < 0.6)
-            if start is not None:
-                options = {"joints": start, "opening": float(rng.random() < 0.7)}
-                with contextlib.suppress(OptionError):  # the jaws would begin in an object
-                    observation, _ = env.reset(seed=self._seed, options=options)
-        parts = [self._part()]
-        tail: int | None = None  # frames that are still recorded once the task is solved
-        for _ in range(steps_within(_LONGEST_S, env.metadata["render_fps"])):
-            if tail is None and rng.random() < _INTERRUPTION:
-                by_policy = self._agent is not None and rng.random() < 0.6
-                observation, done = self._stray(observation) if by_policy else self._drag()
-                parts.append(self._part())
-                if done:
-                    break
-            if self._lost():
-                break
-            action = self._expert()
-            self._note(parts[-1], observation, action)
-            observation, _, done, _, _ = env.step(action)
-            if tail is not None:
-                tail -= 1
-            elif done:
-                tail = _TAIL
-            if tail == 0:
-                break
-        return [part for part in parts if len(part.states) > 1]
-
-    def _part(self) -> _Part:
-        layout = self._backend.layout
-        base = layout.colors[layout.base] if layout.base >= 0 else ""
-        meaning = layout.phrase, layout.colors[layout.target], base
-        return _Part(meaning, {c: [] for c in self._options.cameras}, [], [], [], [], [])
-
-    def _look(self) -> dict[str, NDArray[np.uint8]]:
-        world = self._backend.world
-        world.blind = False
-        pictures = world.observe().pixels
-        world.blind = True
-        return pictures
-
-    def _lost(self) -> bool:
-        """Returns whether an object is where no expert can bring it back from, nor a camera see it."""
-        world = self._backend.world
-        places = [world.object_position(i) for i in range(len(self._backend.layout.colors))]
-        return max(float(np.linalg.norm(place)) for place in places) > _REACH
-
-    def _somewhere(self, near: bool) -> Array | None:
-        rng, layout = self._rng, self._backend.layout
-        if near:
-            position = layout.positions[layout.target] + rng.uniform([-0.05, -0.05, 0.02], [0.05, 0.05, 0.09])
-        else:
-            position = rng.uniform([0.12, -0.13, 0.05], [0.31, 0.13, 0.16])
-        return solve(position, square_yaw(position) + rng.uniform(-0.7, 0.7), self._backend.world.gripper)
-
-    def _stray(self, observation: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Lets the policy drive for a while."""
-        assert self._agent is not None  # noqa: S101 - narrows a type
-        self._agent.attach(self._env)
-        self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
-        for _ in range(int(self._rng.integers(*_STRAY))):
-            # A chunk that is asked for needs pictures: in sync mode when the queue is empty, in others at any time.
-            if self._agent.queue_length == 0 or self._agent.mode != "sync":
-                observation = {**observation, "pixels": self._look()}
-            observation, _, done, _, _ = self._env.step(self._agent.act(observation))
-            if done:
-                break
-        return observation, done
-
-    def _drag(self) -> tuple[dict[str, Any], bool]:
-        """Drags the tool somewhere near, with the gripper opened or closed."""
-        rng, world = self._rng, self._backend.world
-        position = world.tool_position + rng.uniform([-0.06, -0.06, -0.01], [0.06, 0.06, 0.06])
-        joints = solve(position, square_yaw(position) + rng.uniform(-0.5, 0.5), world.gripper)
-        action = np.append(world.joints if joints is None else joints, float(rng.random() < 0.6)).astype(np.float32)
-        for _ in range(int(rng.integers(5, 16))):
-            observation, _, done, _, _ = self._env.step(action)
-            if done:
-                break
-        return observation, done
-
-    def _note(self, part: _Part, observation: dict[str, Any], action: NDArray[np.float32]) -> None:
-        if len(part.states) % self._options.stride == 0:
-            size = self._options.image_size
-            for name, picture in self._look().items():
-                if self._sampled:
-                    step = picture.shape[0] // size
-                    picture = picture[step // 2 :: step, step // 2 :: step]
-                part.images[name].append(np.ascontiguousarray(resize_area(picture, (size, size))))
-            for kept, found in zip((part.targets, part.referents), self._targets(), strict=True):
-                kept.append(found)
-            part.weights.append(self._weight())
-        part.states.append(observation["agent_pos"])
-        part.actions.append(action)
-
-    def _targets(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns where everything is, and where that is what the instruction speaks of."""
-        world, layout = self._backend.world, self._backend.layout
-        targets = np.full((len(COLORS) + 1, 5), np.nan, np.float32)
-        places = {list(COLORS).index(color): world.object_position(i) for i, color in enumerate(layout.colors)}
-        if layout.goal is not None:
-            places[len(COLORS)] = layout.goal
-        for row, position in places.items():
-            relative = world.tool_rotation.T @ (position - world.tool_position)
-            targets[row] = [*relative, *position[:2]]
-        names = [*COLORS]
-        goal = names.index(layout.colors[layout.base]) if layout.base >= 0 else len(COLORS)
-        return targets.reshape(-1), targets[[names.index(layout.colors[layout.target]), goal]].reshape(-1)
-
-    def _weight(self) -> float:
-        """Returns how much more a frame counts in which another object than the one to go to is near."""
-        world, layout = self._backend.world, self._backend.layout
-        gaps = [
-            float(np.linalg.norm(world.object_position(i) - world.tool_position)) for i in range(len(layout.colors))
-        ]
-        held = world.grasped(layout.target)
-        if held and layout.base < 0:
-            return 1.0  # where to is the same whatever lies around
-        focus = layout.base if held else layout.target
-        others = min((gap for i, gap in enumerate(gaps) if i not in (layout.target, focus)), default=np.inf)
-        if not held and layout.base >= 0:
-            others = min(others, gaps[layout.base])
-        return self._options.hard_weight if others < gaps[focus] + 0.02 else 1.0
-
-
-def _join(parts: Sequence[_Part], options: DemonstrationOptions) -> Frames:
+def _join(parts: Sequence[Segment], options: DemonstrationOptions) -> Frames:
     meanings = sorted({part.meaning for part in parts})
     sentences, same = _sentences(options.task, meanings)
     lengths = np.array([len(part.states) for part in parts])
