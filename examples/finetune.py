@@ -19,10 +19,10 @@ import gymnasium as gym
 import smolvla_gym
 from smolvla_gym import SmolVLAAgent
 from smolvla_gym.agent.checkpoint.load import fetch_checkpoint, resolve_device
+from smolvla_gym.agent.scripted import ExpertAgent
 from smolvla_gym.data.dataset import Dataset
 from smolvla_gym.data.reader import open_recording
 from smolvla_gym.data.record import record
-from smolvla_gym.data.sources import ExpertSource
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.training.lerobot.finetune import RUN, START, FinetuneOptions, finetune, prepare
 
@@ -35,7 +35,7 @@ def demonstrate(root: Path, task: str, episodes: int, size: int) -> int:
         dataset = Dataset(root, DatasetSpec.of(env))
         first = dataset.next_seed or 0
         record(
-            env, ExpertSource(env), dataset, range(first, first + 10 * episodes), episodes,
+            env, ExpertAgent(), dataset, range(first, first + 10 * episodes), episodes,
             lambda attempt: print(f"{attempt.instruction!r}: {attempt.frames} frames", flush=True),
         )  # fmt: skip
     return dataset.next_seed or 0

@@ -22,9 +22,9 @@ import gymnasium as gym
 import numpy as np
 
 import smolvla_gym  # noqa: F401 - registers the env
+from smolvla_gym.agent.scripted import ExpertAgent
 from smolvla_gym.data.dataset import Dataset
 from smolvla_gym.data.record import record
-from smolvla_gym.data.sources import ExpertSource
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import DISC
@@ -83,7 +83,7 @@ def main() -> None:
     dataset = Dataset(args.root, DatasetSpec.of(env))
     first = dataset.next_seed or 0
     record(
-        env, ExpertSource(env), dataset, range(first, first + 10 * args.episodes), args.episodes,
+        env, ExpertAgent(), dataset, range(first, first + 10 * args.episodes), args.episodes,
         lambda attempt: print(f"{attempt.instruction!r}: {attempt.frames} frames"),
     )  # fmt: skip
     print(f"{args.root} has {len(dataset)} episodes")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import smolvla_gym  # noqa: F401 - registers the envs
 from smolvla_gym import SmolVLAAgent
-from smolvla_gym.agent.scripted import Agent
+from smolvla_gym.agent.protocol import Agent
 from smolvla_gym.parol6 import JOINT_NAMES
 
 

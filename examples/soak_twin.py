@@ -22,7 +22,8 @@ import gymnasium as gym
 import psutil
 
 import smolvla_gym
-from smolvla_gym.agent.scripted import Agent, ExpertAgent, RandomAgent
+from smolvla_gym.agent.protocol import Agent, attach
+from smolvla_gym.agent.scripted import ExpertAgent, RandomAgent
 from smolvla_gym.episodes.cadence import Cadence, describe, watch_link
 
 PROGRESS = 30.0
@@ -59,12 +60,8 @@ def main() -> int:
         twin_options={"homed": arguments.homed},
         **options,
     )
-    agent: Agent
-    if smolvla is not None:
-        smolvla.attach(env)
-        agent = smolvla
-    else:
-        agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+    agent: Agent = smolvla or (ExpertAgent() if arguments.policy == "expert" else RandomAgent())
+    attach(agent, env)
     try:
         result = soak(env, agent, arguments.minutes * 60.0, arguments.control_hz, arguments.seed)
     finally:

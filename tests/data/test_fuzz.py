@@ -25,7 +25,7 @@ pytest.importorskip("lerobot.datasets")
 from smolvla_gym.data.checks.check import check_dataset
 from smolvla_gym.data.dataset import Dataset
 from smolvla_gym.data.reader import open_recording
-from smolvla_gym.data.sources import ReplaySource
+from smolvla_gym.data.replay import ReplayAgent
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import SmolVLAGymError
@@ -163,7 +163,7 @@ def alarm(seconds):
 
 WAYS = {
     "train": open_recording,
-    "replay": ReplaySource,
+    "replay": ReplayAgent,
     "check": check_dataset,
     "repair": repair,
     "record": lambda root: Dataset(root, SPEC),

@@ -15,7 +15,7 @@ pytest.importorskip("lerobot.datasets")
 from smolvla_gym.data.dataset import Dataset
 from smolvla_gym.data.decoding import decode_images
 from smolvla_gym.data.reader import open_recording
-from smolvla_gym.data.sources import ReplaySource
+from smolvla_gym.data.replay import ReplayAgent
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.training.tiny.frames import Frames
 
@@ -128,7 +128,7 @@ def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_p
     images = decode_images(recording, ("wrist",), (32, 32), tmp_path / "cache")
     wanted = np.stack(second.images["wrist"])[:, :, 8:40].astype(int)
     assert np.abs(images["wrist"] - wanted).mean() < 4
-    assert ReplaySource(root).seeds == [2]
+    assert ReplayAgent(root).seeds == [2]
 
 
 def test_what_is_being_recorded_is_left_alone(root):

@@ -1,4 +1,4 @@
-"""Driving by hand: the window with real events, and the arm that follows."""
+"""Teleoperation: the window with real events, and the arm that follows."""
 
 import os
 import shutil
@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smolvla_gym
+from smolvla_gym.agent.protocol import EpisodeOver
 from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, RenderingError
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, forward_kinematics
 from smolvla_gym.sim.world import start_pose
+from smolvla_gym.teleoperation.agent import TeleoperationAgent
 from smolvla_gym.teleoperation.jog import LEAD, Command, ToolJog
-from smolvla_gym.teleoperation.source import TeleopSource
 from smolvla_gym.teleoperation.window import OperatorWindow
 
 GRIPPER = GRIPPERS["ssg48"]
@@ -236,27 +237,33 @@ def test_nothing_pressed_is_nothing_moved():
 def test_the_arm_goes_where_the_operator_wants(window):
     env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
     try:
-        source = TeleopSource(env, window, "keyboard", longest=60.0)
+        agent = TeleoperationAgent(window, "keyboard", longest=60.0)
+        agent.attach(env)
         observation, info = env.reset(seed=1)
         before = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3]
-        press(pygame.K_SPACE)  # while nobody looked
+        press(pygame.K_SPACE)  # before the episode, which ignores it
+        agent.reset(info["instruction"], 1)
         later(0.3, pygame.K_a)
-        observation = source.begin(env, observation, info["instruction"], 1)
         for _ in range(20):
-            action, command = source.act(observation)
-            assert action is command
+            action = agent.act(observation)
+            assert action is agent.label
             observation, *_ = env.step(action)
         way = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3] - before
         assert way[1] > 0.04
         assert abs(way[0]) < 0.01
         press(pygame.K_RETURN)
-        assert source.act(observation) is None
-        assert source.verdict is True
+        with pytest.raises(EpisodeOver):
+            agent.act(observation)
+        assert agent.verdict is True
+        agent.reset("again", 2)
         later(0.3, pygame.K_BACKSPACE)
-        assert source.begin(env, observation, "again", 2) is None
+        with pytest.raises(EpisodeOver):
+            agent.act(observation)
+        assert agent.verdict is None
+        agent.reset("again", 3)
         later(0.3, pygame.K_ESCAPE)
         with pytest.raises(KeyboardInterrupt):
-            source.begin(env, observation, "again", 3)
+            agent.act(observation)
     finally:
         env.close()
 
@@ -264,26 +271,48 @@ def test_the_arm_goes_where_the_operator_wants(window):
 def test_an_episode_that_gets_too_long_is_driven_and_recorded_no_further(window):
     env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
     try:
-        source = TeleopSource(env, window, "keyboard", longest=0.2)
+        agent = TeleoperationAgent(window, "keyboard", longest=0.2)
+        agent.attach(env)
         observation, info = env.reset(seed=1)
+        agent.reset(info["instruction"], 1)
         later(0.1, pygame.K_a)
-        observation = source.begin(env, observation, info["instruction"], 1)
         recorded, sent = [], []
         for _ in range(12):
-            label, action = source.act(observation)
-            recorded.append(label is not None)
+            action = agent.act(observation)
+            recorded.append(agent.label is not None)
             sent.append(action)
             observation, *_ = env.step(action)
         assert recorded == [True] * 6 + [False] * 6
         assert not np.array_equal(sent[0], sent[5])
         np.testing.assert_array_equal(sent[6:], [sent[5]] * 6)
         press(pygame.K_RETURN)
-        assert source.act(observation) is None
-        assert source.verdict is True
+        with pytest.raises(EpisodeOver):
+            agent.act(observation)
+        assert agent.verdict is True
         # The next one may be as long again.
+        agent.reset(info["instruction"], 2)
         later(0.1, pygame.K_a)
-        source.begin(env, observation, info["instruction"], 2)
-        assert source.act(observation)[0] is not None
+        agent.act(observation)
+        assert agent.label is not None
+    finally:
+        env.close()
+
+
+def test_in_real_time_the_arm_holds_until_the_first_command(window):
+    env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
+    env.unwrapped.metadata = {**env.unwrapped.metadata, "realtime": True}
+    try:
+        agent = TeleoperationAgent(window, "keyboard", longest=60.0)
+        agent.attach(env)
+        observation, info = env.reset(seed=1)
+        agent.reset(info["instruction"], 1)
+        for _ in range(3):
+            action = agent.act(observation)
+            np.testing.assert_allclose(action[:6], observation["agent_pos"][:6], atol=1e-6)
+            assert agent.label is None
+        press(pygame.K_a)
+        agent.act(observation)
+        assert agent.label is not None
     finally:
         env.close()
 

@@ -11,7 +11,8 @@ from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, MAX_SPEED
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.training.tiny.demonstrations import Demonstration, DemonstrationOptions, collect
+from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, collect
+from smolvla_gym.training.tiny.interrupted_expert import InterruptedExpert, record_segments
 from smolvla_gym.utils.worker_pool import process_pool
 
 
@@ -106,11 +107,11 @@ def test_an_episode_ends_where_an_object_is_lost():
     env = Tipped(
         gym.make(SIM_ID, task="push", cameras=("wrist",), image_size=(64, 64), num_objects=2, disable_env_checker=True)
     )
-    options = DemonstrationOptions(task="push", cameras=("wrist",), stride=30)
-    parts = Demonstration(env, options, 5, np.random.default_rng(3), sampled=False, agent=None).run()
+    expert = InterruptedExpert(np.random.default_rng(3), cameras=("wrist",), image_size=64, stride=30, hard_weight=4.0)
+    segments = record_segments(env, expert, 5)
     env.close()
-    assert sum(len(part.states) for part in parts) <= 20
-    assert np.nanmax(np.abs(np.concatenate([part.targets for part in parts]))) < 1
+    assert sum(len(segment.states) for segment in segments) <= 20
+    assert np.nanmax(np.abs(np.concatenate([segment.targets for segment in segments]))) < 1
 
 
 def test_a_policy_takes_over_with_latency():

@@ -17,45 +17,16 @@ from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from smolvla_gym import SIM_ID
 from smolvla_gym.agent import SmolVLAAgent
-from smolvla_gym.agent.images import resize_area
-from smolvla_gym.envs.backends.sim import SimBackend
-from smolvla_gym.envs.time_limit import steps_within
-from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import Array
-from smolvla_gym.parol6.inverse_kinematics import solve
-from smolvla_gym.tasks.expert import square_yaw
 from smolvla_gym.training.tiny.frames import Frames
-from smolvla_gym.training.tiny.labels import frame_weight, position_targets
+from smolvla_gym.training.tiny.interrupted_expert import InterruptedExpert, record_segments
 from smolvla_gym.training.tiny.segments import Segment, join_segments
 from smolvla_gym.utils.worker_pool import process_pool, threads
 
 _RENDERED: Final = (256, 128, 64)
 """Sides in px of the rendered images before they are resized for the policy."""
-
-_RANDOM_START: Final = 0.55
-"""Share of the episodes that start at a random pose."""
-
-_INTERRUPTIONS_HZ: Final = 0.6
-"""Mean number of interruptions a second."""
-
-_POLICY_S: Final = (1 / 3, 4.0)
-"""Range of the time in s of an interruption by the policy: long enough to drop an object, and to start again."""
-
-_DRAG_S: Final = (1 / 6, 8 / 15)
-"""Range of the time in s of an interruption that moves the tool."""
-
-_TAIL_S: Final = 0.2
-"""Time in s that is recorded after the task has succeeded."""
-
-_REACH: Final = 0.6
-"""Distance from the base in m beyond which an object is lost: a puck that was tipped over rolls for metres."""
-
-_TIMEOUT_S: Final = 20.0
-"""Time in s after which an episode ends."""
 
 _JOB: Final = 5
 """Episodes that a worker records at a time: few, so that all workers are busy until the end."""
@@ -204,138 +175,8 @@ def _demonstrate(options: DemonstrationOptions, seed: int, cache: _Cache) -> lis
     objects = 2 if rng.random() < 0.3 else 3
     env = cache.env(options, rendered, int(rng.choice(options.randomization)), objects)
     agent = None if options.policy is None else cache.agent(options.policy, float(rng.choice(options.latencies_ms)))
-    return Demonstration(env, options, seed, rng, sampled, agent).run()
-
-
-class Demonstration:
-    """One episode of demonstrations.
-
-    Args:
-        env: A simulated env of the task.
-        options: Options of the recording.
-        seed: Seed of the env.
-        rng: Source of the random start and of the interruptions.
-        sampled: Whether images are resized by sampling pixels, not by averaging.
-        agent: Policy that interrupts the expert; None: no policy does.
-    """
-
-    def __init__(
-        self,
-        env: gym.Env[Any, Any],
-        options: DemonstrationOptions,
-        seed: int,
-        rng: np.random.Generator,
-        sampled: bool,
-        agent: SmolVLAAgent | None,
-    ) -> None:
-        self._agent = agent
-        self._env, self._options, self._seed, self._rng, self._sampled = env, options, seed, rng, sampled
-        unwrapped: Any = env.unwrapped
-        self._expert = unwrapped.expert_action
-        self._hz = float(unwrapped.control_hz)
-        self._backend: SimBackend = unwrapped.backend
-
-    def run(self) -> list[Segment]:
-        """Record the episode and return its segments of at least two frames."""
-        env, rng, world = self._env, self._rng, self._backend.world
-        world.blind = True  # only frames with images are rendered
-        observation, _ = env.reset(seed=self._seed)
-        if rng.random() < _RANDOM_START:
-            start = self._random_pose(near=rng.random() < 0.6)
-            if start is not None:
-                options = {"joints": start, "opening": float(rng.random() < 0.7)}
-                with contextlib.suppress(OptionError):  # the jaws would begin in an object
-                    observation, _ = env.reset(seed=self._seed, options=options)
-        parts = [self._part()]
-        tail: int | None = None  # frames that are still recorded after the success
-        for _ in range(steps_within(_TIMEOUT_S, env.metadata["render_fps"])):
-            if tail is None and rng.random() < _INTERRUPTIONS_HZ / self._hz:
-                by_policy = self._agent is not None and rng.random() < 0.6
-                observation, done = self._stray(observation) if by_policy else self._drag()
-                parts.append(self._part())
-                if done:
-                    break
-            if self._lost():
-                break
-            action = self._expert()
-            self._note(parts[-1], observation, action)
-            observation, _, done, _, _ = env.step(action)
-            if tail is not None:
-                tail -= 1
-            elif done:
-                tail = round(_TAIL_S * self._hz)
-            if tail == 0:
-                break
-        return [part for part in parts if len(part.states) > 1]
-
-    def _part(self) -> Segment:
-        layout = self._backend.layout
-        base = layout.colors[layout.base] if layout.base >= 0 else ""
-        meaning = layout.phrase, layout.colors[layout.target], base
-        return Segment(meaning, {c: [] for c in self._options.cameras}, [], [], [], [], [])
-
-    def _steps(self, seconds: tuple[float, float]) -> tuple[int, int]:
-        """Return a range of times in s as a range of control steps."""
-        return round(seconds[0] * self._hz), round(seconds[1] * self._hz)
-
-    def _render(self) -> dict[str, NDArray[np.uint8]]:
-        world = self._backend.world
-        world.blind = False
-        images = world.observe().pixels
-        world.blind = True
-        return images
-
-    def _lost(self) -> bool:
-        """Return True if an object is out of the reach of the arm and out of the view of the cameras."""
-        world = self._backend.world
-        places = [world.object_position(i) for i in range(len(self._backend.layout.colors))]
-        return max(float(np.linalg.norm(place)) for place in places) > _REACH
-
-    def _random_pose(self, near: bool) -> Array | None:
-        rng, layout = self._rng, self._backend.layout
-        if near:
-            position = layout.positions[layout.target] + rng.uniform([-0.05, -0.05, 0.02], [0.05, 0.05, 0.09])
-        else:
-            position = rng.uniform([0.12, -0.13, 0.05], [0.31, 0.13, 0.16])
-        return solve(position, square_yaw(position) + rng.uniform(-0.7, 0.7), self._backend.world.gripper)
-
-    def _stray(self, observation: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Execute the policy for a random time."""
-        assert self._agent is not None  # noqa: S101 - narrows a type
-        self._agent.attach(self._env)
-        self._agent.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
-        for _ in range(int(self._rng.integers(*self._steps(_POLICY_S)))):
-            # A request for a chunk needs images: in sync mode when the queue is empty, in other modes at any time.
-            if self._agent.queue_length == 0 or self._agent.mode != "sync":
-                observation = {**observation, "pixels": self._render()}
-            observation, _, done, _, _ = self._env.step(self._agent.act(observation))
-            if done:
-                break
-        return observation, done
-
-    def _drag(self) -> tuple[dict[str, Any], bool]:
-        """Move the tool to a random position nearby, with the gripper opened or closed."""
-        rng, world = self._rng, self._backend.world
-        position = world.tool_position + rng.uniform([-0.06, -0.06, -0.01], [0.06, 0.06, 0.06])
-        joints = solve(position, square_yaw(position) + rng.uniform(-0.5, 0.5), world.gripper)
-        action = np.append(world.joints if joints is None else joints, float(rng.random() < 0.6)).astype(np.float32)
-        for _ in range(int(rng.integers(*self._steps(_DRAG_S)))):
-            observation, _, done, _, _ = self._env.step(action)
-            if done:
-                break
-        return observation, done
-
-    def _note(self, part: Segment, observation: dict[str, Any], action: NDArray[np.float32]) -> None:
-        if len(part.states) % self._options.stride == 0:
-            size = self._options.image_size
-            for name, image in self._render().items():
-                if self._sampled:
-                    step = image.shape[0] // size
-                    image = image[step // 2 :: step, step // 2 :: step]
-                part.images[name].append(np.ascontiguousarray(resize_area(image, (size, size))))
-            targets, referents = position_targets(self._backend)
-            part.targets.append(targets)
-            part.referents.append(referents)
-            part.weights.append(frame_weight(self._backend, self._options.hard_weight))
-        part.states.append(observation["agent_pos"])
-        part.actions.append(action)
+    expert = InterruptedExpert(
+        rng, cameras=options.cameras, image_size=options.image_size, stride=options.stride,
+        hard_weight=options.hard_weight, sampled=sampled, policy=agent,
+    )  # fmt: skip
+    return record_segments(env, expert, seed)
