@@ -107,19 +107,20 @@ def find_units(mapping: DatasetMapping, values: Mapping[str, NDArray[Any]]) -> L
             )
     found = {name: _elbow_units(rows[:, _ELBOW]) for name, rows in values.items()}
     kinds = set(found.values())
-    said = "; ".join(
+    ranges = "; ".join(
         f"{name} from {rows[:, _ELBOW].min():.4g} to {rows[:, _ELBOW].max():.4g}" for name, rows in values.items()
     )
     clear = kinds in ({"rad"}, {"degrees"})
     if asked == "auto" and not clear:
         raise DatasetError(
-            f"The units of {info.root} cannot be told: joint_3 goes {said}, and on this arm it is between 1.9 and 5 in "
-            "rad or 108 and 288 in degrees. If they are mixed, convert the parts one by one; otherwise give --units "
+            f"The units of {info.root} are ambiguous: joint_3 goes {ranges}, and on this arm it is between 1.9 and 5 "
+            "in rad or 108 and 288 in degrees. If they are mixed, convert the parts one by one; otherwise give --units "
             "degrees or --units rad, or a --rename OLD=joint_3 that names another component."
         )
     if clear and asked != "auto" and kinds != {asked}:
         raise DatasetError(
-            f"--units {asked} contradicts the dataset in {info.root}: joint_3 goes {said}. Give --units {kinds.pop()}."
+            f"--units {asked} contradicts the dataset in {info.root}: joint_3 goes {ranges}. Give --units "
+            f"{kinds.pop()}."
         )
     units: Literal["rad", "degrees"] = ("rad" if kinds == {"rad"} else "degrees") if asked == "auto" else asked
     for name, rows in values.items():
@@ -262,8 +263,8 @@ def _columns(info: DatasetInfo, feature: Feature, renames: Mapping[str, str], un
         example = f"{left[0] if left else 'OLD'}={missing[0]}"
         raise DatasetError(
             f"{feature.name} in {info.root} has the components {printable(', '.join(feature.names), 200)}, and "
-            f"{', '.join(missing)} of this arm {'is' if len(missing) == 1 else 'are'} missing. Say which they are, for "
-            f"instance --rename {printable(example, 100)}."
+            f"{', '.join(missing)} of this arm {'is' if len(missing) == 1 else 'are'} missing. Name them, for "
+            f"instance with --rename {printable(example, 100)}."
         )
     for name, columns in found.items():
         if len(columns) > 1:
@@ -277,10 +278,10 @@ def _columns(info: DatasetInfo, feature: Feature, renames: Mapping[str, str], un
 
 def _parts(info: DatasetInfo, vectors: Mapping[str, Feature]) -> str:
     """Return a sentence that names the components and cameras of a dataset."""
-    said = [
+    parts = [
         f"{name}: {printable(', '.join(vector.names or ['without names']), 200)}" for name, vector in vectors.items()
     ]
-    return f"It has {'; '.join(said)}; cameras: {printable(', '.join(info.cameras) or 'none', 200)}."
+    return f"It has {'; '.join(parts)}; cameras: {printable(', '.join(info.cameras) or 'none', 200)}."
 
 
 def parse_renames(texts: Sequence[str]) -> dict[str, str]:

@@ -112,7 +112,7 @@ def repair_locked(root: Path) -> str | None:
         return None
     _check_repairable(root)
     if not copy.is_dir():
-        set_aside(root, [spare])  # half a copy: the writing itself had not begun
+        set_aside(root, [spare])  # half a copy: the writing itself had not started
         return None
     # The unknown files first: after the copy is back, nothing marks them as unknown.
     target = set_aside(root, [spare, *_unknown(root, copy), root / META])

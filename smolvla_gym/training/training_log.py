@@ -70,7 +70,7 @@ class TrainingLog:
 
     def _report(self, error: OSError) -> None:
         if not self._reported:
-            print(f"smolvla-gym: {error} Training goes on.", file=sys.stderr, flush=True)
+            print(f"smolvla-gym: {error} Training continues.", file=sys.stderr, flush=True)
         self._reported = True
 
     def plot(self) -> Path:

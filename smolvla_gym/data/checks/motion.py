@@ -126,7 +126,7 @@ def check_stuck(rows: Rows) -> Iterator[Finding]:
                     "stuck_joint",
                     f"{rows.component(STATE, part)} stands still for {(run.stop - run.start) / rows.info.fps:.2g} s "
                     f"while its target moves by {float(_range(actions[where][run, part : part + 1])[0]):.3g}",
-                    "look whether the joint was blocked or its motor off, and record the episode again",
+                    "check that the joint is free and its motor on, and record the episode again",
                     episode=episode,
                     frame=run.start,
                 )

@@ -68,9 +68,9 @@ def check_counts(
     ]
     if info.total_tasks is not None and instructions is not None:
         counts.append(("total_tasks", info.total_tasks, instructions, "meta/tasks.parquet has"))
-    for name, said, found, where in counts:
-        if said != found:
-            yield error("contradictory_counts", f"info.json has {name} {said}, and {where} {found}", ANOTHER_COPY)
+    for name, stated, found, where in counts:
+        if stated != found:
+            yield error("contradictory_counts", f"info.json has {name} {stated}, and {where} {found}", ANOTHER_COPY)
     if not lengths:
         yield error("no_episodes", "there is no episode", "record some episodes first")
     elif sorted(lengths) != list(range(len(lengths))):

@@ -144,7 +144,7 @@ def finetune(
         recording: The dataset.
         options: Options of the run.
         report: Called with the step, the loss and the time of a step in s.
-        saved: Called with the step and the folder of a policy each time one was saved; training goes on meanwhile.
+        saved: Called with the step and the folder of a policy each time one was saved; training continues meanwhile.
         resume: Whether to continue from the last checkpoint.
 
     Returns:
