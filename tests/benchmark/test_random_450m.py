@@ -39,7 +39,7 @@ def made(tmp_path_factory):
     return policy, folder
 
 
-def test_it_has_450_million_parameters(made):
+def test_the_policy_has_450_million_parameters(made):
     parameters = dict(made[0].named_parameters())
     assert sum(parameter.numel() for parameter in parameters.values()) == 450_046_176
     shapes = {key.split("vlm_with_expert.")[-1]: tuple(value.shape) for key, value in parameters.items()}
@@ -52,7 +52,7 @@ def test_it_has_450_million_parameters(made):
     assert shapes["model.action_in_proj.weight"] == (720, 32)
 
 
-def test_it_could_drive_the_arm(made):
+def test_the_policy_matches_the_arm(made):
     spec = read_spec(made[1])
     check_checkpoint(spec)
     assert (spec.action_dim, spec.chunk_size, spec.n_action_steps, spec.num_steps) == (7, 50, 50, 10)
@@ -61,7 +61,7 @@ def test_it_could_drive_the_arm(made):
     assert spec.config["tokenizer_max_length"] == 48
 
 
-def test_its_weights_belong_to_its_configuration(made):
+def test_the_weights_match_the_configuration(made):
     policy, folder = made
     spec, vlm = read_spec(folder), read_vlm(folder / "vlm")
     header = {key: SavedTensor("BF16", tuple(value.shape)) for key, value in policy.state_dict().items()}
@@ -72,7 +72,7 @@ def test_its_weights_belong_to_its_configuration(made):
         check_weights(spec, vlm, fewer)
 
 
-def test_it_is_made_in_memory():
+def test_a_small_policy_is_made_in_memory():
     """The same way at a size that a test can afford."""
     from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Datasets as training data: what is refused, what is decoded, and what a crash leaves."""
+"""Datasets as training data: refused, decoded, and after a crash."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def test_everything_is_read(root, make_episode, tmp_path):
         ({"total_frames": 99}, "should have 99 frames and has 16"),
     ],
 )
-def test_another_arm_is_refused_with_what_differs(root, changes, message):
+def test_the_differences_of_another_arm_are_named(root, changes, message):
     edit_info(root, **changes)
     with pytest.raises(DatasetError, match=message):
         open_recording(root)
@@ -107,7 +107,7 @@ def test_bad_numbers_are_found(root, part, value, message):
         assert "episode 1, frame 3" in str(caught.value)
 
 
-def test_what_is_no_dataset_is_said(tmp_path, root):
+def test_a_folder_without_a_dataset_is_named(tmp_path, root):
     with pytest.raises(DatasetError, match=r"meta/info\.json is missing"):
         open_recording(tmp_path / "nothing")
     for file in (root / "data").rglob("*.parquet"):
@@ -116,7 +116,7 @@ def test_what_is_no_dataset_is_said(tmp_path, root):
         open_recording(root)
 
 
-def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_path):
+def test_the_complete_episodes_of_half_a_copy_are_read(root, make_episode, tmp_path):
     rows, videos = (sorted((root / name).rglob("file-*")) for name in ("data", "videos"))
     rows[2].write_bytes(rows[2].read_bytes()[:500])
     videos[0].unlink()
@@ -131,7 +131,7 @@ def test_of_half_a_copy_the_complete_episodes_are_read(root, make_episode, tmp_p
     assert ReplayAgent(root).seeds == [2]
 
 
-def test_what_is_being_recorded_is_left_alone(root):
+def test_a_dataset_that_is_being_recorded_is_not_read(root):
     """Another program that trains meanwhile must not take it for what a crash has left."""
     script = (
         "import sys, time; from pathlib import Path\n"
@@ -154,7 +154,7 @@ def test_what_is_being_recorded_is_left_alone(root):
     assert recording.episodes == 3
 
 
-def test_a_crash_costs_the_episode_that_was_being_written(root):
+def test_a_crash_costs_the_episode_in_progress(root):
     (root / ".meta_before").mkdir()
     for entry in (root / "meta").iterdir():
         if entry.is_file():

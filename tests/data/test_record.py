@@ -217,7 +217,7 @@ def test_a_replay_is_in_the_scenes_of_the_recording(tmp_path, spec, make_episode
     assert ReplayAgent(tmp_path / "old", here).seeds == [1]
 
 
-def test_an_env_without_pictures_gives_no_dataset():
+def test_an_env_without_images_is_refused():
     blind = gym.make(smolvla_gym.SIM_ID, cameras=())
     with pytest.raises(DatasetError, match="has no camera"):
         DatasetSpec.of(blind)

@@ -22,7 +22,7 @@ def recorded(request):
     return task, collect(DemonstrationOptions(task=task, episodes=2, first_seed=3_000_000, stride=12, workers=workers))
 
 
-def test_what_the_sentence_speaks_of_is_where_it_is(recorded):
+def test_referents_are_the_positions_of_the_named_objects(recorded):
     task, frames = recorded
     colors = list(COLORS)
     places = frames.targets.reshape(-1, len(colors) + 1, 5)
@@ -42,14 +42,14 @@ def test_what_the_sentence_speaks_of_is_where_it_is(recorded):
         assert np.isfinite(expected).all()
 
 
-def test_words_of_a_meaning_name_the_same_colours(recorded):
+def test_paraphrases_name_the_same_colours(recorded):
     _, frames = recorded
     named = [frozenset(COLORS) & frozenset(sentence.split()) for sentence in frames.instructions]
     for colors, same in zip(named, frames.paraphrases, strict=True):
         assert {named[i] for i in same} == {colors}
 
 
-def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded):
+def test_demonstrations_respect_limits_and_speeds(recorded):
     _, frames = recorded
     for values in (frames.states, frames.actions):
         assert (values[:, :6] >= JOINT_LOWER - 1e-3).all()
@@ -62,7 +62,7 @@ def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded)
     assert len(np.unique(frames.segments)) > 2  # it was interrupted
 
 
-def test_processes_that_are_kept_record_the_same():
+def test_a_pool_records_the_same():
     options = DemonstrationOptions(task="reach", episodes=7, first_seed=3_200_000, stride=30, workers=1)
     here = collect(options)
     with process_pool(2) as pool:
@@ -70,11 +70,11 @@ def test_processes_that_are_kept_record_the_same():
         there = collect(options, pool=pool)
     np.testing.assert_array_equal(there.states, here.states)
     np.testing.assert_array_equal(there.actions, here.actions)
-    for name, pictures in here.images.items():
-        np.testing.assert_array_equal(there.images[name], pictures)
+    for name, images in here.images.items():
+        np.testing.assert_array_equal(there.images[name], images)
 
 
-def test_envs_are_closed_where_a_recording_is_given_up(monkeypatch):
+def test_an_interrupted_recording_closes_its_envs(monkeypatch):
     made, make = [], gym.make
 
     def note(*args, **options):
@@ -114,7 +114,7 @@ def test_an_episode_ends_where_an_object_is_lost():
     assert np.nanmax(np.abs(np.concatenate([segment.targets for segment in segments]))) < 1
 
 
-def test_a_policy_takes_over_with_latency():
+def test_a_policy_interrupts_with_its_delay():
     options = DemonstrationOptions(
         task="place", episodes=4, first_seed=3_100_000, stride=12, workers=1, policy=bundled_checkpoint(),
         latencies_ms=(466.0,),

@@ -1,4 +1,4 @@
-"""What is around LeRobot's own training."""
+"""Preparation and results of LeRobot's own training."""
 
 import json
 
@@ -33,7 +33,7 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_gpus_share_the_work_through_accelerate(recording, tmp_path):
+def test_several_gpus_use_accelerate(recording, tmp_path):
     launch = pytest.importorskip("accelerate.commands.launch")
     command = train_command(tmp_path, recording, FinetuneOptions(steps=9, batch_size=3, gpus=4), resume=False)
     assert command[1:3] == ["-m", "accelerate.commands.launch"]
@@ -56,7 +56,7 @@ def test_a_policy_keeps_the_rate_of_its_start(run):
     assert read_provenance(policy) == Provenance(15, "ssg48")
 
 
-def test_the_last_saving_becomes_the_policy_also_where_the_run_was_killed_before(run, tmp_path):
+def test_the_last_checkpoint_of_a_killed_run_is_exported(run, tmp_path):
     assert recover(run) == 4
     assert (run / "policy" / "model.safetensors").read_bytes() == b"weights of step 4"
     assert json.loads((run / "policy" / "config.json").read_text()) == {}

@@ -1,4 +1,4 @@
-"""Demonstrations on the disk: they come back as they were, and a file from elsewhere runs no code."""
+"""Demonstrations on the disk: they are restored exactly, and a file from elsewhere runs no code."""
 
 import importlib.util
 import os
@@ -34,7 +34,7 @@ BARE = replace(
 
 
 @pytest.mark.parametrize("frames", [FULL, BARE], ids=["full", "bare"])
-def test_they_come_back(tmp_path, frames):
+def test_frames_are_restored(tmp_path, frames):
     save_frames(tmp_path / "frames.npz", frames)
     loaded = load_frames(tmp_path / "frames.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["frames.npz"]
@@ -60,7 +60,7 @@ def arrays(path):
 
 
 def spoiled(path, ran):
-    """Writes files that are no demonstrations in turn."""
+    """Write other files to the path, one after another."""
     good = path.read_bytes()
     content = arrays(path)
     yield path.write_bytes(pickle.dumps(Bomb(ran)))

@@ -1,4 +1,4 @@
-"""The record of a training run, whatever happens to the program or the disk."""
+"""Log of a training run: resumed, interrupted, and on a full disk."""
 
 import json
 
@@ -14,7 +14,7 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
 
 
-def test_a_run_that_goes_on_replaces_what_came_after_its_last_saving(tmp_path):
+def test_a_resumed_run_replaces_later_rows(tmp_path):
     log = TrainingLog(tmp_path)
     for step in (10, 20, 30):
         log.loss(step, 1 / step)
@@ -29,7 +29,7 @@ def test_a_run_that_goes_on_replaces_what_came_after_its_last_saving(tmp_path):
     assert again.plot().stat().st_size > 5000
 
 
-def test_half_a_line_is_left_out(tmp_path):
+def test_half_a_line_is_ignored(tmp_path):
     TrainingLog(tmp_path).loss(10, 0.1)
     with (tmp_path / "training.jsonl").open("a") as file:
         file.write('{"step": 20, "lo')
@@ -66,7 +66,7 @@ def test_a_full_disk_ends_no_training_and_spoils_no_line(tmp_path, capsys):
         '{"step": 1, "task": "lift"}',
     ],
 )
-def test_lines_of_others_are_left_out(tmp_path, line):
+def test_other_lines_are_ignored(tmp_path, line):
     (tmp_path / "training.jsonl").write_text(line + '\n{"step": 1, "loss": 0.5}\n')
     log = TrainingLog(tmp_path)
     log.loss(2, 0.25)

@@ -1,4 +1,4 @@
-"""What a run needs at its end is checked before it begins."""
+"""Checks before a training run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_policy_whose_vlm_is_on_the_hub_is_saved_with_its_files(without_vlm: P
     load_checkpoint(tmp_path / "out", device="cpu")
 
 
-def test_a_vlm_that_is_nowhere_is_refused(without_vlm: Path):
+def test_a_missing_vlm_is_refused(without_vlm: Path):
     with pytest.raises(CheckpointError, match="acme/absent"):
         find_vlm("acme/absent")
 
