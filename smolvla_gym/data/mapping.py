@@ -108,19 +108,19 @@ def find_units(mapping: DatasetMapping, values: Mapping[str, NDArray[Any]]) -> L
     found = {name: _elbow_units(rows[:, _ELBOW]) for name, rows in values.items()}
     kinds = set(found.values())
     ranges = "; ".join(
-        f"{name} from {rows[:, _ELBOW].min():.4g} to {rows[:, _ELBOW].max():.4g}" for name, rows in values.items()
+        f"joint_3 of {name} is from {rows[:, _ELBOW].min():.4g} to {rows[:, _ELBOW].max():.4g}"
+        for name, rows in values.items()
     )
     clear = kinds in ({"rad"}, {"degrees"})
     if asked == "auto" and not clear:
         raise DatasetError(
-            f"The units of {info.root} are ambiguous: joint_3 goes {ranges}, and on this arm it is between 1.9 and 5 "
-            "in rad or 108 and 288 in degrees. If they are mixed, convert the parts one by one; otherwise give --units "
+            f"The units of {info.root} are ambiguous: {ranges}, and the range of this arm is 1.9 to 5 rad or 108 to "
+            "288 degrees. If the units are mixed, convert the parts one by one; otherwise give --units "
             "degrees or --units rad, or a --rename OLD=joint_3 that names another component."
         )
     if clear and asked != "auto" and kinds != {asked}:
         raise DatasetError(
-            f"--units {asked} contradicts the dataset in {info.root}: joint_3 goes {ranges}. Give --units "
-            f"{kinds.pop()}."
+            f"--units {asked} contradicts the dataset in {info.root}: {ranges}. Give --units {kinds.pop()}."
         )
     units: Literal["rad", "degrees"] = ("rad" if kinds == {"rad"} else "degrees") if asked == "auto" else asked
     for name, rows in values.items():
@@ -133,7 +133,7 @@ def convert_values(rows: NDArray[Any], units: Literal["rad", "degrees"]) -> NDAr
 
     Args:
         rows: The selected components, shape (N, 7).
-        units: Their units.
+        units: Units of the components.
     """
     return (np.asarray(rows, np.float64) / (DEGREES_AND_PERCENT if units == "degrees" else 1.0)).astype(np.float32)
 

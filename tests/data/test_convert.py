@@ -218,8 +218,8 @@ def halves(rows):
 @pytest.mark.parametrize(
     ("change", "units", "message"),
     [
-        (halves, "auto", "cannot be told"),
-        (lambda rows: rows * 0, "auto", "cannot be told"),
+        (halves, "auto", "ambiguous"),
+        (lambda rows: rows * 0, "auto", "ambiguous"),
         (lambda rows: rows, "rad", "--units degrees"),
         (lambda rows: rows / PERCENT, "degrees", "--units rad"),
         (lambda rows: rows * np.nan, "auto", "not finite"),
