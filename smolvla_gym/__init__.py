@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from smolvla_gym.agent import RemotePolicy, SmolVLAAgent
     from smolvla_gym.agent.scripted import Agent, ExpertAgent, RandomAgent
     from smolvla_gym.data.dataset import Dataset
+    from smolvla_gym.data.reader import open_recording
     from smolvla_gym.data.record import Attempt, record
     from smolvla_gym.data.sources import DaggerSource, ExpertSource, ReplaySource
     from smolvla_gym.data.spec import DatasetSpec
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from smolvla_gym.tasks import TASKS, Layout, Task, get_task, register_task
     from smolvla_gym.tasks.expert import move, square_yaw
     from smolvla_gym.training.lerobot.finetune import FinetuneOptions, finetune
-    from smolvla_gym.training.recordings import open_recording
     from smolvla_gym.training.tiny.imitation import train
     from smolvla_gym.training.tiny.options import TrainOptions
 
@@ -105,7 +105,7 @@ _NAMES: Final = {
     "smolvla_gym.tasks": ("TASKS", "Layout", "Task", "get_task", "register_task"),
     "smolvla_gym.tasks.expert": ("move", "square_yaw"),
     "smolvla_gym.training.lerobot.finetune": ("FinetuneOptions", "finetune"),
-    "smolvla_gym.training.recordings": ("open_recording",),
+    "smolvla_gym.data.reader": ("open_recording",),
     "smolvla_gym.training.tiny.imitation": ("train",),
     "smolvla_gym.training.tiny.options": ("TrainOptions",),
 }

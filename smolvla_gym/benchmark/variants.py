@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.agent.checkpoint.configuration import STATE
 from smolvla_gym.benchmark.benchmark import Benchmark, BenchmarkOptions, Progress, run_benchmark
 from smolvla_gym.benchmark.inputs import INPUTS
+from smolvla_gym.benchmark.random_450m import MAX_CAMERAS, RANDOM_450M, build_random_450m
 from smolvla_gym.errors import InferenceError, MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError
-from smolvla_gym.training.random_450m import MAX_CAMERAS, RANDOM_450M, build_random_450m
 from smolvla_gym.utils import signals
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.hub import BUNDLED
 from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
-from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome, run_job
+from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
+from smolvla_gym.evaluation.evaluate import run_job
 
 LOCAL: Final = "local"
 """In place of an address: a cluster on this machine that ends with the evaluation."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
-from smolvla_gym.evaluation.evaluate import Condition, Outcome
+from smolvla_gym.evaluation.conditions import Condition, Outcome
 from smolvla_gym.utils.untrusted import parse_json, printable, read_file
 
 JOURNAL_NAME: Final = "episodes.jsonl"
@@ -64,7 +64,7 @@ class EpisodeJournal:
         head, episodes, length = _read(path)
         journal = cls(path, head["options"], head["episodes"])
         for entry, outcome in episodes:
-            journal.done[entry["policy"], Condition(**entry["condition"]), outcome.seed] = outcome
+            journal.done[entry["policy"], Condition.from_dict(entry["condition"]), outcome.seed] = outcome
             journal.seconds = max(journal.seconds, float(entry["seconds"]))
         journal.found = len(journal.done)
         try:
@@ -100,7 +100,7 @@ class EpisodeJournal:
             except OSError as error:
                 raise self._failure(error) from error
             self._write(self._head)
-        entry = {"policy": policy, "condition": asdict(condition), "seconds": round(seconds, 3)}
+        entry = {"policy": policy, "condition": condition.to_dict(), "seconds": round(seconds, 3)}
         self._write({**entry, "outcome": {**asdict(outcome), "statistics": _statistics(outcome.statistics)}})
         self.done[policy, condition, outcome.seed] = outcome
 
@@ -171,7 +171,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Outcom
 
 def _entry(entry: Any) -> tuple[dict[str, Any], Outcome]:
     outcome = dict(entry["outcome"])
-    condition = Condition(**entry["condition"])
+    condition = Condition.from_dict(entry["condition"])
     statistics: dict[str, Any] = dict(outcome["statistics"])
     statistics |= {name: deque(statistics[name], maxlen=length) for name, length in _lengths.items()}
     outcome["statistics"] = AgentStatistics(**statistics)

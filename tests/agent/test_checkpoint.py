@@ -56,7 +56,7 @@ def test_a_checkpoint_holds_no_path_of_this_machine(tiny):
 
 
 def test_round_trip_is_bit_identical_wherever_it_lies(loaded, copy):
-    from smolvla_gym.training.saving import save_checkpoint
+    from smolvla_gym.agent.checkpoint.saving import save_checkpoint
 
     again = load_checkpoint(copy, device="cpu")
     expected = predict(loaded)

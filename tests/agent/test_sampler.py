@@ -12,15 +12,15 @@ import torch
 
 from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.agent.checkpoint.new_policy import make_policy
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
 from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
+from smolvla_gym.benchmark.random_450m import build_random_450m
 from smolvla_gym.errors import UnknownNameError
 from smolvla_gym.parol6 import STANDBY
-from smolvla_gym.training.geometry import make_policy
-from smolvla_gym.training.random_450m import build_random_450m
-from smolvla_gym.training.tiny.recipe import tiny_geometry
+from smolvla_gym.training.tiny.checkpoint import tiny_geometry
 
 SENTENCES = ["pick up the red cube", "put the blue cube on the plate, please", "lift it", "go to the green disc"]
 

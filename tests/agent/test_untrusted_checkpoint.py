@@ -242,7 +242,7 @@ def test_lerobot_gets_no_class_names(copy, tmp_path, command):
 
 
 def test_devices_and_linked_folders_are_not_copied(copy, tmp_path):
-    from smolvla_gym.training.saving import copy_checkpoint
+    from smolvla_gym.agent.checkpoint.saving import copy_checkpoint
 
     (copy / "zero").symlink_to("/dev/zero")
     (copy / "again").symlink_to(copy)
@@ -260,7 +260,7 @@ def test_devices_and_linked_folders_are_not_copied(copy, tmp_path):
 
 
 def test_the_copy_of_a_vlm_names_no_code(copy, tmp_path):
-    from smolvla_gym.training.saving import copy_checkpoint
+    from smolvla_gym.agent.checkpoint.saving import copy_checkpoint
 
     (copy / "vlm" / "processor_config.json").write_text('{"auto_map": {"AutoProcessor": "evil.Processor"}}')
     (copy / "vlm" / "evil.py").write_text("raise SystemExit")

@@ -12,7 +12,7 @@ pytest.importorskip("lerobot")
 from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.cli.main import main
-from smolvla_gym.evaluation.evaluate import Outcome
+from smolvla_gym.evaluation.conditions import Outcome
 from smolvla_gym.utils.file_lock import lock_folder
 from tests.training.full_disk import full_disk
 

@@ -52,8 +52,8 @@ def made(wrapped):
 def policy(tmp_path_factory):
     """A checkpoint with two cameras of 64 px that nobody trained."""
     pytest.importorskip("lerobot")
-    from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-    from smolvla_gym.training.tiny.statistics import compute_stats
+    from smolvla_gym.data.statistics import compute_stats
+    from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 
     joints = np.random.default_rng(0).uniform(0.0, 1.0, (100, 7)).astype(np.float32)
     folder = tmp_path_factory.mktemp("policies") / "tiny"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvla_gym.evaluation.success import mcnemar, wilson_interval
+from smolvla_gym.evaluation.success import mcnemar, success_rate, wilson_interval
 
 
 def test_published_values():
@@ -14,6 +14,10 @@ def test_published_values():
         (1, 29, 0.0061, 0.1718),
     ]:
         assert wilson_interval(successes, episodes) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_the_rate_of_episodes():
+    assert success_rate([True, False, True, True]) == (3, 4, 0.75, *wilson_interval(3, 4))
 
 
 @given(st.integers(1, 1000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

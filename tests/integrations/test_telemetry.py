@@ -1,4 +1,4 @@
-"""Episodes as others see them: what is written is read back by the formats' own readers."""
+"""Callbacks for telemetry: their files are read back by the formats' own readers."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ import pytest
 import smolvla_gym
 from smolvla_gym.agent.scripted import ExpertAgent
 from smolvla_gym.cli.main import main
-from smolvla_gym.episodes.observer import Background, EpisodeObserver, Moment, Watch
+from smolvla_gym.episodes.background import Background
+from smolvla_gym.episodes.callback import Callback, Step
+from smolvla_gym.episodes.record import EpisodeRecord
 from smolvla_gym.episodes.rollout import rollout
+from smolvla_gym.episodes.runner import run_episode
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.integrations import ros_messages as ros
 from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import ACTION_NAMES, forward_kinematics
 
 
-class Notes(EpisodeObserver):
+class Notes(Callback):
     """Keeps everything in memory."""
 
     def __init__(self, seconds=0.0, error=None):
-        self.moments, self.said, self.closed = [], [], 0
-        self._seconds, self._error = seconds, error
+        self.steps, self.events, self.closed = [], [], 0
+        self.seconds, self._error = seconds, error
 
-    def begin(self, env, seed, instruction):
-        self.said.append(("begin", seed, instruction))
+    def begin(self, env, record):
+        self.events.append(("begin", record.seed, record.instruction))
 
-    def note(self, moment: Moment):
-        time.sleep(self._seconds)
+    def step(self, record, step):
+        time.sleep(self.seconds)
         if self._error:
             raise self._error
-        self.moments.append(moment)
+        self.steps.append(step)
 
-    def end(self, success):
-        self.said.append(("end", success))
+    def end(self, record):
+        self.events.append(("end", record.end, record.success))
 
     def close(self):
         self.closed += 1
@@ -59,17 +62,48 @@ def make():
         env.close()
 
 
-def test_an_observer_sees_what_the_agent_did(make):
+def test_a_callback_sees_what_the_agent_did(make):
     env, notes = make(task="reach"), Notes()
-    summary = rollout(env, ExpertAgent(env), seed=3, episodes=2, observers=[notes])
+    summary = rollout(env, ExpertAgent(), seed=3, episodes=2, callbacks=[notes])
     steps = [episode.steps for episode in summary.episodes]
-    assert [line[0] for line in notes.said] == ["begin", "end"] * 2
-    assert notes.said[1] == ("end", True)
-    assert len(notes.moments) == sum(steps) + 2
-    first = notes.moments[: steps[0] + 1]
+    assert [event[0] for event in notes.events] == ["begin", "end"] * 2
+    assert notes.events[1] == ("end", "terminated", True)
+    assert len(notes.steps) == sum(steps) + 2
+    first = notes.steps[: steps[0] + 1]
     assert first[0].action is None
-    np.testing.assert_allclose([m.time for m in first], np.arange(len(first)) / 30)
+    assert first[0].label is None
+    np.testing.assert_allclose([step.time for step in first], np.arange(len(first)) / 30)
     assert first[-1].info["is_success"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_exception_ends_every_callback_that_had_begun(make, error):
+    class Failing(Notes):
+        def step(self, record, step):
+            super().step(record, step)
+            if len(self.steps) == 3:
+                raise error
+
+        def end(self, record):
+            super().end(record)
+            raise RecordingError("the disk is full")
+
+    failing, other = Failing(), Notes()
+    with pytest.raises(RecordingError) as caught:
+        run_episode(make(task="reach"), ExpertAgent(), [failing, other], seed=3)
+    assert isinstance(caught.value.__context__, error)
+    assert other.events[-1] == ("end", "interrupted", False)
+    assert (len(failing.steps), len(other.steps)) == (3, 2)
+
+    class Refusing(Notes):
+        def begin(self, env, record):
+            raise error
+
+    first, last = Notes(), Notes()
+    with pytest.raises(error):
+        run_episode(make(task="reach"), ExpertAgent(), [first, Refusing(), last], seed=3)
+    assert first.events[-1] == ("end", "interrupted", False)
+    assert last.events == []
 
 
 def test_the_plan_is_seen(make):
@@ -78,42 +112,40 @@ def test_the_plan_is_seen(make):
 
     agent, notes = SmolVLAAgent.from_pretrained("bundled"), Notes()
     env = make(cameras=agent.cameras, image_size=(64, 64), max_episode_steps=4)
-    rollout(env, agent, seed=1, observers=[notes])
-    plans = [moment.plan for moment in notes.moments[1:]]
+    rollout(env, agent, seed=1, callbacks=[notes])
+    plans = [step.plan for step in notes.steps[1:]]
     assert [len(plan) for plan in plans] == [agent.n_action_steps - i - 1 for i in range(4)]
-    np.testing.assert_array_equal(plans[0][0], notes.moments[2].action)
+    np.testing.assert_array_equal(plans[0][0], notes.steps[2].action)
 
 
-def test_a_slow_observer_holds_nobody_up(capsys):
+RECORD = EpisodeRecord(1, "reach", "x", success=True, end="terminated")
+STEP = Step(0.0, {}, None, None, 0.0, {}, np.zeros((0, 7), np.float32))
+
+
+def test_a_slow_callback_in_the_background_delays_no_step(capsys):
     slow = Notes(seconds=0.05)
     background = Background(slow)
-    background.begin(None, 1, "x")
-    moment = Moment(0.0, {}, {}, None, np.zeros((0, 7), np.float32))
+    background.begin(None, RECORD)
     began = time.monotonic()
     for _ in range(310):
-        background.note(moment)
+        background.step(RECORD, STEP)
     assert time.monotonic() - began < 5
-    slow._seconds = 0.0
-    background.end(True)
+    slow.seconds = 0.0
+    background.end(RECORD)
     background.close()
     background.close()
     assert slow.closed == 1
-    assert slow.said[-1] == ("end", True)
-    assert len(slow.moments) + int(capsys.readouterr().err.split("left out ")[1].split()[0]) == 310
+    assert slow.events[-1] == ("end", "terminated", True)
+    assert len(slow.steps) + int(capsys.readouterr().err.split("left out ")[1].split()[0]) == 310
 
 
 def test_what_fails_in_the_background_is_raised_at_the_end():
     background = Background(Notes(error=RecordingError("the disk is full")))
-    background.begin(None, 1, "x")
+    background.begin(None, RECORD)
     for _ in range(3):
-        background.note(Moment(0.0, {}, {}, None, np.zeros((0, 7), np.float32)))
+        background.step(RECORD, STEP)
     with pytest.raises(RecordingError, match="disk is full"):
         background.close()
-
-
-def test_nobody_watches_for_nothing(make):
-    env = make()
-    Watch([], env, object(), 0, "x").note({}, {}, None)  # no observation is looked at
 
 
 @pytest.mark.parametrize("gripper", ["ssg48", "pneumatic"])
@@ -176,11 +208,11 @@ def test_another_env_is_another_scene(make, tmp_path):
     for task in ("reach", "stack"):
         env = make(task=task)
         env.reset(seed=0)
-        log.begin(env, 0, task)
-        assert log._scene_pose.shows(env)
-        before = log._scene_pose
-        log.begin(env, 1, task)
-        assert log._scene_pose is before
+        log.begin(env, EpisodeRecord(0, task, task))
+        assert log.scene_pose.shows(env)
+        before = log.scene_pose
+        log.begin(env, EpisodeRecord(1, task, task))
+        assert log.scene_pose is before
     log.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
-from smolvla_gym.agent.scripted import Agent
+from smolvla_gym.agent.protocol import Agent, attach
 from smolvla_gym.envs.backends.base import OPERATOR_STOP
 from smolvla_gym.errors import ActionError, FaultError, OptionError, SmolVLAGymError
 from smolvla_gym.integrations.bridge.publisher import Publisher
@@ -67,6 +67,8 @@ class Bridge:
             raw_images: Whether pictures are sent as ``sensor_msgs/Image`` too.
         """
         self._env, self._transport, self._agent, self._seed = env, transport, agent, seed
+        if agent is not None:
+            attach(agent, env)
         bare: Any = env.unwrapped
         self._bare = bare
         self._period = 1.0 / float(bare.control_hz)

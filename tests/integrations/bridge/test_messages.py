@@ -94,7 +94,7 @@ ANY = {
 
 @pytest.fixture(scope="module")
 def shared():
-    arm = Arm(agent=ExpertAgent)
+    arm = Arm(agent=lambda env: ExpertAgent())
     yield arm
     arm.env.close()
 

@@ -12,7 +12,7 @@ from tests.integrations.bridge.messages import trajectory
 
 @pytest.fixture(scope="module")
 def shared():
-    arm = Arm(agent=ExpertAgent)
+    arm = Arm(agent=lambda env: ExpertAgent())
     yield arm
     arm.env.close()
 
