@@ -63,7 +63,7 @@ class Arm:
     @property
     def now(self):
         """The time that ``/clock`` tells, in s."""
-        self.bridge.tell()
+        self.bridge.publish()
         stamp = self.last("/clock")["clock"]
         return stamp["sec"] + 1e-9 * stamp["nanosec"]
 
@@ -72,7 +72,7 @@ class Arm:
         self.transport.sent.clear()
         while not any(topic == "/status" for topic, _ in self.transport.sent):
             self.steps(1)
-            self.bridge.tell()
+            self.bridge.publish()
         return json.loads(self.last("/status")["data"])
 
     def last(self, topic):

@@ -180,7 +180,7 @@ def test_any_messages_together_leave_a_bridge_that_works(shared, data):
         topic = data.draw(st.sampled_from([*TAKEN, FOLLOW]))
         shared.send(topic, data.draw(GOALS if topic == FOLLOW else ANY[TAKEN[topic]]))
     shared.steps(3)
-    shared.bridge.tell()
+    shared.bridge.publish()
     assert np.isfinite(shared.commanded).all()
     assert (shared.commanded >= JOINT_LOWER - 1e-3).all()
     assert (shared.commanded <= JOINT_UPPER + 1e-3).all()
