@@ -51,6 +51,12 @@ class Bridge:
 
     A command becomes an action of the env, so that it passes the safety gate like any other. A message that cannot be
     carried out is refused as a whole, with an event on ``/events``.
+
+    Attributes:
+        setpoint: Source of the action where no agent drives.
+        running: Whether the agent drives.
+        fault: Fault that holds the arm, or None.
+        has_action: Whether the action ``FollowJointTrajectory`` is provided.
     """
 
     def __init__(
@@ -79,16 +85,15 @@ class Bridge:
         self._period = 1.0 / float(bare.control_hz)
         self._simulated = not env.metadata.get("realtime", False)
         self._publisher = Publisher(env, transport, raw_images=raw_images)
-        self._setpoint = Setpoint(env, self._publisher.event, self._answer)
+        self.setpoint = Setpoint(env, self._publisher.event, self._answer)
         for topic, datatype in TAKEN.items():
             transport.subscribe(topic, datatype)
         self.has_action = transport.serve_action(FOLLOW, "control_msgs/FollowJointTrajectory")
-        """Whether the action ``FollowJointTrajectory`` is provided."""
         self._observation: dict[str, Any] = {}
         self._info: dict[str, Any] = {}
-        self._running = False
+        self.running = False
         self._instruction: str | None = None
-        self._fault: str | None = None
+        self.fault: str | None = None
         self._steps = 0
 
     def run(self, stop: threading.Event, duration: float | None = None) -> None:
@@ -107,12 +112,12 @@ class Bridge:
             self.begin()
             while not stop.is_set() and (end is None or time.monotonic() < end):
                 self.tick()
-                if self._simulated or self._fault is not None:  # simulated time follows the clock
+                if self._simulated or self.fault is not None:  # simulated time follows the clock
                     due = max(due + self._period, time.monotonic() - self._period)
                     stop.wait(max(0.0, due - time.monotonic()))
                 self.publish()
         finally:
-            self._setpoint.drop("the bridge ended")
+            self.setpoint.drop("the bridge ended")
 
     def begin(self) -> None:
         """Reset the env, which moves a real arm to its start pose."""
@@ -129,13 +134,13 @@ class Bridge:
                 self._take(topic, message)
             except SmolVLAGymError as error:
                 self._refuse(topic, str(error), message, getattr(error, "code", ResultCode.INVALID_GOAL))
-        if self._fault is None:
+        if self.fault is None:
             self._step()
 
     def publish(self) -> None:
         """Publish the result of the last step."""
         self._publisher.publish(
-            self._steps, self._observation, self._info, mode=self._mode(), fault=self._fault,
+            self._steps, self._observation, self._info, mode=self._mode(), fault=self.fault,
             instruction=self._instruction or str(self._info["instruction"]),
         )  # fmt: skip
 
@@ -161,15 +166,15 @@ class Bridge:
             self._halt("estop" if topic == "/estop" else "stopped", f"{topic} was received")
         elif topic == "/joint_commands":
             self._refuse_unless_free()
-            self._setpoint.command(message, now)
+            self.setpoint.command(message, now)
         elif topic == "/joint_trajectory":
             self._refuse_unless_free()
-            self._setpoint.follow(message, now)
+            self.setpoint.follow(message, now)
         elif topic == FOLLOW:
             self._refuse_unless_free()
-            self._setpoint.pursue(message, now)
+            self.setpoint.pursue(message, now)
         elif topic == f"{FOLLOW}/cancel":
-            self._setpoint.cancel(str(message["goal_id"]))
+            self.setpoint.cancel(str(message["goal_id"]))
         elif topic == "/instruction":
             self._instruct(str(message["data"]))
         elif topic == "/start":
@@ -180,9 +185,9 @@ class Bridge:
             self._begin_anew()
 
     def _refuse_unless_free(self) -> None:
-        if self._fault is not None:
-            raise ActionError(f"the fault {self._fault!r} holds the arm; /clear_fault clears it")
-        if self._running:
+        if self.fault is not None:
+            raise ActionError(f"the fault {self.fault!r} holds the arm; /clear_fault clears it")
+        if self.running:
             raise ActionError("the policy drives; /stop takes over")
 
     def _instruct(self, text: str) -> None:
@@ -195,7 +200,7 @@ class Bridge:
             self._refuse("/instruction", why)
             return
         before, self._instruction = self._instruction, text
-        if self._running:
+        if self.running:
             try:
                 self._start()
             except SmolVLAGymError:
@@ -207,47 +212,47 @@ class Bridge:
         if self._agent is None:
             self._refuse("/start", "there is no policy: start the bridge with --policy")
             return
-        if self._fault is not None:
-            self._refuse("/start", f"the fault {self._fault!r} holds the arm")
+        if self.fault is not None:
+            self._refuse("/start", f"the fault {self.fault!r} holds the arm")
             return
         instruction = self._instruction or str(self._info["instruction"])
         try:
             self._agent.reset(instruction, seed=self._seed)
         except SmolVLAGymError as error:
-            if self._running:  # a refused instruction leaves the agent without a plan
+            if self.running:  # a refused instruction leaves the agent without a plan
                 self._halt("stopped", str(error))
             raise
-        self._running = True
-        self._setpoint.drop("the policy drives", "preempted")
+        self.running = True
+        self.setpoint.drop("the policy drives", "preempted")
         self._publisher.event("started", instruction=instruction)
 
     def _halt(self, event: str, why: str) -> None:
-        self._running = False
-        self._setpoint.drop(why)
+        self.running = False
+        self.setpoint.drop(why)
         self._publisher.event(event)
 
     def _clear(self) -> None:
-        if self._fault is None:
+        if self.fault is None:
             return
-        if self._fault in _NEEDS_HOMING:
-            why = f"after {self._fault!r} the arm has to be homed: start this program again, with --home"
+        if self.fault in _NEEDS_HOMING:
+            why = f"after {self.fault!r} the arm has to be homed: start this program again, with --home"
             self._refuse("/clear_fault", why)
             return
         self._bare.clear_fault()
-        fault, self._fault = self._fault, None
+        fault, self.fault = self.fault, None
         # It goes on from its present pose.
         here = np.clip(self._bare.backend.commanded, JOINT_LOWER, JOINT_UPPER)
         try:
-            arrived = self._reset({"joints": here, "opening": self._setpoint.opening})
+            arrived = self._reset({"joints": here, "opening": self.setpoint.opening})
         except SmolVLAGymError:
-            self._fault = fault  # without a reset nothing may drive the arm
+            self.fault = fault  # without a reset nothing may drive the arm
             raise
         if arrived:
             self._publisher.event("cleared")
 
     def _begin_anew(self) -> None:
-        if self._fault is not None:
-            self._refuse("/reset", f"the fault {self._fault!r} holds the arm; /clear_fault first")
+        if self.fault is not None:
+            self._refuse("/reset", f"the fault {self.fault!r} holds the arm; /clear_fault first")
             return
         self._halt("reset", "/reset was received")
         self._seed += 1
@@ -278,9 +283,9 @@ class Bridge:
     # -- control steps -------------------------------------------------------------------------------------------------
 
     def _mode(self) -> str:
-        if self._fault is not None:
+        if self.fault is not None:
             return "fault"
-        return "policy" if self._running else self._setpoint.mode
+        return "policy" if self.running else self.setpoint.mode
 
     def _reset(self, options: dict[str, Any]) -> bool:
         """Reset the env, which moves a real arm to its start pose; return whether it arrived.
@@ -306,7 +311,7 @@ class Bridge:
         except FaultError as error:
             if not stopped.is_set() or not self._observation:
                 raise
-            self._fault = OPERATOR_STOP
+            self.fault = OPERATOR_STOP
             self._publisher.event("fault", why=str(error))
             return False
         finally:
@@ -314,37 +319,37 @@ class Bridge:
             listener.join()
             self._refuse_all(missed, "the arm was driving to the beginning of an episode")
         opening = float(np.clip(self._observation["agent_pos"][NUM_JOINTS], 0.0, 1.0))
-        self._setpoint.opening = float(options.get("opening", opening))
+        self.setpoint.opening = float(options.get("opening", opening))
         if not options:
             self._publisher.event("ready", instruction=self._info["instruction"])
         return True
 
     def _step(self) -> None:
-        if self._running:
+        if self.running:
             assert self._agent is not None  # noqa: S101 - narrows a type
             try:
                 action = np.asarray(self._agent.act(self._observation), np.float32)
             except OptionError as error:  # a policy in another process checks the instruction with its first chunk
                 self._halt("stopped", str(error))
                 self._refuse("/instruction", str(error))
-                action = self._setpoint.next_action()
+                action = self.setpoint.next_action()
         else:
-            action = self._setpoint.next_action()
+            action = self.setpoint.next_action()
         space = self._env.action_space
         action = np.clip(action, space.low, space.high).astype(np.float32)  # type: ignore[attr-defined]
         self._observation, _, _, _, self._info = self._env.step(action)
-        self._setpoint.opening = float(action[NUM_JOINTS])
+        self.setpoint.opening = float(action[NUM_JOINTS])
         self._steps += 1
         if self._info["fault"] is None:
             measured = np.asarray(self._observation["agent_pos"][:NUM_JOINTS], np.float64)
-            self._setpoint.judge(measured, self._info["safety"])
+            self.setpoint.judge(measured, self._info["safety"])
             if self._steps % _FEEDBACK_EVERY == 0:
-                feedback = self._setpoint.feedback(self._publisher.now(self._steps), measured)
+                feedback = self.setpoint.feedback(self._publisher.now(self._steps), measured)
                 if feedback is not None:
                     self._transport.publish(f"{FOLLOW}/feedback", feedback)
         if self._info["fault"] is not None:
-            self._fault = str(self._info["fault"])
-            self._halt("fault", f"the fault {self._fault!r} holds the arm")
+            self.fault = str(self._info["fault"])
+            self._halt("fault", f"the fault {self.fault!r} holds the arm")
 
 
 def _stops(topic: str, message: Mapping[str, Any]) -> bool:

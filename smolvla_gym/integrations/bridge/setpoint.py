@@ -27,7 +27,12 @@ Report = Callable[..., None]
 
 
 class Setpoint:
-    """Source of the env's next action from the latest command; it reports the end of each trajectory."""
+    """Source of the env's next action from the latest command; it reports the end of each trajectory.
+
+    Attributes:
+        opening: Commanded opening of the gripper, 0 to 1. The measured one differs where the gripper holds an object.
+        following: Execution of the trajectory under way, or None.
+    """
 
     def __init__(
         self, env: gym.Env[Any, Any], report: Report, answer: Report, clock: Callable[[], float] = time.monotonic
@@ -46,16 +51,15 @@ class Setpoint:
         self._period, self._stroke, self._clock = 1.0 / float(bare.control_hz), float(bare.gripper.stroke), clock
         self._target: NDArray[np.float32] | None = None  # None: the arm stops, and stays
         self._commanded_at: float | None = None
-        self._following: Following | None = None
+        self.following: Following | None = None
         self._goal: str | None = None  # of the trajectory under way, where an action brought it
         self._count = 0
         self.opening = 1.0
-        """Commanded opening of the gripper, 0 to 1. The measured one differs where the gripper holds an object."""
 
     @property
     def mode(self) -> str:
         """``"trajectory"``, ``"commands"`` or ``"idle"``."""
-        if self._following is not None:
+        if self.following is not None:
             return "trajectory"
         return "idle" if self._commanded_at is None else "commands"
 
@@ -164,9 +168,9 @@ class Setpoint:
             if moving:  # after it has arrived no further commands are needed
                 self._target = None
             self._report("commander_silent", stopped=bool(moving), seconds=SILENCE_S)
-        if self._following is not None:
+        if self.following is not None:
             assert self._target is not None  # noqa: S101 - narrows a type
-            joints = self._following.next_target(np.asarray(self._backend.commanded, np.float64))
+            joints = self.following.next_target(np.asarray(self._backend.commanded, np.float64))
             if joints is not None:
                 self._target[:NUM_JOINTS] = joints
         # hold() is called in each step, so that an arm that brakes does not return to an earlier setpoint.
@@ -179,9 +183,9 @@ class Setpoint:
             measured: Measured joint angles in rad, shape (6,).
             safety: Events of the safety gate.
         """
-        if self._following is None:
+        if self.following is None:
             return
-        result = self._following.judge(np.asarray(self._backend.commanded, np.float64), measured, safety)
+        result = self.following.judge(np.asarray(self._backend.commanded, np.float64), measured, safety)
         if result is None:
             return
         if result.code == ResultCode.SUCCESSFUL:
@@ -197,9 +201,9 @@ class Setpoint:
             seconds: Present time in s.
             measured: Measured joint angles in rad, shape (6,).
         """
-        if self._following is None or self._goal is None:
+        if self.following is None or self._goal is None:
             return None
-        return {"goal_id": self._goal, **self._following.feedback(seconds, measured)}
+        return {"goal_id": self._goal, **self.following.feedback(seconds, measured)}
 
     def _plan(self, message: Mapping[str, Any], begin: NDArray[np.float32], now: float) -> Trajectory:
         return Trajectory(message, np.asarray(begin[:NUM_JOINTS], np.float64), now)
@@ -209,7 +213,7 @@ class Setpoint:
             raise TrajectoryError("this goal is under way already")
         self._end("preempted", f"trajectory {self._count + 1} replaced it")
         self._count += 1
-        self._following, self._goal = following, goal
+        self.following, self._goal = following, goal
         self._target, self._commanded_at = begin, None
         plan = following.plan
         self._report(
@@ -222,9 +226,9 @@ class Setpoint:
         self, outcome: str, why: str, code: ResultCode = ResultCode.INVALID_GOAL, status: str | None = None
     ) -> None:
         """Report the end of the trajectory under way, if there is one."""
-        if self._following is None:
+        if self.following is None:
             return
-        goal, self._following, self._goal = self._goal, None, None
+        goal, self.following, self._goal = self._goal, None, None
         self._report(f"trajectory_{outcome}", id=self._count, **({"why": why} if why else {}))
         if goal is not None:
             done = outcome == "done"

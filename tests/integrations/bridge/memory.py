@@ -62,7 +62,7 @@ class Arm:
 
     @property
     def now(self):
-        """The time that ``/clock`` tells, in s."""
+        """The time of ``/clock`` in s."""
         self.bridge.publish()
         stamp = self.last("/clock")["clock"]
         return stamp["sec"] + 1e-9 * stamp["nanosec"]
@@ -86,15 +86,15 @@ class Arm:
             self.bridge.tick()
 
     def events(self, *kinds):
-        """What was told on /events, of some kinds."""
-        told = [json.loads(message["data"]) for topic, message in self.transport.sent if topic == "/events"]
-        return [event for event in told if not kinds or event["event"] in kinds]
+        """Events of some kinds on /events."""
+        events = [json.loads(message["data"]) for topic, message in self.transport.sent if topic == "/events"]
+        return [event for event in events if not kinds or event["event"] in kinds]
 
     def results(self):
         return [message for topic, message in self.transport.sent if topic == f"{FOLLOW}/result"]
 
     def rest(self):
-        """Stops the arm, lets it come to rest and forgets what it told."""
+        """Stops the arm, lets it come to rest and forgets its messages."""
         self.send("/stop", {})
         before = None
         while before is None or np.abs(self.commanded - before).max() > 0:

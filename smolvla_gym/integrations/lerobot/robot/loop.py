@@ -82,7 +82,7 @@ class EnvLoop:
         self._snapshot: Snapshot | None = None
         self._error: BaseException | None = None
         self._wants_expert = False
-        self._env: PAROL6Env | None = None
+        self.env: PAROL6Env | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="parol6-env", daemon=True)
 
@@ -156,8 +156,8 @@ class EnvLoop:
             return
         self._thread.join(_SOON)
         if self._thread.is_alive():
-            if self._env is not None:  # the arm homes, or drives to its start pose
-                self._env.stop()
+            if self.env is not None:  # the arm homes, or drives to its start pose
+                self.env.stop()
             self._thread.join(_STOP_WITHIN)
         if self._thread.is_alive():
             raise DeviceError(
@@ -175,7 +175,7 @@ class EnvLoop:
     def _run(self) -> None:
         env: PAROL6Env | None = None
         try:
-            env = self._env = self._make()
+            env = self.env = self._make()
             if not self._stop.is_set():
                 self._loop(env)
         except BaseException as error:
