@@ -52,6 +52,9 @@ class EnvLoop:
 
     The arm follows a target until the next one arrives. Without a new one for ``hold_after`` s it stops. If this
     thread or its process ends, the real env's own watchdog stops the arm.
+
+    Attributes:
+        env: The env once it is made; None before. Other threads may only read it and call its ``stop``.
     """
 
     def __init__(
