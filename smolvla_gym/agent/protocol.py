@@ -28,7 +28,7 @@ class Agent(Protocol):
         """Begin an episode; the env has been reset.
 
         Args:
-            instruction: What to do, in words.
+            instruction: Instruction of the episode.
             seed: Seed of the agent's own randomness; ``None`` draws a fresh one.
         """
 

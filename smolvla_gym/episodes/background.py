@@ -18,7 +18,7 @@ _MAX_QUEUED: Final = 300
 
 
 class Background(Callback):
-    """Runs a callback in a thread of its own.
+    """Callback that runs another one in a thread of its own.
 
     Where the callback cannot keep up, steps are left out; their number is written on standard error at the end.
     """

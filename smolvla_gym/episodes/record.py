@@ -22,7 +22,7 @@ class EpisodeRecord:
         end: Why it ended: ``terminated``, ``truncated`` (out of time), ``fault``, ``agent`` (the agent ended it) or
             ``interrupted`` (an exception); None: it runs.
         fault: Name of the fault that ended it.
-        failure: Failure mode in a few words; None: it runs, is a success, or the env cannot tell. It is not in JSON.
+        failure: Failure mode in a few words; None: it runs, is a success, or the env cannot detect it. Not in JSON.
         safety: How often each rule of the safety gate stepped in.
         video: Name of the video in the output folder.
         cadence: Timing of the control steps of a real arm; None, and not in JSON, in the simulation.

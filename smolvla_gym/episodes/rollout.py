@@ -55,7 +55,7 @@ def rollout(
         summary: That of earlier episodes of this agent, in another env perhaps, which this one goes on with; its
             ``link`` becomes that of this env. None: a new one.
         judge: Decides after each episode whether it is a success, as an operator does beside a real arm, whose env
-            cannot tell. None: the env decides.
+            cannot detect success. None: the env decides.
         progress: Called with the record of the running episode after each step and at its end (``end`` is set then).
         callbacks: Further callbacks, see :mod:`smolvla_gym.integrations`. They stay open.
 
@@ -110,7 +110,7 @@ def rollout(
 
 
 class _Verdict(Callback):
-    """Lets an operator decide whether an episode is a success."""
+    """Callback that lets an operator decide whether an episode is a success."""
 
     def __init__(self, judge: Callable[[EpisodeRecord], bool]) -> None:
         self._judge = judge
@@ -122,7 +122,7 @@ class _Verdict(Callback):
 
 
 class _Progress(Callback):
-    """Reports the record of the running episode."""
+    """Callback that reports the record of the running episode."""
 
     def __init__(self, progress: Callable[[EpisodeRecord], None]) -> None:
         self._progress = progress

@@ -72,7 +72,7 @@ def run_episode(
 
 
 def failure_mode(env: gym.Env[Any, Any]) -> str | None:
-    """Return why the episode is no success now, in a few words; None where the env cannot tell, as on a real arm."""
+    """Return the failure mode of an episode without success; None where the env cannot detect it, as on a real arm."""
     stage = getattr(getattr(env.unwrapped, "backend", None), "stage", None)
     return None if stage is None else str(stage.failure())
 

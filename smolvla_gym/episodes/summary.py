@@ -69,7 +69,7 @@ class RolloutSummary:
 
 
 class SummaryCallback(Callback):
-    """Adds each episode to a summary: from its first step on, so that an interrupted one is there, too."""
+    """Callback that adds each episode to a summary from its first step on, so that an interrupted one is there, too."""
 
     def __init__(self, summary: RolloutSummary, agent: Agent) -> None:
         """Take the summary.

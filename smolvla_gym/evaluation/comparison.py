@@ -1,4 +1,4 @@
-"""A comparison of conditions, as a table and as a plot."""
+"""Comparison of conditions as a table and as a plot."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.checkpoint.validation import required_env_cameras
+    from smolvla_gym.agent.cameras import required_env_cameras
     from smolvla_gym.agent.images import env_image_size
     from smolvla_gym.sim.scene import CAMERAS
 

@@ -53,8 +53,8 @@ def test_the_expert_and_its_replay_agree(env, tmp_path):
     assert replay.seeds == [20, 21]
     again, attempts = run(env, replay, tmp_path / "b", replay.seeds, 2)
     assert [a.kept for a in attempts] == [True, True]
-    for mine, theirs in zip(columns(again.root), (states, actions), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for replayed, recorded in zip(columns(again.root), (states, actions), strict=True):
+        np.testing.assert_array_equal(replayed, recorded)
 
 
 def test_with_noise_the_clean_action_is_recorded(env):
@@ -217,8 +217,8 @@ def test_a_replay_is_in_the_scenes_of_the_recording(tmp_path, spec, make_episode
     assert ReplayAgent(tmp_path / "old", here).seeds == [1]
 
 
-def test_an_env_without_images_is_refused():
-    blind = gym.make(smolvla_gym.SIM_ID, cameras=())
+def test_an_env_without_cameras_gives_no_dataset():
+    without = gym.make(smolvla_gym.SIM_ID, cameras=())
     with pytest.raises(DatasetError, match="has no camera"):
-        DatasetSpec.of(blind)
-    blind.close()
+        DatasetSpec.of(without)
+    without.close()

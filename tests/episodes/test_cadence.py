@@ -15,7 +15,7 @@ from smolvla_gym.episodes.cadence import Cadence, describe, watch_link
 from smolvla_gym.episodes.rollout import rollout
 
 
-def test_what_it_counts():
+def test_the_statistics_of_steps():
     cadence = Cadence()
     assert cadence.report() == {}
     assert describe(cadence.report(), None, 30) == ""
@@ -47,7 +47,7 @@ def test_a_simulation_has_no_cadence():
 
 
 class Slow(ExpertAgent):
-    """Thinks for too long at two steps: a little, and longer than a whole step."""
+    """Takes too long at two steps: a little, and longer than a whole step."""
 
     steps = 0
 

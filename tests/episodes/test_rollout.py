@@ -17,7 +17,7 @@ from tests.training.full_disk import full_disk
 
 @pytest.fixture
 def make():
-    """Makes real envs, blind and slow ones unless told otherwise, since a small number of steps is enough."""
+    """Makes envs, by default without cameras and at a low control rate, since a small number of steps is enough."""
     envs = []
 
     def make(**options):
@@ -50,7 +50,7 @@ def files(folder):
 
 
 def play(env, agent, seed):
-    """Runs an episode without anything of this package around the env; returns what a summary should say."""
+    """Runs an episode with a loop of its own; returns the expected entry of the summary."""
     agent.attach(env)
     observation, info = env.reset(seed=seed)
     agent.reset(info["instruction"], seed=seed)

@@ -43,14 +43,14 @@ def test_the_file_plays_everywhere(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_pictures_survive(tmp_path):
-    picture = np.zeros((96, 128, 3), np.uint8)
-    picture[:, :64] = (200, 40, 40)
-    picture[:, 64:] = (40, 60, 200)
-    record(tmp_path / "video.mp4", [picture] * 3)
+def test_images_survive(tmp_path):
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[:, :64] = (200, 40, 40)
+    image[:, 64:] = (40, 60, 200)
+    record(tmp_path / "video.mp4", [image] * 3)
     decoded = decode(tmp_path / "video.mp4")[1].astype(int)
     away_from_edge = np.r_[0:60, 68:128]
-    assert np.abs(decoded - picture)[:, away_from_edge].max() < 12
+    assert np.abs(decoded - image)[:, away_from_edge].max() < 12
 
 
 def test_odd_sizes_are_padded(tmp_path):
@@ -71,7 +71,7 @@ def test_the_caller_may_reuse_its_array(tmp_path):
             frame[:] = value
             video.add(frame)
             frame[:] = 255
-    assert [int(round(picture.mean(), -1)) for picture in decode(tmp_path / "video.mp4")] == [0, 100, 200]
+    assert [int(round(image.mean(), -1)) for image in decode(tmp_path / "video.mp4")] == [0, 100, 200]
 
 
 def test_without_frames_there_is_no_file(tmp_path):

@@ -29,7 +29,7 @@ def test_it_holds_the_rate_and_is_symmetric(case):
 
 
 def test_two_policies_on_the_same_seeds():
-    # By hand: 2 * (1 + 9) / 2^9, and what never differs or differs both ways says nothing.
+    # By hand: 2 * (1 + 9) / 2^9; seeds without a difference do not count.
     assert mcnemar(8, 1) == mcnemar(1, 8) == pytest.approx(20 / 512)
     assert mcnemar(0, 0) == mcnemar(3, 3) == 1.0
     assert mcnemar(0, 10) == pytest.approx(2 / 1024)

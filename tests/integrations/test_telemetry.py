@@ -149,7 +149,7 @@ def test_what_fails_in_the_background_is_raised_at_the_end():
 
 
 @pytest.mark.parametrize("gripper", ["ssg48", "pneumatic"])
-def test_the_puppet_stands_as_the_arm(make, gripper):
+def test_the_scene_pose_follows_the_arm(make, gripper):
     env = make(gripper=gripper)
     observation, _ = env.reset(seed=4)
     world = env.unwrapped.backend.world
@@ -161,8 +161,8 @@ def test_the_puppet_stands_as_the_arm(make, gripper):
     pose = forward_kinematics(observation["agent_pos"][:6], env.unwrapped.gripper)
     np.testing.assert_allclose(frames["tool"][0], pose[:3, 3], atol=1e-5)
     # The wrist's camera looks the way the fingers point, from behind them; the other one looks down at the table.
-    eye, axes = frames["wrist_camera"]
-    ahead = frames["tool"][0] - eye
+    position, axes = frames["wrist_camera"]
+    ahead = frames["tool"][0] - position
     assert 0.02 < np.linalg.norm(ahead) < 0.25
     assert axes[:, 2] @ ahead > 0
     assert frames["scene_camera"][1][2, 2] < 0
@@ -185,14 +185,14 @@ def test_a_pixel_of_the_camera_is_where_the_object_is(make):
         scene_pose = ScenePose(env)
         frames = scene_pose.frames(observation["agent_pos"])
         layout = env.unwrapped.backend.layout
-        for name, picture in observation["pixels"].items():
+        for name, image in observation["pixels"].items():
             position, axes = frames[f"{name}_camera"]
             camera = scene_pose.intrinsics(name, (240, 320))
             for index in range(len(layout.colors)):
                 x, y, z = axes.T @ (env.unwrapped.backend.world.object_position(index) - position)
                 column, row = round(camera.fx * x / z + camera.ppx), round(camera.fy * y / z + camera.ppy)
                 if z > 0 and 3 < column < 317 and 3 < row < 237:
-                    pixel = picture[row, column].astype(float)
+                    pixel = image[row, column].astype(float)
                     wanted = {"red": 0, "green": 1, "blue": 2}.get(layout.colors[index])
                     if wanted is not None:
                         assert pixel.argmax() == wanted, (name, seed, layout.colors[index])
@@ -248,8 +248,8 @@ def test_mcap_is_read_by_its_own_reader(files):
     assert len(topics["/instruction"]) == 2
     state = topics["/joint_states"][-1]
     assert list(state.name) == list(ACTION_NAMES)
-    picture = topics["/camera/wrist/image/compressed"][0]
-    assert iio.imread(io.BytesIO(bytes(picture.data))).shape == (256, 256, 3)
+    image = topics["/camera/wrist/image/compressed"][0]
+    assert iio.imread(io.BytesIO(bytes(image.data))).shape == (256, 256, 3)
     info = topics["/camera/wrist/camera_info"][0]
     assert (info.width, info.height) == (256, 256)
     assert info.k[0] == pytest.approx(431.17 * 256 / 480)
