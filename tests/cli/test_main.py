@@ -88,7 +88,7 @@ def test_a_second_program_is_kept_out_of_every_output(tmp_path, capsys):
 def test_a_file_is_no_output_folder(command, tmp_path, capsys):
     (tmp_path / "out").write_text("mine")
     assert main([command, "--out", str(tmp_path / "out")]) == 2
-    assert "--out=" in capsys.readouterr().err
+    assert "--out " in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
 
 

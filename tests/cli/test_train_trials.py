@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.cli.commands.train_trials import announce, check_drawing, plan_trials
+from smolvla_gym.cli.options.training import TrainOptions
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.training.recordings import open_recording
 from smolvla_gym.training.trials import TrialOptions
@@ -35,7 +34,7 @@ def test_trials_are_announced(options, steps, save_steps, said, capsys):
 
 def test_the_sentences_of_a_dataset_decide_on_the_tasks(tmp_path):
     recording = open_recording(make_dataset(tmp_path / "data"))
-    arguments = argparse.Namespace(eval_episodes=3, eval_seed=0, task=None)
+    arguments = TrainOptions(dataset=tmp_path, eval_episodes=3, eval_seed=0)
     assert plan_trials(arguments, recording, "cpu").tasks == ("lift",)
     arguments.eval_seed = min(recording.seeds)
     with pytest.raises(OptionError, match="seed"):
@@ -49,6 +48,6 @@ def test_the_sentences_of_a_dataset_decide_on_the_tasks(tmp_path):
 
 def test_a_machine_that_draws_nothing_is_refused_before_training(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glx")
-    with pytest.raises(OptionError, match="draws no images"):
+    with pytest.raises(OptionError, match="renders no images"):
         check_drawing(LIFT)
     check_drawing(TrialOptions((), 20))

@@ -1,20 +1,20 @@
-"""``smolvla-gym tasks``: what the arm can be asked to do."""
+"""``smolvla-gym tasks``: list the tasks of the arm."""
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
+
+from smolvla_gym.cli.options.parser import Options, add_command
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program."""
     text = "List the tasks, each with an example instruction."
-    parser = commands.add_parser("tasks", help=text, description=text)
-    parser.set_defaults(run=run)
+    add_command(commands, "tasks", Options, run, help=text, description=text)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prints a line a task."""
+def run(options: Options) -> int:
+    """Print a line for each task."""
     from smolvla_gym.tasks import TASKS
 
     width = max(map(len, TASKS))
