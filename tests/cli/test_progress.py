@@ -5,7 +5,7 @@ import sys
 import time
 
 from smolvla_gym.cli import progress
-from smolvla_gym.cli.progress import EVERY_S, progress_bar
+from smolvla_gym.cli.progress import EVERY_S, Remaining, progress_bar
 
 
 def test_lines_come_by_the_clock_also_where_nothing_changes(monkeypatch, capsys):
@@ -33,3 +33,21 @@ def test_a_closed_standard_error_ends_nothing(monkeypatch):
     with progress.steady_lines(lambda: "on"):
         monkeypatch.setattr(sys, "stderr", closed)
         time.sleep(0.05)
+
+
+def test_no_estimate_is_shown_until_it_means_something():
+    remaining = Remaining(100)
+    assert remaining.update(1, now=60.0) == ""  # a minute of loading and compiling does not come again
+    assert remaining.update(2, now=61.0) == ""
+    assert remaining.update(1, now=70.0) == ""
+    assert remaining.update(11, now=70.0) == "about 89 s left"
+    assert remaining.update(21, now=180.0) == "about 8 min left"
+
+
+def test_a_silent_wait_says_what_is_done_within_two_seconds(monkeypatch, capsys):
+    monkeypatch.undo()
+    assert progress.FIRST_S < 2.0
+    monkeypatch.setattr(progress, "FIRST_S", 0.01)
+    with progress.steady_lines(lambda: "loading policy"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "smolvla-gym: loading policy  (0:00)\n"

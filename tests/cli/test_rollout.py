@@ -489,3 +489,14 @@ def test_a_policy_that_runs_elsewhere(capsys, tmp_path):
     assert main([*SHORT, "--policy", f"127.0.0.1:{port}", "--out", "none"]) == 1  # it is gone
     assert port in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_the_policys_control_rate_counts_where_none_is_given(made, policy, capsys, tmp_path):
+    slow = shutil.copytree(policy, tmp_path / "slow")
+    (slow / "parol6.json").write_text('{"control_hz": 15}')
+    command = [*SHORT, "--policy", str(slow), "--device", "cpu", "--no-video"]
+    assert main([*command, "--out", "out"]) == 0
+    assert made[0].unwrapped.control_hz == 15.0
+    assert "15 Hz" in capsys.readouterr().err
+    assert main([*command, "--control-hz", "30"]) == 1
+    assert "30 Hz" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("lerobot.datasets")
@@ -51,3 +53,14 @@ def test_a_machine_that_draws_nothing_is_refused_before_training(monkeypatch):
     with pytest.raises(OptionError, match="renders no images"):
         check_drawing(LIFT)
     check_drawing(TrialOptions((), 20))
+
+
+def test_a_trial_says_what_it_does_before_it_runs(tmp_path, monkeypatch, capsys):
+    from smolvla_gym.cli.commands.train_trials import make_trial
+    from smolvla_gym.training import trials
+
+    said = []
+    monkeypatch.setattr(trials, "trial_command", lambda *_: ["trial"])
+    monkeypatch.setattr(trials, "run_trial", lambda *_: said.append(capsys.readouterr().err) or [])
+    make_trial(LIFT, None, tmp_path, SimpleNamespace(plot=lambda: None))(300, tmp_path / "policy")
+    assert "step 300: evaluating the policy on lift" in said[0]

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,9 +77,6 @@ def run_check(options: CheckOptions) -> int:
     """Print what is wrong with a dataset."""
     from smolvla_gym.data.checks.check import check_dataset
 
-    if not options.json and not (options.root / "meta").is_dir():
-        what = "it has no folder meta" if options.root.is_dir() else "there is no such folder"
-        raise DatasetError(f"{options.root} is no LeRobot dataset ({what}): give the folder that contains meta/, data/")
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         show: list[Any] = []  # the bar, once its length is known
@@ -89,12 +86,30 @@ def run_check(options: CheckOptions) -> int:
                 show.append(stack.enter_context(progress_bar("frame", total)))
             show[0](done, "decoding")
 
-        report = check_dataset(options.root, video=options.video, progress=progress)
+        report = _complete(check_dataset(options.root, video=options.video, progress=progress))
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         _print(report)
     return int(bool(report.findings))
+
+
+def _complete(report: Report) -> Report:
+    """Return a report with advice for a folder without a dataset, and with the links that a writer refuses."""
+    from smolvla_gym.data.checks.finding import warning
+    from smolvla_gym.data.folder import check_plain
+
+    findings = list(report.findings)
+    if not (report.root / "meta" / "info.json").exists():
+        advice = "give the folder that contains meta/info.json; `smolvla-gym record --root DIR` records a dataset"
+        findings = [replace(finding, advice=advice) for finding in findings]
+    else:
+        try:
+            check_plain(report.root)
+        except (DatasetError, OSError) as problem:
+            advice = "reading works; to record into it or repair it, take a copy of plain files (`cp -rL`)"
+            findings.append(warning("no_plain_files", str(problem), advice))
+    return replace(report, findings=tuple(findings))
 
 
 def run_convert(options: ConvertOptions) -> int:
