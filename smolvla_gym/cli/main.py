@@ -40,6 +40,9 @@ from smolvla_gym.utils.untrusted import printable
 _COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
+_REASONS: Final = ("only ", "this machine ", "the env ", "the expert ", "without ")
+"""Beginnings of an ``OptionError.allowed`` that is a reason and no value."""
+
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_BROKEN_PIPE: Final = 141
@@ -156,7 +159,7 @@ def _is_broken(descriptor: int) -> bool:
 
 
 def _sentence(error: Exception, flags: Collection[str] = ()) -> str:
-    """Return the message of an error: the option or file, what is wrong with it, and what to do.
+    """Return the message of an error: the option or file, the problem, and what to do.
 
     Args:
         error: The error.
@@ -165,7 +168,8 @@ def _sentence(error: Exception, flags: Collection[str] = ()) -> str:
     if isinstance(error, OptionError):
         flag = "--" + error.option.replace("_", "-")
         name = flag if flag in flags else error.option
-        reason = error.allowed if isinstance(error, UsageError) else f"expected {error.allowed}"
+        is_reason = isinstance(error, UsageError) or error.allowed.startswith(_REASONS)
+        reason = error.allowed if is_reason else f"expected {error.allowed}"
         return f"{name}{_shown(error.value)}: {reason}"
     if isinstance(error, SmolVLAGymError) or not isinstance(error, OSError):
         return str(error)

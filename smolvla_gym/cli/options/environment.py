@@ -97,7 +97,7 @@ class EnvironmentOptions(SceneOptions):
 
     @property
     def on_table(self) -> bool:
-        """Whether the arm is a real one, whose scene no program arranges and whose success no program measures."""
+        """Whether the arm is a real one: its scene is not arranged, and success not measured, by a program."""
         return self.env == "real" and not self.real.is_twin
 
     @property

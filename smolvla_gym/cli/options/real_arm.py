@@ -104,7 +104,7 @@ class RealArmOptions(Options):
         """Check that the arm and its cameras are connected.
 
         Raises:
-            DeviceError: A device is missing; the notes say what was searched, what was found and what to do.
+            DeviceError: A device is missing; the notes list what was searched and found, and what to do.
             MissingExtraError: The packages of the extra ``real`` are not installed.
         """
         from smolvla_gym.drivers.cameras.librealsense import list_cameras, load
