@@ -11,10 +11,16 @@ import pytest
 
 from smolvla_gym.cli.commands import tasks
 from smolvla_gym.cli.main import _sentence, main
+from smolvla_gym.cli.options.parser import Options, command
 from smolvla_gym.utils.file_lock import lock_file, lock_folder
 from tests.training.full_disk import full_disk
 
 SHORT = ["rollout", "--policy", "random", "--task", "reach", "--max-steps", "3", "--no-video"]
+
+
+def replace_run(monkeypatch, run):
+    """Has the command ``tasks`` run a function."""
+    monkeypatch.setattr(tasks, "add_parser", command("tasks", Options, run, help="", description=""))
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def raising(monkeypatch):
         def run(arguments):
             raise error
 
-        monkeypatch.setattr(tasks, "run", run)
+        replace_run(monkeypatch, run)
 
     return set_error
 
@@ -137,7 +143,7 @@ def test_a_library_that_turns_a_signal_into_its_own_error(monkeypatch, number, c
         except BaseException as error:
             raise ImportError("argument 1: Interrupted") from error
 
-    monkeypatch.setattr(tasks, "run", run)
+    replace_run(monkeypatch, run)
     before = signal.signal(number, signal.default_int_handler)  # a runner's shell may have it ignored
     try:
         assert main(["tasks"]) == code

@@ -98,7 +98,7 @@ def test_it_serves_and_ends_cleanly(observation, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ("--host 0.0.0.0", "--host 0.0.0.0: expected"),
+        ("--host 0.0.0.0", "--host 0.0.0.0: without a token"),
         ("--host nowhere.invalid", "--host nowhere.invalid"),
         ("--port 70000", "--port 70000: expected 0 to 65535"),
         ("--port x", "--port"),

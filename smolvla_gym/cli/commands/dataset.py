@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.options.dataset import ConversionOptions
-from smolvla_gym.cli.options.parser import Options, add_command, option
+from smolvla_gym.cli.options.parser import Options, command, option
 from smolvla_gym.cli.progress import progress_bar, steady_lines
 from smolvla_gym.errors import DatasetError
 
@@ -56,21 +56,21 @@ def add_parser(commands: Any) -> None:
         "dataset", help="Check or convert a dataset.", description="Commands for LeRobot datasets of any robot."
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_command(
-        actions, "check", CheckOptions, run_check, examples=_EXAMPLES,
+    command(
+        "check", CheckOptions, run_check, examples=_EXAMPLES,
         help="Find what is wrong with a dataset.",
         description="Finds what is wrong with a LeRobot dataset v3 of any robot: missing and truncated files, "
         "contradictory counts, rates and sizes, empty and duplicate sentences, unknown and repeated seeds, time "
         "stamps, NaN, mixed units, actions beyond the limits, jumps, stuck joints, episodes that do nothing, dark and "
         "frozen cameras. Nothing is changed. The exit code is 0 if nothing was found and 1 otherwise.",
-    )  # fmt: skip
-    add_command(
-        actions, "convert", ConvertOptions, run_convert, examples=_CONVERT_EXAMPLES,
+    )(actions)  # fmt: skip
+    command(
+        "convert", ConvertOptions, run_convert, examples=_CONVERT_EXAMPLES,
         help="Write a copy in this arm's format.",
         description="Writes a copy of a LeRobot dataset v3 whose states and actions are this arm's joints in rad and "
         "its gripper from 0 to 1. What LeRobot's programs record on this arm (joint_1.pos, degrees) needs no option. "
         "Videos are hard links where the file system can. The dataset itself is not changed.",
-    )  # fmt: skip
+    )(actions)  # fmt: skip
 
 
 def run_check(options: CheckOptions) -> int:

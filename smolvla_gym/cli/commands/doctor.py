@@ -6,9 +6,9 @@ import contextlib
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from smolvla_gym.cli.options.parser import Options, add_command, option
+from smolvla_gym.cli.options.parser import Options, command, option
 from smolvla_gym.cli.progress import steady_lines
 
 _MARKS: Final = {"ok": ("OK", "green"), "warning": ("warning", "yellow"), "fail": ("FAIL", "bold red")}
@@ -20,16 +20,6 @@ class DoctorOptions(Options):
 
     policy: str | None = option("a checkpoint to check: bundled, a folder or OWNER/NAME", None, metavar="P")
     json: bool = option("print JSON and nothing else on stdout", False)
-
-
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "doctor", DoctorOptions, run,
-        help="Check that this machine has what is needed.",
-        description="Checks Python, the packages, the GPU, OpenGL, video, cameras, serial ports and the disk. Nothing "
-        "moves and no device is opened. The exit code is 1 if a check fails; what is merely absent is a warning.",
-    )  # fmt: skip
 
 
 def run(options: DoctorOptions) -> int:
@@ -60,3 +50,11 @@ def run(options: DoctorOptions) -> int:
     counts = [sum(finding.status is status for finding in findings) for status in Status]
     print("{} ok, {} warnings, {} failed".format(*counts))
     return int(failed)
+
+
+add_parser = command(
+    "doctor", DoctorOptions, run,
+    help="Check that this machine has what is needed.",
+    description="Checks Python, the packages, the GPU, OpenGL, video, cameras, serial ports and the disk. Nothing "
+    "moves and no device is opened. The exit code is 1 if a check fails; what is merely absent is a warning.",
+)  # fmt: skip

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_rate
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import SceneOptions
-from smolvla_gym.cli.options.parser import UsageError, add_command, group, option
+from smolvla_gym.cli.options.parser import UsageError, command, group, option
 from smolvla_gym.cli.options.resuming import kept_values, restore
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import output_folder, say
@@ -129,16 +129,6 @@ class EvalOptions(SceneOptions):
         ]
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "eval", EvalOptions, run, examples=_EXAMPLES,
-        help="Measure how often a policy succeeds, for several modes and latencies.",
-        description="Runs a policy in the simulation with the same seeds under each combination of --mode and "
-        "--latency-ms, and writes eval.json, eval.md and eval.png; each finished episode is in episodes.jsonl at once.",
-    )  # fmt: skip
-
-
 def run(options: EvalOptions) -> int:
     """Run all episodes and print the table."""
     _resume(options)
@@ -157,6 +147,14 @@ def run(options: EvalOptions) -> int:
         else:
             _print(result, out)
     return 0
+
+
+add_parser = command(
+    "eval", EvalOptions, run, examples=_EXAMPLES,
+    help="Measure how often a policy succeeds, for several modes and latencies.",
+    description="Runs a policy in the simulation with the same seeds under each combination of --mode and "
+    "--latency-ms, and writes eval.json, eval.md and eval.png; each finished episode is in episodes.jsonl at once.",
+)  # fmt: skip
 
 
 def _evaluate(options: EvalOptions, out: Path) -> tuple[list[dict[Condition, list[Outcome]]], float]:

@@ -7,9 +7,9 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from smolvla_gym.cli.options.parser import Options, add_command, option
+from smolvla_gym.cli.options.parser import Options, command, option
 from smolvla_gym.cli.progress import steady_lines
 
 _EXAMPLES: Final = """example:
@@ -26,17 +26,6 @@ class ExportOptions(Options):
 
     policy: str = option("bundled, a checkpoint folder, or a Hub repository OWNER/NAME", flag="policy")
     out: Path = option("folder of the copy; it must not exist yet", flag="DIR")
-
-
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "export", ExportOptions, run, examples=_EXAMPLES,
-        help="Copy a policy so that LeRobot's own programs can load it.",
-        description="Copies a policy of this project so that lerobot-eval, lerobot-rollout and the others can load it. "
-        "They search its vision-language model from their working directory, so the copy holds the absolute path: "
-        "export again to move it.",
-    )  # fmt: skip
 
 
 def run(options: ExportOptions) -> int:
@@ -68,3 +57,12 @@ def run(options: ExportOptions) -> int:
             raise
     print(options.out)
     return 0
+
+
+add_parser = command(
+    "export", ExportOptions, run, examples=_EXAMPLES,
+    help="Copy a policy so that LeRobot's own programs can load it.",
+    description="Copies a policy of this project so that lerobot-eval, lerobot-rollout and the others can load it. "
+    "They search its vision-language model from their working directory, so the copy holds the absolute path: "
+    "export again to move it.",
+)  # fmt: skip

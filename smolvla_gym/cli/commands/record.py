@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from smolvla_gym.cli.options.agent import check_checkpoint_policy, policy_rate
 from smolvla_gym.cli.options.arguments import at_least, positive
 from smolvla_gym.cli.options.environment import CONTROL_HZ, EnvironmentOptions, announce_homing, make_env
-from smolvla_gym.cli.options.parser import add_command, group, option
+from smolvla_gym.cli.options.parser import command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import say
 from smolvla_gym.cli.progress import progress_bar
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from smolvla_gym.data.sources import Source
 
 SourceName = Literal["expert", "dagger", "replay", "keyboard", "gamepad"]
-SOURCES: Final = get_args(SourceName)
 DEVICES: Final = ("keyboard", "gamepad")
 
 _FIRST_SEED: Final = 1_000_000
@@ -123,16 +122,6 @@ class RecordOptions(EnvironmentOptions):
         return scene if self.on_table else scene | self.scene_arguments()
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "record", RecordOptions, run, examples=_EXAMPLES,
-        help="Record demonstrations as a LeRobot dataset.",
-        description="Records demonstrations as a LeRobotDataset v3, ready for training. A folder that exists is "
-        "continued. Every finished episode is safe from then on; failed ones are left out and counted.",
-    )  # fmt: skip
-
-
 def run(options: RecordOptions) -> int:
     """Record, and print what the dataset has then."""
     options.check()
@@ -177,6 +166,14 @@ def run(options: RecordOptions) -> int:
     )
     print(f"Dataset: {options.root}{os.sep}, {len(dataset)} episodes")
     return 0
+
+
+add_parser = command(
+    "record", RecordOptions, run, examples=_EXAMPLES,
+    help="Record demonstrations as a LeRobot dataset.",
+    description="Records demonstrations as a LeRobotDataset v3, ready for training. A folder that exists is "
+    "continued. Every finished episode is safe from then on; failed ones are left out and counted.",
+)  # fmt: skip
 
 
 def _source(options: RecordOptions, env: gym.Env[Any, Any], stack: contextlib.ExitStack) -> Source:

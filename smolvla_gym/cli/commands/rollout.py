@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from smolvla_gym.cli.options.agent import AgentOptions, is_smolvla, make_agent
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import EnvironmentOptions, announce_homing, make_env
-from smolvla_gym.cli.options.parser import UsageError, add_command, group, option
+from smolvla_gym.cli.options.parser import UsageError, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import output_folder
 from smolvla_gym.cli.progress import progress_with_pause
@@ -89,15 +89,6 @@ class RolloutOptions(EnvironmentOptions):
         self.telemetry.check()
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "rollout", RolloutOptions, run, examples=_EXAMPLES,
-        help="Run a policy in the simulation or on the arm and record a video.",
-        description="Runs a policy on the simulated or the real arm, records a video and prints the results.",
-    )  # fmt: skip
-
-
 def run(options: RolloutOptions) -> int:
     """Run the rollout and print its result."""
     options.check()
@@ -115,6 +106,13 @@ def run(options: RolloutOptions) -> int:
                     "The success of a task is not measured on a real arm. With --ask you enter it after each episode."
                 )
     return 0
+
+
+add_parser = command(
+    "rollout", RolloutOptions, run, examples=_EXAMPLES,
+    help="Run a policy in the simulation or on the arm and record a video.",
+    description="Runs a policy on the simulated or the real arm, records a video and prints the results.",
+)  # fmt: skip
 
 
 def _roll_out(options: RolloutOptions, out: Path) -> RolloutSummary:

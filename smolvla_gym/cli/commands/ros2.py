@@ -7,12 +7,12 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from smolvla_gym.cli.options.agent import is_smolvla
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.bridge import BridgeOptions
-from smolvla_gym.cli.options.parser import add_command, option
+from smolvla_gym.cli.options.parser import command, option
 from smolvla_gym.errors import OptionError
 
 _EXAMPLES: Final = """examples:
@@ -64,17 +64,6 @@ class Ros2Options(BridgeOptions):
         super().check()
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "ros2", Ros2Options, run, examples=_EXAMPLES,
-        help="Make the arm a node of a ROS 2 graph.",
-        description="Sends joint states, images, tf, status and events of the simulated or the real arm to ROS 2, and "
-        "takes joint commands, trajectories, instructions and stops from there. No ROS has to be installed. With rclpy "
-        "and control_msgs it serves the action FollowJointTrajectory, by which MoveIt moves the arm.",
-    )  # fmt: skip
-
-
 def run(options: Ros2Options) -> int:
     """Run the bridge until it is interrupted."""
     if options.urdf is not None:
@@ -83,6 +72,15 @@ def run(options: Ros2Options) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         _run(options)
     return 0
+
+
+add_parser = command(
+    "ros2", Ros2Options, run, examples=_EXAMPLES,
+    help="Make the arm a node of a ROS 2 graph.",
+    description="Sends joint states, images, tf, status and events of the simulated or the real arm to ROS 2, and "
+    "takes joint commands, trajectories, instructions and stops from there. No ROS has to be installed. With rclpy "
+    "and control_msgs it serves the action FollowJointTrajectory, by which MoveIt moves the arm.",
+)  # fmt: skip
 
 
 def _describe(options: Ros2Options, folder: str) -> int:

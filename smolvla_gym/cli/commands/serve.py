@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from smolvla_gym.cli.options.agent import PolicyOptions
 from smolvla_gym.cli.options.arguments import integer
-from smolvla_gym.cli.options.parser import add_command, option
+from smolvla_gym.cli.options.parser import command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import MissingExtraError, OptionError
 from smolvla_gym.utils.untrusted import read_file
@@ -46,16 +46,6 @@ class ServeOptions(PolicyOptions):
     json: bool = option("once it is ready, print a line of JSON on stdout and nothing else there", False)
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "serve", ServeOptions, run, examples=_EXAMPLES,
-        help="Compute a policy's actions for agents on other machines.",
-        description="Serves a policy over websockets; SmolVLAAgent.connect('host:port') connects the arm's machine to "
-        "it.",
-    )  # fmt: skip
-
-
 def run(options: ServeOptions) -> int:
     """Serve until the program is interrupted."""
     try:
@@ -77,6 +67,14 @@ def run(options: ServeOptions) -> int:
         with _logging():
             server.serve(policy, ready)
     return 0
+
+
+add_parser = command(
+    "serve", ServeOptions, run, examples=_EXAMPLES,
+    help="Compute a policy's actions for agents on other machines.",
+    description="Serves a policy over websockets; SmolVLAAgent.connect('host:port') connects the arm's machine to "
+    "it.",
+)  # fmt: skip
 
 
 def _load(options: ServeOptions) -> ChunkPolicy:

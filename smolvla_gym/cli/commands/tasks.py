@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from smolvla_gym.cli.options.parser import Options, add_command
-
-
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    text = "List the tasks, each with an example instruction."
-    add_command(commands, "tasks", Options, run, help=text, description=text)
+from smolvla_gym.cli.options.parser import Options, command
 
 
 def run(options: Options) -> int:
@@ -21,3 +13,10 @@ def run(options: Options) -> int:
     for name, task in TASKS.items():
         print(f"{name:{width}}  {task.phrasings[0].format(color='red', base='blue')}")
     return 0
+
+
+add_parser = command(
+    "tasks", Options, run,
+    help="List the tasks, each with an example instruction.",
+    description="Lists the tasks, each with an example instruction.",
+)  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.commands.train_checks import STATE, check_start, check_steps, check_trainer, choose_trainer
 from smolvla_gym.cli.commands.train_dataset import training_dataset
-from smolvla_gym.cli.options.parser import add_command
+from smolvla_gym.cli.options.parser import command
 from smolvla_gym.cli.options.training import BATCH, FEWEST_STEPS, STEPS, TINY, WORKERS, TrainOptions
 from smolvla_gym.cli.output import new_folder, say
 from smolvla_gym.cli.progress import progress_bar, steady_lines
@@ -38,16 +38,6 @@ _EXAMPLES: Final = """examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "train", TrainOptions, run, examples=_EXAMPLES,
-        help="Train a policy on recorded demonstrations.",
-        description="Trains a SmolVLA on a dataset of `smolvla-gym record`: the tiny one from nothing with its frames "
-        "in memory, or any other through LeRobot's own training. Writes the policy, training.jsonl and training.png.",
-    )  # fmt: skip
-
-
 def run(options: TrainOptions) -> int:
     """Check everything, train, and print where the policy is."""
     options.check_out()
@@ -55,6 +45,14 @@ def run(options: TrainOptions) -> int:
         if options.resume and options.out is not None:  # before anything there is read or repaired
             stack.enter_context(lock_folder(options.out))
         return _run(options, stack)
+
+
+add_parser = command(
+    "train", TrainOptions, run, examples=_EXAMPLES,
+    help="Train a policy on recorded demonstrations.",
+    description="Trains a SmolVLA on a dataset of `smolvla-gym record`: the tiny one from nothing with its frames "
+    "in memory, or any other through LeRobot's own training. Writes the policy, training.jsonl and training.png.",
+)  # fmt: skip
 
 
 def _run(options: TrainOptions, stack: contextlib.ExitStack) -> int:
@@ -130,8 +128,6 @@ def _prepare(options: TrainOptions, stack: contextlib.ExitStack) -> tuple[_Train
             f"{recording.episodes} episodes, {len(recording)} frames at {recording.fps} Hz, cameras "
             f"{', '.join(recording.cameras)}, {len(recording.instructions)} sentences"
         )
-        assert options.steps is not None  # noqa: S101 - narrows a type
-        assert options.save_steps is not None  # noqa: S101 - narrows a type
         announce(trials, options.steps, options.save_steps)
     with steady_lines(lambda: "checking that this machine renders the images of the trials"):
         check_drawing(trials)
@@ -200,7 +196,6 @@ def _in_memory(run: _Training) -> Path:
     from smolvla_gym.training.tiny.options import TrainProgress
 
     options, policy = run.options, run.out / "policy"
-    assert options.steps is not None  # noqa: S101 - narrows a type
     start = _make_start(run)
     spec = read_spec(start)
     with progress_bar("frame", len(spec.cameras) * len(run.recording)) as decoded:
@@ -260,8 +255,6 @@ def _by_lerobot(run: _Training) -> Path:
 
     options = run.options
     assert run.start is not None  # noqa: S101 - the tiny one is not for LeRobot
-    assert options.steps is not None  # noqa: S101 - narrows a type
-    assert options.save_steps is not None  # noqa: S101 - narrows a type
     if not options.resume:
         prepare(run.start, run.recording, tuple(options.cameras or run.recording.cameras), run.out / START)
     finetuning = FinetuneOptions(

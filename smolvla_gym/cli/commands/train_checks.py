@@ -66,7 +66,6 @@ def check_steps(options: TrainOptions) -> None:
         OptionError: It has.
     """
     assert options.out is not None  # noqa: S101 - narrows a type
-    assert options.steps is not None  # noqa: S101 - narrows a type
     if options.trainer == "memory":
         from smolvla_gym.training.tiny.imitation import step_of
 

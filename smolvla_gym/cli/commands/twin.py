@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.options.arguments import refused
-from smolvla_gym.cli.options.parser import Options, add_command, option
+from smolvla_gym.cli.options.parser import Options, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
 from smolvla_gym.twin.faults import NAMES
@@ -87,16 +87,6 @@ class TwinOptions(Options):
     )
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "twin", TwinOptions, run, examples=_EXAMPLES + _HELP,
-        help="Run the virtual board alone on a serial port.",
-        description="Runs the virtual board and arm in real time on a pseudo-terminal, whose path is the first line "
-        "on stdout. Any program for the PAROL6 can open it.",
-    )  # fmt: skip
-
-
 def run(options: TwinOptions) -> int:
     """Run the board until the program is interrupted."""
     from smolvla_gym.parol6 import get_gripper
@@ -122,6 +112,14 @@ def run(options: TwinOptions) -> int:
     finally:
         twin.close()
     return 0
+
+
+add_parser = command(
+    "twin", TwinOptions, run, examples=_EXAMPLES + _HELP,
+    help="Run the virtual board alone on a serial port.",
+    description="Runs the virtual board and arm in real time on a pseudo-terminal, whose path is the first line "
+    "on stdout. Any program for the PAROL6 can open it.",
+)  # fmt: skip
 
 
 class _Session:

@@ -6,11 +6,11 @@ import contextlib
 import sys
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.bridge import BridgeOptions
-from smolvla_gym.cli.options.parser import add_command, option
+from smolvla_gym.cli.options.parser import command, option
 
 _EXAMPLES: Final = """examples:
   smolvla-gym view                                        the simulated arm and the bundled policy
@@ -28,16 +28,6 @@ class ViewOptions(BridgeOptions):
     cameras: list[str] | None = field(default_factory=lambda: ["wrist", "scene"])
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the program."""
-    add_command(
-        commands, "view", ViewOptions, run, examples=_EXAMPLES,
-        help="Show the arm on a page in the browser, and start and stop a policy from there.",
-        description="Serves a page on this machine alone: the arm in 3D, the images of its cameras, an instruction to "
-        "type, start and stop, and an emergency stop that holds until the fault is cleared.",
-    )  # fmt: skip
-
-
 def run(options: ViewOptions) -> int:
     """Serve the page until the program is interrupted."""
     options.check()
@@ -51,3 +41,11 @@ def run(options: ViewOptions) -> int:
         print(f"smolvla-gym: {page.url}; Ctrl-C ends it", flush=True)
         bridge.run(threading.Event(), options.duration)
     return 0
+
+
+add_parser = command(
+    "view", ViewOptions, run, examples=_EXAMPLES,
+    help="Show the arm on a page in the browser, and start and stop a policy from there.",
+    description="Serves a page on this machine alone: the arm in 3D, the images of its cameras, an instruction to "
+    "type, start and stop, and an emergency stop that holds until the fault is cleared.",
+)  # fmt: skip

@@ -209,20 +209,12 @@ class CommandParser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def add_command[T: Options](
-    commands: Any,
-    name: str,
-    kind: type[T],
-    run: Callable[[T], int],
-    *,
-    help: str,
-    description: str,
-    examples: str = "",
-) -> None:
-    """Add a command to the program.
+def command[T: Options](
+    name: str, kind: type[T], run: Callable[[T], int], *, help: str, description: str, examples: str = ""
+) -> Callable[[Any], None]:
+    """Return the function that adds a command to the program; it takes the result of ``add_subparsers``.
 
     Args:
-        commands: Where commands are added, from ``add_subparsers``.
         name: Name of the command.
         kind: Dataclass of its options.
         run: Runs the command with an instance of them; returns the exit code.
@@ -230,9 +222,14 @@ def add_command[T: Options](
         description: Text for the help of the command.
         examples: Text below the options.
     """
-    parser = commands.add_parser(
-        name, help=help, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser, kind)
-    flags = frozenset(flag for action in parser._actions for flag in action.option_strings)
-    parser.set_defaults(run=lambda namespace: run(kind.build(namespace)), flags=flags)
+
+    def add_parser(commands: Any) -> None:
+        parser = commands.add_parser(
+            name, help=help, description=description, epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        add_options(parser, kind)
+        flags = frozenset(flag for action in parser._actions for flag in action.option_strings)
+        parser.set_defaults(run=lambda namespace: run(kind.build(namespace)), flags=flags)
+
+    return add_parser

@@ -32,8 +32,8 @@ class TrainOptions(ConversionOptions):
     )  # fmt: skip
     out: Path | None = option("folder of the run (default: outputs/train/<date>_<time>)", None, metavar="DIR")
     resume: bool = option("go on with the run in --out from its last saving", False)
-    steps: int | None = option(
-        "optimiser steps in all (default: 3000; by LeRobot 20000; with --resume those of before)", None,
+    steps: int = option(
+        "optimiser steps in all (default: 3000; by LeRobot 20000; with --resume those of before)", 0,
         parse=at_least(1), metavar="N",
     )  # fmt: skip
     batch_size: int | None = option(
@@ -45,8 +45,8 @@ class TrainOptions(ConversionOptions):
     freeze_vision: bool | None = option(
         "in memory: do not train the vision tower, for about twice the steps a second", None, kept=True
     )
-    save_steps: int | None = option(
-        f"steps between savings (default: a tenth of --steps, at least {FEWEST_STEPS})", None, parse=at_least(1),
+    save_steps: int = option(
+        f"steps between savings (default: a tenth of --steps, at least {FEWEST_STEPS})", 0, parse=at_least(1),
         metavar="N",
     )  # fmt: skip
     cameras: list[str] | None = option(
@@ -98,7 +98,8 @@ class TrainOptions(ConversionOptions):
                 stored = read_run(self.out)
             except (OSError, ValueError) as error:
                 self.expect("out", f"the folder of a run, with {RUN} ({error})")
-            self.steps, self.save_steps = self.steps or stored.get("steps"), self.save_steps or stored.get("save_steps")
+            self.steps = self.steps or stored.get("steps") or 0
+            self.save_steps = self.save_steps or stored.get("save_steps") or 0
             # A run of an earlier version lacks options that did not exist.
             restore(self, dict.fromkeys(kept_values(self)) | stored, self.out / RUN)
         self.start, self.seed = self.start or TINY, self.seed or 0
