@@ -9,11 +9,11 @@ from typing import Any, Final, override
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
-COMPLETION_HELP: Final = (
-    'Completion in bash: eval "$(smolvla-gym --print-completion bash)" in ~/.bashrc; in zsh: smolvla-gym '
-    "--print-completion zsh > DIR/_smolvla-gym with a DIR of $fpath; in fish: smolvla-gym --print-completion fish > "
-    "~/.config/fish/completions/smolvla-gym.fish."
-)
+COMPLETION_HELP: Final = """completion of commands, options and values in the shell:
+  bash: eval "$(smolvla-gym --print-completion bash)" in ~/.bashrc
+  zsh:  smolvla-gym --print-completion zsh > DIR/_smolvla-gym, with a DIR of $fpath
+  fish: smolvla-gym --print-completion fish > ~/.config/fish/completions/smolvla-gym.fish
+"""
 
 
 class _Print(argparse.Action):

@@ -48,6 +48,12 @@ EXIT_USAGE: Final = 2
 EXIT_BROKEN_PIPE: Final = 141
 """As of a program that SIGPIPE has ended; Python ignores that signal."""
 
+_EXIT_CODES: Final = f"""exit codes:
+  0 success, 1 failure, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP,
+  141 the reader of the output has gone; {_TRACEBACK}=1 shows tracebacks
+
+"""
+
 _ADVICE: Final = {
     errno.ENOSPC: "make room on the disk, or choose another folder",
     errno.EDQUOT: "make room below your quota, or choose another folder",
@@ -196,8 +202,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="smolvla-gym",
         description="The PAROL6 arm as a Gymnasium environment, driven by a SmolVLA agent.",
-        epilog="Exit codes: 0 success, 1 failure, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 the "
-        f"reader of the output has gone. {_TRACEBACK}=1 shows tracebacks. {COMPLETION_HELP}",
+        epilog=_EXIT_CODES + COMPLETION_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_completion(parser)
     version = importlib.metadata.version("smolvla-gym")

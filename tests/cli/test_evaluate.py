@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_no_half_files(episodes, tmp_path, capsys):
         (["--task", "lfit"], "Did you mean 'lift'"),
         (["--gripper", "claw"], "There is no gripper 'claw'"),
         (["--dtype", "int8"], "--dtype int8: expected one of"),
-        (["--compile", "fastest"], "compile_mode fastest"),
+        (["--compile", "fastest"], "--compile fastest: expected"),
         (["--camera-map", "camera1"], "--camera-map camera1: expected the form camera1=wrist"),
         (["--mode", "asink"], "--mode asink: expected one of sync, async, rtc"),
     ],

@@ -272,11 +272,11 @@ def test_faults_are_read(text, events):
         ("delay_s=nan", OptionError, "a number of seconds"),
         ("estop=3", OptionError, "True or False"),
         ("estop=maybe", OptionError, "on, off or a number"),
-        ("estop@", OptionError, "times are seconds"),
-        ("estop@-1", OptionError, "times are seconds"),
-        ("estop@1:", OptionError, "times are seconds"),
-        ("estop@1:inf", OptionError, "times are seconds"),
-        ("estop@nan", OptionError, "times are seconds"),
+        ("estop@", OptionError, "seconds"),
+        ("estop@-1", OptionError, "seconds"),
+        ("estop@1:", OptionError, "seconds"),
+        ("estop@1:inf", OptionError, "seconds"),
+        ("estop@nan", OptionError, "seconds"),
     ],
 )
 def test_faults_that_cannot_be(text, error, hint):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from smolvla_gym.cli.options.arguments import at_least, refused
 from smolvla_gym.cli.options.parser import Options, UsageError, flag_of, option
 from smolvla_gym.cli.output import say
-from smolvla_gym.errors import UnknownNameError
+from smolvla_gym.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -70,7 +70,10 @@ class PolicyOptions(Options):
         if self.compile is not None:
             from smolvla_gym.agent.checkpoint.load import check_options
 
-            check_options("auto", self.compile)
+            try:
+                check_options("auto", self.compile)
+            except OptionError as error:
+                self.expect("compile", error.allowed)
 
     def check(self, policy: str) -> None:
         """Refuse options that have no effect with a policy, and values that are not allowed.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -115,10 +117,8 @@ class Options:
 def option_fields(kind: type[Options]) -> list[tuple[Field[Any], OptionInfo]]:
     """Return the fields of a dataclass that are options, those of subclasses first, without those of its groups."""
     found = [entry for entry in fields(kind) if _OPTION in entry.metadata]
-    depth = {
-        name: -i for i, base in enumerate(reversed(kind.__mro__)) for name in vars(base).get("__annotations__", ())
-    }
-    return [(entry, entry.metadata[_OPTION]) for entry in sorted(found, key=lambda entry: depth[entry.name])]
+    order = [name for base in kind.__mro__ for name in vars(base).get("__annotations__", ())]
+    return [(entry, entry.metadata[_OPTION]) for entry in sorted(found, key=lambda entry: order.index(entry.name))]
 
 
 def group_names(kind: type[Options]) -> list[str]:
@@ -204,8 +204,9 @@ class CommandParser(argparse.ArgumentParser):
     @override
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and exit with the code 2."""
-        message = re.sub(r"^argument ([^:]+):(?= .*: expected )", r"\1", message)
-        print(f"smolvla-gym: error: {re.sub(r'^argument ', '', message)}", file=sys.stderr)
+        message = re.sub(r"^argument ([^:]+):(?= .*: expected )", r"\1", message).removeprefix("argument ")
+        hint = "" if ": expected " in message else f"; `{self.prog} --help` lists what there is"
+        print(f"smolvla-gym: error: {message}{hint}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -225,8 +226,8 @@ def command[T: Options](
 
     def add_parser(commands: Any) -> None:
         parser = commands.add_parser(
-            name, help=help, description=description, epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=help, description=textwrap.fill(description, shutil.get_terminal_size().columns - 2),
+            epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         add_options(parser, kind)
         flags = frozenset(flag for action in parser._actions for flag in action.option_strings)
