@@ -1,4 +1,4 @@
-"""What every command has in common: exit codes, full disks, readers that leave, other programs, signals."""
+"""Behaviour of every command: exit codes, full disks, closed pipes, other programs, signals."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ SHORT = ["rollout", "--policy", "random", "--task", "reach", "--max-steps", "3",
 
 
 def replace_run(monkeypatch, run):
-    """Has the command ``tasks`` run a function."""
+    """Let the command ``tasks`` run a function."""
     monkeypatch.setattr(tasks, "add_parser", command("tasks", Options, run, help="", description=""))
 
 
@@ -37,7 +37,7 @@ def raising(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device; make room"),
         (OSError(errno.EFBIG, os.strerror(errno.EFBIG), "a/b"), "a/b: File too large; the limit of a file's size"),
@@ -48,11 +48,11 @@ def raising(monkeypatch):
         (OSError("odd"), "odd"),
     ],
 )  # fmt: skip
-def test_an_error_of_the_system_is_one_sentence(raising, capsys, error, told):
+def test_an_error_of_the_system_is_one_sentence(raising, capsys, error, message):
     raising(error)
     assert main(["tasks"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"smolvla-gym: error: {told}")
+    assert line.startswith(f"smolvla-gym: error: {message}")
     assert "Errno" not in line
     assert _sentence(error) in line
 
@@ -105,7 +105,7 @@ def smolvla_gym(arguments, stdout):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="reads as on POSIX")
 @pytest.mark.parametrize("arguments", [["tasks"], ["--help"], ["--version"]], ids=" ".join)
-def test_nobody_reads_what_is_printed(arguments):
+def test_a_closed_pipe_has_an_exit_code_of_its_own(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -126,7 +126,7 @@ def test_what_is_printed_finds_no_room():
     assert "No space left on device" in line
 
 
-def test_rich_ends_quietly_where_nobody_reads(raising, capsys):
+def test_rich_ends_quietly_at_a_closed_pipe(raising, capsys):
     broken = SystemExit(1)
     broken.__context__ = BrokenPipeError()
     raising(broken)

@@ -12,8 +12,9 @@ import pytest
 
 from smolvla_gym.cli.main import main
 from smolvla_gym.cli.options.arguments import at_least
-from smolvla_gym.cli.options.environment import EnvironmentOptions
+from smolvla_gym.cli.options.environment import EnvironmentOptions, make_env
 from smolvla_gym.cli.options.parser import CommandParser, Options, UsageError, add_options, group, option
+from smolvla_gym.cli.options.real_arm import RealArmOptions
 from smolvla_gym.cli.options.resuming import kept_values, restore
 from smolvla_gym.errors import RecordingError
 
@@ -166,3 +167,15 @@ def test_the_program_starts_without_heavy_packages():
         "sys.exit(bool({'torch', 'lerobot', 'shtab', 'rich', 'serial', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_one_function_makes_the_simulation_and_the_twin():
+    pytest.importorskip("serial")
+    with make_env(EnvironmentOptions(control_hz=10.0, cameras=["scene"], image_size=32), "reach") as env:
+        assert (env.spec.id, env.unwrapped.control_hz) == ("PAROL6Sim-v0", 10.0)
+        assert env.observation_space["pixels"]["scene"].shape == (32, 32, 3)
+    twin = EnvironmentOptions(env="real", real=RealArmOptions(port="twin", lockstep=True), cameras=[])
+    twin.check_environment(["reach"], None)
+    with make_env(twin, "reach") as env:
+        assert (env.spec.id, env.metadata["realtime"]) == ("PAROL6Real-v0", False)

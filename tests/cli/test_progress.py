@@ -12,11 +12,11 @@ def test_lines_come_by_the_clock_also_where_nothing_changes(monkeypatch, capsys)
     monkeypatch.setattr(progress, "EVERY_S", 0.02)
     with progress_bar("episode", 10, 3) as show:
         time.sleep(0.2)
-        show(4, "solved [1]")
+        show(4, "succeeded [1]")
         time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "smolvla-gym: episode 3 of 10  (0:00)"
-    assert lines[-1] == "smolvla-gym: episode 4 of 10  solved [1]  (0:00)"
+    assert lines[-1] == "smolvla-gym: episode 4 of 10  succeeded [1]  (0:00)"
     assert len(lines) >= 4
     time.sleep(0.1)
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""``rollout --env real``: what is refused, what is looked for, and the virtual arm from the command line."""
+"""``rollout --env real``: refused options, the search for devices, and the virtual arm from the command line."""
 
 import json
 import subprocess

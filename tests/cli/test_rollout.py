@@ -49,7 +49,7 @@ def made(wrapped):
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    """A checkpoint with two cameras of 64 px that nobody trained."""
+    """An untrained checkpoint with two cameras of 64 px."""
     pytest.importorskip("lerobot")
     from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
     from smolvla_gym.training.tiny.statistics import compute_stats
@@ -196,7 +196,7 @@ def test_a_policy_gets_the_cameras_it_needs(made, policy, capsys, tmp_path):
     command = [*SHORT, "--policy", str(policy), "--device", "cpu", "--json", "--out", "out"]
     assert main(command) == 0
     pixels = made[0].observation_space["pixels"]
-    # Four times as large as what the policy sees, so that people see something in the film.
+    # Four times as large as the policy's images, so that the video is legible.
     assert {name: box.shape for name, box in pixels.items()} == {"wrist": (256, 256, 3), "scene": (256, 256, 3)}
     printed = capsys.readouterr()
     assert json.loads(printed.out) == load(tmp_path / "out"), "lerobot's messages have to stay out"
@@ -218,7 +218,7 @@ def test_a_policy_gets_the_cameras_it_needs(made, policy, capsys, tmp_path):
         (False, ["--mode", "rtc"], "rtc"),
     ],
 )
-def test_the_mode_that_nobody_asked_for(monkeypatch, realtime, arguments, mode):
+def test_the_default_mode(monkeypatch, realtime, arguments, mode):
     """In real time the arm moves on, and each chunk continues the one before, unless they are to be averaged."""
     from smolvla_gym.agent import SmolVLAAgent
     from smolvla_gym.cli.options.agent import AgentOptions
@@ -237,7 +237,7 @@ def test_the_mode_that_nobody_asked_for(monkeypatch, realtime, arguments, mode):
         AgentOptions.build(parser.parse_args(arguments)).load("bundled", realtime=realtime)
 
 
-def test_who_sits_there_says_what_was_solved(monkeypatch, capsys, tmp_path):
+def test_the_operator_enters_success(monkeypatch, capsys, tmp_path):
     answers = iter(["what?", "Y", "n"])
     monkeypatch.setattr("builtins.input", lambda prompt: print(prompt) or next(answers))
     assert main([*SHORT, "--policy", "random", "--episodes", "2", "--ask", "--no-video", "--json", "--out", "out"]) == 0
@@ -249,7 +249,7 @@ def test_who_sits_there_says_what_was_solved(monkeypatch, capsys, tmp_path):
     assert printed.err.count("(seed 2): success? [y/n]") == 2
 
 
-def test_nobody_answers(monkeypatch, capsys, tmp_path):
+def test_a_question_without_a_terminal(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main([*SHORT, "--policy", "random", "--ask", "--no-video", "--out", "out"]) == 2
     assert "--ask: only in a terminal" in capsys.readouterr().err
@@ -262,8 +262,8 @@ def test_cameras_of_other_names_are_mapped(made, policy, capsys, tmp_path):
     shutil.copytree(policy, other)
     for file in other.glob("*.json"):
         text = file.read_text()
-        for ours, theirs in (("wrist", "camera1"), ("scene", "camera2")):
-            text = text.replace(f"observation.images.{ours}", f"observation.images.{theirs}")
+        for env_camera, policy_camera in (("wrist", "camera1"), ("scene", "camera2")):
+            text = text.replace(f"observation.images.{env_camera}", f"observation.images.{policy_camera}")
         file.write_text(text)
     command = [*SHORT, "--policy", str(other), "--device", "cpu", "--no-video"]
     assert main(command) == 1
@@ -300,7 +300,7 @@ def test_cameras_of_other_names_are_mapped(made, policy, capsys, tmp_path):
 )
 def test_wrong_arguments(made, capsys, tmp_path, arguments, hint):
     # Whatever policy there is: none is loaded first.
-    assert main(["rollout", "--policy", "somebody/something", *arguments.split()]) == 2
+    assert main(["rollout", "--policy", "owner/name", *arguments.split()]) == 2
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith("smolvla-gym: error: ")
@@ -312,7 +312,7 @@ def test_wrong_arguments(made, capsys, tmp_path, arguments, hint):
 
 def test_a_policy_that_cannot_be_had(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(pytest.importorskip("huggingface_hub").constants, "HF_HUB_OFFLINE", True)
-    for name, hint in (("somebody/something", "HF_HUB_OFFLINE"), (str(tmp_path), "config.json is missing")):
+    for name, hint in (("owner/name", "HF_HUB_OFFLINE"), (str(tmp_path), "config.json is missing")):
         assert main(["rollout", "--policy", name, "--out", "out"]) == 1
         loading, error = capsys.readouterr().err.splitlines()
         assert f"loading policy {name}" in loading
@@ -449,7 +449,7 @@ def test_ctrl_c_from_outside_at_any_moment(tmp_path):
     assert without_progress(printed)[0] == "smolvla-gym: interrupted"
     assert files(out) == ["rollout.mp4", "summary.json"]
     (episode,) = load(out)["episodes"]
-    # Between the end of a step and its frame there is a picture to be drawn.
+    # Between the end of a step and its frame an image is rendered.
     assert frames(out / "rollout.mp4") - episode["steps"] in (0, 1)
 
 

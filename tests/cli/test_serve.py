@@ -1,4 +1,4 @@
-"""``smolvla-gym serve``: in a process of its own with the bundled policy, and what it refuses before it loads one."""
+"""``smolvla-gym serve``: in a process of its own with the bundled policy, and refusals before a policy is loaded."""
 
 import contextlib
 import json
@@ -53,8 +53,8 @@ def program(*arguments, **environment):
 @pytest.fixture
 def observation():
     rng = np.random.default_rng(3)
-    pictures = {name: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for name in ("wrist", "scene")}
-    return {"pixels": pictures, "agent_pos": np.full(7, 0.3, dtype=np.float32)}
+    images = {name: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for name in ("wrist", "scene")}
+    return {"pixels": images, "agent_pos": np.full(7, 0.3, dtype=np.float32)}
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_wrong_arguments(capsys, tmp_path, monkeypatch, arguments, hint):
     (tmp_path / "long").write_text("x" * 5000)
     (tmp_path / "words").write_text("two words\n")
     # Whatever policy there is: none is loaded first.
-    assert main(["serve", "--policy", "somebody/something", *arguments.split()]) == 2
+    assert main(["serve", "--policy", "owner/name", *arguments.split()]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert hint in printed.err.splitlines()[-1]
@@ -128,7 +128,7 @@ def test_wrong_arguments(capsys, tmp_path, monkeypatch, arguments, hint):
 def test_a_port_that_is_taken(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert main(["serve", "--policy", "somebody/something", "--port", str(port)]) == 2
+        assert main(["serve", "--policy", "owner/name", "--port", str(port)]) == 2
     assert f"--port {port}: expected a free one" in capsys.readouterr().err
 
 
