@@ -72,7 +72,7 @@ class Remaining:
         if done > before and now - began >= _ESTIMATE_S:
             seconds = (self._total - done) * (now - began) / (done - before)
             self._text = f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
-        return self._text
+        return self._text if done < self._total else ""
 
 
 @contextlib.contextmanager

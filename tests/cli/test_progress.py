@@ -42,6 +42,7 @@ def test_no_estimate_is_shown_until_it_means_something():
     assert remaining.update(1, now=70.0) == ""
     assert remaining.update(11, now=70.0) == "about 89 s left"
     assert remaining.update(21, now=180.0) == "about 8 min left"
+    assert remaining.update(100, now=400.0) == ""
 
 
 def test_a_silent_wait_says_what_is_done_within_two_seconds(monkeypatch, capsys):
