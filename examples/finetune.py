@@ -19,7 +19,7 @@ import gymnasium as gym
 from smolvla_gym import (
     Dataset,
     DatasetSpec,
-    ExpertSource,
+    ExpertAgent,
     FinetuneOptions,
     SmolVLAAgent,
     finetune,
@@ -39,7 +39,7 @@ def demonstrate(root: Path, task: str, episodes: int, size: int) -> int:
         dataset = Dataset(root, DatasetSpec.of(env))
         first = dataset.next_seed or 0
         record(
-            env, ExpertSource(env), dataset, range(first, first + 10 * episodes), episodes,
+            env, ExpertAgent(), dataset, range(first, first + 10 * episodes), episodes,
             lambda attempt: print(f"{attempt.instruction!r}: {attempt.frames} frames", flush=True),
         )  # fmt: skip
     return dataset.next_seed or 0

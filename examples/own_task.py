@@ -26,7 +26,7 @@ from smolvla_gym import (
     Array,
     Dataset,
     DatasetSpec,
-    ExpertSource,
+    ExpertAgent,
     Layout,
     Task,
     World,
@@ -87,7 +87,7 @@ def main() -> None:
     dataset = Dataset(args.root, DatasetSpec.of(env))
     first = dataset.next_seed or 0
     record(
-        env, ExpertSource(env), dataset, range(first, first + 10 * args.episodes), args.episodes,
+        env, ExpertAgent(), dataset, range(first, first + 10 * args.episodes), args.episodes,
         lambda attempt: print(f"{attempt.instruction!r}: {attempt.frames} frames"),
     )  # fmt: skip
     print(f"{args.root} has {len(dataset)} episodes")

@@ -1,4 +1,4 @@
-"""The console script ``smolvla-gym``: finds the command, and turns what went wrong into a line and an exit code."""
+"""The console script ``smolvla-gym``: runs a command, and turns errors into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import select
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from smolvla_gym.cli.commands import (
@@ -30,17 +30,29 @@ from smolvla_gym.cli.commands import (
     twin,
     view,
 )
+from smolvla_gym.cli.completion import COMPLETION_HELP, add_completion
+from smolvla_gym.cli.options.parser import CommandParser, UsageError
 from smolvla_gym.errors import DatasetError, OptionError, RecordingError, SmolVLAGymError, UnknownNameError
 from smolvla_gym.utils import signals
 from smolvla_gym.utils.startup import WORDS, exit_code
+from smolvla_gym.utils.untrusted import printable
 
 _COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
+_REASONS: Final = ("only ", "this machine ", "the env ", "the expert ", "without ")
+"""Beginnings of an ``OptionError.allowed`` that is a reason and no value."""
+
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_BROKEN_PIPE: Final = 141
-"""As a shell counts the end by SIGPIPE, which Python ignores."""
+"""As of a program that SIGPIPE has ended; Python ignores that signal."""
+
+_EXIT_CODES: Final = f"""exit codes:
+  0 success, 1 failure, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP,
+  141 the reader of the output has gone; {_TRACEBACK}=1 shows tracebacks
+
+"""
 
 _ADVICE: Final = {
     errno.ENOSPC: "make room on the disk, or choose another folder",
@@ -50,18 +62,18 @@ _ADVICE: Final = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
 }
-"""What to do about an error of the system."""
+"""Advice on errors of the operating system."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        argv: The arguments; None takes those of the process.
+        argv: The arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 it worked, 1 it failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 nobody
-        reads what is printed.
+        The exit code: 0 success, 1 failure, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 the reader of
+        the output has closed the pipe.
     """
     code = _run(argv)
     try:
@@ -77,7 +89,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as exit_:  # argparse: 0 after --help, 2 after a wrong argument
         return int(exit_.code or 0)
-    except BrokenPipeError as error:  # nobody reads the help
+    except BrokenPipeError as error:  # the reader of the help has gone
         return _close(error, 0)
     _find_own_modules(arguments)
     interruption = signals.Interruption()
@@ -86,14 +98,14 @@ def _run(argv: Sequence[str] | None) -> int:
             code: int = arguments.run(arguments)
         return code
     except (KeyboardInterrupt, Exception, SystemExit) as error:
-        return _end(error, interruption.number)
+        return _end(error, interruption.number, getattr(arguments, "flags", frozenset()))
 
 
 def _find_own_modules(arguments: argparse.Namespace) -> None:
-    """Have modules of the working directory found where the command line names one, as in ``--task my_tasks:mine``.
+    """Let modules of the working directory be imported if the command line names one, as in ``--task my_tasks:mine``.
 
-    Otherwise not: libraries try to import packages that are not installed, and a file of that name in a folder of
-    somebody else's would run. What is installed comes first.
+    Otherwise they are not found: libraries try to import packages that are not installed, and a file of that name in
+    a foreign folder would run. Installed modules come first.
     """
     tasks = getattr(arguments, "task", None) or ()
     if any(":" in task for task in ([tasks] if isinstance(tasks, str) else tasks)):
@@ -102,39 +114,37 @@ def _find_own_modules(arguments: argparse.Namespace) -> None:
                 sys.path.append(here)
 
 
-def _end(error: BaseException, number: int | None) -> int:
-    """Says why a command has ended.
+def _end(error: BaseException, number: int | None, flags: Collection[str]) -> int:
+    """Print why a command has ended, and return the exit code.
 
     Args:
-        error: What it raised.
+        error: The error that it raised.
         number: The signal that came before; None: none came.
-
-    Returns:
-        The exit code.
+        flags: The options of the command.
 
     Raises:
-        BaseException: The error itself, where it is a defect of this package or a traceback is asked for.
+        BaseException: The error itself, if it is a defect of this package or a traceback was requested.
     """
     if isinstance(error, KeyboardInterrupt) or number is not None:
         number = number or signal.SIGINT
         _say(WORDS[number], error)
-        # A library may have turned the signal's exception into another one; these tell what was not saved.
+        # A library may have turned the signal's exception into another one; these say what was not saved.
         if isinstance(error, RecordingError | DatasetError):
             _say(f"error: {_sentence(error)}")
         return exit_code(number)
     if isinstance(error, SystemExit):
-        # Rich ends the program where nobody reads what it prints.
+        # Rich ends the program when the reader of its output has gone.
         return EXIT_BROKEN_PIPE if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     if not isinstance(error, SmolVLAGymError | OSError) or os.environ.get(_TRACEBACK, "0") not in ("", "0"):
         raise error
     if type(error) is BrokenPipeError and (_is_broken(1) or _is_broken(2)):
         return _close(error, EXIT_BROKEN_PIPE)
-    _say(f"error: {_sentence(error)}", error)
+    _say(f"error: {_sentence(error, flags)}", error)
     return EXIT_USAGE if isinstance(error, OptionError | UnknownNameError) else EXIT_FAILURE
 
 
 def _close(error: OSError, code: int) -> int:
-    """Drops what is still to be printed, which Python would complain about at its end; returns the exit code."""
+    """Drop the output that is still buffered, which Python would complain about at its end; return the exit code."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -146,7 +156,7 @@ def _close(error: OSError, code: int) -> int:
 
 
 def _is_broken(descriptor: int) -> bool:
-    """Tells whether nobody reads a pipe any more."""
+    """Return whether the reader of a pipe has gone."""
     if not hasattr(select, "poll"):
         return True
     poll = select.poll()
@@ -154,8 +164,19 @@ def _is_broken(descriptor: int) -> bool:
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
-def _sentence(error: Exception) -> str:
-    """Returns what an error says; of one of the system the file, what is wrong with it and what to do."""
+def _sentence(error: Exception, flags: Collection[str] = ()) -> str:
+    """Return the message of an error: the option or file, the problem, and what to do.
+
+    Args:
+        error: The error.
+        flags: The options of the command; the API's name of an option is printed as the command line has it.
+    """
+    if isinstance(error, OptionError):
+        flag = "--" + error.option.replace("_", "-")
+        name = flag if flag in flags else error.option
+        is_reason = isinstance(error, UsageError) or error.allowed.startswith(_REASONS)
+        reason = error.allowed if is_reason else f"expected {error.allowed}"
+        return f"{name}{_shown(error.value)}: {reason}"
     if isinstance(error, SmolVLAGymError) or not isinstance(error, OSError):
         return str(error)
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
@@ -169,13 +190,22 @@ def _sentence(error: Exception) -> str:
     return f"{' -> '.join(places)}{': ' * bool(places)}{error.strerror}{f'; {advice}' if advice else ''}."
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _shown(value: object) -> str:
+    """Return the value of an option as a command line has it, after a space; nothing for one without a value."""
+    if value is None or isinstance(value, bool):
+        return ""
+    texts = value if isinstance(value, list | tuple) else [value]
+    return " " + printable(" ".join(f"{text:g}" if isinstance(text, float) else str(text) for text in texts), 200)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="smolvla-gym",
         description="The PAROL6 arm as a Gymnasium environment, driven by a SmolVLA agent.",
-        epilog="Exit codes: 0 it worked, 1 it failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 "
-        f"nobody reads the output. {_TRACEBACK}=1 shows tracebacks.",
+        epilog=_EXIT_CODES + COMPLETION_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_completion(parser)
     version = importlib.metadata.version("smolvla-gym")
     parser.add_argument("--version", action="version", version=f"smolvla-gym {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -185,6 +215,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(line: str, error: BaseException | None = None) -> None:
-    with contextlib.suppress(OSError):  # where nobody reads any more, the exit code still says it
+    with contextlib.suppress(OSError):  # the exit code remains when standard error is closed
         for text in (line, *getattr(error, "__notes__", ())):
             print(f"smolvla-gym: {' '.join(text.split())}", file=sys.stderr)

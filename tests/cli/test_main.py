@@ -1,4 +1,4 @@
-"""What every command has in common: exit codes, full disks, readers that leave, other programs, signals."""
+"""Behaviour of every command: exit codes, full disks, closed pipes, other programs, signals."""
 
 import errno
 import os
@@ -11,10 +11,16 @@ import pytest
 
 from smolvla_gym.cli.commands import tasks
 from smolvla_gym.cli.main import _sentence, main
+from smolvla_gym.cli.options.parser import Options, command
 from smolvla_gym.utils.file_lock import lock_file, lock_folder
 from tests.training.full_disk import full_disk
 
 SHORT = ["rollout", "--policy", "random", "--task", "reach", "--max-steps", "3", "--no-video"]
+
+
+def replace_run(monkeypatch, run):
+    """Let the command ``tasks`` run a function."""
+    monkeypatch.setattr(tasks, "add_parser", command("tasks", Options, run, help="", description=""))
 
 
 @pytest.fixture
@@ -25,13 +31,13 @@ def raising(monkeypatch):
         def run(arguments):
             raise error
 
-        monkeypatch.setattr(tasks, "run", run)
+        replace_run(monkeypatch, run)
 
     return set_error
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device; make room"),
         (OSError(errno.EFBIG, os.strerror(errno.EFBIG), "a/b"), "a/b: File too large; the limit of a file's size"),
@@ -42,11 +48,11 @@ def raising(monkeypatch):
         (OSError("odd"), "odd"),
     ],
 )  # fmt: skip
-def test_an_error_of_the_system_is_one_sentence(raising, capsys, error, told):
+def test_an_error_of_the_system_is_one_sentence(raising, capsys, error, message):
     raising(error)
     assert main(["tasks"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"smolvla-gym: error: {told}")
+    assert line.startswith(f"smolvla-gym: error: {message}")
     assert "Errno" not in line
     assert _sentence(error) in line
 
@@ -88,7 +94,7 @@ def test_a_second_program_is_kept_out_of_every_output(tmp_path, capsys):
 def test_a_file_is_no_output_folder(command, tmp_path, capsys):
     (tmp_path / "out").write_text("mine")
     assert main([command, "--out", str(tmp_path / "out")]) == 2
-    assert "--out=" in capsys.readouterr().err
+    assert "--out " in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -99,7 +105,7 @@ def smolvla_gym(arguments, stdout):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="reads as on POSIX")
 @pytest.mark.parametrize("arguments", [["tasks"], ["--help"], ["--version"]], ids=" ".join)
-def test_nobody_reads_what_is_printed(arguments):
+def test_a_closed_pipe_has_an_exit_code_of_its_own(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -120,7 +126,7 @@ def test_what_is_printed_finds_no_room():
     assert "No space left on device" in line
 
 
-def test_rich_ends_quietly_where_nobody_reads(raising, capsys):
+def test_rich_ends_quietly_at_a_closed_pipe(raising, capsys):
     broken = SystemExit(1)
     broken.__context__ = BrokenPipeError()
     raising(broken)
@@ -137,7 +143,7 @@ def test_a_library_that_turns_a_signal_into_its_own_error(monkeypatch, number, c
         except BaseException as error:
             raise ImportError("argument 1: Interrupted") from error
 
-    monkeypatch.setattr(tasks, "run", run)
+    replace_run(monkeypatch, run)
     before = signal.signal(number, signal.default_int_handler)  # a runner's shell may have it ignored
     try:
         assert main(["tasks"]) == code

@@ -5,18 +5,18 @@ import sys
 import time
 
 from smolvla_gym.cli import progress
-from smolvla_gym.cli.progress import EVERY_S, progress_bar
+from smolvla_gym.cli.progress import EVERY_S, Remaining, progress_bar
 
 
 def test_lines_come_by_the_clock_also_where_nothing_changes(monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY_S", 0.02)
     with progress_bar("episode", 10, 3) as show:
         time.sleep(0.2)
-        show(4, "solved [1]")
+        show(4, "succeeded [1]")
         time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "smolvla-gym: episode 3 of 10  (0:00)"
-    assert lines[-1] == "smolvla-gym: episode 4 of 10  solved [1]  (0:00)"
+    assert lines[-1] == "smolvla-gym: episode 4 of 10  succeeded [1]  (0:00)"
     assert len(lines) >= 4
     time.sleep(0.1)
     assert capsys.readouterr().err == ""
@@ -33,3 +33,22 @@ def test_a_closed_standard_error_ends_nothing(monkeypatch):
     with progress.steady_lines(lambda: "on"):
         monkeypatch.setattr(sys, "stderr", closed)
         time.sleep(0.05)
+
+
+def test_no_estimate_is_shown_until_it_means_something():
+    remaining = Remaining(100)
+    assert remaining.update(1, now=60.0) == ""  # a minute of loading and compiling does not come again
+    assert remaining.update(2, now=61.0) == ""
+    assert remaining.update(1, now=70.0) == ""
+    assert remaining.update(11, now=70.0) == "about 89 s left"
+    assert remaining.update(21, now=180.0) == "about 8 min left"
+    assert remaining.update(100, now=400.0) == ""
+
+
+def test_a_silent_wait_says_what_is_done_within_two_seconds(monkeypatch, capsys):
+    monkeypatch.undo()
+    assert progress.FIRST_S < 2.0
+    monkeypatch.setattr(progress, "FIRST_S", 0.01)
+    with progress.steady_lines(lambda: "loading policy"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "smolvla-gym: loading policy  (0:00)\n"

@@ -1,6 +1,5 @@
-"""``rollout --env real``: what is refused, what is looked for, and the virtual arm from the command line."""
+"""``rollout --env real``: refused options, the search for devices, and the virtual arm from the command line."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 
 import smolvla_gym
 from smolvla_gym.cli.main import main
-from smolvla_gym.cli.options import real
+from smolvla_gym.cli.options.environment import EnvironmentOptions, announce_homing
+from smolvla_gym.cli.options.parser import CommandParser, add_options
 from smolvla_gym.errors import NotHomedError, OptionError, UnknownNameError
 from smolvla_gym.twin.twin import Twin
 
@@ -102,13 +102,13 @@ def test_only_what_is_missing_is_missed(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ("--port twin", "--port='twin' is not allowed: only with --env real."),
+        ("--port twin", "--port twin: only with --env real"),
         ("--camera twin", "only with --env real"),
         ("--speed-scale 0.5", "only with --env real"),
         ("--home", "only with --env real"),
         ("--instruction push", "only with --env real"),
         ("--lockstep", "only with --env real"),
-        ("--env rael", "invalid choice: 'rael'"),
+        ("--env rael", "--env rael: expected one of sim, real"),
         ("--env real --lockstep", "only with --port twin"),
         ("--env real --port /dev/ttyACM0 --lockstep", "only with --port twin"),
         ("--env real --port /dev/ttyACM0 --randomization 1", "only in the simulation and with --port twin"),
@@ -116,16 +116,16 @@ def test_only_what_is_missing_is_missed(tmp_path, capsys):
         ("--env real --camera twin", "twin only with --port twin"),
         ("--env real --port twin --camera 123", "twin where the port is"),
         ("--env real --port twin --camera wrist=twin --camera scene=1", "twin where the port is"),
-        ("--env real --port twin --instruction push", "the twin's task says what to do"),
+        ("--env real --port twin --instruction push", "only on a real arm"),
         ("--env real --camera 1 --camera 2", "once for each of several cameras"),
-        ("--env real --camera wrist=1 --camera 2", "each needs its name"),
+        ("--env real --camera wrist=1 --camera 2", "expected a name for each"),
         ("--env real --camera wrist=1 --camera wrist=2", "once for each"),
         ("--env real --camera wrist=", "NAME=SERIAL"),
         ("--env real --camera wirst=1", "Did you mean 'wrist'?"),
         ("--env real --speed-scale 0", "above 0 and up to 1"),
         ("--env real --speed-scale 1.5", "above 0 and up to 1"),
         ("--env real --speed-scale nan", "above 0 and up to 1"),
-        ("--env real --speed-scale fast", "invalid float value"),
+        ("--env real --speed-scale fast", "--speed-scale fast: expected a number"),
         ("--env real --port twin --task raech", "Did you mean 'reach'?"),
         ("--env real --port twin --randomization 3", "one of 0, 1, 2"),
     ],
@@ -139,34 +139,33 @@ def test_what_does_not_fit_together_is_refused(capsys, tmp_path, arguments, hint
 
 
 def parsed(line):
-    parser = argparse.ArgumentParser()
-    real.add_arguments(parser)
-    arguments = parser.parse_args(line.split())
-    arguments.env, arguments.randomization, arguments.policy = "real", None, "bundled"
-    real.check(arguments)
-    return arguments
+    parser = CommandParser()
+    add_options(parser, EnvironmentOptions)
+    options = EnvironmentOptions.build(parser.parse_args(["--env", "real", *line.split()]))
+    options.check_environment(["lift"], "bundled")
+    return options
 
 
 def test_what_a_real_arm_is_made_with(capsys):
     both = ("wrist", "scene")
     line = "--port COM5 --camera scene=2 --camera wrist=1"
     slow = {"port": "COM5", "realtime": True, "speed_scale": 0.3, "camera": {"scene": "2", "wrist": "1"}}
-    assert real.env_options(parsed(line), both) == slow
+    assert parsed(line).real.env_arguments(both) == slow
     assert capsys.readouterr().err == "smolvla-gym: starting slowly (0.3), --speed-scale 1 for full speed\n"
     fast = slow | {"speed_scale": 1.0, "home": True, "instruction": "push", "cameras": ("scene", "wrist")}
-    assert real.env_options(parsed(line + " --speed-scale 1 --home --instruction push"), None) == fast
+    assert parsed(line + " --speed-scale 1 --home --instruction push").real.env_arguments(None) == fast
     assert capsys.readouterr().err == ""
     alone = {"port": None, "realtime": True, "speed_scale": 0.3, "camera": None}
-    assert real.env_options(parsed(""), None) == alone
-    assert real.env_options(parsed(""), ("wrist",)) == alone
-    assert real.env_options(parsed("--camera 7"), ("wrist",)) == alone | {"camera": "7"}
+    assert parsed("").real.env_arguments(None) == alone
+    assert parsed("").real.env_arguments(("wrist",)) == alone
+    assert parsed("--camera 7").real.env_arguments(("wrist",)) == alone | {"camera": "7"}
     for line in ("", "--camera 7", "--camera wrist=7"):
         with pytest.raises(OptionError, match=r"wrist and scene, .* --camera wrist=SERIAL --camera scene=SERIAL"):
-            real.env_options(parsed(line), both)
+            parsed(line).real.env_arguments(both)
     capsys.readouterr()
     virtual = {"port": "twin", "realtime": False, "speed_scale": 1.0, "camera": "twin"}
-    assert real.env_options(parsed("--port twin --lockstep"), both) == virtual
-    seen = real.env_options(parsed("--port twin --lockstep --camera scene=twin"), None)
+    assert parsed("--port twin --lockstep").real.env_arguments(both) == virtual
+    seen = parsed("--port twin --lockstep --camera scene=twin").real.env_arguments(None)
     assert seen == virtual | {"cameras": ("scene",)}
     assert capsys.readouterr().err == ""
     with pytest.raises(UnknownNameError):
@@ -181,9 +180,9 @@ def test_an_arm_that_is_not_homed(capsys):
     env = gymnasium.make(smolvla_gym.REAL_ID, port=twin.board.path, **options)
     try:
         with pytest.raises(NotHomedError, match="emergency stop at hand, and add --home"):
-            real.announce_homing(env, parsed(f"--port {twin.board.path}"))
+            announce_homing(env, parsed(f"--port {twin.board.path}"))
         assert capsys.readouterr().err == ""
-        real.announce_homing(env, parsed(f"--port {twin.board.path} --home"))
+        announce_homing(env, parsed(f"--port {twin.board.path} --home"))
         assert capsys.readouterr().err == "smolvla-gym: homing: the arm moves by itself for half a minute …\n"
         assert not env.unwrapped.backend.link.state().homed, "it was said before it happens"
     finally:

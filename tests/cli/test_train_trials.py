@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.cli.commands.train_trials import announce, check_drawing, plan_trials
+from smolvla_gym.cli.options.training import TrainOptions
 from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.training.trials import TrialOptions
@@ -35,7 +36,7 @@ def test_trials_are_announced(options, steps, save_steps, said, capsys):
 
 def test_the_sentences_of_a_dataset_decide_on_the_tasks(tmp_path):
     recording = open_recording(make_dataset(tmp_path / "data"))
-    arguments = argparse.Namespace(eval_episodes=3, eval_seed=0, task=None)
+    arguments = TrainOptions(dataset=tmp_path, eval_episodes=3, eval_seed=0)
     assert plan_trials(arguments, recording, "cpu").tasks == ("lift",)
     arguments.eval_seed = min(recording.seeds)
     with pytest.raises(OptionError, match="seed"):
@@ -49,6 +50,17 @@ def test_the_sentences_of_a_dataset_decide_on_the_tasks(tmp_path):
 
 def test_a_machine_that_draws_nothing_is_refused_before_training(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glx")
-    with pytest.raises(OptionError, match="draws no images"):
+    with pytest.raises(OptionError, match="renders no images"):
         check_drawing(LIFT)
     check_drawing(TrialOptions((), 20))
+
+
+def test_a_trial_says_what_it_does_before_it_runs(tmp_path, monkeypatch, capsys):
+    from smolvla_gym.cli.commands.train_trials import make_trial
+    from smolvla_gym.training import trials
+
+    said = []
+    monkeypatch.setattr(trials, "trial_command", lambda *_: ["trial"])
+    monkeypatch.setattr(trials, "run_trial", lambda *_: said.append(capsys.readouterr().err) or [])
+    make_trial(LIFT, None, tmp_path, SimpleNamespace(plot=lambda: None))(300, tmp_path / "policy")
+    assert "step 300: evaluating the policy on lift" in said[0]

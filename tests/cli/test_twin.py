@@ -1,4 +1,4 @@
-"""The virtual board alone, in a process of its own, and what is pointed at it."""
+"""The virtual board alone, in a process of its own, and programs that open its port."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def test_another_program_moves_the_arm(start):
         assert status["joints"][1:] == pytest.approx(home[1:].tolist(), abs=0.5)
         assert abs(status["joints"][0] - home[0]) > 1.0
 
-        # What is switched on by hand shows on the wire.
+        # A fault that is switched on by hand shows on the wire.
         twin.say("estop on")
         assert twin.ask("status")["faults"] == {"estop": True}
         exchange(client, CommandFrame(Command.IDLE))
@@ -152,7 +152,7 @@ def test_another_program_moves_the_arm(start):
         client.timeout = 1.0
         (state,) = parser.feed(client.read(60))
         assert not state.estop_pressed
-    # What nobody understands is answered, and nothing else happens.
+    # An unknown command gets a reply, and nothing else happens.
     for line in ("estp on", "estop", "dance", "delay_s fast", "estop 3", "camera_frozen on", "\x00\xff", "help"):
         twin.say(line)
     assert twin.ask("status")["faults"] == {}
@@ -272,11 +272,11 @@ def test_faults_are_read(text, events):
         ("delay_s=nan", OptionError, "a number of seconds"),
         ("estop=3", OptionError, "True or False"),
         ("estop=maybe", OptionError, "on, off or a number"),
-        ("estop@", OptionError, "times are seconds"),
-        ("estop@-1", OptionError, "times are seconds"),
-        ("estop@1:", OptionError, "times are seconds"),
-        ("estop@1:inf", OptionError, "times are seconds"),
-        ("estop@nan", OptionError, "times are seconds"),
+        ("estop@", OptionError, "seconds"),
+        ("estop@-1", OptionError, "seconds"),
+        ("estop@1:", OptionError, "seconds"),
+        ("estop@1:inf", OptionError, "seconds"),
+        ("estop@nan", OptionError, "seconds"),
     ],
 )
 def test_faults_that_cannot_be(text, error, hint):

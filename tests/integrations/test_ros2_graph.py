@@ -118,7 +118,7 @@ def test_a_second_bridge_does_not_start(transport, capsys):
 
 def test_a_bad_namespace_is_told_before_anything_starts(capsys):
     assert main(["ros2", "--namespace", "my arm"]) != 0
-    assert "namespace='my arm'" in capsys.readouterr().err
+    assert "--namespace my arm" in capsys.readouterr().err
 
 
 # -- stops ---------------------------------------------------------------------------------------------------------

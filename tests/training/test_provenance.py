@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("lerobot")
 
 from smolvla_gym.agent import SmolVLAAgent
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.agent.checkpoint.provenance import extract_words
 from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.errors import CheckpointError

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("lerobot.datasets")
 
+from smolvla_gym.cli.commands.evaluate import EvalOptions
 from smolvla_gym.cli.main import _parser
 from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import SmolVLAGymError
@@ -24,13 +25,13 @@ def recording(tmp_path_factory):
 def parsed(recording, options, tmp_path):
     command = trial_command(tmp_path / "policy", recording, options, tmp_path / "out")
     assert command[:3] == [sys.executable, "-m", "smolvla_gym"]
-    return _parser().parse_args(command[3:])
+    return EvalOptions.build(_parser().parse_args(command[3:]))
 
 
 @pytest.mark.parametrize(("device", "workers"), [("cuda", {1}), ("mps", {1}), ("cpu", {1, 2})])
 def test_a_trial_uses_the_device_of_the_training(recording, tmp_path, device, workers):
     arguments = parsed(recording, TrialOptions(("lift", "reach"), 2, 5, device), tmp_path)
-    assert arguments.device == device
+    assert arguments.agent.device == device
     assert arguments.workers in workers
     assert (arguments.task, arguments.episodes, arguments.seed) == (["lift", "reach"], 2, 5)
 
@@ -38,7 +39,7 @@ def test_a_trial_uses_the_device_of_the_training(recording, tmp_path, device, wo
 def test_the_scenes_are_as_they_were_recorded(recording, tmp_path):
     options = TrialOptions(("lift",), 2)
     unknown = parsed(replace(recording, gripper=None), options, tmp_path)
-    default = _parser().parse_args(["eval"])
+    default = EvalOptions()
     assert (unknown.num_objects, unknown.randomization) == (default.num_objects, default.randomization)
     known = replace(recording, num_objects=4, randomization=0, gripper="pneumatic")
     arguments = parsed(known, options, tmp_path)

@@ -1,39 +1,36 @@
-"""``smolvla-gym doctor``: what this machine has, what it lacks, and what to do about it."""
+"""``smolvla-gym doctor``: check this machine, and say what to do about what it lacks."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
+
+from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.progress import steady_lines
 
 _MARKS: Final = {"ok": ("OK", "green"), "warning": ("warning", "yellow"), "fail": ("FAIL", "bold red")}
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    parser = commands.add_parser(
-        "doctor",
-        help="Look whether this machine has what is needed.",
-        description="Looks at Python, the packages, the GPU, OpenGL, video, cameras, serial ports and the disk. "
-        "Nothing moves and no device is opened. The exit code is 1 where something fails; what is merely not there is "
-        "a warning.",
-    )
-    parser.add_argument("--policy", metavar="P", help="a checkpoint to look at: bundled, a folder or OWNER/NAME")
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
-    parser.set_defaults(run=run)
+@dataclass(kw_only=True)
+class DoctorOptions(Options):
+    """Options of ``smolvla-gym doctor``."""
+
+    policy: str | None = option("a checkpoint to check: bundled, a folder or OWNER/NAME", None, metavar="P")
+    json: bool = option("print JSON and nothing else on stdout", False)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prints what was found."""
+def run(options: DoctorOptions) -> int:
+    """Print the findings."""
     from smolvla_gym.doctor.examine import examine
     from smolvla_gym.doctor.finding import Status
 
-    with contextlib.redirect_stdout(sys.stderr):
-        findings = examine(arguments.policy)
+    with contextlib.redirect_stdout(sys.stderr), steady_lines(lambda: "checking this machine"):
+        findings = examine(options.policy)
     failed = any(finding.status is Status.FAIL for finding in findings)
-    if arguments.json:
+    if options.json:
         print(json.dumps({"failed": failed, "findings": [finding.to_dict() for finding in findings]}, indent=2))
         return int(failed)
     from rich import box
@@ -53,3 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     counts = [sum(finding.status is status for finding in findings) for status in Status]
     print("{} ok, {} warnings, {} failed".format(*counts))
     return int(failed)
+
+
+add_parser = command(
+    "doctor", DoctorOptions, run,
+    help="Check that this machine has what is needed.",
+    description="Checks Python, the packages, the GPU, OpenGL, video, cameras, serial ports and the disk. Nothing "
+    "moves and no device is opened. The exit code is 1 if a check fails; what is merely absent is a warning.",
+)  # fmt: skip

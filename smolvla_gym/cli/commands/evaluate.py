@@ -1,8 +1,7 @@
-"""``smolvla-gym eval``: how often a policy succeeds in the simulation, under several conditions with the same seeds."""
+"""``smolvla-gym eval``: measure the success rate of a policy in the simulation, under several conditions."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -10,15 +9,19 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.options import agent as agent_options
-from smolvla_gym.cli.options import resuming, watching
-from smolvla_gym.cli.options.arguments import at_least, output_folder, positive
+from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_rate
+from smolvla_gym.cli.options.arguments import at_least
+from smolvla_gym.cli.options.environment import SceneOptions
+from smolvla_gym.cli.options.parser import UsageError, command, group, option
+from smolvla_gym.cli.options.resuming import kept_values, restore
+from smolvla_gym.cli.options.telemetry import TelemetryOptions
+from smolvla_gym.cli.output import output_folder, say
 from smolvla_gym.cli.progress import progress_bar
-from smolvla_gym.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,13 +29,6 @@ if TYPE_CHECKING:
     from smolvla_gym.episodes.callback import Callback
     from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
     from smolvla_gym.evaluation.journal import EpisodeJournal
-
-_KEPT: Final = (
-    "policy", "vs", "task", "episodes", "seed", "randomization", "num_objects", "swap_instruction",
-    "unseen_phrasings", "gripper", "control_hz", "mode", "latency_ms", "num_steps", "n_action_steps",
-    "queue_threshold", "aggregate", "camera_map", "device", "dtype", "compile",
-)  # fmt: skip
-"""Options that decide about the results, and so cannot change while an evaluation goes on."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym eval                                          the bundled policy, 100 seeds
@@ -49,159 +45,173 @@ _EXAMPLES: Final = """examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    parser = commands.add_parser(
-        "eval",
-        help="Measure how often a policy succeeds, for several modes and latencies.",
-        description="Runs a policy in the simulation with the same seeds under each combination of --mode and "
-        "--latency-ms, and writes eval.json, eval.md and eval.png; each episode is in episodes.jsonl once it is over.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@dataclass(kw_only=True)
+class EvalOptions(SceneOptions):
+    """Options of ``smolvla-gym eval``. Those that decide about the results are kept when it resumes."""
+
+    task: list[str] = option("what to do; `smolvla-gym tasks` lists them", ["lift"], kept=True)
+    policy: str = option("bundled, a checkpoint folder, or a Hub repository OWNER/NAME", "bundled", kept=True)
+    vs: str | None = option("a second policy, compared with the first one seed by seed", None, metavar="P2", kept=True)
+    episodes: int = option("seeds a condition", 100, parse=at_least(1), metavar="N", kept=True)
+    seed: int = option("the first seed", 0, parse=at_least(0), metavar="S", kept=True)
+    workers: int | None = option("processes (default: one a core)", None, parse=at_least(1), metavar="W")
+    ray: str | None = option(
+        "run the episodes on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for one of --workers cores",
+        None, metavar="ADDRESS",
+    )  # fmt: skip
+    randomization: int = option("level 0 to 2", 1, parse=at_least(0), metavar="R", kept=True)
+    num_objects: int = option("objects on the table", 2, parse=at_least(2), metavar="N", kept=True)
+    swap_instruction: bool = option(
+        "also the same scenes with another object named: a policy that ignores the instruction takes the wrong one",
+        False, kept=True,
+    )  # fmt: skip
+    unseen_phrasings: bool = option(
+        "also with unseen instructions, whose template no training data contains", False, kept=True
     )
-    add = parser.add_argument
-    add("--task", nargs="+", default=["lift"], help="what to do; `smolvla-gym tasks` lists them (default: lift)")
-    add(
-        "--policy",
-        default="bundled",
-        help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: bundled)",
+    failure_videos: int = option(
+        "record videos of the first N failed episodes of each condition", 0, parse=at_least(0), metavar="N"
     )
-    add("--vs", metavar="P2", help="a second policy, compared with the first one seed by seed")
-    add("--episodes", type=at_least(1), default=100, metavar="N", help="seeds a condition (default: 100)")
-    add("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: 0)")
-    add("--workers", type=at_least(1), metavar="W", help="processes (default: one a core)")
-    add(
-        "--ray",
-        metavar="ADDRESS",
-        help="run the episodes on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for one of --workers cores",
-    )
-    add("--randomization", type=at_least(0), default=1, metavar="R", help="level 0 to 2 (default: 1)")
-    add("--num-objects", type=at_least(2), default=2, metavar="N", help="objects on the table (default: 2)")
-    add(
-        "--swap-instruction",
-        action="store_true",
-        help="also the same scenes with another object named: who does not listen takes the wrong one",
-    )
-    add("--unseen-phrasings", action="store_true", help="also in sentences that no training data contains")
-    add(
-        "--failure-videos",
-        type=at_least(0),
-        default=0,
-        metavar="N",
-        help="film the first N episodes of each condition that failed",
-    )
-    add("--gripper", default="ssg48", help="the gripper that is mounted (default: ssg48)")
-    add("--control-hz", type=positive, default=30.0, metavar="HZ", help="control rate (default: 30)")
-    add("--out", type=Path, metavar="DIR", help="output folder (default: outputs/eval/<date>_<time>)")
-    add(
-        "--resume",
-        nargs="?",
-        type=Path,
-        const=True,
-        default=False,
-        metavar="DIR",
-        help="go on with the evaluation that was stopped in DIR, or in --out; options that are not given are as before",
-    )
-    add("--json", action="store_true", help="print the result as JSON on stdout and nothing else there")
-    agent_options.add_arguments(parser, several=True)
-    watching.add_arguments(parser)
-    parser.set_defaults(run=run)
-    resuming.keep_defaults(parser, _KEPT)
+    out: Path | None = option("output folder (default: outputs/eval/<date>_<time>)", None, metavar="DIR")
+    resume: Path | bool = option(
+        "go on with the evaluation that was stopped in DIR, or in --out; options that are not given are as before",
+        False, parse=Path, const=True, metavar="DIR",
+    )  # fmt: skip
+    json: bool = option("print the result as JSON on stdout and nothing else there", False)
+    agent: SweepOptions = group("SmolVLA agent", SweepOptions)
+    telemetry: TelemetryOptions = group("telemetry", TelemetryOptions)
+
+    @property
+    def policies(self) -> list[str]:
+        """The policies, in order."""
+        return [self.policy] if self.vs is None else [self.policy, self.vs]
+
+    @property
+    def seeds(self) -> range:
+        """The evaluation seeds."""
+        return range(self.seed, self.seed + self.episodes)
+
+    def check(self) -> None:
+        """Refuse what would fail later, after the seconds that a policy takes to load.
+
+        Raises:
+            UnknownNameError: There is no task, gripper or policy of this name.
+            OptionError: Another option has a value that is not allowed.
+        """
+        self.telemetry.check()
+        check_checkpoint_policy(self, "policy")
+        check_checkpoint_policy(self, "vs")
+        self.check_scene(self.task)
+        self.agent.check(self.policy)
+
+    def evaluation(self, policy: str) -> EvaluationOptions:
+        """Return the options of the evaluation of a policy."""
+        from smolvla_gym.evaluation.conditions import EvaluationOptions
+
+        env = {**self.scene_arguments(), "control_hz": self.control_hz, "gripper": self.gripper, "reward": "sparse"}
+        return EvaluationOptions(
+            policy=policy, device=self.agent.device, dtype=self.agent.dtype, compile_mode=self.agent.compile,
+            camera_map=dict(self.agent.camera_map), env=env, agent=self.agent.agent_arguments(),
+        )  # fmt: skip
+
+    def conditions(self) -> list[Condition]:
+        """Return every combination of task, instruction, flow steps, mode and latency."""
+        from smolvla_gym.evaluation.conditions import Condition
+
+        words = ["given", *["swapped"] * self.swap_instruction, *["unseen"] * self.unseen_phrasings]
+        return [
+            Condition(mode, latency, task, said, num_steps)
+            for task in dict.fromkeys(self.task)
+            for said in words
+            for num_steps in dict.fromkeys(self.agent.num_steps)
+            for mode in dict.fromkeys(self.agent.mode)
+            for latency in dict.fromkeys(self.agent.latency_ms)
+        ]
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs all episodes and prints the table."""
-    _recall(arguments)
-    _check(arguments)
-    import dataclasses
-
-    from smolvla_gym.evaluation import comparison
-    from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions
-    from smolvla_gym.evaluation.evaluate import evaluate
-    from smolvla_gym.evaluation.summary import compare
-    from smolvla_gym.utils.json_file import save_json, save_text
-
-    options = EvaluationOptions(
-        policy=arguments.policy,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        compile_mode=arguments.compile,
-        camera_map=dict(arguments.camera_map),
-        env={
-            "randomization": arguments.randomization,
-            "num_objects": arguments.num_objects,
-            "control_hz": arguments.control_hz,
-            "gripper": arguments.gripper,
-            "reward": "sparse",
-        },
-        agent={
-            name: value
-            for name in ("n_action_steps", "queue_threshold", "aggregate")
-            if (value := getattr(arguments, name)) is not None
-        }
-        | {"allow_mismatch": arguments.allow_mismatch},
-    )
-    words = ["given", *(["swapped"] if arguments.swap_instruction else [])]
-    words += ["unseen"] if arguments.unseen_phrasings else []
-    conditions = [
-        Condition(mode, latency, task, said, num_steps)
-        for task in dict.fromkeys(arguments.task)
-        for said in words
-        for num_steps in dict.fromkeys(arguments.num_steps)
-        for mode in dict.fromkeys(arguments.mode)
-        for latency in dict.fromkeys(arguments.latency_ms)
-    ]
-    seeds = range(arguments.seed, arguments.seed + arguments.episodes)
-    workers = arguments.workers or os.cpu_count() or 1
-    policies = [arguments.policy] if arguments.vs is None else [arguments.policy, arguments.vs]
-    total = len(policies) * len(conditions) * len(seeds)
-    with output_folder(arguments.out, "eval") as out:
-        with contextlib.redirect_stdout(sys.stderr), _journal(arguments, out, total) as journal:
-            began = time.monotonic() - journal.seconds
-            with _progress(journal, began, total) as progress:
-                results = [
-                    evaluate(
-                        dataclasses.replace(options, policy=policy),
-                        conditions,
-                        seeds,
-                        workers=workers,
-                        ray=arguments.ray,
-                        progress=partial(progress, number),
-                        done=journal.of(number),
-                    )
-                    for number, policy in enumerate(policies)
-                ]
-            seconds = time.monotonic() - began if len(journal.done) > journal.found else journal.seconds
-        result = {
-            "randomization": arguments.randomization,
-            "num_objects": arguments.num_objects,
-            "gripper": arguments.gripper,
-            "dtype": arguments.dtype,
-            "seeds": [seeds.start, seeds.stop - 1],
-            "agent": options.agent,
-            "seconds": round(seconds, 1),
-            **_figures(policies[0], results[0], arguments.control_hz),
-        }
-        text = comparison.markdown(result["conditions"])
-        title = f"{', '.join(dict.fromkeys(arguments.task))}, {len(seeds)} seeds each"
-        comparison.plot(result["conditions"], out / "eval.png", f"{policies[0]}, {title}")
-        if arguments.vs is not None:
-            result["vs"] = _figures(policies[1], results[1], arguments.control_hz)
-            result["paired"] = [compare(c, results[0][c], results[1][c]) for c in conditions]
-            comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
-            lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
-            text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
-        save_text(out / "eval.md", text, "table")
-        save_json(out / "eval.json", result, "result")
-        with watching.callbacks(arguments, realtime=False) as callbacks:
-            for policy, episodes, folder in zip(policies, results, (out, out / "vs"), strict=False):
-                chosen = dataclasses.replace(options, policy=policy)
-                _record_videos(chosen, episodes, folder, arguments.failure_videos, callbacks)
-        if arguments.json:
+def run(options: EvalOptions) -> int:
+    """Run all episodes and print the table."""
+    _resume(options)
+    options.check()
+    if options.control_hz is None:
+        options.settle_control_hz(policy_rate(options.policy))
+    with output_folder(options.out, "eval") as out:
+        with contextlib.redirect_stdout(sys.stderr):
+            results, seconds = _evaluate(options, out)
+        result = _write(options, out, results, seconds)
+        with options.telemetry.callbacks(realtime=False) as callbacks:
+            for policy, episodes, folder in zip(options.policies, results, (out, out / "vs"), strict=False):
+                _record_videos(options.evaluation(policy), episodes, folder, options.failure_videos, callbacks)
+        if options.json:
             print(json.dumps(result))
         else:
             _print(result, out)
     return 0
+
+
+add_parser = command(
+    "eval", EvalOptions, run, examples=_EXAMPLES,
+    help="Measure how often a policy succeeds, for several modes and latencies.",
+    description="Runs a policy in the simulation with the same seeds under each combination of --mode and "
+    "--latency-ms, and writes eval.json, eval.md and eval.png; each finished episode is in episodes.jsonl at once.",
+)  # fmt: skip
+
+
+def _evaluate(options: EvalOptions, out: Path) -> tuple[list[dict[Condition, list[Outcome]]], float]:
+    """Return the episodes of each policy by condition, and how long all of them took in s."""
+    from smolvla_gym.evaluation.evaluate import evaluate
+
+    conditions, seeds = options.conditions(), options.seeds
+    total = len(options.policies) * len(conditions) * len(seeds)
+    with _journal(options, out, total) as journal:
+        began = time.monotonic() - journal.seconds
+        with _progress(journal, began, total, options.policy) as progress:
+            results = [
+                evaluate(
+                    options.evaluation(policy),
+                    conditions,
+                    seeds,
+                    workers=options.workers or os.cpu_count() or 1,
+                    ray=options.ray,
+                    progress=partial(progress, number),
+                    done=journal.of(number),
+                )
+                for number, policy in enumerate(options.policies)
+            ]
+        return results, time.monotonic() - began if len(journal.done) > journal.found else journal.seconds
+
+
+def _write(
+    options: EvalOptions, out: Path, results: list[dict[Condition, list[Outcome]]], seconds: float
+) -> dict[str, Any]:
+    """Write the tables and plots, and return what the JSON holds."""
+    from smolvla_gym.evaluation import comparison
+    from smolvla_gym.evaluation.summary import compare
+    from smolvla_gym.utils.json_file import save_json, save_text
+
+    policies, seeds = options.policies, options.seeds
+    assert options.control_hz is not None  # noqa: S101 - narrows a type
+    result = {
+        "randomization": options.randomization,
+        "num_objects": options.num_objects,
+        "gripper": options.gripper,
+        "dtype": options.agent.dtype,
+        "seeds": [seeds.start, seeds.stop - 1],
+        "agent": options.agent.agent_arguments(),
+        "seconds": round(seconds, 1),
+        **_figures(policies[0], results[0], options.control_hz),
+    }
+    text = comparison.markdown(result["conditions"])
+    title = f"{', '.join(dict.fromkeys(options.task))}, {len(seeds)} seeds each"
+    comparison.plot(result["conditions"], out / "eval.png", f"{policies[0]}, {title}")
+    if options.vs is not None:
+        result["vs"] = _figures(policies[1], results[1], options.control_hz)
+        result["paired"] = [compare(c, results[0][c], results[1][c]) for c in options.conditions()]
+        comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
+        lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
+        text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
+    save_text(out / "eval.md", text, "table")
+    save_json(out / "eval.json", result, "result")
+    return result
 
 
 def _record_videos(
@@ -211,9 +221,9 @@ def _record_videos(
     count: int,
     callbacks: Sequence[Callback],
 ) -> None:
-    """Runs the first failures of each condition once more, which goes as before, and films them.
+    """Run the first failed episodes of each condition again, which repeats them exactly, and record videos.
 
-    Where somebody watches, they see one episode of each condition at least, a failure if there was any.
+    With callbacks at least one episode of each condition is run, a failed one if there is any.
     """
     from smolvla_gym.evaluation.evaluate import record_video
     from smolvla_gym.tasks import get_task
@@ -225,7 +235,7 @@ def _record_videos(
             words += "" if condition.num_steps is None else f"_{condition.num_steps}steps"
             scene = f"{condition.mode}_{condition.latency_ms:g}ms_seed{episode.seed}"
             name = f"{get_task(condition.task).name}{words}_{scene}.mp4"
-            print(f"smolvla-gym: filming {name} ({episode.failure or 'solved'})", file=sys.stderr, flush=True)
+            say(f"recording {name} ({episode.failure or 'success'})")
             folder = "failures" if count and not episode.success else "watched"
             record_video(options, condition, episode.seed, out / folder / name, callbacks)
 
@@ -243,87 +253,59 @@ def _figures(policy: str, results: dict[Condition, list[Outcome]], control_hz: f
     }
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    from smolvla_gym.envs.env_options import check_choice, check_control_hz
-    from smolvla_gym.parol6 import get_gripper
-    from smolvla_gym.sim.randomization import MAX_LEVEL
-    from smolvla_gym.sim.scene import MAX_OBJECTS
-    from smolvla_gym.tasks import get_task
-
-    watching.check(arguments)
-    for name, policy in (("--policy", arguments.policy), ("--vs", arguments.vs)):
-        if policy is None:
-            continue
-        if policy in agent_options.SCRIPTED or agent_options.is_address(policy):
-            raise OptionError(name, policy, "a SmolVLA policy on this machine; `smolvla-gym rollout` runs the others")
-        agent_options.check_policy(policy)
-    for task in arguments.task:
-        get_task(task)
-    get_gripper(arguments.gripper)
-    check_choice("--randomization", arguments.randomization, range(MAX_LEVEL + 1))
-    check_control_hz(arguments.control_hz)
-    check_choice("--num-objects", arguments.num_objects, range(2, MAX_OBJECTS + 1))
-    agent_options.check(arguments)
-
-
-def _recall(arguments: argparse.Namespace) -> None:
-    """Takes what an evaluation was begun with where it goes on, and refuses to begin anew over one that was stopped."""
+def _resume(options: EvalOptions) -> None:
+    """Restore the options of an evaluation that resumes; refuse to overwrite one that was stopped."""
     from smolvla_gym.evaluation.journal import JOURNAL_NAME, read_head
 
-    if isinstance(arguments.resume, Path):
-        if arguments.out not in (None, arguments.resume):
-            raise OptionError("--out", str(arguments.out), f"{arguments.resume}, as with --resume, or nothing")
-        arguments.out = arguments.resume
-    out: Path | None = arguments.out
-    if not arguments.resume:
-        resuming.recall(arguments, None, out)
+    if isinstance(options.resume, Path):
+        if options.out not in (None, options.resume):
+            options.refuse("out", f"expected {options.resume}, as with --resume, or nothing")
+        options.out = options.resume
+    out = options.out
+    if not options.resume:
         if out is not None and (path := out / JOURNAL_NAME).is_file() and path.stat().st_size:
             _, there, total = read_head(path)
             if there < total:
                 allowed = f"another folder, or --resume: it has {there} of {total} episodes of an evaluation"
-                raise OptionError("--out", str(out), f"{allowed} that was stopped, or that another program still runs")
+                options.expect("out", f"{allowed} that was stopped, or that another program still runs")
         return
     if out is None or not out.is_dir():
-        raise OptionError("--resume", None if out is None else str(out), "with the folder of an evaluation")
+        raise UsageError("--resume", out, "expected the folder of an evaluation")
     before, _, _ = read_head(out / JOURNAL_NAME)
-    given = arguments.task
-    resuming.recall(arguments, before, out / JOURNAL_NAME)
-    if given is None and (modules := [task for task in arguments.task if ":" in task]):
-        # A file does not decide what is imported.
-        raise OptionError("--task", None, f"named again where it is of a module: --task {' '.join(modules)!a}")
-    for name, value in _origin(arguments).items():
+    restore(options, before, out / JOURNAL_NAME)
+    for name, value in _origin(options).items():
         if before.get(name) != value:
-            what = "another version of smolvla-gym" if name == "version" else f"other weights of a policy ({name})"
-            raise OptionError("--resume", str(out), f"not with {what} than it was begun with; begin anew elsewhere")
+            what = "the version of smolvla-gym" if name == "version" else f"the weights of a policy ({name})"
+            raise UsageError("--resume", out, f"{what} differs from the beginning; begin anew in another folder")
 
 
-def _origin(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns what decides about the results beside the options."""
+def _origin(options: EvalOptions) -> dict[str, Any]:
+    """Return what decides about the results beside the options."""
     from smolvla_gym import __version__
     from smolvla_gym.evaluation.journal import digest
 
     return {
         "version": __version__,
-        "digest of --policy": digest(arguments.policy),
-        "digest of --vs": None if arguments.vs is None else digest(arguments.vs),
+        "digest of --policy": digest(options.policy),
+        "digest of --vs": None if options.vs is None else digest(options.vs),
     }
 
 
 @contextlib.contextmanager
-def _journal(arguments: argparse.Namespace, out: Path, total: int) -> Iterator[EpisodeJournal]:
-    """Opens the record of the episodes; what cuts the evaluation short carries the note how it goes on."""
+def _journal(options: EvalOptions, out: Path, total: int) -> Iterator[EpisodeJournal]:
+    """Open the record of the episodes; an exception carries a note that says how the evaluation resumes."""
     from smolvla_gym.evaluation.journal import JOURNAL_NAME, EpisodeJournal
 
     path = out / JOURNAL_NAME
-    options = resuming.options_of(arguments) | _origin(arguments)
-    with EpisodeJournal.resume(path) if arguments.resume else EpisodeJournal(path, options, total) as journal:
+    head = kept_values(options) | _origin(options)
+    with EpisodeJournal.resume(path) if options.resume else EpisodeJournal(path, head, total) as journal:
         try:
             yield journal
         except BaseException as error:
             if journal.done:
                 count = f"{len(journal.done)} of {total} episodes are kept"
-                # A module of one's own is not imported because a file names it.
-                own = ["--task", *arguments.task] if any(":" in task for task in arguments.task) else []
+                # A module is not imported because a file names it.
+                own = ["--task", *options.task] if any(":" in task for task in options.task) else []
                 command = shlex.join(["smolvla-gym", "eval", "--resume", str(out), *own])
                 error.add_note(f"{count}; {command} goes on")
             raise
@@ -331,16 +313,17 @@ def _journal(arguments: argparse.Namespace, out: Path, total: int) -> Iterator[E
 
 @contextlib.contextmanager
 def _progress(
-    journal: EpisodeJournal, began: float, episodes: int
+    journal: EpisodeJournal, began: float, episodes: int, policy: str
 ) -> Iterator[Callable[[int, Condition, Outcome], None]]:
-    with progress_bar("episode", episodes, len(journal.done)) as show:
-        solved = sum(outcome.success for outcome in journal.done.values())
+    with progress_bar("episode", episodes, len(journal.done), f"loading policy {policy}") as show:
+        successes = sum(outcome.success for outcome in journal.done.values())
 
-        def update(policy: int, condition: Condition, outcome: Outcome) -> None:
-            nonlocal solved
-            journal.add(policy, condition, outcome, time.monotonic() - began)
-            solved += outcome.success
-            show(len(journal.done), f"{condition.task} {condition.mode} {condition.latency_ms:g} ms  solved {solved}")
+        def update(number: int, condition: Condition, outcome: Outcome) -> None:
+            nonlocal successes
+            journal.add(number, condition, outcome, time.monotonic() - began)
+            successes += outcome.success
+            text = f"{condition.task} {condition.mode} {condition.latency_ms:g} ms  succeeded {successes}"
+            show(len(journal.done), text)
 
         yield update
 

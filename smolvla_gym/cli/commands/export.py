@@ -1,13 +1,16 @@
-"""``smolvla-gym export``: a copy of a policy that LeRobot's own programs can load."""
+"""``smolvla-gym export``: copy a policy so that LeRobot's own programs can load it."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.progress import steady_lines
 
 _EXAMPLES: Final = """example:
   smolvla-gym export bundled outputs/parol6
@@ -17,42 +20,33 @@ _EXAMPLES: Final = """example:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    parser = commands.add_parser(
-        "export",
-        help="Copy a policy so that LeRobot's own programs can load it.",
-        description="Copies a policy of this project so that lerobot-eval, lerobot-rollout and the others can load it. "
-        "They look for its vision-language model from where they are called, so that the copy names the place in full: "
-        "export again where it is to be moved.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("policy", help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME")
-    parser.add_argument("out", type=Path, metavar="DIR", help="folder of the copy; it must not exist yet")
-    parser.set_defaults(run=run)
+@dataclass(kw_only=True)
+class ExportOptions(Options):
+    """Options of ``smolvla-gym export``."""
+
+    policy: str = option("bundled, a checkpoint folder, or a Hub repository OWNER/NAME", flag="policy")
+    out: Path = option("folder of the copy; it must not exist yet", flag="DIR")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Copies the policy."""
+def run(options: ExportOptions) -> int:
+    """Copy the policy."""
     from smolvla_gym.agent.checkpoint.load import fetch_checkpoint
     from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, make_plain
     from smolvla_gym.data.disk import sync_tree
-    from smolvla_gym.errors import OptionError
     from smolvla_gym.utils.file_lock import lock_folder
 
-    if arguments.out.exists():
-        raise OptionError("DIR", str(arguments.out), "a folder that does not exist yet")
-    with contextlib.redirect_stdout(sys.stderr):
-        source = fetch_checkpoint(arguments.policy)
-    out = arguments.out.absolute()  # "." has no name
+    if options.out.exists():
+        options.expect("out", "a folder that does not exist yet")
+    with contextlib.redirect_stdout(sys.stderr), steady_lines(lambda: f"copying policy {options.policy}"):
+        source = fetch_checkpoint(options.policy)
+    out = options.out.absolute()  # "." has no name
     part = out.with_name(f".{out.name}.part")
     if part.is_symlink() or part.is_junction():
-        raise OptionError("DIR", str(arguments.out), f"a folder without the link {part} beside it: remove the link")
+        options.refuse("out", f"remove the link {part} beside it")
     part.mkdir(parents=True, exist_ok=True)
     with lock_folder(part, out):
         try:
-            for entry in part.iterdir():  # of an export that was cut off
+            for entry in part.iterdir():  # of an interrupted export
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             copy_checkpoint(source, part)
             make_plain(part, out)
@@ -61,5 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-    print(arguments.out)
+    print(options.out)
     return 0
+
+
+add_parser = command(
+    "export", ExportOptions, run, examples=_EXAMPLES,
+    help="Copy a policy so that LeRobot's own programs can load it.",
+    description="Copies a policy of this project so that lerobot-eval, lerobot-rollout and the others can load it. "
+    "They search its vision-language model from their working directory, so the copy holds the absolute path: "
+    "export again to move it.",
+)  # fmt: skip

@@ -1,102 +1,100 @@
-"""``smolvla-gym ros2``: the arm as a node of a ROS 2 graph."""
+"""``smolvla-gym ros2``: make the arm a node of a ROS 2 graph."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
 import threading
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-from smolvla_gym.cli.options import agent as agent_options
-from smolvla_gym.cli.options import driven
+from smolvla_gym.cli.options.agent import is_smolvla
 from smolvla_gym.cli.options.arguments import at_least
+from smolvla_gym.cli.options.bridge import BridgeOptions
+from smolvla_gym.cli.options.parser import command, option
 from smolvla_gym.errors import OptionError
 
 _EXAMPLES: Final = """examples:
   smolvla-gym ros2 --policy bundled                       the simulated arm; then, where ROS 2 is installed:
   ros2 topic echo /joint_states
   ros2 topic pub -r 10 /joint_commands sensor_msgs/JointState "{name: [joint_1], position: [0.5]}"
-  ros2 topic pub --once /start std_msgs/Empty             the policy drives; /stop ends that
+  ros2 topic pub --once /start std_msgs/Empty             the policy acts until /stop
   smolvla-gym ros2 --env real --port twin --camera twin   the same on the virtual twin
   smolvla-gym ros2 --urdf parol6                          write parol6/parol6.urdf and what MoveIt needs, and end
   smolvla-gym ros2 --urdf my_robot --mesh-prefix package://my_robot/meshes
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    parser = commands.add_parser(
-        "ros2",
-        help="Make the arm a node of a ROS 2 graph.",
-        description="Sends joint states, pictures, tf, status and events of the simulated or the real arm to ROS 2, "
-        "and takes joint commands, trajectories, instructions and stops from there. No ROS has to be installed. With "
-        "rclpy and control_msgs it serves the action FollowJointTrajectory, by which MoveIt moves the arm.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@dataclass(kw_only=True)
+class Ros2Options(BridgeOptions):
+    """Options of ``smolvla-gym ros2``."""
+
+    policy: str | None = option(
+        "policy that acts between /start and /stop: bundled, expert, a folder, a repository", None, metavar="P"
     )
-    add = parser.add_argument
-    add("--policy", metavar="P", help="what drives between /start and /stop: bundled, expert, a folder, a repository")
-    add("--domain", type=at_least(0), metavar="N", help="ROS domain (default: ROS_DOMAIN_ID, or 0)")
-    add("--transport", default="auto", help="auto, cyclonedds or rclpy (default: %(default)s)")
-    add(
-        "--interface",
-        default="lo",
-        metavar="NAME",
-        help="network interface that messages are kept on; lo: this machine alone; any: all, or, with rclpy, those of "
-        "ROS's own variables (default: %(default)s)",
+    domain: int | None = option("ROS domain (default: ROS_DOMAIN_ID, or 0)", None, parse=at_least(0), metavar="N")
+    transport: str = option("auto, cyclonedds or rclpy", "auto")
+    interface: str = option(
+        "network interface of the messages; lo: this machine alone; any: all, or, with rclpy, those of ROS's own "
+        "variables", "lo", metavar="NAME",
+    )  # fmt: skip
+    namespace: str = option("prefix of every topic and action, such as arm_1 (default: none)", "", metavar="NAME")
+    cameras: list[str] | None = option(
+        "observed cameras (default: those of the policy, or wrist)", None, empty=True, metavar="NAME"
     )
-    add("--namespace", default="", metavar="NAME", help="before every topic and action, such as arm_1 (default: none)")
-    add("--cameras", nargs="*", metavar="NAME", help="which (default: those of the policy, or wrist)")
-    add("--raw-images", action="store_true", help="send pictures as sensor_msgs/Image, too")
-    add("--urdf", metavar="DIR", help="write the arm's URDF, meshes, SRDF and MoveIt's controllers there, and end")
-    add(
-        "--mesh-prefix",
-        metavar="URL",
-        help="with --urdf: what stands before a mesh's name, such as package://my_robot/meshes (default: file://, the "
-        "folder on this machine)",
+    raw_images: bool = option("send images as sensor_msgs/Image, too", False)
+    urdf: str | None = option(
+        "write the arm's URDF, meshes, SRDF and MoveIt's controllers there, and end", None, metavar="DIR"
     )
-    driven.add_arguments(parser)
-    parser.set_defaults(run=run)
+    mesh_prefix: str | None = option(
+        "with --urdf: prefix of a mesh's name, such as package://my_robot/meshes (default: file://, the folder on this "
+        "machine)", None, metavar="URL",
+    )  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse options as :meth:`BridgeOptions.check` does."""
+        from smolvla_gym.integrations.bridge.namespace import check_namespace
+
+        if self.mesh_prefix is not None:
+            self.refuse("mesh_prefix", "only with --urdf")
+        if self.cameras is not None and self.policy is not None and is_smolvla(self.policy):
+            self.refuse("cameras", "only without a SmolVLA policy, which brings its own")
+        check_namespace(self.namespace)
+        super().check()
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs the bridge until it is interrupted."""
-    if arguments.urdf is not None:
-        return _describe(arguments)
-    _check(arguments)
+def run(options: Ros2Options) -> int:
+    """Run the bridge until it is interrupted."""
+    if options.urdf is not None:
+        return _describe(options, options.urdf)
+    options.check()
     with contextlib.redirect_stdout(sys.stderr):
-        _run(arguments)
+        _run(options)
     return 0
 
 
-def _describe(arguments: argparse.Namespace) -> int:
-    """Writes the arm's description."""
+add_parser = command(
+    "ros2", Ros2Options, run, examples=_EXAMPLES,
+    help="Make the arm a node of a ROS 2 graph.",
+    description="Sends joint states, images, tf, status and events of the simulated or the real arm to ROS 2, and "
+    "takes joint commands, trajectories, instructions and stops from there. No ROS has to be installed. With rclpy "
+    "and control_msgs it serves the action FollowJointTrajectory, by which MoveIt moves the arm.",
+)  # fmt: skip
+
+
+def _describe(options: Ros2Options, folder: str) -> int:
+    """Write the arm's description."""
     from smolvla_gym.integrations.ros2.moveit import write_controllers
     from smolvla_gym.integrations.ros2.srdf import write_srdf
     from smolvla_gym.integrations.ros2.urdf import write_urdf
     from smolvla_gym.parol6 import get_gripper
 
-    gripper = get_gripper(arguments.gripper)
-    print(write_urdf(arguments.urdf, gripper, arguments.mesh_prefix))
-    print(write_srdf(arguments.urdf, gripper))
-    print(write_controllers(arguments.urdf))
+    gripper = get_gripper(options.gripper)
+    print(write_urdf(folder, gripper, options.mesh_prefix))
+    print(write_srdf(folder, gripper))
+    print(write_controllers(folder))
     return 0
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    from smolvla_gym.integrations.bridge.namespace import check_namespace
-    from smolvla_gym.sim.scene import check_cameras
-
-    if arguments.mesh_prefix is not None:
-        raise OptionError("--mesh-prefix", arguments.mesh_prefix, "only with --urdf")
-    if arguments.cameras is not None:
-        check_cameras(tuple(arguments.cameras))
-        if arguments.policy is not None and arguments.policy not in agent_options.SCRIPTED:
-            raise OptionError("--cameras", arguments.cameras, "only without a SmolVLA policy, which brings its own")
-    check_namespace(arguments.namespace)
-    driven.check(arguments)
 
 
 def _domain() -> int:
@@ -106,24 +104,25 @@ def _domain() -> int:
     return int(text)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(options: Ros2Options) -> None:
     from smolvla_gym.integrations.bridge.namespace import check_namespace, claim
     from smolvla_gym.integrations.bridge.topics import FOLLOW, PUBLISHED, TAKEN
     from smolvla_gym.integrations.ros2.middleware import open_transport
 
-    domain = _domain() if arguments.domain is None else arguments.domain
+    domain = _domain() if options.domain is None else options.domain
     with contextlib.ExitStack() as stack:
-        transport = open_transport(arguments.transport, domain, arguments.interface, arguments.namespace)
+        transport = open_transport(options.transport, domain, options.interface, options.namespace)
         stack.callback(transport.close)
         claim(transport)
-        cameras = ("wrist",) if arguments.cameras is None else tuple(arguments.cameras)
-        env, agent = driven.driven_env(arguments, stack, cameras)
-        bridge = driven.make_bridge(arguments, env, transport, agent, raw_images=arguments.raw_images)
-        claim(transport, 0.0)  # a program that came meanwhile
-        prefix = check_namespace(arguments.namespace)
+        if options.cameras is None:
+            options.cameras = ["wrist"]
+        env, agent = options.make(stack)
+        bridge = options.make_bridge(env, transport, agent, raw_images=options.raw_images)
+        claim(transport, 0.0)  # another program may have started meanwhile
+        prefix = check_namespace(options.namespace)
         print(f"smolvla-gym: ROS domain {domain} through {transport.name}; Ctrl-C ends it", flush=True)
         print(f"  sends {', '.join(prefix + topic for topic in PUBLISHED)} and {prefix}/camera/...", flush=True)
         print(f"  takes {', '.join(prefix + topic for topic in TAKEN)}", flush=True)
         if bridge.has_action:
             print(f"  serves the action {prefix}{FOLLOW} (control_msgs/action/FollowJointTrajectory)", flush=True)
-        bridge.run(threading.Event(), arguments.duration)
+        bridge.run(threading.Event(), options.duration)

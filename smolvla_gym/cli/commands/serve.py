@@ -1,17 +1,20 @@
-"""``smolvla-gym serve``: computes a policy's chunks for agents on other machines."""
+"""``smolvla-gym serve``: compute the chunks of a policy for agents on other machines."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from smolvla_gym.cli.options import agent as agent_options
+from smolvla_gym.cli.options.agent import PolicyOptions
+from smolvla_gym.cli.options.arguments import integer
+from smolvla_gym.cli.options.parser import command, option
+from smolvla_gym.cli.output import say
 from smolvla_gym.errors import MissingExtraError, OptionError
 from smolvla_gym.utils.untrusted import read_file
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from smolvla_gym.agent.policies.base import ChunkPolicy
 
 _MAX_TOKEN: Final = 4096
-"""Largest size of a token's file in bytes."""
+"""Largest size of a token file in bytes."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym serve                                      the bundled policy, for programs on this machine
@@ -29,72 +32,58 @@ _EXAMPLES: Final = """examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    parser = commands.add_parser(
-        "serve",
-        help="Compute a policy's actions for agents on other machines.",
-        description="Serves a policy over websockets; SmolVLAAgent.connect('host:port') takes it on the arm's machine.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "--policy",
-        default="bundled",
-        help="bundled, a checkpoint folder, or a Hub repository OWNER/NAME (default: %(default)s)",
-    )
-    agent_options.add_computing(add)
-    agent_options.add_camera_map(add)
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="interface to listen on; others than the loopback need a token (default: %(default)s)",
-    )
-    add("--port", type=int, default=8765, help="port to listen on; 0 takes a free one (default: %(default)s)")
-    add(
-        "--token-file",
-        type=Path,
+@dataclass(kw_only=True)
+class ServeOptions(PolicyOptions):
+    """Options of ``smolvla-gym serve``."""
+
+    policy: str = option("bundled, a checkpoint folder, or a Hub repository OWNER/NAME", "bundled")
+    host: str = option("interface to listen on; others than the loopback need a token", "127.0.0.1")
+    port: int = option("port to listen on; 0 takes a free one", 8765, parse=integer)
+    token_file: Path | None = option(
+        "file with the token that clients have to send (default: the environment variable SMOLVLA_GYM_TOKEN)", None,
         metavar="FILE",
-        help="file with the token that clients have to know (default: the environment variable SMOLVLA_GYM_TOKEN)",
-    )
-    add("--json", action="store_true", help="once it is ready, print a line of JSON on stdout and nothing else there")
-    parser.set_defaults(run=run)
+    )  # fmt: skip
+    json: bool = option("once it is ready, print a line of JSON on stdout and nothing else there", False)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Serves until it is told to end."""
+def run(options: ServeOptions) -> int:
+    """Serve until the program is interrupted."""
     try:
         from smolvla_gym.agent.policies.remote.server import PolicyServer
     except ImportError as error:
         raise MissingExtraError("Serving a policy", "remote", error) from error
-    agent_options.check_compile(arguments.compile)
-    token = None if arguments.token_file is None else _read_token(arguments.token_file)
-    # The port is taken first: what is wrong with the arguments shows before the seconds that a policy takes to load.
-    with PolicyServer(host=arguments.host, port=arguments.port, token=token) as server:
-        print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
+    options.check_compile()
+    token = None if options.token_file is None else _read_token(options.token_file)
+    # The port is taken first: wrong arguments show before the seconds that a policy takes to load.
+    with PolicyServer(host=options.host, port=options.port, token=token) as server:
+        say(f"loading policy {options.policy} …")
         # Libraries that print have to stay out of stdout.
         with contextlib.redirect_stdout(sys.stderr):
-            policy = _load(arguments)
+            policy = _load(options)
 
         def ready() -> None:
-            _announce(policy, server.address, as_json=arguments.json)
+            _announce(policy, server.address, as_json=options.json)
 
         with _logging():
             server.serve(policy, ready)
     return 0
 
 
-def _load(arguments: argparse.Namespace) -> ChunkPolicy:
+add_parser = command(
+    "serve", ServeOptions, run, examples=_EXAMPLES,
+    help="Compute a policy's actions for agents on other machines.",
+    description="Serves a policy over websockets; SmolVLAAgent.connect('host:port') connects the arm's machine to "
+    "it.",
+)  # fmt: skip
+
+
+def _load(options: ServeOptions) -> ChunkPolicy:
     from smolvla_gym.agent.checkpoint.load import load_checkpoint
     from smolvla_gym.agent.policies.local import LocalPolicy
 
-    checkpoint = load_checkpoint(arguments.policy, device=arguments.device, dtype=arguments.dtype)
+    checkpoint = load_checkpoint(options.policy, device=options.device, dtype=options.dtype)
     return LocalPolicy(
-        checkpoint,
-        name=arguments.policy,
-        compile_mode=arguments.compile,
-        camera_map=dict(arguments.camera_map),
+        checkpoint, name=options.policy, compile_mode=options.compile, camera_map=dict(options.camera_map)
     )
 
 
@@ -106,7 +95,7 @@ def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:
     else:
         sizes = ", ".join(f"{name} {height}x{width}" for name, (height, width) in card.cameras.items())
         print(f"{address} serves the policy {card.name} on {card.device}; cameras: {sizes}")
-        print("smolvla-gym: Ctrl-C ends it", file=sys.stderr)
+        say("Ctrl-C ends it")
     sys.stdout.flush()
 
 
@@ -114,7 +103,7 @@ def _read_token(file: Path) -> str:
     try:
         token = read_file(file, _MAX_TOKEN).decode("utf-8", "replace").strip()
     except ValueError as error:
-        raise OptionError("--token-file", str(file), f"a file that holds a token; {error}") from error
+        raise OptionError("--token-file", str(file), f"a file that holds a token ({error})") from error
     if not token:
         raise OptionError("--token-file", str(file), "a file that holds a token, such as `openssl rand -hex 32` prints")
     return token
@@ -122,7 +111,7 @@ def _read_token(file: Path) -> str:
 
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
-    """Shows who comes and goes on stderr, a line each."""
+    """Log the connections of clients to standard error, a line each."""
     logger = logging.getLogger("smolvla_gym")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("smolvla-gym: %(message)s"))

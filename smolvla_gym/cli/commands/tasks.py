@@ -1,23 +1,22 @@
-"""``smolvla-gym tasks``: what the arm can be asked to do."""
+"""``smolvla-gym tasks``: list the tasks of the arm."""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from smolvla_gym.cli.options.parser import Options, command
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command."""
-    text = "List the tasks, each with an example instruction."
-    parser = commands.add_parser("tasks", help=text, description=text)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Prints a line a task."""
+def run(options: Options) -> int:
+    """Print a line for each task."""
     from smolvla_gym.tasks import TASKS
 
     width = max(map(len, TASKS))
     for name, task in TASKS.items():
         print(f"{name:{width}}  {task.phrasings[0].format(color='red', base='blue')}")
     return 0
+
+
+add_parser = command(
+    "tasks", Options, run,
+    help="List the tasks, each with an example instruction.",
+    description="Lists the tasks, each with an example instruction.",
+)  # fmt: skip

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from smolvla_gym.cli.output import say
+from smolvla_gym.cli.progress import EVERY_S, steady_lines
 from smolvla_gym.errors import OptionError, SmolVLAGymError
 
 if TYPE_CHECKING:
+    from smolvla_gym.cli.options.training import TrainOptions
     from smolvla_gym.data.reader import Recording
     from smolvla_gym.training.training_log import TrainingLog
     from smolvla_gym.training.trials import TrialOptions
@@ -20,12 +21,12 @@ _PROBE_S: Final = 120.0
 """Time in s that the check of OpenGL may take."""
 
 
-def plan_trials(arguments: argparse.Namespace, recording: Recording, device: str) -> TrialOptions:
-    """Return what is evaluated after each saving.
+def plan_trials(options: TrainOptions, recording: Recording, device: str) -> TrialOptions:
+    """Return the options of the trial after each saving.
 
     Args:
-        arguments: Those of the command.
-        recording: The dataset. Its sentences decide on the tasks unless the arguments name some.
+        options: The options of the command.
+        recording: The dataset. Its sentences decide on the tasks unless the options name some.
         device: Where the policy computes.
 
     Raises:
@@ -37,50 +38,50 @@ def plan_trials(arguments: argparse.Namespace, recording: Recording, device: str
     from smolvla_gym.training.trials import TrialOptions
 
     names: list[str] = []
-    if arguments.eval_episodes and arguments.task is not None:
-        names = list(arguments.task)
+    if options.eval_episodes and options.task is not None:
+        names = list(options.task)
         for name in names:
             get_task(name)
-    elif arguments.eval_episodes:
+    elif options.eval_episodes:
         sentences = set(recording.instructions)
         names = [
             name
             for name, task in TASKS.items()
             if any(p.format(color=c, base=b) in sentences for p in task.phrasings for c in COLORS for b in COLORS)
         ]
-    tried = range(arguments.eval_seed, arguments.eval_seed + arguments.eval_episodes)
+    tried = range(options.eval_seed, options.eval_seed + options.eval_episodes)
     if names and recording.seeds is None:
-        _say(
-            f"the seeds of {arguments.dataset} are not known: the trials may be in scenes that it shows, and their "
-            "success rates too high"
+        say(
+            f"the seeds of {options.dataset} are not known: the trials may run in scenes of the training data, and "
+            "their success rates be too high"
         )
     if names and (both := (recording.seeds or frozenset()).intersection(tried)):
         allowed = f"seeds that are not in the dataset, which has {min(both)}"
-        raise OptionError("--eval-seed", arguments.eval_seed, allowed)
-    return TrialOptions(tuple(names), arguments.eval_episodes, arguments.eval_seed, device)
+        options.expect("eval_seed", allowed)
+    return TrialOptions(tuple(names), options.eval_episodes, options.eval_seed, device)
 
 
 def announce(options: TrialOptions, steps: int, save_steps: int) -> None:
-    """Print when and on what the policy will be evaluated: it takes a large part of a run's time."""
+    """Print when and on which tasks the policy will be evaluated, which takes a large part of a run's time."""
     if not options.episodes:
         return
     if not options.tasks:
-        _say("no sentence of the dataset is one of a known task: without --task nothing is tried at each saving")
+        say("no sentence of the dataset is one of a known task: without --task there is no trial after each saving")
         return
     last = options.first_seed + options.episodes - 1
     count = math.ceil(steps / save_steps)
     when = f"every {save_steps} steps, {count} times" if count > 1 else "once, at the end"
-    _say(
-        f"the policy is tried in the simulation {when}: {', '.join(options.tasks)}, seeds {options.first_seed} to "
+    say(
+        f"the policy is evaluated in the simulation {when}: {', '.join(options.tasks)}, seeds {options.first_seed} to "
         f"{last} of each (--eval-episodes 0 leaves it out)"
     )
 
 
 def check_drawing(options: TrialOptions) -> None:
-    """Refuse trials that could not be drawn, before hours of training.
+    """Refuse trials whose images could not be rendered, before hours of training.
 
     Raises:
-        OptionError: This machine draws no images.
+        OptionError: This machine renders no images.
     """
     if not options.tasks:
         return
@@ -89,15 +90,15 @@ def check_drawing(options: TrialOptions) -> None:
 
     for finding in probe("OpenGL", _PROBE_S):
         if finding.status is Status.FAIL:
-            allowed = f"0 on this machine, which draws no images ({finding.text}). {finding.remedy}"
+            allowed = f"0 on this machine, which renders no images ({finding.text}). {finding.remedy}"
             raise OptionError("--eval-episodes", options.episodes, allowed.rstrip(". "))
 
 
 def make_trial(options: TrialOptions, recording: Recording, out: Path, log: TrainingLog) -> Callable[[int, Path], None]:
-    """Return what evaluates a saved policy, in a process of its own.
+    """Return the function that evaluates a saved policy, in a process of its own.
 
     Args:
-        options: What is evaluated.
+        options: Tasks, seeds and device.
         recording: The dataset, whose scenes are used.
         out: Folder of the run.
         log: Takes the results.
@@ -109,20 +110,19 @@ def make_trial(options: TrialOptions, recording: Recording, out: Path, log: Trai
         if not options.tasks:
             return
         folder = out / "eval" / f"step_{step}"
-        (folder / JOURNAL_NAME).unlink(missing_ok=True)  # of a run that was stopped here: the policy is another one
+        (folder / JOURNAL_NAME).unlink(missing_ok=True)  # of an interrupted run: its policy was another one
         command = trial_command(policy, recording, options, folder)
+        what = f"step {step}: evaluating the policy on {', '.join(options.tasks)}, {options.episodes} episodes each"
+        say(f"{what} …")
         try:
-            rows = run_trial(command, options.timeout_s)
+            with steady_lines(lambda: what, EVERY_S):
+                rows = run_trial(command, options.timeout_s)
         except SmolVLAGymError as error:
-            _say(f"the trial after step {step} failed: {error}")
+            say(f"the trial after step {step} failed: {error}")
             return
         for row in rows:
             log.success(step, row["task"], row["successes"], row["episodes"])
-            _say(f"step {step}: {row['task']} {row['successes']}/{row['episodes']}")
+            say(f"step {step}: {row['task']} {row['successes']}/{row['episodes']}")
         log.plot()
 
     return trial
-
-
-def _say(line: str) -> None:
-    print(f"smolvla-gym: {line}", file=sys.stderr, flush=True)

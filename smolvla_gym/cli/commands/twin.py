@@ -1,8 +1,7 @@
-"""``smolvla-gym twin``: runs the virtual board alone, for whatever program is pointed at its port."""
+"""``smolvla-gym twin``: run the virtual board alone on a serial port that any program can open."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -14,20 +13,27 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from smolvla_gym.cli.options.arguments import refused
+from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
+from smolvla_gym.twin.faults import NAMES
 
 if TYPE_CHECKING:
     from smolvla_gym.twin.faults import Faults
     from smolvla_gym.twin.twin import Twin
 
+_NAMES: Final = tuple(name for name in NAMES if not name.startswith("camera"))
+"""Faults of a board without cameras."""
+
 _AT_REST: Final = 0.01
-"""Speed in rad/s below which a joint counts as resting: half a degree a second."""
+"""Speed in rad/s below which a joint counts as resting: 0.5 degrees/s."""
 
 _HELP: Final = """\
 commands on the standard input:
   NAME on|off      a fault, such as `estop on`, `silence off`, `unplugged on`
   NAME VALUE       a fault that is a number, such as `delay_s 0.05`
-  clear            mends everything
+  clear            ends all faults
   status           prints the state as a line of JSON
   help             prints this
   quit             ends the board, as Ctrl-C does
@@ -37,17 +43,17 @@ _EXAMPLES: Final = """examples:
   smolvla-gym twin                                  just switched on: it has to be homed
   smolvla-gym twin --homed --status 1               a line of JSON each second
   smolvla-gym twin --fault estop@5:2                the emergency stop is pressed after 5 s, for 2 s
-  smolvla-gym twin --fault delay_s=0.05             all answers come 50 ms late
+  smolvla-gym twin --fault delay_s=0.05             all replies come 50 ms late
 
 """
 
 
 @dataclass(frozen=True, order=True)
 class FaultEvent:
-    """A switch that is turned at a time.
+    """Change of a fault at a time.
 
     Attributes:
-        time: In s after the start.
+        time: Time in s after the start.
         name: Name of the fault.
         value: Its value from then on.
     """
@@ -57,60 +63,67 @@ class FaultEvent:
     value: bool | float | None
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    parser = commands.add_parser(
-        "twin",
-        help="Run the virtual board alone on a serial port.",
-        description="Runs the virtual board and arm in real time on a pseudo-terminal, whose path is the first line "
-        "on stdout. Any program for the PAROL6 can be pointed at it.",
-        epilog=_EXAMPLES + _HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--gripper", default="ssg48", help="the gripper that is mounted (default: %(default)s)")
-    add("--homed", action="store_true", help="the board was homed before; otherwise it was just switched on")
-    add(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE][@AFTER[:DURATION]]",
-        help="what is to go wrong, from the beginning or AFTER some seconds, to the end or for DURATION seconds; "
-        f"repeatable. Names: {', '.join(_names())}",
-    )
-    add("--status", type=_seconds, metavar="SECONDS", help="print the state as a line of JSON on stdout so often")
-    parser.set_defaults(run=run)
+def _seconds(text: str) -> float:
+    try:
+        if 0.01 <= (value := float(text)) < math.inf:
+            return value
+    except ValueError:
+        pass
+    raise refused(text, "a number of seconds of at least 0.01")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs the board until it is told to end."""
+@dataclass(kw_only=True)
+class TwinOptions(Options):
+    """Options of ``smolvla-gym twin``."""
+
+    gripper: str = option("the gripper that is mounted", "ssg48")
+    homed: bool = option("the board was homed before; otherwise it was just switched on", False)
+    fault: list[str] = option(
+        "fault to inject, from the beginning or AFTER some seconds, to the end or for DURATION seconds; repeatable. "
+        f"Names: {', '.join(_NAMES)}", [], repeat=True, metavar="NAME[=VALUE][@AFTER[:DURATION]]",
+    )  # fmt: skip
+    status: float | None = option(
+        "period at which the state is printed as a line of JSON on stdout", None, parse=_seconds, metavar="SECONDS"
+    )
+
+
+def run(options: TwinOptions) -> int:
+    """Run the board until the program is interrupted."""
     from smolvla_gym.parol6 import get_gripper
 
-    get_gripper(arguments.gripper)
-    events = sorted(event for text in arguments.fault for event in parse_fault(text))
+    get_gripper(options.gripper)
+    events = sorted(event for text in options.fault for event in parse_fault(text))
     try:
         from smolvla_gym.twin.twin import Twin
     except ImportError as error:  # Windows has no pseudo-terminals
         raise SmolVLAGymError(f"The virtual board needs the pseudo-terminals of Linux or macOS ({error}).") from error
 
-    twin = Twin(gripper=arguments.gripper, homed=arguments.homed)
+    twin = Twin(gripper=options.gripper, homed=options.homed)
     try:
         _apply(events, 0.0, twin.faults)
         twin.start()
         print(twin.board.path, flush=True)
-        _say(
-            f"virtual board on {twin.board.path}, {'homed' if arguments.homed else 'not homed'}, {arguments.gripper}",
+        say(
+            f"virtual board on {twin.board.path}, {'homed' if options.homed else 'not homed'}, {options.gripper}",
             f'open it as any serial port, or: gym.make("PAROL6Real-v0", port="{twin.board.path}", cameras=())',
             "type help for the faults that can be switched on; Ctrl-C ends it",
         )
-        _Session(twin, events, arguments.status).serve()
+        _Session(twin, events, options.status).serve()
     finally:
         twin.close()
     return 0
 
 
+add_parser = command(
+    "twin", TwinOptions, run, examples=_EXAMPLES + _HELP,
+    help="Run the virtual board alone on a serial port.",
+    description="Runs the virtual board and arm in real time on a pseudo-terminal, whose path is the first line "
+    "on stdout. Any program for the PAROL6 can open it.",
+)  # fmt: skip
+
+
 class _Session:
-    """What happens until the end: faults by the clock, commands, lines of state."""
+    """Loop of the running board: scheduled faults, commands, lines of state."""
 
     def __init__(self, twin: Twin, events: list[FaultEvent], period: float | None) -> None:
         self._twin, self._events, self._period = twin, events, period
@@ -119,7 +132,7 @@ class _Session:
         self._lines = queue.Queue[str]()
 
     def serve(self) -> None:
-        """Returns after ``quit``."""
+        """Run until ``quit``."""
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         report = 0.0 if self._period is not None else math.inf
         while True:
@@ -151,13 +164,13 @@ class _Session:
                     raise UnknownNameError("command", line, ("NAME on", "NAME off", "clear", "status", "help", "quit"))
                 self._twin.faults.set(_known(words[0]), _value(words[1]))
             except (OptionError, UnknownNameError) as error:
-                _say(str(error))
+                say(str(error))
 
     def _report(self) -> None:
         print(json.dumps(describe(self._twin, time.monotonic() - self._start)), flush=True)
 
     def _read(self) -> None:
-        """Takes commands; where the standard input ends the board runs on."""
+        """Read commands; the board runs on after the end of the standard input."""
         if hasattr(signal, "pthread_sigmask"):
             # In the background of a shell the terminal would stop the whole process when it is read.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTIN})
@@ -173,11 +186,11 @@ class _Session:
 
 
 def describe(twin: Twin, now: float) -> dict[str, Any]:
-    """Returns what is true of a virtual arm, as JSON.
+    """Return the state of a virtual arm, as JSON holds it.
 
     Args:
         twin: The arm.
-        now: What to give as its time in s.
+        now: Time in s to report.
     """
     import numpy as np
 
@@ -194,24 +207,24 @@ def describe(twin: Twin, now: float) -> dict[str, Any]:
             "homing": twin.board.firmware.homing,
             "moving": max(speeds) > _AT_REST,
             "plugged": twin.board.plugged,
-            "faults": {n: v for n in _names() if (v := getattr(twin.faults, n)) not in (False, 0.0, None)},
+            "faults": {n: v for n in _NAMES if (v := getattr(twin.faults, n)) not in (False, 0.0, None)},
         }
 
 
 def parse_fault(text: str) -> list[FaultEvent]:
-    """Reads ``NAME[=VALUE][@AFTER[:DURATION]]``.
+    """Read ``NAME[=VALUE][@AFTER[:DURATION]]``.
 
     Returns:
-        The moment it begins, and the moment it ends if it does.
+        The begin of the fault, and its end if it has one.
 
     Raises:
         UnknownNameError: There is no such fault.
-        OptionError: It cannot have this value or these times.
+        OptionError: The fault cannot have this value or these times.
     """
     from smolvla_gym.twin.faults import Faults
 
-    what, at, when = text.partition("@")
-    name, equals, written = what.partition("=")
+    fault, at, when = text.partition("@")
+    name, equals, written = fault.partition("=")
     name = _known(name.strip())
     value = _value(written) if equals else True
     trial = Faults()
@@ -226,16 +239,9 @@ def parse_fault(text: str) -> list[FaultEvent]:
     return events
 
 
-def _names() -> list[str]:
-    """Returns the faults that a board without cameras can have."""
-    from smolvla_gym.twin.faults import NAMES
-
-    return [name for name in NAMES if not name.startswith("camera")]
-
-
 def _known(name: str) -> str:
-    if name not in _names():
-        raise UnknownNameError("fault", name, _names())
+    if name not in _NAMES:
+        raise UnknownNameError("fault", name, _NAMES)
     return name
 
 
@@ -255,26 +261,12 @@ def _time(text: str, part: str) -> float:
             return seconds
     except ValueError:
         pass
-    raise OptionError("--fault", text, "times are seconds, as in estop@5 or estop@5:2")
+    raise OptionError("--fault", text, "times in seconds, as in estop@5 or estop@5:2")
 
 
 def _apply(events: list[FaultEvent], now: float, faults: Faults) -> list[FaultEvent]:
-    """Turns the switches that are due; returns the events that are still to come."""
+    """Apply the events that are due; return the others."""
     for event in events:
         if event.time <= now:
             faults.set(event.name, event.value)
     return [event for event in events if event.time > now]
-
-
-def _seconds(text: str) -> float:
-    try:
-        if 0.01 <= (value := float(text)) < math.inf:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 on")
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(f"smolvla-gym: {line}", file=sys.stderr, flush=True)

@@ -1,122 +1,206 @@
-"""The agent on the command line: which policy, and how its chunks are put together."""
+"""Options of a SmolVLA agent: how chunks are computed, and how they are executed."""
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from smolvla_gym.cli.options.arguments import at_least
+from smolvla_gym.cli.options.arguments import at_least, refused
+from smolvla_gym.cli.options.parser import Options, UsageError, flag_of, option
+from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
+    import gymnasium as gym
+
     from smolvla_gym.agent import SmolVLAAgent
+    from smolvla_gym.agent.protocol import Agent
 
 SCRIPTED: Final = ("expert", "random")
 """Policies that are no checkpoints."""
 
-DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES: Final = get_args(Dtype)
 """As the agent has them, whose module needs torch."""
 
-_MODES: Final = ("sync", "async", "rtc")
+Mode = Literal["sync", "async", "rtc"]
+
+MODE_HELP: Final = (
+    "sync: infer when the queue is empty; async: while it plays; rtc: async, each chunk continuing the one before "
+    "(default: sync in simulated time, rtc in real time)"
+)
+LATENCY_HELP: Final = "inference time of a chunk: exactly in simulated time, at least in real time (default: 0)"
+STEPS_HELP: Final = "flow steps a chunk (default: the policy's)"
+
 _ADDRESS: Final = re.compile(r"wss?://\S+|[^/\s:]+:\d+|\[[\da-fA-F:]+\]:\d+")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-def add_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Adds the options of a SmolVLA agent; ``several``: more than one mode and latency may be given."""
-    modes: dict[str, Any] = {"default": None}
-    latencies: dict[str, Any] = {"default": None}
-    steps: dict[str, Any] = {"default": None}
-    if several:
-        modes, latencies = {"nargs": "+", "default": ["sync"]}, {"nargs": "+", "default": [0.0]}
-        steps = {"nargs": "+", "default": [None]}
-    add = parser.add_argument_group("SmolVLA agent").add_argument
-    add_computing(add)
-    add_camera_map(add)
-    add(
-        "--allow-mismatch",
-        action="store_true",
-        help="only warn where the policy was trained at another control rate or with another gripper",
-    )
-    add(
-        "--mode",
-        choices=_MODES,
-        **modes,
-        help="sync: infer when the queue is empty; async: while it plays; rtc: async, each chunk continuing the one "
-        "before (default: sync in simulated time, rtc in real time)",
-    )
-    add(
-        "--latency-ms",
-        type=float,
-        metavar="MS",
-        **latencies,
-        help="how long a chunk takes: exactly in simulated time, at least in real time (default: 0)",
-    )
-    add("--num-steps", type=at_least(1), metavar="N", **steps, help="flow steps a chunk (default: the policy's)")
-    add("--n-action-steps", type=int, metavar="N", help="actions of a chunk to execute (default: the policy's; or all)")
-    add(
-        "--queue-threshold",
-        type=int,
-        metavar="N",
-        help="actions left when the next chunk is asked for (default: half of those to execute, or more where the "
-        "policy's own number is smaller)",
-    )
-    add(
-        "--aggregate",
-        metavar="NAME",
-        help="how async makes one of two chunks, and in real time async itself (default: weighted_average)",
-    )
-
-
-def add_computing(add: Callable[..., Any]) -> None:
-    """Adds the options that say where and how chunks are computed; ``add``: of a parser or of a group of it."""
-    add("--device", default="auto", metavar="D", help="where the policy computes: auto, cpu, cuda, mps (default: auto)")
-    add(
-        "--dtype",
-        choices=DTYPES,
-        default="auto",
-        help="the type that it computes in; auto: that of its weights (default: auto)",
-    )
-    add(
-        "--compile",
-        nargs="?",
-        const="default",
-        metavar="MODE",
-        help="use torch.compile in a mode such as default or max-autotune; the first chunk then takes minutes",
-    )
-
-
-def add_camera_map(add: Callable[..., Any]) -> None:
-    """Add the option that says what the policy's cameras are; ``add``: of a parser or of a group of it."""
-    add(
-        "--camera-map",
-        nargs="+",
-        type=_pair,
-        default=[],
-        metavar="ITS=ENV",
-        help="the env's camera for each of the policy's whose name differs, such as camera1=wrist camera2=scene; "
-        "camera3=none leaves out one that training never saw",
-    )
 
 
 def _pair(text: str) -> tuple[str, str | None]:
     camera, equals, env_camera = text.partition("=")
     if not (camera and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form camera1=wrist, or camera3=none to leave it out")
+        raise refused(text, "the form camera1=wrist, or camera3=none to leave a camera out")
     return camera, None if env_camera.lower() in ("", "none") else env_camera
 
 
+@dataclass(kw_only=True)
+class PolicyOptions(Options):
+    """Options of the computation of chunks; see ``SmolVLAAgent.from_pretrained``."""
+
+    device: str = option("where the policy computes: auto, cpu, cuda, mps", "auto", metavar="D", kept=True)
+    dtype: Dtype = option("the type that it computes in; auto: that of its weights", "auto", kept=True)
+    compile: str | None = option(
+        "use torch.compile in a mode such as default or max-autotune; the first chunk then takes minutes", None,
+        const="default", metavar="MODE", kept=True,
+    )  # fmt: skip
+    camera_map: list[tuple[str, str | None]] = option(
+        "the env's camera for each policy camera whose name differs, such as camera1=wrist camera2=scene; "
+        "camera3=none leaves out one that training never saw", [], parse=_pair, metavar="POLICY=ENV", kept=True,
+    )  # fmt: skip
+
+    def check_compile(self) -> None:
+        """Refuse a mode that torch.compile does not have.
+
+        Raises:
+            OptionError: There is no such mode.
+            MissingExtraError: torch is not installed.
+        """
+        if self.compile is not None:
+            from smolvla_gym.agent.checkpoint.load import check_options
+
+            try:
+                check_options("auto", self.compile)
+            except OptionError as error:
+                self.expect("compile", error.allowed)
+
+    def check(self, policy: str) -> None:
+        """Refuse options that have no effect with a policy, and values that are not allowed.
+
+        Raises:
+            OptionError: An option has a value that is not allowed, or no effect.
+            UnknownNameError: There is no such policy or aggregate.
+        """
+        check_policy(policy)
+        for name in self.changed():
+            if policy in SCRIPTED:
+                self.refuse(name, "only with a SmolVLA policy")
+            if is_address(policy) and name in ("device", "dtype", "compile", "num_steps"):
+                self.refuse(name, "only with a policy on this machine; give it to `smolvla-gym serve`")
+        self.check_compile()
+
+
+@dataclass(kw_only=True)
+class ChunkOptions(PolicyOptions):
+    """Options of the execution of chunks; see ``SmolVLAAgent``."""
+
+    allow_mismatch: bool = option(
+        "only warn where the policy was trained at another control rate or with another gripper", False
+    )
+    n_action_steps: int | None = option(
+        "actions of a chunk to execute (default: the policy's; or all)", None, metavar="N", kept=True
+    )
+    queue_threshold: int | None = option(
+        "actions left when the next chunk is requested (default: half of those to execute, or more where the policy's "
+        "own number is smaller)", None, metavar="N", kept=True,
+    )  # fmt: skip
+    aggregate: str | None = option(
+        "how async merges two chunks, and in real time selects async itself (default: weighted_average)", None,
+        metavar="NAME", kept=True,
+    )  # fmt: skip
+
+    def check(self, policy: str) -> None:
+        """Refuse options as :meth:`PolicyOptions.check` does."""
+        super().check(policy)
+        latency = getattr(self, "latency_ms", None)
+        if latency is not None:
+            from smolvla_gym.agent.inference_runner import check_latency
+
+            check_latency(latency)
+        if self.aggregate is not None:
+            from smolvla_gym.agent.aggregation import get_aggregate
+
+            get_aggregate(self.aggregate)
+
+    def agent_arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``SmolVLAAgent`` that were chosen and are the same in all modes."""
+        chosen = {name: getattr(self, name) for name in ("n_action_steps", "queue_threshold", "aggregate")}
+        return {name: value for name, value in chosen.items() if value is not None} | {
+            "allow_mismatch": self.allow_mismatch
+        }
+
+
+@dataclass(kw_only=True)
+class AgentOptions(ChunkOptions):
+    """Options of an agent."""
+
+    mode: Mode | None = option(MODE_HELP, None)
+    latency_ms: float | None = option(LATENCY_HELP, None, metavar="MS")
+    num_steps: int | None = option(STEPS_HELP, None, parse=at_least(1), metavar="N")
+
+    def load(self, policy: str, *, realtime: bool) -> SmolVLAAgent:
+        """Load a policy, or connect to the server that has it.
+
+        Args:
+            policy: Its name.
+            realtime: Whether the env's steps take real time.
+
+        Raises:
+            PolicyMismatchError: It needs a camera that no env has.
+        """
+        remote = is_address(policy)
+        say(f"{'connecting to' if remote else 'loading'} policy {policy} …")
+        from smolvla_gym.agent import SmolVLAAgent
+
+        # Of the modes for real time only async has a choice of aggregates.
+        usual = "sync" if not realtime else "rtc" if self.aggregate is None else "async"
+        arguments = self.agent_arguments() | {"mode": self.mode or usual, "latency_ms": self.latency_ms}
+        arguments["camera_map"] = dict(self.camera_map)
+        if remote:
+            agent = SmolVLAAgent.connect(policy, **arguments)
+        else:
+            agent = SmolVLAAgent.from_pretrained(
+                policy, device=self.device, dtype=self.dtype, compile_mode=self.compile, num_steps=self.num_steps,
+                process=realtime, **arguments,
+            )  # fmt: skip
+        return _check_cameras(agent)
+
+
+@dataclass(kw_only=True)
+class SweepOptions(ChunkOptions):
+    """Options of an agent that is evaluated in several modes, with several latencies and numbers of flow steps."""
+
+    mode: list[Mode] = option(MODE_HELP, ["sync"], kept=True)
+    latency_ms: list[float] = option(LATENCY_HELP, [0.0], metavar="MS", kept=True)
+    num_steps: list[int | None] = option(STEPS_HELP, [None], parse=at_least(1), metavar="N", kept=True)
+
+
+def _check_cameras(agent: SmolVLAAgent) -> SmolVLAAgent:
+    """Return the agent unless its policy needs a camera that no env has."""
+    from smolvla_gym.agent.cameras import match_cameras
+    from smolvla_gym.sim.scene import CAMERAS
+
+    try:
+        match_cameras(agent.card, CAMERAS)
+    except BaseException:
+        agent.close()
+        raise
+    return agent
+
+
 def is_address(policy: str) -> bool:
-    """Tells whether a policy is the address of a server."""
+    """Return whether a policy is the address of a server."""
     return not Path(policy).exists() and _ADDRESS.fullmatch(policy) is not None
 
 
+def is_smolvla(policy: str | None) -> bool:
+    """Return whether a policy is a SmolVLA: a checkpoint, or the address of a server."""
+    return policy is not None and policy not in SCRIPTED
+
+
 def check_policy(policy: str) -> None:
-    """Refuses policies that cannot exist.
+    """Refuse policies that cannot exist.
 
     Raises:
         UnknownNameError: There is no policy of this name.
@@ -128,107 +212,52 @@ def check_policy(policy: str) -> None:
         raise UnknownNameError("policy", policy, known)
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Refuses options that have no meaning, before the seconds that a policy takes to load.
-
-    Raises:
-        OptionError: One has a value that is not allowed.
-        UnknownNameError: There is no policy or aggregate of this name.
-    """
-    check_policy(arguments.policy)
-    local = {
-        "--device": None if arguments.device == "auto" else arguments.device,
-        "--dtype": None if arguments.dtype == "auto" else arguments.dtype,
-        "--compile": arguments.compile,
-        "--num-steps": arguments.num_steps,
-    }
-    given = {
-        **local,
-        "--camera-map": arguments.camera_map or None,
-        "--allow-mismatch": arguments.allow_mismatch or None,
-        "--mode": arguments.mode,
-        "--latency-ms": arguments.latency_ms,
-        "--n-action-steps": arguments.n_action_steps,
-        "--queue-threshold": arguments.queue_threshold,
-        "--aggregate": arguments.aggregate,
-    }
-    if arguments.latency_ms is not None:
-        from smolvla_gym.agent.inference_runner import check_latency
-
-        check_latency(arguments.latency_ms)
-    if arguments.policy in SCRIPTED:
-        for name, value in given.items():
-            if value is not None:
-                raise OptionError(name, value, "only with a SmolVLA policy")
-    if is_address(arguments.policy):
-        for name, value in local.items():
-            if value is not None:
-                raise OptionError(name, value, "only with a policy on this machine; `smolvla-gym serve` takes it there")
-    check_compile(arguments.compile)
-    if arguments.aggregate is not None:
-        from smolvla_gym.agent.aggregation import get_aggregate
-
-        get_aggregate(arguments.aggregate)
-
-
-def check_compile(mode: str | None) -> None:
-    """Refuses a mode that torch.compile does not have.
-
-    Raises:
-        OptionError: There is no such mode.
-        MissingExtraError: torch is not installed.
-    """
-    if mode is not None:
-        from smolvla_gym.agent.checkpoint.load import check_options
-
-        check_options("auto", mode)
-
-
-def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
-    """Loads the policy.
+def check_checkpoint_policy(options: Options, name: str) -> None:
+    """Refuse a policy that is no checkpoint on this machine or the hub.
 
     Args:
-        arguments: With the options of :func:`add_arguments` and ``policy``.
-        realtime: Whether the env's steps take real time.
+        options: The options.
+        name: Name of the field that has the policy; None in it is accepted.
+
+    Raises:
+        OptionError: It is a scripted policy, or the address of a server.
+        UnknownNameError: There is no such policy.
     """
-    remote = is_address(arguments.policy)
-    doing = "connecting to" if remote else "loading"
-    print(f"smolvla-gym: {doing} policy {arguments.policy} …", file=sys.stderr, flush=True)
-    from smolvla_gym.agent import SmolVLAAgent
-
-    # Of those for real time only async has a choice of aggregates.
-    usual = "sync" if not realtime else "rtc" if arguments.aggregate is None else "async"
-    options: dict[str, Any] = {
-        "mode": arguments.mode or usual,
-        "latency_ms": arguments.latency_ms,
-        "n_action_steps": arguments.n_action_steps,
-        "queue_threshold": arguments.queue_threshold,
-        "aggregate": arguments.aggregate,
-        "camera_map": dict(arguments.camera_map),
-        "allow_mismatch": arguments.allow_mismatch,
-    }
-    if remote:
-        return _known_cameras(SmolVLAAgent.connect(arguments.policy, **options))
-    agent = SmolVLAAgent.from_pretrained(
-        arguments.policy,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        compile_mode=arguments.compile,
-        num_steps=arguments.num_steps,
-        process=realtime,
-        **options,
-    )
-    return _known_cameras(agent)
+    policy = getattr(options, name)
+    if policy is None:
+        return
+    if policy in SCRIPTED or is_address(policy):
+        reason = "expected a SmolVLA policy on this machine; `smolvla-gym rollout` runs the others"
+        raise UsageError(flag_of(type(options), name), policy, reason)
+    check_policy(policy)
 
 
-def _known_cameras(agent: SmolVLAAgent) -> SmolVLAAgent:
-    """Refuses a policy that looks through cameras which no env has, before one is made."""
-    from smolvla_gym.agent.cameras import match_cameras
-    from smolvla_gym.sim.scene import CAMERAS
+def policy_rate(policy: str) -> float | None:
+    """Return the control rate in Hz that a checkpoint was trained at, None where it does not say.
 
-    try:
-        match_cameras(agent.card, CAMERAS)
-    except BaseException:
-        agent.close()
-        raise
+    Raises:
+        CheckpointError: The checkpoint is missing or cannot be fetched.
+    """
+    from smolvla_gym.agent.checkpoint.hub import download, find_checkpoint_folder
+    from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, read_provenance
+
+    trained = read_provenance(find_checkpoint_folder(policy) or download(policy, None, [PROVENANCE]))
+    return None if trained is None else float(trained.control_hz)
+
+
+def make_agent(policy: str | None, env: gym.Env[Any, Any], smolvla: SmolVLAAgent | None) -> Agent | None:
+    """Return the agent that acts in an environment.
+
+    Args:
+        policy: Its name; None: there is no agent.
+        env: The environment.
+        smolvla: The loaded policy, which is attached to the environment; None: a scripted one is made.
+    """
+    from smolvla_gym.agent.protocol import attach
+    from smolvla_gym.agent.scripted import ExpertAgent, RandomAgent
+
+    if policy is None:
+        return None
+    agent: Agent = smolvla or (ExpertAgent() if policy == "expert" else RandomAgent())
+    attach(agent, env)  # an agent that does not fit is refused before the arm homes
     return agent
