@@ -34,7 +34,9 @@ class PAROL6Env(gym.Env[Observation, Action]):
     :class:`~smolvla_gym.envs.FlatObservation` gives the same without nested dictionaries.
 
     Action: float32 (7,): absolute joint targets in rad within the soft limits, and the gripper's opening. Targets may
-    lie far away: the arm goes there at its speed limits. What the safety gate changed stands in ``info["safety"]``.
+    lie far away: the arm goes there at its limits of speed and acceleration. ``info["shaping"]`` has the number of
+    joints that each limit slowed down. ``info["safety"]`` has the interventions of the safety functions, each an
+    :class:`~smolvla_gym.safety.Intervention`; a normal episode has none.
 
     Every step lasts exactly ``1 / control_hz`` s. ``terminated`` means that the task is done. A fault holds the arm:
     ``truncated`` with ``info["fault"]``; then ``clear_fault()`` and ``reset()``.
@@ -198,6 +200,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
             "instruction": self._backend.instruction,
             "is_success": reading.is_success,
             "safety": reading.safety,
+            "shaping": reading.shaping,
             "fault": reading.fault,
             "timing": reading.timing,
             "frame_age_s": reading.frame_age_s,

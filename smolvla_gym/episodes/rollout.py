@@ -16,6 +16,8 @@ from smolvla_gym.episodes.cadence import Cadence, Report, watch_link
 from smolvla_gym.episodes.observer import EpisodeObserver, Watch
 from smolvla_gym.episodes.video import EpisodeVideo
 from smolvla_gym.errors import OptionError, RecordingError
+from smolvla_gym.safety import Shaping
+from smolvla_gym.safety.report import add_shaping
 from smolvla_gym.utils.json_file import save_json
 
 SUMMARY_NAME: Final = "summary.json"
@@ -34,7 +36,8 @@ class EpisodeRecord:
         return_: Sum of the rewards; ``return`` in JSON.
         end: Why it ended: ``terminated``, ``truncated`` (out of time), ``fault`` or ``interrupted``; None: it runs.
         fault: Name of the fault that ended it.
-        safety: How often each rule of the safety gate stepped in.
+        safety: Number of interventions of the safety functions, by rule; empty in a normal episode.
+        shaping: Sum over the steps of the number of joints that each limit slowed down, by limit.
         video: Name of the video in the output folder.
         cadence: How well the steps of a real arm kept their beat; None, and not in JSON, in the simulation.
         agent: What became of the agent's chunks; None, and not in JSON, for an agent without any.
@@ -49,6 +52,7 @@ class EpisodeRecord:
     end: str | None = None
     fault: str | None = None
     safety: dict[str, int] = field(default_factory=dict)
+    shaping: Shaping = field(default_factory=dict)
     video: str | None = None
     cadence: Report | None = None
     agent: Report | None = None
@@ -235,8 +239,9 @@ def _run_episode(
                 if "late" in timing and record.steps > 1:  # the first one sets the beat
                     cadence.add(timing)
                     summary.cadence.add(timing)
-                for event in info.get("safety", ()):
-                    record.safety[event["rule"]] = record.safety.get(event["rule"], 0) + 1
+                for intervention in info.get("safety", ()):
+                    record.safety[intervention["rule"]] = record.safety.get(intervention["rule"], 0) + 1
+                add_shaping(record.shaping, info.get("shaping", {}))
                 if info.get("fault") is not None:
                     record.fault, end = str(info["fault"]), "fault"
                 elif terminated or truncated:

@@ -93,11 +93,12 @@ class McapLog(EpisodeObserver):
         status = {
             "planned_actions": len(moment.plan), "fault": moment.info.get("fault"),
             "frame_age_s": moment.info.get("frame_age_s"), "is_success": moment.info.get("is_success"),
+            "shaping": moment.info.get("shaping", {}),
             **(moment.info.get("timing") or {}),
         }  # fmt: skip
         self._text("/status", json.dumps(status))
-        for event in moment.info.get("safety", ()):
-            self._text("/safety", json.dumps(event, default=float))
+        for intervention in moment.info.get("safety", ()):
+            self._text("/safety", json.dumps(intervention))
 
     def end(self, success: bool) -> None:
         """Writes how the episode ended."""

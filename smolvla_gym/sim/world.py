@@ -214,7 +214,7 @@ class World:
         """Tells whether neither jaw's pad touches an object."""
         return self.touching(index).isdisjoint(self._pads)
 
-    def objects_touched(self, joints: Array, opening: float, arrange: Callable[[], None]) -> list[int]:
+    def objects_in_contact(self, joints: Array, opening: float, arrange: Callable[[], None]) -> list[int]:
         """Look up which objects the arm would touch, without a change of the present state.
 
         Args:

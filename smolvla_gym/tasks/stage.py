@@ -85,9 +85,8 @@ class Stage:
         if instruction is not None:
             layout = instructed(layout, instruction)
         if start is not None:
-            touched = self.world.objects_touched(*start, lambda: self.task.arrange(self.world, layout))
-            things = [f"the arm and the {layout.colors[i]} {self.task.kind.name}" for i in touched]
-            refuse_contact(start[0], things)
+            found = self.world.objects_in_contact(*start, lambda: self.task.arrange(self.world, layout))
+            refuse_contact(start[0], [f"the arm and the {layout.colors[i]} {self.task.kind.name}" for i in found])
         self._layout = layout
 
     def arrange(self, rng: np.random.Generator) -> ArmVariation:

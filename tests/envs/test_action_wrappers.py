@@ -41,7 +41,8 @@ def change(*shares, opening=1.0):
 
 
 def rules(info):
-    return {event["rule"] for event in info["safety"]}
+    """Rules of the interventions of a step, and limits that shaped it."""
+    return {each["rule"] for each in info["safety"]} | set(info["shaping"])
 
 
 def run(env, action, steps):

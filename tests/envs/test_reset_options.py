@@ -20,6 +20,7 @@ from smolvla_gym.errors import FaultError, OptionError, UnknownNameError
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY
 from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.parol6.protocol import Command
+from smolvla_gym.safety import Violation
 from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.sim.world import start_pose
 from tests.envs.twin_rig import Tap, drive, make_twin
@@ -51,6 +52,16 @@ def twin():
         pytest.skip("needs a pseudo-terminal")
     with make_twin() as env:
         yield env
+
+
+class Obstacle:
+    """Collision check that also refuses the joint angles for which a test says so."""
+
+    def __init__(self, name, hit):
+        self._violation, self._hit, self._guard = Violation("collision", name), hit, CollisionGuard("ssg48")
+
+    def violations(self, joints, opening):
+        return {self._violation: 0.01} if self._hit(joints) else self._guard.violations(joints, opening)
 
 
 def angles(env):
@@ -211,7 +222,7 @@ def test_an_arm_may_begin_where_it_stands(twin):
     twin.reset(seed=0, options={"joints": HOME})
     link = twin.unwrapped.backend.link
     here = link.state().joints
-    twin.unwrapped.backend._approach._guard.touched = lambda *_: {"the table and the arm": 0.01}
+    twin.unwrapped.backend.approach.guard = Obstacle("the table and the arm", lambda joints: True)
     twin.reset(seed=0, options={"joints": here})
     with pytest.raises(OptionError, match="the table and the arm"):
         twin.reset(seed=0, options={"joints": here + 0.1})
@@ -227,8 +238,8 @@ def test_the_arm_drives_around_what_is_in_its_way(twin):
     tap = Tap(twin)
     observation, _ = twin.reset(seed=0, options={"joints": second})
     np.testing.assert_allclose(observation["agent_pos"][:6], second, atol=2e-3)
-    guard = twin.unwrapped.backend._approach._guard
-    assert all(not guard.touched(joints.tolist(), 1.0) for _, joints in tap.path)
+    guard = twin.unwrapped.backend.approach.guard
+    assert all(not guard.violations(joints.tolist(), 1.0) for _, joints in tap.path)
     tap.check_limits()
 
 
@@ -237,11 +248,8 @@ def test_where_no_way_is_free_nothing_moves(twin):
     for _ in range(3):
         twin.step(np.append(HOME, 1.0).astype(np.float32))
     backend, before = twin.unwrapped.backend, angles(twin)
-    touched = backend._approach._guard.touched
     # A wall that the elbow would have to pass.
-    backend._approach._guard.touched = lambda joints, opening: (
-        {"the wall and the link2": 0.01} if 0.5 < joints[0] < 0.6 else touched(joints, opening)
-    )
+    backend.approach.guard = Obstacle("the wall and the link2", lambda joints: 0.5 < joints[0] < 0.6)
     with pytest.raises(FaultError, match=r"the wall and the link2.*Nothing moved"):
         twin.reset(seed=0)
     np.testing.assert_array_equal(angles(twin), before)
@@ -290,8 +298,8 @@ def test_homing_again_from_a_pose_that_is_safe_begins_at_once(twin):
     twin.reset(seed=0, options={"joints": HOME})
     backend = twin.unwrapped.backend
     state = backend.link.state()
-    assert backend._approach.way_to_homing(state) == []
-    (pose,) = backend._approach.way_to_homing(replace(state, commanded=start_pose(SSG48)))
+    assert backend.approach.way_to_homing(state) == []
+    (pose,) = backend.approach.way_to_homing(replace(state, commanded=start_pose(SSG48)))
     np.testing.assert_array_equal(pose, HOME)
 
 
@@ -315,11 +323,7 @@ def test_homing_with_an_object_in_the_gripper_is_refused(twin):
 def test_homing_is_refused_where_no_safe_pose_can_be_reached(twin):
     twin.reset(seed=0)
     backend, before = twin.unwrapped.backend, angles(twin)
-    guard = backend._approach._guard
-    touched = guard.touched
-    guard.touched = lambda joints, opening: (
-        {"the lamp and the link3": 0.01} if joints[2] > 3.1 else touched(joints, opening)
-    )
+    backend.approach.guard = Obstacle("the lamp and the link3", lambda joints: joints[2] > 3.1)
     tap = Tap(twin)
     with pytest.raises(FaultError, match=r"Homing is refused.*Nothing moved"):
         twin.reset(seed=0, options={"home": True})

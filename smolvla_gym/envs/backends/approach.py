@@ -18,17 +18,21 @@ from smolvla_gym.safety.route import BlockedError, find_route
 
 
 class Approach:
-    """Finds ways that touch nothing, with the collision check of the arm's safety gate. It moves nothing."""
+    """Planner of routes without contacts, by the collision check of the arm's safety gate. It moves nothing.
+
+    Attributes:
+        guard: Check of poses that must not be commanded; None allows all.
+    """
 
     def __init__(self, gripper: Gripper, guard: Guard | None, speed_scale: float) -> None:
-        """Take over the check.
+        """Keep the check.
 
         Args:
             gripper: The gripper that is mounted.
-            guard: Knows which poses must not be commanded; None: all may.
+            guard: Check of poses that must not be commanded; None allows all.
             speed_scale: Share of the speed limits that the arm's gate uses.
         """
-        self._gripper, self._guard, self._speed_scale = gripper, guard, speed_scale
+        self._gripper, self.guard, self._speed_scale = gripper, guard, speed_scale
 
     def stands(self, state: BoardState, options: ResetOptions) -> bool:
         """Tell whether the arm stands at its start pose already, and stays there."""
@@ -40,8 +44,9 @@ class Approach:
         Raises:
             OptionError: It does.
         """
-        if self._guard is not None and not self.stands(state, options):
-            refuse_contact(options.joints, self._guard.touched(options.joints.tolist(), options.opening))
+        if self.guard is not None and not self.stands(state, options):
+            found = self.guard.violations(options.joints.tolist(), options.opening)
+            refuse_contact(options.joints, [violation.where for violation in found])
 
     def way_to_start(self, here: Array, opening: float, options: ResetOptions) -> list[Array]:
         """Find the way to the start pose.
@@ -98,7 +103,7 @@ class Approach:
         )
 
     def _contact(self, joints: Array, opening: float) -> str | None:
-        return None if self._guard is None else homing_contact(joints, opening, self._guard, self._gripper.name)
+        return None if self.guard is None else homing_contact(joints, opening, self.guard, self._gripper.name)
 
     def _route(self, here: Array, opening: float, joints: Array, goal_opening: float) -> list[Array]:
-        return find_route(here, opening, joints, goal_opening, self._guard, speed_scale=self._speed_scale)
+        return find_route(here, opening, joints, goal_opening, self.guard, speed_scale=self._speed_scale)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smolvla_gym.drivers.board.state import Fault
 from smolvla_gym.envs.reset_options import SCENE_OPTIONS, ResetOptions
 from smolvla_gym.parol6 import Array
-from smolvla_gym.safety import SafetyEvent
+from smolvla_gym.safety import Intervention, Shaping
 
 Image = NDArray[np.uint8]
 
@@ -28,7 +28,8 @@ class Reading:
         observation: The observation as the env's space describes it.
         reward: Reward of the step; 0 where nobody can judge it.
         is_success: Whether the task is done; False where nobody can judge it.
-        safety: What the safety gate changed, and why.
+        safety: Interventions of the safety functions.
+        shaping: Number of joints that each limit slowed down; normal for a far target.
         fault: Name of what holds the arm, or None.
         state_age_s: Age of the joint state in s.
         frame_age_s: Age of the oldest picture in s.
@@ -39,7 +40,8 @@ class Reading:
     observation: dict[str, Any]
     reward: float = 0.0
     is_success: bool = False
-    safety: tuple[SafetyEvent, ...] = ()
+    safety: tuple[Intervention, ...] = ()
+    shaping: Shaping = field(default_factory=dict)
     fault: str | None = None
     state_age_s: float = 0.0
     frame_age_s: float = 0.0

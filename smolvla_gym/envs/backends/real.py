@@ -21,8 +21,8 @@ from smolvla_gym.envs.backends.scene_view import SceneView
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, STANDS, ResetOptions
 from smolvla_gym.errors import FaultError, NotHomedError
 from smolvla_gym.parol6 import HOME, Array, Gripper
-from smolvla_gym.safety import SafetyEvent
-from smolvla_gym.safety.gate import Guard
+from smolvla_gym.safety import Guard, Intervention, Shaping
+from smolvla_gym.safety.report import add_shaping, fault_intervention
 
 CAMERA_STALE: Final = "camera_stale"
 """Fault: a camera gave no new picture for ``MAX_FRAME_AGE``."""
@@ -103,7 +103,7 @@ class RealBackend(Backend):
             guard: Collision check of the link's gate, for what is checked before the arm moves; None: nothing is.
             speed_scale: Share of the speed limits that the link's gate uses.
         """
-        self._approach = Approach(gripper, guard, speed_scale)
+        self.approach = Approach(gripper, guard, speed_scale)
         self._start_timeout = max(_START_TIMEOUT, _LONGEST_WAY / speed_scale)
         self._link, self._cameras, self._clock = link, cameras, clock
         self._gripper, self._depth, self._home, self._period = gripper, depth, home, period
@@ -132,7 +132,7 @@ class RealBackend(Backend):
     @override
     def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
         # Checked first: nothing moves for a bad option.
-        self._approach.refuse_contact(self._link.state(), options)
+        self.approach.refuse_contact(self._link.state(), options)
         self._plan(rng, options)
         if self.realtime:
             request_low_latency_scheduling()  # the thread that resets is the one that will step
@@ -148,6 +148,7 @@ class RealBackend(Backend):
         self._await_pictures()
         self._deadline = None
         self._last_end = self._clock.now()
+        self._link.events()  # of the drive to the start pose: what fails there raises
         reading = self._reading(self._last_end)
         if reading.fault is not None:
             raise FaultError(f"The episode cannot begin: the arm is held by the fault {reading.fault!r}.")
@@ -173,10 +174,10 @@ class RealBackend(Backend):
                     'env.reset(options={"home": True}), or make the env with home=True.'
                 )
             # Nobody knows where it is, so nothing can be checked before the search.
-            return [], self._approach.way_to_start(HOME, state.opening, options)
+            return [], self.approach.way_to_start(HOME, state.opening, options)
         if not options.home:
-            return None, self._approach.way_to_start(state.commanded, state.opening, options)
-        return self._approach.way_to_homing(state), self._approach.way_to_start(HOME, state.opening, options)
+            return None, self.approach.way_to_start(state.commanded, state.opening, options)
+        return self.approach.way_to_homing(state), self.approach.way_to_start(HOME, state.opening, options)
 
     def _rest(self) -> BoardState:
         """Bring a moving arm to rest and return its state; ways are looked for from standstill."""
@@ -251,10 +252,10 @@ class RealBackend(Backend):
             still = still + 1 if state.at_rest else 0
             if state.at_rest and far < STANDS and abs(state.opening - opening) < 0.05:
                 break
-            blocked = [event["requested"] for event in self._link.events() if event.get("rule") == "collision"]
+            stops = [event for event in self._link.events() if event.get("rule") in ("collision", "workspace")]
             if self._clock.now() > end or (still * self._period > 1.0 and far >= STANDS):
                 self._link.finish()
-                why = f": the safety gate keeps {blocked[-1]} apart" if blocked else ""
+                why = f": the safety gate keeps {stops[-1]['where']} apart" if stops else ""
                 raise FaultError(
                     f"The arm cannot go straight to its start pose from where it stands{why}. Move it away first, or "
                     'begin elsewhere with reset(options={"joints": ...}).'
@@ -291,10 +292,15 @@ class RealBackend(Backend):
                 n: depth for n, f in frames.items() if (depth := self._cameras[n].depth(f)) is not None
             }
         age = max((now - frame.time for frame in frames.values()), default=0.0)
+        fault, why = self._fault(state, age)
+        safety, shaping = self._reports()
+        if fault is not None:
+            safety += (fault_intervention(fault, why),)
         return Reading(
             observation,
-            safety=self._safety(),
-            fault=self._fault(state, age),
+            safety=safety,
+            shaping=shaping,
+            fault=fault,
             state_age_s=round(now - state.time, 9),
             frame_age_s=round(age, 9),
         )
@@ -304,21 +310,30 @@ class RealBackend(Backend):
         assert latest is not None  # noqa: S101 - reset has waited for it
         return latest
 
-    def _safety(self) -> tuple[SafetyEvent, ...]:
-        # When it was is in the log: the same seed shall give the same info.
-        events = [event for event in self._link.events() if "rule" in event]
-        return tuple({key: value for key, value in event.items() if key != "time"} for event in events)
+    def _reports(self) -> tuple[tuple[Intervention, ...], Shaping]:
+        """Return the interventions since the last call, but for faults, and the counters of shaping."""
+        safety, shaping = list[Intervention](), Shaping()
+        for event in self._link.events():
+            if event.get("event") == "shaping":
+                add_shaping(shaping, event["limits"])
+            elif event.get("rule", "fault") != "fault":  # the state has the fault, also one of the link itself
+                # The time is in the log: the same seed gives the same info.
+                safety.append({"rule": event["rule"], "where": event["where"], "why": event["why"]})
+        return tuple(safety), shaping
 
-    def _fault(self, state: BoardState, age: float) -> str | None:
-        # The driver looks at the arm in each of its ticks and may have stopped it already; at the cameras we look when
-        # a step ends. Of two faults in one step the one that stopped the arm is told.
+    def _fault(self, state: BoardState, age: float) -> tuple[str | None, str]:
+        """Return the fault that holds the arm, or None, and what happened.
+
+        Of two faults in one step this is the one that stopped the arm: the driver checks the arm in each of its ticks,
+        the backend checks the cameras at the end of a step.
+        """
         if state.fault is not None:
-            return state.fault
+            return state.fault, state.detail
         if age > MAX_FRAME_AGE:
-            fault = CAMERA_LOST if any(eyes.camera.lost for eyes in self._cameras.values()) else CAMERA_STALE
+            fault = CAMERA_LOST if any(rig.camera.lost for rig in self._cameras.values()) else CAMERA_STALE
             self._link.hold(fault)
-            return fault
-        return None if state.mode is Mode.READY else str(state.mode)
+            return fault, f"the newest image is {age:.2f} s old (limit {MAX_FRAME_AGE:g} s): check the camera's cable"
+        return (None, "") if state.mode is Mode.READY else (str(state.mode), "The arm is not enabled.")
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

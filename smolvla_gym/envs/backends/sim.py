@@ -14,6 +14,7 @@ from smolvla_gym.envs.reset_options import STANDS, ResetOptions
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import refuse_contact
+from smolvla_gym.safety.report import fault_intervention
 from smolvla_gym.sim.motion import MotionLaw
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.window import Window
@@ -60,7 +61,7 @@ class SimBackend(Backend):
     def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
         # Checked first: a bad option leaves the present episode as it is.
         joints, opening = options.joints, options.opening
-        refuse_contact(joints, self._gate.touched(joints, opening))
+        refuse_contact(joints, [violation.where for violation in self._gate.violations(joints, opening)])
         # An arm that goes on from where it stands is not kept from it by the objects of the next scene.
         stands = np.abs(self._gate.position - joints).max() < STANDS
         chosen = (joints, opening) if options.chosen and not stands else None
@@ -81,16 +82,18 @@ class SimBackend(Backend):
     def step(self, action: object, dt: float) -> Reading:
         if self._stopped:
             action = np.append(self._gate.position, self._gate.opening)
-        events = self._gate.aim(action)
+        report = self._gate.aim(action)
         targets, speeds, stops = self._gate.travel(dt, self.world.ticks)
         self._pending.append((targets, speeds, self._gate.opening))
         targets, speeds, opening = self._pending.popleft()
         self.world.drive(self._motion.follow(targets, speeds, self.world.timestep, self._hold), opening)
         reading = self._reading()
         reading.reward, reading.is_success = self.stage.judge()
-        reading.safety = events + stops
+        reading.safety, reading.shaping = report.interventions + stops, report.shaping
         reading.timing["step"] = dt
-        reading.fault = OPERATOR_STOP if self._stopped else None
+        if self._stopped:
+            reading.fault = OPERATOR_STOP
+            reading.safety += (fault_intervention(OPERATOR_STOP, "The program stopped the arm."),)
         return reading
 
     def _reading(self) -> Reading:

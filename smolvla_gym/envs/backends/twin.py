@@ -95,7 +95,7 @@ class TwinBackend(RealBackend):
 
     @override
     def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:
-        stands = self._approach.stands(self._link.state(), options)
+        stands = self.approach.stands(self._link.state(), options)
         start = (options.joints, options.opening) if options.chosen and not stands else None
         with self.twin.lock:
             self.stage.draw(

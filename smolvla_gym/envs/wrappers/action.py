@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.errors import OptionError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, MAX_ACCELERATION, MAX_JERK, NUM_JOINTS, Array
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, MAX_ACCELERATION, MAX_JERK, NUM_JOINTS, Array
 from smolvla_gym.parol6.inverse_kinematics import change_bound, follow, solve, turn_between
-from smolvla_gym.safety import check_action
+from smolvla_gym.safety import Intervention, check_action
+from smolvla_gym.safety.report import STOPPING_RULES
 from smolvla_gym.utils.option_values import check_number
 
 Action = NDArray[np.float32]
-
-_STOPS: Final = ("collision", "watchdog", "fault")
-"""Rules of events after which the arm is no longer on its way to the last target."""
 
 _AMPLY: Final = 1.3
 """Share of the way of a stop that is allowed for it: an arm that overshoots would come back."""
@@ -40,8 +38,8 @@ def _parol6(env: gym.Env[Any, Any]) -> PAROL6Env:
 
 
 def _interrupted(info: dict[str, Any]) -> bool:
-    """Tell whether the arm no longer goes for its last target: it was stopped before an obstacle or by a fault."""
-    return info.get("fault") is not None or any(event["rule"] in _STOPS for event in info.get("safety", ()))
+    """Return whether the arm no longer goes to its last target: an obstacle, the watchdog or a fault stopped it."""
+    return info["fault"] is not None or any(each["rule"] in STOPPING_RULES for each in info["safety"])
 
 
 class DeltaJointAction(gym.ActionWrapper[Any, Action, Action], gym.utils.RecordConstructorArgs):
@@ -51,9 +49,9 @@ class DeltaJointAction(gym.ActionWrapper[Any, Action, Action], gym.utils.RecordC
     0..1. Changes add up, also while the arm lags behind its targets: ten changes of 0.01 rad move a target by 0.1 rad.
 
     Targets stay within the soft limits and no farther than 0.5 rad, or two changes of ``max_delta`` if that is more,
-    ahead of the commanded motion, so that an arm that cannot keep up stops soon after the last change. What is cut off
-    is an event of the rule ``lead`` in ``info["safety"]``. After ``reset``, a fault, or a stop by the safety gate or
-    the watchdog, changes are added to where the arm is then commanded to be.
+    ahead of the commanded motion, so that an arm that cannot keep up stops soon after the last change.
+    ``info["shaping"]["lead"]`` has the number of targets that were cut off there. After ``reset``, a fault, or a stop
+    by the safety gate or the watchdog, changes are added to where the arm is then commanded to be.
     """
 
     def __init__(self, env: gym.Env[Any, Any], max_delta: float = 0.05) -> None:
@@ -95,13 +93,8 @@ class DeltaJointAction(gym.ActionWrapper[Any, Action, Action], gym.utils.RecordC
         target = self._within_lead(asked)
         observation, reward, terminated, truncated, info = self.env.step(target.astype(np.float32))
         self._targets = None if _interrupted(info) else np.clip(target[:NUM_JOINTS], JOINT_LOWER, JOINT_UPPER)
-        cut = [
-            {"rule": "lead", "joint": name, "requested": float(wanted), "allowed": float(allowed)}
-            for name, wanted, allowed in zip(JOINT_NAMES, asked, target, strict=False)
-            if wanted != allowed
-        ]
-        if cut:
-            info["safety"] = (*info["safety"], *cut)
+        if cut := int(np.count_nonzero(asked != target)):
+            info["shaping"] = {**info["shaping"], "lead": cut}
         return observation, reward, terminated, truncated, info
 
     @override
@@ -124,8 +117,8 @@ class ToolAction(gym.Wrapper[Any, Action, Any, Action], gym.utils.RecordConstruc
     """Actions are poses of the tool, fingers down (end-effector control).
 
     Action: float32 (5,): x, y, z of the tool centre point in m in the world, the yaw of the jaws' travel in rad, and
-    the gripper's opening 0..1. Where the arm cannot reach, it holds, and ``info["safety"]`` has an event of the rule
-    ``reach``.
+    the gripper's opening 0..1. Where the arm cannot reach, it holds, and ``info["safety"]`` has an
+    intervention of the rule ``reach``.
 
     A step never takes the arm to another branch, which another solution of the inverse kinematics is: at the end of
     J6's range it holds instead of turning the jaws back by half a turn. To go there, ask for the way: turn the yaw back
@@ -184,8 +177,10 @@ class ToolAction(gym.Wrapper[Any, Action, Any, Action], gym.utils.RecordConstruc
         if _interrupted(info):
             self._targets = None
         if joints is None:
-            event = {"rule": "reach", "joint": "tool", "requested": [float(x), float(y), float(z)], "allowed": None}
-            info["safety"] = (*info["safety"], event)
+            pose = f"({x:.3f}, {y:.3f}, {z:.3f}) m, yaw {yaw:.2f} rad"
+            why = f"no joint angles near the present ones reach the tool pose {pose}: the arm holds"
+            held: Intervention = {"rule": "reach", "where": pose, "why": why}
+            info["safety"] = (*info["safety"], held)
         return observation, reward, terminated, truncated, info
 
     def _stop(self, targets: Array) -> Array:

@@ -4,7 +4,6 @@ itself in 3D.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -100,11 +99,12 @@ class RerunLog(EpisodeObserver):
         self._log("latency/planned_actions", rr.Scalars(float(len(moment.plan))))
         for phase, seconds in (moment.info.get("timing") or {}).items():
             self._log(f"latency/{phase}_ms", rr.Scalars(1e3 * float(seconds)))
-        for rule, events in _by_rule(moment.info.get("safety", ())).items():
-            joints = dict.fromkeys(str(event["joint"]) for event in events if event.get("joint") is not None)
-            self._log("safety", rr.TextLog(f"{rule}: {', '.join(joints)}".rstrip(": "), level="WARN"))
-        if moment.info.get("fault"):
-            self._log("safety", rr.TextLog(f"fault {moment.info['fault']}", level="ERROR"))
+        for intervention in moment.info.get("safety", ()):
+            level = "ERROR" if intervention["rule"] == "fault" else "WARN"
+            text = f"{intervention['rule']} {intervention['where']}: {intervention['why']}"
+            self._log("safety", rr.TextLog(text, level=level))
+        for limit, count in moment.info.get("shaping", {}).items():
+            self._log(f"shaping/{limit}", rr.Scalars(float(count)))
         for body, (position, rotation) in scene_pose.poses(state).items():
             self._log(f"scene/{body}", rr.Transform3D(translation=position, mat3x3=rotation))
         path = scene_pose.tool_path(moment.plan)
@@ -171,14 +171,8 @@ class RerunLog(EpisodeObserver):
                     rrb.TimeSeriesView(origin="/", contents=["state/**"], name="joints, deg"),
                     rrb.TimeSeriesView(origin="/", contents=["target/**"], name="targets, deg"),
                     rrb.TimeSeriesView(origin="latency", name="latency"),
+                    rrb.TimeSeriesView(origin="shaping", name="joints that a limit slows down"),
                     rrb.TextLogView(origin="safety", name="safety"),
                 ),
             )
         )
-
-
-def _by_rule(events: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    rules: dict[str, list[Mapping[str, Any]]] = {}
-    for event in events:
-        rules.setdefault(str(event.get("rule")), []).append(event)
-    return rules
