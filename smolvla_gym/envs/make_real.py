@@ -134,7 +134,7 @@ def _make_real_backend(arm: RealOptions, options: EnvOptions) -> RealBackend:
             find_port=None if finder is None else finder.find,
         )  # fmt: skip
         undo.pop_all()
-    instruction = arm.instruction or options.task.phrasings[0].format(color="red", base="blue")
+    instruction = arm.instruction or options.task.instruction_templates[0].format(color="red", base="blue")
     return RealBackend(
         link, eyes, SystemClock(), gripper=options.gripper, depth=options.depth, instruction=instruction,
         home=bool(arm.home), period=period, view=view, guard=CollisionGuard(options.gripper.name, arm.workspace),

@@ -113,8 +113,8 @@ class PAROL6Env(gym.Env[Observation, Action]):
             seed: Seed of everything that is drawn; the same seed gives the same episode.
             options: Where the episode begins: ``"joints"``, six angles in rad, and ``"opening"``, 0..1; ``"home"``,
                 whether to home a real arm first; ``"instruction"``, what to do. Where the scene is simulated, also
-                ``"target"``, the colour of the object to name, and ``"phrasing"``, the sentence with the field
-                ``{color}``.
+                ``"target"``, the colour of the object to name, and ``"instruction_template"``, a sentence with
+                the field ``{color}``.
 
         Returns:
             The first observation and info.

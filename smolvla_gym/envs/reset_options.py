@@ -16,7 +16,7 @@ from smolvla_gym.utils.option_values import check_sentence
 ARM_OPTIONS: Final = ("joints", "opening", "home", "instruction")
 """Reset options of every backend."""
 
-SCENE_OPTIONS: Final = (*ARM_OPTIONS, "target", "phrasing")
+SCENE_OPTIONS: Final = (*ARM_OPTIONS, "target", "instruction_template")
 """Reset options where the scene is simulated: in the simulation and on the twin."""
 
 STANDS: Final = 0.01
@@ -34,7 +34,7 @@ class ResetOptions:
         instruction: Instruction of the episode; None: the task's own. Where the scene is simulated, the objects that
             it names are on the table.
         target: Colour of the object that the instruction names; None: the one that is drawn.
-        phrasing: Instruction template; None: the one that is drawn.
+        instruction_template: Instruction template; None: the one that is drawn.
         chosen: Whether the caller chose the start pose.
     """
 
@@ -43,7 +43,7 @@ class ResetOptions:
     home: bool = False
     instruction: str | None = None
     target: str | None = None
-    phrasing: str | None = None
+    instruction_template: str | None = None
     chosen: bool = False
 
     @classmethod
@@ -67,8 +67,8 @@ class ResetOptions:
         for name in given:
             if name not in known:
                 raise UnknownNameError("reset option", name, known)
-        if "instruction" in given and ("target" in given or "phrasing" in given):
-            allowed = "without target and phrasing, which make an instruction, too"
+        if "instruction" in given and ("target" in given or "instruction_template" in given):
+            allowed = "without target and instruction_template, which make an instruction themselves"
             raise OptionError('options["instruction"]', given["instruction"], allowed)
         joints, opening = _start(given, gripper)
         home = given.get("home", False)
@@ -82,7 +82,7 @@ class ResetOptions:
             home=bool(home),
             instruction=_text(given, "instruction", "a sentence in one line, of up to 1000 characters"),
             target=_text(given, "target", "the name of a colour on the table"),
-            phrasing=_text(given, "phrasing", "a sentence in one line with the field {color}"),
+            instruction_template=_text(given, "instruction_template", "a sentence in one line with the field {color}"),
             chosen="joints" in given or "opening" in given,
         )
 

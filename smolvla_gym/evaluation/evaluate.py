@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WORDS: Final = ("given", "swapped", "unseen")
 """What the agent is told: the env's instruction; the same with another object of the same scene named, whose success
-shows that words are heeded; or the same in a phrasing that no training data contains."""
+shows that words are heeded; or the same from a template that no training data contains."""
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ def reset(env: Any, condition: Condition, seed: int) -> tuple[Any, dict[str, Any
     if condition.words == "swapped":
         colors = stage.layout.colors
         return tuple(env.reset(seed=seed, options={"target": colors[(stage.layout.target + 1) % len(colors)]}))
-    phrasings = stage.task.unseen_phrasings
-    return tuple(env.reset(seed=seed, options={"phrasing": phrasings[seed % len(phrasings)]}))
+    templates = stage.task.unseen_instruction_templates
+    return tuple(env.reset(seed=seed, options={"instruction_template": templates[seed % len(templates)]}))
 
 
 def _run_episode(

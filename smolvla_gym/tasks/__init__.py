@@ -59,14 +59,14 @@ def register_task(task: Task) -> None:
         task: Its ``name`` must not be taken by a task of another class.
 
     Raises:
-        OptionError: The name is taken, or a phrasing lacks the field ``{color}``.
+        OptionError: The name is taken, or a template lacks the field ``{color}``.
     """
     known = TASKS.get(task.name)
     if known is not None and type(known) is not type(task):
         raise OptionError("task.name", task.name, f"a name that is not taken, as {', '.join(TASKS)} are")
-    for phrase in (*task.phrasings, *task.unseen_phrasings):
-        if "{color}" not in phrase:
-            raise OptionError("task.phrasings", phrase, "sentences with the field {color}")
+    for template in (*task.instruction_templates, *task.unseen_instruction_templates):
+        if "{color}" not in template:
+            raise OptionError("task.instruction_templates", template, "sentences with the field {color}")
     TASKS[task.name] = task
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from string import Formatter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Layout:
 
     Attributes:
         instruction: The sentence that tells what to do.
-        phrase: The same before the colours were put in.
+        instruction_template: The instruction with fields in place of the colours.
         colors: Colour names of the objects that are present.
         positions: Centres of the objects in m, shape (n, 3).
         yaws: Turns of the objects about the vertical in rad, shape (n,).
@@ -38,7 +38,7 @@ class Layout:
     """
 
     instruction: str
-    phrase: str
+    instruction_template: str
     colors: tuple[str, ...]
     positions: Array
     yaws: Array
@@ -52,9 +52,9 @@ class Task(ABC):
 
     Class attributes:
         name: The value of the env's ``task=`` option.
-        phrasings: Sentences with the fields ``{color}`` and, where two objects are named, ``{base}``.
-        unseen_phrasings: Others of the same meaning, which no training data may contain: what a policy makes of them
-            tells whether it understands words or remembers sentences.
+        instruction_templates: Sentences with the fields ``{color}`` and, where two objects are named, ``{base}``.
+        unseen_instruction_templates: Others of the same meaning, which no training data may contain: the success rate
+            with them shows whether a policy understands instructions that it was not trained on.
         kind: What lies on the table.
         has_goal: Whether a white goal mark lies there too.
         min_distance: Smallest distance between the centres of two things in m.
@@ -62,8 +62,8 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    phrasings: ClassVar[tuple[str, ...]]
-    unseen_phrasings: ClassVar[tuple[str, ...]]
+    instruction_templates: ClassVar[tuple[str, ...]]
+    unseen_instruction_templates: ClassVar[tuple[str, ...]]
     kind: ClassVar[ObjectKind]
     has_goal: ClassVar[bool] = False
     min_distance: ClassVar[float] = 0.065
@@ -83,25 +83,26 @@ class Task(ABC):
         target, base = 0, -1
         order = rng.permutation(num_objects)
         target = int(order[0])
-        phrase = self.phrasings[int(rng.integers(len(self.phrasings)))] if randomization else self.phrasings[0]
+        templates = self.instruction_templates
+        template = templates[int(rng.integers(len(templates)))] if randomization else templates[0]
         fields = {"color": colors[target]}
-        if "{base}" in phrase:
+        if "{base}" in template:
             base = int(order[1])
             fields["base"] = colors[base]
         yaws = rng.uniform(-np.pi, np.pi, num_objects) if randomization else np.zeros(num_objects)
         positions = np.column_stack([places[:num_objects], np.full(num_objects, self.kind.half_height)])
         goal = np.array([*places[num_objects], GOAL_HEIGHT / 2]) if self.has_goal else None
-        return Layout(phrase.format(**fields), phrase, colors, positions, yaws, target, base, goal)
+        return Layout(template.format(**fields), template, colors, positions, yaws, target, base, goal)
 
-    def reworded(self, layout: Layout, *, target: Any = None, phrasing: Any = None) -> Layout:
-        """Returns a scene with the same things in the same places and something else to be done.
+    def with_instruction(self, layout: Layout, *, target: object = None, instruction_template: object = None) -> Layout:
+        """Return a scene with the same objects in the same places and another instruction.
 
         Args:
             layout: The scene.
-            target: Colour of the object that is to be named; None: the same one. Where a second object is named, it
-                changes places with that one.
-            phrasing: The sentence, with the fields ``{color}`` and, where two objects are named, ``{base}``; None: the
-                same one.
+            target: Colour of the object to name; None keeps it. If the second object has this colour, the two change
+                places in the instruction.
+            instruction_template: A sentence with the fields ``{color}`` and, for a second object, ``{base}``; None
+                keeps the template.
 
         Raises:
             OptionError: There is no object of this colour, or a field is missing or unknown.
@@ -113,23 +114,12 @@ class Task(ABC):
             index = layout.colors.index(target)
             base = layout.target if index == base else base
         fields = {"color": layout.colors[index]} | ({"base": layout.colors[base]} if base >= 0 else {})
-        phrase = layout.phrase if phrasing is None else phrasing
-        allowed = "a sentence with the fields " + " and ".join(f"{{{name}}}" for name in fields)
-        if not isinstance(phrase, str) or not all(f"{{{name}}}" in phrase for name in fields):
-            raise OptionError('options["phrasing"]', phrase, allowed)
-        try:
-            # Names alone: a format such as {color:>1000000000} or {color.x} is not what anybody means.
-            named = {
-                (name, spec or "", convert) for _, name, spec, convert in Formatter().parse(phrase) if name is not None
-            }
-            if not named <= {(name, "", None) for name in fields}:
-                raise OptionError('options["phrasing"]', phrase, allowed)
-            instruction = phrase.format(**fields)
-        except (KeyError, IndexError, ValueError) as error:
-            if isinstance(error, OptionError):
-                raise
-            raise OptionError('options["phrasing"]', phrase, allowed) from None
-        return replace(layout, instruction=instruction, phrase=phrase, target=index, base=base)
+        template = layout.instruction_template if instruction_template is None else instruction_template
+        if not isinstance(template, str) or _fields(template) != set(fields):
+            allowed = "a sentence with the fields " + " and ".join(f"{{{name}}}" for name in fields)
+            raise OptionError('options["instruction_template"]', template, allowed)
+        instruction = template.format(**fields)
+        return replace(layout, instruction=instruction, instruction_template=template, target=index, base=base)
 
     def _places(self, rng: np.random.Generator, gripper: str, count: int, randomization: int) -> Array:
         (x0, x1), (y0, y1) = _WORKSPACE[gripper]
@@ -187,3 +177,13 @@ class Task(ABC):
         Returns:
             Joint targets in rad and gripper opening 0..1, shape (7,).
         """
+
+
+def _fields(template: str) -> set[str]:
+    """Return the names of the fields of a template; of a malformed one, and of one with formats, none."""
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:
+        return set()
+    # A format such as {color:>1000000000} or {color!r} is not allowed.
+    return set() if any(spec or conversion for _, _, spec, conversion in parts) else {str(part[1]) for part in parts}

@@ -47,5 +47,5 @@ def instructed(layout: Layout, instruction: str) -> Layout:
         colors[place] = color
     fields = iter(("{color}", "{base}"))
     # Braces of the sentence itself are no fields.
-    phrase = _COLOR.sub(lambda match: next(fields), instruction.replace("{", "{{").replace("}", "}}"))
-    return replace(layout, instruction=instruction, phrase=phrase, colors=tuple(colors))
+    template = _COLOR.sub(lambda match: next(fields), instruction.replace("{", "{{").replace("}", "}}"))
+    return replace(layout, instruction=instruction, instruction_template=template, colors=tuple(colors))

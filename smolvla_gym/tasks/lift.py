@@ -21,14 +21,14 @@ class Lift(Task):
     """The named cube has to be held by both jaws, 5 cm above the table, for half a second."""
 
     name = "lift"
-    phrasings = (
+    instruction_templates = (
         "pick up the {color} cube",
         "lift the {color} cube",
         "grab the {color} cube",
         "take the {color} cube",
         "raise the {color} cube off the table",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "hoist the {color} cube",
         "get hold of the {color} cube and raise it",
         "I want the {color} cube in the air",

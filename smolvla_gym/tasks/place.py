@@ -80,13 +80,13 @@ class Place(PickAndPlace):
     """The named cube has to stand on the plate, let go."""
 
     name = "place"
-    phrasings = (
+    instruction_templates = (
         "put the {color} cube on the plate",
         "place the {color} cube on the white plate",
         "set the {color} cube down on the plate",
         "move the {color} cube onto the plate",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "deposit the {color} cube on the plate",
         "the {color} cube belongs on the white plate",
         "carry the {color} cube over to the plate and let go",

@@ -27,13 +27,13 @@ class Push(Task):
     """The named puck has to come to rest with its centre within 2 cm of the mark's, without being lifted."""
 
     name = "push"
-    phrasings = (
+    instruction_templates = (
         "push the {color} puck onto the white circle",
         "slide the {color} puck to the white circle",
         "push the {color} puck to the goal",
         "shove the {color} puck into the white circle",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "nudge the {color} puck into the white circle",
         "the {color} puck belongs on the white circle",
         "get the {color} puck to the white circle",

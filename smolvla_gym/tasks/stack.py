@@ -17,12 +17,12 @@ class Stack(PickAndPlace):
     """The first named cube has to stand on the second one, let go."""
 
     name = "stack"
-    phrasings = (
+    instruction_templates = (
         "stack the {color} cube on the {base} cube",
         "put the {color} cube on top of the {base} cube",
         "place the {color} cube onto the {base} cube",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "build a tower with the {color} cube on the {base} cube",
         "the {color} cube goes on top of the {base} cube",
         "balance the {color} cube on the {base} cube",

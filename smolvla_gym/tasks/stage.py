@@ -62,7 +62,7 @@ class Stage:
         rng: np.random.Generator,
         *,
         target: str | None = None,
-        phrasing: str | None = None,
+        instruction_template: str | None = None,
         instruction: str | None = None,
         start: tuple[Array, float] | None = None,
     ) -> None:
@@ -70,8 +70,8 @@ class Stage:
 
         Args:
             rng: Source of chance.
-            target: Colour of the object to name, see :meth:`Task.reworded`.
-            phrasing: Instruction template, see :meth:`Task.reworded`.
+            target: Colour of the object to name, see :meth:`Task.with_instruction`.
+            instruction_template: Instruction template, see :meth:`Task.with_instruction`.
             instruction: The whole sentence; the objects that it names are laid out, see
                 :func:`smolvla_gym.tasks.instruction.instructed`.
             start: Joint angles in rad, shape (6,), and opening at which the arm must touch no object; None: it is not
@@ -81,7 +81,7 @@ class Stage:
             OptionError: One of them does not fit the scene that was drawn; the present episode stays.
         """
         layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
-        layout = self.task.reworded(layout, target=target, phrasing=phrasing)
+        layout = self.task.with_instruction(layout, target=target, instruction_template=instruction_template)
         if instruction is not None:
             layout = instructed(layout, instruction)
         if start is not None:

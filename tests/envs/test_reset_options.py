@@ -104,11 +104,13 @@ def test_home_may_be_numpys(env):
         {"joints": [[0.0], [1.0, 2.0]]}, {"joints": STANDBY[None]}, {"joints": STANDBY + np.inf}, {"joints": set()},
         {"joints": np.rad2deg(STANDBY)}, {"opening": True}, {"opening": "0.5"}, {"opening": [0.5]}, {"opening": -1e-3},
         {"instruction": "a\nb"}, {"instruction": "a\x00"}, {"instruction": "\ud800"}, {"instruction": "a" * 1001},
-        {"instruction": "a\u2028b"}, {"phrasing": "the\n{color}"},
+        {"instruction": "a\u2028b"}, {"instruction_template": "the\n{color}"},
         {"instruction": " "}, {"instruction": None}, {"instruction": b"go"}, {"target": ["red"]}, {"target": ""},
-        {"target": np.array(["red", "blue"])}, {"target": "mauve"}, {"phrasing": "lift it"}, {"phrasing": 3},
-        {"phrasing": "the {color} {color.x}"}, {"phrasing": "the {color} {color:>99999}"},
-        {"phrasing": "the {color} {0}"}, {"phrasing": "the {color} {color!r}"}, {"phrasing": "the {color} {"},
+        {"target": np.array(["red", "blue"])}, {"target": "mauve"}, {"instruction_template": 3},
+        *({"instruction_template": template} for template in (
+            "lift it", "the {color} {color.x}", "the {color} {color:>99999}", "the {color} {0}", "the {color} {",
+            "the {color} {color!r}",
+        )),
     ],
     ids=str,
 )  # fmt: skip
@@ -125,7 +127,7 @@ def test_an_option_that_does_not_exist_is_named(env, options):
 
 
 def test_a_real_arm_has_no_scene_to_choose_from():
-    for name in ("target", "phrasing"):
+    for name in ("target", "instruction_template"):
         with pytest.raises(UnknownNameError, match=name):
             ResetOptions.check({name: "red"}, SSG48, ARM_OPTIONS)
 
@@ -162,7 +164,7 @@ OPTIONS = st.fixed_dictionaries(
         "home": st.one_of(ANYTHING, st.just(False)).filter(lambda value: value is not True),
         "instruction": st.one_of(ANYTHING, st.just("wave")),
         "target": st.one_of(ANYTHING, st.sampled_from(["red", "green", "blue", "yellow"])),
-        "phrasing": st.one_of(ANYTHING, st.just("lift the {color} cube")),
+        "instruction_template": st.one_of(ANYTHING, st.just("lift the {color} cube")),
         "hoem": ANYTHING,
     },
 )

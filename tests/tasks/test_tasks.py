@@ -83,7 +83,7 @@ def test_instructions_name_an_object_that_is_there_and_is_told_apart_by_its_colo
         for color in COLORS:
             words = words.replace(f" {color} ", " COLOR ")
         sentences.add(words)
-    assert len(sentences) >= 3  # several phrasings
+    assert len(sentences) >= 3  # several templates
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -385,13 +385,13 @@ def test_another_object_of_the_same_scene_is_named(make, task):
         assert layout.base != layout.target
         np.testing.assert_array_equal(layout.positions, before.positions)
         np.testing.assert_array_equal(layout.yaws, before.yaws)
-    _, info = env.reset(seed=5, options={"phrasing": TASKS[task].unseen_phrasings[0]})
+    _, info = env.reset(seed=5, options={"instruction_template": TASKS[task].unseen_instruction_templates[0]})
     assert "{" not in info["instruction"]
     absent = next(color for color in COLORS if color not in before.colors)
     for options in (
         {"target": absent},
-        {"phrasing": "do it"},
-        {"phrasing": "the {color} {base} {thing}"},
+        {"instruction_template": "do it"},
+        {"instruction_template": "the {color} {base} {thing}"},
         {"target": 3},
     ):
         with pytest.raises(OptionError):
@@ -399,12 +399,16 @@ def test_another_object_of_the_same_scene_is_named(make, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_phrasings_for_tests_are_not_those_for_training(task):
-    trained = {*paraphrases(task), *TASKS[task].phrasings}
+def test_templates_for_tests_are_not_those_for_training(task):
+    trained = {*paraphrases(task), *TASKS[task].instruction_templates}
     assert len(trained) > 100
-    assert not trained.intersection(TASKS[task].unseen_phrasings)
-    fields = [field for field in ("{color}", "{base}") if field in TASKS[task].phrasings[0]]
-    assert all(phrase.count(field) == 1 for phrase in (*trained, *TASKS[task].unseen_phrasings) for field in fields)
+    assert not trained.intersection(TASKS[task].unseen_instruction_templates)
+    fields = [field for field in ("{color}", "{base}") if field in TASKS[task].instruction_templates[0]]
+    assert all(
+        template.count(field) == 1
+        for template in (*trained, *TASKS[task].unseen_instruction_templates)
+        for field in fields
+    )
 
 
 def test_what_a_failure_looks_like(make):

@@ -19,5 +19,5 @@ def run(arguments: argparse.Namespace) -> int:
 
     width = max(map(len, TASKS))
     for name, task in TASKS.items():
-        print(f"{name:{width}}  {task.phrasings[0].format(color='red', base='blue')}")
+        print(f"{name:{width}}  {task.instruction_templates[0].format(color='red', base='blue')}")
     return 0

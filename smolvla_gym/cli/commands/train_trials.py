@@ -46,7 +46,12 @@ def plan_trials(arguments: argparse.Namespace, recording: Recording, device: str
         names = [
             name
             for name, task in TASKS.items()
-            if any(p.format(color=c, base=b) in sentences for p in task.phrasings for c in COLORS for b in COLORS)
+            if any(
+                p.format(color=c, base=b) in sentences
+                for p in task.instruction_templates
+                for c in COLORS
+                for b in COLORS
+            )
         ]
     tried = range(arguments.eval_seed, arguments.eval_seed + arguments.eval_episodes)
     if names and recording.seeds is None:

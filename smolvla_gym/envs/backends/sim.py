@@ -66,7 +66,11 @@ class SimBackend(Backend):
         stands = np.abs(self._gate.position - joints).max() < STANDS
         chosen = (joints, opening) if options.chosen and not stands else None
         self.stage.draw(
-            rng, target=options.target, phrasing=options.phrasing, instruction=options.instruction, start=chosen
+            rng,
+            target=options.target,
+            instruction_template=options.instruction_template,
+            instruction=options.instruction,
+            start=chosen,
         )
         self.world.reset(joints, opening)
         variation = self.stage.arrange(rng)

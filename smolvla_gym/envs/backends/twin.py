@@ -99,7 +99,11 @@ class TwinBackend(RealBackend):
         start = (options.joints, options.opening) if options.chosen and not stands else None
         with self.twin.lock:
             self.stage.draw(
-                rng, target=options.target, phrasing=options.phrasing, instruction=options.instruction, start=start
+                rng,
+                target=options.target,
+                instruction_template=options.instruction_template,
+                instruction=options.instruction,
+                start=start,
             )
 
     @override
@@ -247,7 +251,7 @@ def make_twin_backend(
         undo.pop_all()
     return TwinBackend(
         twin, stage, lockstep=not realtime, privileged=options.privileged, link=link, cameras=eyes, clock=clock,
-        gripper=gripper, depth=depth, instruction=task.phrasings[0], home=home, period=period, guard=guard,
+        gripper=gripper, depth=depth, instruction=task.instruction_templates[0], home=home, period=period, guard=guard,
         speed_scale=speed_scale,
     )  # fmt: skip
 

@@ -139,7 +139,7 @@ class _Part:
     """One uninterrupted stretch of an episode.
 
     Attributes:
-        meaning: What the instruction says: its phrase, the colour named and the second colour or "".
+        meaning: What the instruction says: its template, the colour named and the second colour or "".
         images: Pictures by camera, of every ``stride``-th frame.
         states: Of every frame.
         actions: Of every frame.
@@ -279,7 +279,7 @@ class _Episode:
     def _part(self) -> _Part:
         layout = self._backend.layout
         base = layout.colors[layout.base] if layout.base >= 0 else ""
-        meaning = layout.phrase, layout.colors[layout.target], base
+        meaning = layout.instruction_template, layout.colors[layout.target], base
         return _Part(meaning, {c: [] for c in self._options.cameras}, [], [], [], [], [])
 
     def _look(self) -> dict[str, NDArray[np.uint8]]:
@@ -398,12 +398,12 @@ def _join(parts: Sequence[_Part], options: DemonstrationOptions) -> Frames:
 def _sentences(task: str, meanings: Sequence[tuple[str, str, str]]) -> tuple[list[str], list[list[int]]]:
     """Returns sentences, those of the meanings first, and for each of them the numbers of those that mean the same."""
     rng = np.random.default_rng(0)
-    phrases = (*TASKS[task].phrasings, *rng.permutation(paraphrases(task))[:_SENTENCES])
-    sentences = [phrase.format(color=color, base=base) for phrase, color, base in meanings]
+    templates = (*TASKS[task].instruction_templates, *rng.permutation(paraphrases(task))[:_SENTENCES])
+    sentences = [template.format(color=color, base=base) for template, color, base in meanings]
     colors = sorted({meaning[1:] for meaning in meanings})
     same = []
     for color, base in colors:
-        spoken = [phrase.format(color=color, base=base) for phrase in phrases]
+        spoken = [template.format(color=color, base=base) for template in templates]
         same.append([len(sentences) + i for i in range(len(spoken))])
         sentences += spoken
     groups = [same[colors.index(meaning[1:])] for meaning in meanings]

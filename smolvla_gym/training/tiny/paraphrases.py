@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import Final
 
-# Alternatives stand in square brackets. None of the sentences of ``Task.unseen_phrasings`` may come out.
+# Alternatives stand in square brackets. None of the sentences of ``Task.unseen_instruction_templates`` may come out.
 _GRAMMARS: Final = {
     "reach": (
         "[|please |now |can you ][move|bring|drive|take] the [gripper|tool|hand|arm] "
