@@ -1,4 +1,4 @@
-"""The environment and its bodies."""
+"""The Gymnasium environments, their backends and wrappers."""
 
 from smolvla_gym.envs.backends.base import Backend, Reading
 from smolvla_gym.envs.make_sim import make_sim_env

@@ -17,10 +17,10 @@ ARM_OPTIONS: Final = ("joints", "opening", "home", "instruction")
 """Reset options of every backend."""
 
 SCENE_OPTIONS: Final = (*ARM_OPTIONS, "target", "instruction_template")
-"""Reset options where the scene is simulated: in the simulation and on the twin."""
+"""Reset options with a simulated scene: of the simulation and the twin."""
 
 STANDS: Final = 0.01
-"""Distance in rad of all joints at which the arm stands at a start pose already."""
+"""Largest distance in rad of a joint of an arm that counts as at its start pose."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class ResetOptions:
         joints: Joint angles in rad at which the episode begins, shape (6,), within the soft limits.
         opening: Opening of the gripper there, 0 closed to 1 open.
         home: Whether the arm is homed first, also if it knows its joint angles. A simulated arm always knows them.
-        instruction: Instruction of the episode; None: the task's own. Where the scene is simulated, the objects that
-            it names are on the table.
-        target: Colour of the object that the instruction names; None: the one that is drawn.
-        instruction_template: Instruction template; None: the one that is drawn.
+        instruction: Instruction of the episode; None takes the task's own. A simulated scene has the objects that it
+            names.
+        target: Colour of the object that the instruction names; None draws it.
+        instruction_template: Instruction template; None draws it.
         chosen: Whether the caller chose the start pose.
     """
 
@@ -48,7 +48,7 @@ class ResetOptions:
 
     @classmethod
     def check(cls, given: object, gripper: Gripper, known: Iterable[str] = SCENE_OPTIONS) -> ResetOptions:
-        """Check what ``env.reset(options=...)`` was given.
+        """Check the options of ``env.reset``.
 
         Args:
             given: The options, or None.
@@ -56,8 +56,8 @@ class ResetOptions:
             known: Names of the options that the backend has.
 
         Raises:
-            UnknownNameError: An option that does not exist here.
-            OptionError: A value that is not allowed.
+            UnknownNameError: The backend has no such option.
+            OptionError: A value is not allowed.
         """
         known = tuple(known)
         if given is None:
@@ -110,7 +110,7 @@ def _start(given: Mapping[Any, Any], gripper: Gripper) -> tuple[Array, float]:
 
 
 def _numbers(value: object) -> Array:
-    """Return real numbers as an array, and a single NaN for anything else: texts, truth values, complex numbers."""
+    """Return real numbers as an array, and a single NaN for strings, booleans, complex numbers and the like."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):

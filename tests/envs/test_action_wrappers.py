@@ -263,9 +263,9 @@ def test_no_step_moves_a_joint_by_more_than_the_tool_explains(tool, seed):
     backend, asked = tool.unwrapped.backend, np.array([0.2, 0.0, 0.17, np.pi / 2])
     for _ in range(60):
         asked = asked + rng.uniform(-1, 1, 4) * [0.01, 0.01, 0.005, 0.05]
-        before = tool._targets
+        before = tool.targets
         tool.step(at(*asked))
-        if before is not None and tool._targets is not None and np.abs(before - backend.commanded).max() < 0.5:
-            assert np.abs(tool._targets - before).max() < 0.3 + 30 * 0.015 + 2 * 0.05
+        if before is not None and tool.targets is not None and np.abs(before - backend.commanded).max() < 0.5:
+            assert np.abs(tool.targets - before).max() < 0.3 + 30 * 0.015 + 2 * 0.05
     low, high = JOINT_LOWER - 1e-3, JOINT_UPPER + 1e-3
     assert np.all((backend.commanded >= low) & (backend.commanded <= high))

@@ -75,7 +75,7 @@ def test_gym_make_refuses_before_it_builds_anything(name, monkeypatch):
     def build(*_, **__):
         raise AssertionError("something was built")
 
-    for module in ("sim", "real", "twin_backend"):
+    for module in ("make_sim", "make_real", "make_twin"):
         for part in ("World", "Twin", "BoardProcess", "RealSenseCamera"):
             monkeypatch.setattr(f"smolvla_gym.envs.{module}.{part}", build, raising=False)
     _, special = FACTORIES[name]

@@ -330,4 +330,4 @@ def test_a_colour_that_is_not_there_moves_nothing():
 def test_a_slow_arm_is_given_the_time_of_its_way():
     """The longest way takes 5 s at full speed."""
     with make_twin(speed_scale=0.01) as env:
-        assert env.unwrapped.backend._start_timeout > 2 * 5.0 / 0.01 - 1.0
+        assert env.unwrapped.backend.start_timeout > 2 * 5.0 / 0.01 - 1.0

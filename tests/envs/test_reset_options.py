@@ -300,8 +300,8 @@ def test_homing_again_from_a_pose_that_is_safe_begins_at_once(twin):
     twin.reset(seed=0, options={"joints": HOME})
     backend = twin.unwrapped.backend
     state = backend.link.state()
-    assert backend.approach.way_to_homing(state) == []
-    (pose,) = backend.approach.way_to_homing(replace(state, commanded=start_pose(SSG48)))
+    assert backend.approach.route_to_homing(state) == []
+    (pose,) = backend.approach.route_to_homing(replace(state, commanded=start_pose(SSG48)))
     np.testing.assert_array_equal(pose, HOME)
 
 
@@ -337,8 +337,8 @@ def test_homing_is_refused_where_no_safe_pose_can_be_reached(twin):
 def test_a_closed_air_gripper_may_hold_something():
     approach = Approach(GRIPPERS["pneumatic"], CollisionGuard("pneumatic"), 1.0)
     state = replace(UNKNOWN, mode=Mode.READY, commanded=HOME, joints=HOME, homed=True)
-    assert approach.way_to_homing(replace(state, opening=1.0)) == []
+    assert approach.route_to_homing(replace(state, opening=1.0)) == []
     with pytest.raises(FaultError, match="may hold an object"):
-        approach.way_to_homing(replace(state, opening=0.0))
+        approach.route_to_homing(replace(state, opening=0.0))
     # A driver that has just begun knows nothing of the valve.
-    assert approach.way_to_homing(replace(state, opening=0.0, mode=Mode.DISABLED)) == []
+    assert approach.route_to_homing(replace(state, opening=0.0, mode=Mode.DISABLED)) == []

@@ -56,7 +56,7 @@ def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch):
     env.reset(seed=0)
     env.render()
     assert len(contexts(env)) == 2
-    window = env.unwrapped.backend._window
+    window = env.unwrapped.backend.window
     calls = []
 
     def fail():

@@ -66,7 +66,7 @@ class Tap:
 
     def wait(self, seconds: float) -> None:
         """Lets time pass in which nobody acts."""
-        clock = self.backend._clock
+        clock = self.backend.clock
         clock.sleep_until(clock.now() + seconds)
 
     def moved_until(self, begin: float) -> float:
