@@ -1,4 +1,4 @@
-"""Pick up the named cube."""
+"""Task: pick up the named cube."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smolvla_gym.tasks.expert import jaw_yaw, move
 from smolvla_gym.tasks.grasping import fetch, grasp_shortfall, holding, reaching
 
 LIFT_HEIGHT = 0.05
-"""How far above the table the cube's underside has to be, in m."""
+"""Least height in m of the cube's underside above the table."""
 
 
 class Lift(Task):

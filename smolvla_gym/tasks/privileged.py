@@ -36,7 +36,7 @@ _FASTEST: Final = 100.0  # m/s and rad/s
 
 
 def privileged_space(num_objects: int) -> spaces.Dict:
-    """Return the space of ``observation["privileged"]`` in a scene of so many objects."""
+    """Return the space of ``observation["privileged"]`` in a scene with a number of objects."""
     n = num_objects
 
     def box(limit: float, *shape: int, low: float | None = None) -> spaces.Box:
@@ -62,7 +62,7 @@ def privileged_observation(world: World, layout: Layout) -> dict[str, NDArray[np
 
     Args:
         world: The scene as it is now.
-        layout: What is to be done there.
+        layout: Layout of the episode.
     """
     indices = range(len(layout.colors))
     positions = np.array([world.object_position(i) for i in indices])

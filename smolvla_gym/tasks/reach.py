@@ -1,4 +1,4 @@
-"""Bring the fingertips over the named disc."""
+"""Task: hold the fingertips over the named disc."""
 
 from __future__ import annotations
 

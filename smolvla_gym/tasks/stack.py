@@ -1,4 +1,4 @@
-"""Stack the first named cube on the second."""
+"""Task: stack the first named cube on the second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smolvla_gym.tasks.place import PickAndPlace
 
 
 class Stack(PickAndPlace):
-    """The first named cube has to stand on the second one, let go."""
+    """The first named cube has to stand on the second one, released."""
 
     name = "stack"
     instruction_templates = (
@@ -29,7 +29,7 @@ class Stack(PickAndPlace):
     )
     min_distance = 0.075
     tolerance = CUBE_SIZE / 2
-    aligned = tolerance / 2  # the camera at the wrist sees little of the cube below: asking for more is never to let go
+    aligned = tolerance / 2  # the wrist camera shows little of the cube below: tighter never releases
 
     @override
     def spot(self, world: World, layout: Layout) -> Array:

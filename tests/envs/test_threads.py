@@ -24,7 +24,11 @@ def elsewhere(function):
 def contexts(env):
     """Returns the OpenGL contexts that an env has open."""
     world = env.unwrapped.backend.world
-    return [eyes._gl for eyes in (world._eyes, world._overview) if eyes is not None and eyes._gl is not None]
+    return [
+        renderer._gl
+        for renderer in (world._renderer, world._overview)
+        if renderer is not None and renderer._gl is not None
+    ]
 
 
 def test_every_call_may_come_from_another_thread():

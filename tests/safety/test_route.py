@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from smolvla_gym.envs.backends.homing_check import SAFE_POSES, homing_contact
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, STANDBY
 from smolvla_gym.safety import SafetyGate, Violation
 from smolvla_gym.safety.collision import CollisionGuard
-from smolvla_gym.safety.homing_search import SAFE_POSES, homing_contact
 from smolvla_gym.safety.route import BlockedError, find_route
 from smolvla_gym.sim.world import start_pose
 

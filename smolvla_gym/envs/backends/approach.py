@@ -7,13 +7,13 @@ import contextlib
 import numpy as np
 
 from smolvla_gym.drivers.board.state import BoardState, Mode
+from smolvla_gym.envs.backends.homing_check import SAFE_POSES, homing_contact
 from smolvla_gym.envs.reset_options import STANDS, ResetOptions
 from smolvla_gym.errors import FaultError
 from smolvla_gym.parol6 import Array, Gripper
 from smolvla_gym.parol6.protocol import GripperObject
 from smolvla_gym.safety.collision import refuse_contact
 from smolvla_gym.safety.gate import Guard
-from smolvla_gym.safety.homing_search import SAFE_POSES, homing_contact
 from smolvla_gym.safety.route import BlockedError, find_route
 
 

@@ -246,7 +246,7 @@ class _Episode:
 
     def run(self) -> list[_Part]:
         env, rng, world = self._env, self._rng, self._backend.world
-        world.blind = True  # most pictures would be drawn for nothing
+        world.render_observations = False  # most images would not be used
         observation, _ = env.reset(seed=self._seed)
         if rng.random() < _RANDOM_START:
             start = self._somewhere(near=rng.random() < 0.6)
@@ -284,9 +284,9 @@ class _Episode:
 
     def _look(self) -> dict[str, NDArray[np.uint8]]:
         world = self._backend.world
-        world.blind = False
+        world.render_observations = True
         pictures = world.observe().pixels
-        world.blind = True
+        world.render_observations = False
         return pictures
 
     def _lost(self) -> bool:
