@@ -65,7 +65,7 @@ class RealOptions:
 
     @property
     def is_twin(self) -> bool:
-        """Whether the arm is the virtual one."""
+        """True for the virtual arm."""
         return self.port == TWIN
 
     @classmethod
@@ -82,7 +82,7 @@ class RealOptions:
         realtime = check_switch("realtime", given["realtime"])
         port = given["port"]
         if port is not None:
-            allowed = "the name of a serial port, such as '/dev/ttyACM0', its URL, 'twin', or None to look for the arm"
+            allowed = "the name of a serial port, such as '/dev/ttyACM0', its URL, 'twin', or None to search USB"
             port = str(check_path("port", port, allowed)) if not isinstance(port, str) else check_text(
                 "port", port, allowed
             ).strip()  # fmt: skip

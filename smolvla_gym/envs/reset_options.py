@@ -11,7 +11,7 @@ import numpy as np
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array, Gripper
 from smolvla_gym.sim.world import start_pose
-from smolvla_gym.utils.option_values import check_sentence
+from smolvla_gym.utils.option_values import check_sentence, check_switch
 
 ARM_OPTIONS: Final = ("joints", "opening", "home", "instruction")
 """Reset options of every backend."""
@@ -71,15 +71,12 @@ class ResetOptions:
             allowed = "without target and instruction_template, which make an instruction themselves"
             raise OptionError('options["instruction"]', given["instruction"], allowed)
         joints, opening = _start(given, gripper)
-        home = given.get("home", False)
-        if not isinstance(home, bool | np.bool_):
-            raise OptionError('options["home"]', home, "True or False")
         if "instruction" in given and given["instruction"] is None:
             raise OptionError('options["instruction"]', None, "a sentence; leave it out for the task's own")
         return cls(
             joints=joints,
             opening=opening,
-            home=bool(home),
+            home=check_switch('options["home"]', given.get("home", False)),
             instruction=_text(given, "instruction", "a sentence in one line, of up to 1000 characters"),
             target=_text(given, "target", "the name of a colour on the table"),
             instruction_template=_text(given, "instruction_template", "a sentence in one line with the field {color}"),

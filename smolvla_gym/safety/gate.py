@@ -49,7 +49,7 @@ def check_action(action: object, names: Sequence[str] = ACTION_NAMES) -> Array:
     """Return an action as float64.
 
     Args:
-        action: What the caller gave.
+        action: The unchecked action.
         names: Names of its components.
 
     Returns:
@@ -267,15 +267,15 @@ class SafetyGate:
 
     def _plan_to(self, target: _Floats) -> Trajectory | None:
         """Return a motion to rest at joint angles in rad, or None where none could be computed."""
-        way = self._input
-        way.current_position, way.current_velocity = self._position, self._velocity
-        way.current_acceleration, way.target_position = self._acceleration, target
+        request = self._input
+        request.current_position, request.current_velocity = self._position, self._velocity
+        request.current_acceleration, request.target_position = self._acceleration, target
         # Waiting for a slower joint may swing a joint out and back; where that would leave the limits no joint waits.
         for synchronization in (Synchronization.Time, Synchronization.No):
-            way.synchronization = synchronization
+            request.synchronization = synchronization
             plan = Trajectory(NUM_JOINTS)
             try:
-                self._otg.calculate(way, plan)
+                self._otg.calculate(request, plan)
             except RuckigError:
                 continue
             if synchronization == Synchronization.No or self._stays_inside(plan):
@@ -311,9 +311,10 @@ class SafetyGate:
         return ()
 
     def _brake(self, position: _Floats, velocity: _Floats, acceleration: _Floats, stop: Trajectory) -> None:
-        way = self._braking
-        way.current_position, way.current_velocity, way.current_acceleration = position, velocity, acceleration
-        self._otg.calculate(way, stop)
+        request = self._braking
+        request.current_position, request.current_velocity = position, velocity
+        request.current_acceleration = acceleration
+        self._otg.calculate(request, stop)
 
 
 def _clamped(index: int, requested: float, allowed: float) -> Intervention:

@@ -55,11 +55,11 @@ class Violation(NamedTuple):
 
 
 class GateReport(NamedTuple):
-    """What the safety gate made of an action.
+    """Report of the safety gate on an action.
 
     Attributes:
-        interventions: What it changed.
-        shaping: How many joints each limit keeps from being at their targets within a control period.
+        interventions: The clamped targets.
+        shaping: Number of joints that each limit keeps from their targets for longer than a control period.
     """
 
     interventions: tuple[Intervention, ...]
@@ -71,7 +71,7 @@ def fault_intervention(fault: str, detail: str) -> Intervention:
 
     Args:
         fault: Its name.
-        detail: What happened, in a sentence.
+        detail: A sentence on what happened.
     """
     return {"rule": "fault", "where": "arm", "why": f"{fault}: {detail}"}
 
@@ -81,7 +81,7 @@ def stop_intervention(violation: Violation, depth: float) -> Intervention:
 
     Args:
         violation: The reason.
-        depth: How far the pose is beyond what is allowed, in m.
+        depth: Penetration, or distance beyond the workspace, in m.
     """
     why = f"{violation.where} would overlap by {1e3 * depth:.1f} mm: the arm brakes"
     return {"rule": violation.rule, "where": violation.where, "why": why}

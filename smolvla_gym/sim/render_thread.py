@@ -65,7 +65,7 @@ class RenderThread:
 
     @property
     def forked(self) -> bool:
-        """Whether the thread belongs to a process that this one was forked from."""
+        """True if the thread belongs to a process that this one was forked from."""
         return self._thread is not None and self._pid != os.getpid()
 
     def call[T](self, function: Callable[[], T]) -> T:

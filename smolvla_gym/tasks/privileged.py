@@ -12,7 +12,7 @@ frame: its origin is the foot of the arm's base, on the table, and z points up. 
 ``goal_position``    (3,)    where the target has to go in m: the goal mark or the base; the target where neither is
 ``tool_position``    (3,)    tool centre point in m
 ``tool_rotation``    (4,)    orientation of the tool frame as a unit quaternion w, x, y, z with w >= 0
-``holding``          (n,)    1 for an object that both pads of the gripper touch, else 0
+``holding``          (n,)    1 for an object in contact with both pads, else 0
 ===================  ======  ==============================================================================
 
 Positions are clipped to 10 m and velocities to 100, which nothing on the table reaches.

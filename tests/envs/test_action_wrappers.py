@@ -113,7 +113,7 @@ def test_targets_do_not_run_away_from_an_arm_that_cannot_keep_up(delta):
     assert back[0] < end[0]
 
 
-def test_at_a_limit_nothing_winds_up_and_it_is_told(delta):
+def test_at_a_limit_nothing_winds_up_and_it_is_reported(delta):
     delta.reset(seed=0, options={"joints": JOINT_UPPER - [0.02, 1.5, 1.5, 1.5, 1.5, 1.5]})
     _, seen = run(delta, change(0.2), 40)
     assert "position" in seen

@@ -176,7 +176,7 @@ def test_a_bad_action_moves_nothing_and_takes_no_time(make):
     env.step(env.action_space.high)  # and it goes on
 
 
-def test_targets_out_of_reach_are_told_in_info(make):
+def test_clamped_targets_are_in_info(make):
     env = make(cameras=())
     env.reset(seed=0)
     action = np.append(start_pose(GRIPPERS["ssg48"]), 2.0).astype(np.float32)
@@ -274,7 +274,7 @@ BAD = [
     ("options", "kind", "message"), BAD, ids=lambda value: str(value) if isinstance(value, dict) else ""
 )
 def test_a_bad_option_is_refused_with_what_would_do(name, options, kind, message):
-    """Also by the real arm, and before anything is looked for."""
+    """Also by the real arm, before any device is opened."""
     with pytest.raises(kind, match=message) as error:
         gym.make(name, **options)
     assert isinstance(error.value, ValueError)

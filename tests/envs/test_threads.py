@@ -123,7 +123,7 @@ def test_all_envs_draw_in_one_thread():
         env.close()
 
 
-def test_an_env_that_is_collected_in_the_middle_of_a_picture_does_not_spoil_it(monkeypatch):
+def test_an_env_that_is_collected_during_an_image_does_not_spoil_it(monkeypatch):
     env = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
     expected = bits(env.reset(seed=3)[0])
     others = [gym.make(smolvla_gym.SIM_ID, **OPTIONS)]

@@ -1,4 +1,4 @@
-"""No pose is commanded that touches the table or the arm itself, or leaves the workspace."""
+"""No commanded pose penetrates the table or the arm itself, or leaves the workspace."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ def down(height, x=0.22):
 
 
 @pytest.mark.parametrize("gripper", sorted(GRIPPERS))
-def test_the_poses_of_every_day_touch_nothing(gripper):
+def test_ordinary_poses_have_no_contacts(gripper):
     guard = CollisionGuard(gripper)
     for pose in (HOME, STANDBY, start_pose(GRIPPERS[gripper])):
         for opening in (0.0, 1.0):
             assert guard.violations(pose.tolist(), opening) == {}
 
 
-def test_what_touches_is_named_with_its_depth():
+def test_contacts_are_named_with_their_penetration():
     tips = 0.009  # the fingers reach 9 mm beyond the tool centre point
     assert GUARD.violations(down(tips + 0.001).tolist(), 1.0) == {}
     assert GUARD.violations(down(tips - 0.005).tolist(), 1.0) == {

@@ -1,4 +1,4 @@
-"""Whatever is asked for, what leaves the gate is within all limits."""
+"""Every setpoint of the gate is within all limits, for any action."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def test_from_outside_the_limits_the_arm_only_comes_back_and_does_not_jump():
 
 @settings(max_examples=150, deadline=None)
 @given(DT, INSIDE, st.lists(st.tuples(TARGET, st.integers(1, 30)), min_size=1, max_size=4))
-def test_what_is_changed_is_told_and_only_that(dt, start, moves):
+def test_each_change_is_reported_and_nothing_else(dt, start, moves):
     gate = SafetyGate(dt)
     gate.reset(start)
     for target, repeats in moves:
@@ -141,7 +141,7 @@ def test_what_is_changed_is_told_and_only_that(dt, start, moves):
 
 
 @pytest.mark.parametrize(("joint", "value", "allowed"), [(1, 0.2, JOINT_UPPER[1]), (4, -9.0, JOINT_LOWER[4])])
-def test_a_target_beyond_a_limit_is_clamped_and_told(joint, value, allowed):
+def test_a_target_beyond_a_limit_is_clamped_and_reported(joint, value, allowed):
     gate = SafetyGate(1 / 30)
     gate.reset(STANDBY)
     target = np.append(STANDBY, 0.5)
@@ -153,7 +153,7 @@ def test_a_target_beyond_a_limit_is_clamped_and_told(joint, value, allowed):
     assert gate.position[joint] == pytest.approx(allowed)
 
 
-def test_the_gripper_is_clamped_and_told_too():
+def test_the_gripper_is_clamped_and_reported_too():
     gate = SafetyGate(1 / 30)
     gate.reset(STANDBY)
     (clamped,) = gate.aim(np.append(STANDBY, 1.5)).interventions

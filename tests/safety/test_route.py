@@ -1,4 +1,4 @@
-"""Ways and homings are checked before the arm moves, as the gate checks them while it moves."""
+"""Routes and homings are checked before the arm moves, as the gate checks them while it moves."""
 
 import numpy as np
 import pytest

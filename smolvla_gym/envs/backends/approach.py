@@ -54,7 +54,7 @@ class Approach:
         Args:
             here: Joint angles in rad at which the arm rests before, shape (6,).
             opening: Opening of the gripper there, 0..1.
-            options: Where the episode begins.
+            options: Options with the start pose.
 
         Returns:
             The poses to drive to, the start pose last.

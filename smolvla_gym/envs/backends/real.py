@@ -194,7 +194,7 @@ class RealBackend(Backend):
             )
 
     def _wake(self, before_homing: list[Array] | None) -> None:
-        """Home the arm if asked to, and enable it.
+        """Home the arm if needed, and enable it.
 
         Args:
             before_homing: Poses to drive to before homing; None for no homing.
