@@ -174,7 +174,7 @@ def at(x, y, z, yaw=np.pi / 2, opening=0.0):
 
 
 def turned(env, sign, rate, steps, begin=np.pi / 2):
-    """Turns the jaws one way; returns J6 and the rules of each step."""
+    """Turn the jaws one way; return J6 and the rules of each step."""
     j6, seen = [], []
     for k in range(1, steps + 1):
         observation, *_, info = env.step(at(0.2, 0.0, 0.17, begin + sign * rate * k))

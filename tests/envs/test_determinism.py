@@ -1,4 +1,4 @@
-"""The same seed gives the same episode, bit for bit, wherever and after whatever."""
+"""The same seed gives the same episode, bit for bit, in any process and after any other episode."""
 
 import subprocess
 import sys

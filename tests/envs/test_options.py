@@ -1,4 +1,4 @@
-"""Every option of both ids with arbitrary values: taken for what it means, or refused with a sentence that names it."""
+"""Every option of both ids with arbitrary values: accepted, or refused by an error that names the option."""
 
 import inspect
 from pathlib import Path
@@ -43,7 +43,7 @@ def defaults(name):
 
 
 def check(name, options):
-    """What both factories do before they build anything."""
+    """Check options as both factories do before they build anything."""
     checked = EnvOptions.check(options)
     return (checked, RealOptions.check(options, checked)) if name == smolvla_gym.REAL_ID else (checked, None)
 

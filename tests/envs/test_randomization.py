@@ -1,4 +1,4 @@
-"""What changes from episode to episode at each level, and that it is changed back."""
+"""Domain randomization: what each level changes, and that a lower level restores it."""
 
 import numpy as np
 import pytest

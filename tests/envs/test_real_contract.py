@@ -1,4 +1,4 @@
-"""PAROL6Real-v0 on its twin keeps the contract of PAROL6Sim-v0, and does what that does."""
+"""PAROL6Real-v0 on its twin keeps the contract of PAROL6Sim-v0, and moves as that does."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_joints_go_the_same_way(pair, kind, seed):
 
 
 def differences(a, b):
-    """Of two pictures: the mean in grey levels, and the share of pixels that show something else."""
+    """Differences of two images: the mean in grey levels, and the share of pixels that differ much."""
     gap = np.abs(a.astype(int) - b)
     return gap.mean(), (gap.max(axis=2) > 40).mean()
 

@@ -81,7 +81,7 @@ def make():
 
 
 def works(env: gym.Env, tap: Tap) -> None:
-    """Moves in an episode without a fault."""
+    """Check that the arm moves in an episode without a fault."""
     env.reset(seed=1, options=AT_HOME)
     assert drive(env, 0.3)["fault"] is None
     assert tap.moving()

@@ -16,13 +16,13 @@ OPTIONS = {"image_size": (32, 32), "cameras": ("wrist", "scene"), "depth": True,
 
 
 def elsewhere(function):
-    """Returns what a function gives in a new thread."""
+    """Return the result of a function in a new thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result(timeout=60.0)
 
 
 def contexts(env):
-    """Returns the OpenGL contexts that an env has open."""
+    """Return the OpenGL contexts that an environment has open."""
     world = env.unwrapped.backend.world
     return [
         renderer._gl

@@ -36,7 +36,7 @@ def test_the_border_of_the_workspace_does_not_keep_an_arm_from_homing():
 
 
 def walk(route, start, guard):
-    """Drives a route; returns where it ends and what the gate stopped."""
+    """Drive a route; return its end and the stops of the gate."""
     gate = SafetyGate(1 / 30, guard=guard)
     gate.reset(start)
     events = []

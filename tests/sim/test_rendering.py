@@ -52,7 +52,7 @@ def point(world, u, v, distance):
 
 
 def show_speck(world, where):
-    """Puts a red ball 3 mm across in the air."""
+    """Place a red ball 3 mm across in the air."""
     speck = world.model.geom("object_0")
     speck.type[:], speck.size[:], speck.rgba[:] = mujoco.mjtGeom.mjGEOM_SPHERE, 0.0015, (1, 0, 0, 1)
     world.place_object(0, where, 0.0)
@@ -83,7 +83,7 @@ def test_a_point_is_seen_where_the_data_sheets_intrinsics_put_it(look, size, gri
         change = np.abs(world.observe().pixels["wrist"] - empty).sum(axis=2)
         rows, columns = np.nonzero(change > 0.1 * change.max())
         weight = change[rows, columns]
-        tolerance = 0.2 if min(size) > 100 else 0.3  # of a pixel; in the small picture the speck is smaller than one
+        tolerance = 0.2 if min(size) > 100 else 0.3  # of a pixel; in the small image the speck is smaller than one
         assert np.average(columns, weights=weight) == pytest.approx(column, abs=tolerance)
         assert np.average(rows, weights=weight) == pytest.approx(row, abs=tolerance)
         seen += 1

@@ -80,7 +80,7 @@ def test_the_wrong_cube_lifted_is_no_success(make):
 
 
 def throw(env, index, position, velocity=(0, 0, 0)):
-    """Puts a solid object somewhere, by an invisible hand."""
+    """Place a solid object somewhere, with a velocity."""
     world, _ = scene(env)
     world.place_object(index, np.array(position), 0.0)
     address = world.model.joint(f"object_{index}").dofadr[0]
