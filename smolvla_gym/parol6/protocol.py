@@ -1,23 +1,28 @@
-"""Serial protocol of the control board: encoding and decoding of frames, without a port or a clock.
+"""The control board's serial protocol: frames to bytes and back. Pure: no port, no clock.
 
-The PC sends 56-byte command frames, and the board replies to each valid one with one 60-byte state frame; it sends
-nothing else. Numbers are big-endian, positions and speeds signed 24-bit counts of microsteps, flags begin at 0x80.
+The PC sends 56-byte command frames and the board answers each valid one with one 60-byte state frame; it never speaks
+on its own. Numbers are big-endian, positions and speeds signed 24-bit counts of microsteps, flags begin at 0x80.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Final
 
-from smolvla_gym.parol6.frame_codec import HEADER as HEADER
-from smolvla_gym.parol6.frame_codec import NUM_JOINTS as NUM_JOINTS
-from smolvla_gym.parol6.frame_codec import TRAILER as TRAILER
-from smolvla_gym.parol6.frame_codec import Steps as Steps
-from smolvla_gym.parol6.frame_codec import pack_frame, unpack_frame
+NUM_JOINTS = 6
+Steps = tuple[int, int, int, int, int, int]
 
 ZEROS: Steps = (0, 0, 0, 0, 0, 0)
+
+HEADER: Final = b"\xff\xff\xff"
+"""Begins every frame; a byte follows that counts what comes after itself."""
+
+TRAILER: Final = b"\x01\x02"
+"""Ends every frame."""
 
 COMMAND_LENGTH: Final = 56
 """Bytes of a whole command frame, header and trailer included."""
@@ -26,7 +31,7 @@ STATE_LENGTH: Final = 60
 """Bytes of a whole state frame, header and trailer included."""
 
 TIMER_HZ: Final = 703_125
-"""Frequency of the board's timer in Hz."""
+"""Ticks per s of the board's timer."""
 
 
 class Command(IntEnum):
@@ -42,7 +47,7 @@ class Command(IntEnum):
 
 
 class Line(IntFlag):
-    """Input and output lines of the board, in both frames."""
+    """The input and output lines of the board, as both frames carry them."""
 
     IN1 = 0x80
     IN2 = 0x40
@@ -61,7 +66,7 @@ class GripperFlag(IntFlag):
 
 
 class GripperMode(IntEnum):
-    """Mode of a command to an electric gripper; the last two are sent once, then ``OPERATE`` again."""
+    """What an electric gripper is to do; the last two are sent once, then ``OPERATE`` again."""
 
     OPERATE = 0
     CALIBRATE = 1
@@ -69,7 +74,7 @@ class GripperMode(IntEnum):
 
 
 class GripperObject(IntEnum):
-    """Object detection of an electric gripper."""
+    """What an electric gripper felt."""
 
     MOVING = 0
     WHILE_CLOSING = 1
@@ -100,7 +105,7 @@ class GripperCommand:
 
 @dataclass(frozen=True)
 class GripperStatus:
-    """State of an electric gripper. The defaults are the board's own before any gripper has answered.
+    """What the board passes on of an electric gripper. The defaults are the board's own before it heard of any.
 
     Attributes:
         can_id: The firmware never sets it.
@@ -120,48 +125,48 @@ class GripperStatus:
 
     @property
     def activated(self) -> bool:
-        """True if the gripper is activated."""
+        """Whether it has been switched on."""
         return bool(self.status & 0x80)
 
     @property
     def action(self) -> bool:
-        """True if the gripper is commanded to a position."""
+        """Whether it is told to go to a position."""
         return bool(self.status & 0x40)
 
     @property
     def moving(self) -> bool:
-        """True while the gripper moves to a position."""
+        """Whether it is on its way to a position."""
         return self.action and self.object is GripperObject.MOVING
 
     @property
     def object(self) -> GripperObject:
-        """Object detection. The low bit comes first, as in the gripper's firmware; other programs swap the two."""
+        """What it felt. The low bit comes first, as the gripper's firmware packs it; other programs swap the two."""
         return GripperObject((self.status >> 5 & 1) | (self.status >> 4 & 1) << 1)
 
     @property
     def temperature_error(self) -> bool:
-        """True if the gripper is too hot."""
+        """Whether it is too hot."""
         return bool(self.status & 0x08)
 
     @property
     def timeout_error(self) -> bool:
-        """True if the gripper got no command for too long."""
+        """Whether it missed commands for too long."""
         return bool(self.status & 0x04)
 
     @property
     def estop_error(self) -> bool:
-        """True if the gripper's own emergency stop is active."""
+        """Whether its own emergency stop holds it."""
         return bool(self.status & 0x02)
 
     @property
     def calibrated(self) -> bool:
-        """True if the gripper is calibrated, and also before any gripper has answered."""
+        """Whether it knows its position. Also true where the board never heard of a gripper."""
         return bool(self.status & 0x01)
 
 
 @dataclass(frozen=True)
 class CommandFrame:
-    """Frame from the PC to the board.
+    """PC to board.
 
     Attributes:
         command: ``Command``; any byte can be sent.
@@ -171,7 +176,7 @@ class CommandFrame:
         lines: ``Line``: the firmware sets OUT1 and OUT2 from it.
         timeout: In ms; unused by the firmware.
         gripper: Command to an electric gripper.
-        check: A constant; the firmware does not check it.
+        check: A constant; the firmware does not look at it.
     """
 
     command: int
@@ -184,34 +189,34 @@ class CommandFrame:
     check: int = 228
 
     def pack(self) -> bytes:
-        """Return the whole frame, 56 bytes.
+        """Returns the whole frame, 56 bytes.
 
         Raises:
             ValueError: A value does not fit its field.
         """
         rest = (self.command, self.affected_joint, self.lines, self.timeout, *astuple(self.gripper), self.check)
-        return pack_frame(self.position, self.speed, _COMMAND_FIELDS, rest)
+        return _pack(self.position, self.speed, _COMMAND_FIELDS, rest)
 
     @classmethod
     def unpack(cls, frame: bytes) -> CommandFrame:
-        """Parse a whole frame, 56 bytes.
+        """Reads a whole frame, 56 bytes.
 
         Raises:
-            ValueError: The bytes are not a command frame.
+            ValueError: The bytes are no command frame.
         """
-        position, speed, rest = unpack_frame("command", frame, COMMAND_LENGTH, _COMMAND_FIELDS)
+        position, speed, rest = _unpack("command", frame, COMMAND_LENGTH, _COMMAND_FIELDS)
         command, affected_joint, lines, timeout, *gripper, check = rest
         return cls(command, position, speed, affected_joint, lines, timeout, GripperCommand(*gripper), check)
 
 
 @dataclass(frozen=True)
 class StateFrame:
-    """Frame from the board to the PC.
+    """Board to PC.
 
     Attributes:
-        position: Step counters of J1 to J6 in microsteps; there are no encoders.
+        position: Step counters of J1 to J6 in microsteps: what was commanded, there are no encoders.
         speed: Speeds that were last set, in microsteps/s; not measured.
-        homed: One bit per joint, J1 = 0x80 to J6 = 0x04; the two lowest are always set.
+        homed: A bit a joint, J1 = 0x80 to J6 = 0x04; the two lowest are always set.
         lines: ``Line``; the three lowest are always set.
         temperature_error: The firmware never sets it.
         position_error: The firmware never sets it.
@@ -236,17 +241,17 @@ class StateFrame:
 
     @property
     def is_homed(self) -> tuple[bool, ...]:
-        """True for each joint that is homed, six values."""
+        """Whether J1 to J6 know their positions, six values."""
         return tuple(bool(self.homed & 0x80 >> joint) for joint in range(NUM_JOINTS))
 
     @property
     def all_homed(self) -> bool:
-        """True if every joint is homed."""
+        """Whether every joint knows its position."""
         return all(self.is_homed)
 
     @property
     def estop_pressed(self) -> bool:
-        """True if the emergency stop is pressed or its wire broken. The firmware only reports it."""
+        """Whether the emergency stop is pressed, or its wire broken. The firmware only reports it."""
         return not self.lines & Line.ESTOP_RELEASED
 
     @property
@@ -255,7 +260,7 @@ class StateFrame:
         return self.timing / TIMER_HZ
 
     def pack(self) -> bytes:
-        """Return the whole frame, 60 bytes.
+        """Returns the whole frame, 60 bytes.
 
         Raises:
             ValueError: A value does not fit its field.
@@ -264,50 +269,50 @@ class StateFrame:
             *(self.homed, self.lines, self.temperature_error, self.position_error, self.timing, self.timeout_error),
             *(self.command, *astuple(self.gripper), self.check),
         )
-        return pack_frame(self.position, self.speed, _STATE_FIELDS, rest)
+        return _pack(self.position, self.speed, _STATE_FIELDS, rest)
 
     @classmethod
     def unpack(cls, frame: bytes) -> StateFrame:
-        """Parse a whole frame, 60 bytes.
+        """Reads a whole frame, 60 bytes.
 
         Raises:
-            ValueError: The bytes are not a state frame.
+            ValueError: The bytes are no state frame.
         """
-        position, speed, rest = unpack_frame("state", frame, STATE_LENGTH, _STATE_FIELDS)
+        position, speed, rest = _unpack("state", frame, STATE_LENGTH, _STATE_FIELDS)
         homed, lines, temperature, misplaced, timing, timeout, command, *gripper, check = rest
         errors = (temperature, misplaced)
         return cls(position, speed, homed, lines, *errors, timing, timeout, command, GripperStatus(*gripper), check)
 
 
 class FrameParser[Frame: (CommandFrame, StateFrame)]:
-    """Parser of frames in a stream of any bytes.
+    """Finds the frames in a stream of bytes, whatever else is in it.
 
-    It never raises and keeps less than one frame between calls. It returns a frame as soon as its last byte is there.
-    Of bytes that only begin like a frame it drops a single one, so that a good frame behind them is not lost.
+    It never raises and keeps less than one frame between calls. A frame is returned as soon as its last byte is there.
+    Of what only begins like a frame a single byte is dropped, so that a good frame behind it is not lost.
 
     Attributes:
-        dropped: Number of bytes so far that belonged to no frame.
+        dropped: Bytes so far that belonged to no frame.
     """
 
     def __init__(self, unpack: Callable[[bytes], Frame], length: int) -> None:
-        """Start with an empty buffer.
+        """Starts with nothing received.
 
         Args:
-            unpack: Function that parses a whole frame.
-            length: Length of a whole frame in bytes.
+            unpack: Reads a whole frame.
+            length: Bytes of a whole frame.
         """
         self.dropped = 0
         self._unpack: Callable[[bytes], Frame] = unpack
         self._length = length
-        # One pattern: within a longer run of FF only the last three are followed by the length.
+        # Sought together: within a longer run of FF only the last three are followed by the length.
         self._start = HEADER + bytes([length - len(HEADER) - 1])
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Add received bytes, any number, and return the frames that are complete now."""
+        """Takes what was received, in pieces of any size, and returns the frames that are complete now."""
         buffer, length, frames = self._buffer, self._length, list[Frame]()
         buffer += data
-        done = 0  # All bytes before this index are in a frame or dropped.
+        done = 0  # All before it is either in a frame or dropped.
         while (start := buffer.find(self._start, done)) >= 0:
             self.dropped += start - done
             done, end = start, start + length
@@ -329,35 +334,35 @@ class FrameParser[Frame: (CommandFrame, StateFrame)]:
 
 
 class StateParser(FrameParser[StateFrame]):
-    """Parser of the state frames that the board sends."""
+    """Finds the state frames in what the board sends."""
 
     def __init__(self) -> None:
         super().__init__(StateFrame.unpack, STATE_LENGTH)
 
 
 class CommandParser(FrameParser[CommandFrame]):
-    """Parser of the command frames that a PC sends."""
+    """Finds the command frames in what a PC sends."""
 
     def __init__(self) -> None:
         super().__init__(CommandFrame.unpack, COMMAND_LENGTH)
 
 
 def avoid_header_byte(count: int) -> int:
-    """Return a count, or the one below it if its last byte is FF.
+    """Returns a count, or the one below it where its last byte would be FF.
 
-    After a truncated frame the board takes any three FF for the start of the next one, such as those of a -1. If a 0
-    follows, it takes that for the length and accepts no more frames until its power is cycled. Counts that do not end
-    with FF have no three FF in a row, and one microstep does not matter.
+    A board that has lost its place, as a frame was cut off, takes any three FF for the beginning of the next one. A -1
+    will do, and where a 0 follows, which it takes for the length, it is deaf until its power is switched off. Counts of
+    which none ends with FF have no three in a row, and a microstep more or less is nothing.
     """
     return count - (count & 0xFF == 0xFF)
 
 
 def wrap24(value: int) -> int:
-    """Wrap a count into signed 24 bits, as the firmware does in its reports."""
+    """Wraps a count into signed 24 bits, as the firmware's report does."""
     return (value + 0x800000 & 0xFFFFFF) - 0x800000
 
 
-# Fields after the positions and the speeds, in the order of the bytes, as codes of the struct module.
+# What follows the positions and the speeds, in the order of the bytes, as codes of the struct module.
 _COMMAND_FIELDS: Final = {
     "command": "B",
     "affected_joint": "B",
@@ -387,3 +392,48 @@ _STATE_FIELDS: Final = {
     "gripper.object_detection": "B",
     "check": "B",
 }
+_JOINT_BYTES: Final = 3 * NUM_JOINTS
+
+
+def _pack(position: Sequence[int], speed: Sequence[int], fields: dict[str, str], rest: Sequence[int]) -> bytes:
+    values = (
+        _field(name, value, struct.calcsize(code), code == "h")
+        for (name, code), value in zip(fields.items(), rest, strict=True)
+    )
+    body = _joints("position", position) + _joints("speed", speed) + b"".join(values) + TRAILER
+    return HEADER + bytes([len(body)]) + body
+
+
+def _joints(name: str, values: Sequence[int]) -> bytes:
+    if len(values) != NUM_JOINTS:
+        raise ValueError(f"{name}={values!r} has {len(values)} values instead of {NUM_JOINTS}.")
+    return b"".join(_field(f"{name}[{joint}]", value, 3, True) for joint, value in enumerate(values))
+
+
+def _field(name: str, value: int, size: int, signed: bool) -> bytes:
+    try:
+        return operator.index(value).to_bytes(size, "big", signed=signed)
+    except (OverflowError, TypeError):
+        low = -(1 << 8 * size - 1) if signed else 0
+        high = low + (1 << 8 * size) - 1
+        raise ValueError(f"{name}={value!r} does not fit: a whole number from {low} to {high} is needed.") from None
+
+
+def _unpack(kind: str, frame: bytes, length: int, fields: dict[str, str]) -> tuple[Steps, Steps, tuple[int, ...]]:
+    payload = length - len(HEADER) - 1
+    if len(frame) != length:
+        raise ValueError(f"A {kind} frame has {length} bytes, not {len(frame)}.")
+    if not frame.startswith(HEADER):
+        raise ValueError(f"A {kind} frame begins with {HEADER.hex(' ')}, not {frame[: len(HEADER)].hex(' ')}.")
+    if frame[len(HEADER)] != payload:
+        raise ValueError(f"The length byte of a {kind} frame is {payload}, not {frame[len(HEADER)]}.")
+    if not frame.endswith(TRAILER):
+        raise ValueError(f"A {kind} frame ends with {TRAILER.hex(' ')}, not {frame[-len(TRAILER) :].hex(' ')}.")
+    body = frame[len(HEADER) + 1 : -len(TRAILER)]
+    rest = struct.unpack(">" + "".join(fields.values()), body[2 * _JOINT_BYTES :])
+    return _steps(body[:_JOINT_BYTES]), _steps(body[_JOINT_BYTES : 2 * _JOINT_BYTES]), rest
+
+
+def _steps(data: bytes) -> Steps:
+    j1, j2, j3, j4, j5, j6 = (int.from_bytes(data[i : i + 3], "big", signed=True) for i in range(0, _JOINT_BYTES, 3))
+    return j1, j2, j3, j4, j5, j6
