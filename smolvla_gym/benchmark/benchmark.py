@@ -327,7 +327,7 @@ def smoothness(chunk: Chunk) -> float:
 
 
 def _same(one: Chunk, other: Chunk) -> bool:
-    return bool(np.array_equal(one.actions, other.actions) and np.array_equal(one.latent, other.latent))
+    return bool(np.array_equal(one.actions, other.actions) and np.array_equal(one.normalized, other.normalized))
 
 
 def _growth(values: Sequence[int | None]) -> int | None:

@@ -83,7 +83,7 @@ def compare_chunks(reference: Sequence[Chunk], other: Sequence[Chunk], gripper: 
         gripper_max=float(apart[:, NUM_JOINTS].max()),
         tool_max=float(distances.max()),
         tool_mean=float(distances.mean()),
-        cosine_min=min(_cosine(a.latent, b.latent) for a, b in zip(reference, other, strict=True)),
+        cosine_min=min(_cosine(a.normalized, b.normalized) for a, b in zip(reference, other, strict=True)),
     )
 
 

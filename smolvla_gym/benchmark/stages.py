@@ -80,8 +80,8 @@ def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[Stage]:
     sampler, model = policy.fast, policy.checkpoint.policy.model
     with torch.no_grad():
         inputs = sampler.inputs(*policy.prepare(request))
-        pictures = sampler.see(inputs)
-        prefix = sampler.encode(pictures, inputs)
+        pictures = sampler.encode_images(inputs)
+        prefix = sampler.encode_prefix(pictures, inputs)
     network = model.vlm_with_expert
     vlm = network.get_vlm_model()
     steps, chunk = policy.card.num_steps, policy.card.chunk_size
@@ -92,9 +92,9 @@ def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[Stage]:
     )
     heads = [model.action_in_proj, model.action_out_proj, model.action_time_mlp_in, model.action_time_mlp_out]
     parts: list[tuple[str, Callable[[], object], Any, int, Any, int]] = [
-        ("vision", lambda: sampler.see(inputs), [vlm.vision_model, vlm.connector], 1,
+        ("vision", lambda: sampler.encode_images(inputs), [vlm.vision_model, vlm.connector], 1,
          vlm.vision_model.encoder.layers[0].mlp.fc1, patches),
-        ("prefix", lambda: sampler.encode(pictures, inputs), [vlm.text_model.layers, model.state_proj], 1,
+        ("prefix", lambda: sampler.encode_prefix(pictures, inputs), [vlm.text_model.layers, model.state_proj], 1,
          vlm.text_model.layers[0].mlp.up_proj, prefix.keys[0].shape[2]),
         ("flow", lambda: sampler.flow(prefix, inputs), [network.lm_expert, *heads], steps,
          network.lm_expert.layers[0].mlp.up_proj, chunk),
@@ -178,7 +178,7 @@ def _median_time_captured(run: Callable[[], object], device: Any) -> float:
 
     if torch.device(device).type != "cuda":
         return _median_time(run, device)
-    from smolvla_gym.agent.sampler.graph import capture
+    from smolvla_gym.agent.sampler.cuda_graph import capture
 
     with torch.no_grad():
         graph, _ = capture(run, torch.device(device))

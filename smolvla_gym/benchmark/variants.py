@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.agent.checkpoint.spec import STATE
+from smolvla_gym.agent.checkpoint.configuration import STATE
 from smolvla_gym.benchmark.benchmark import Benchmark, BenchmarkOptions, Progress, run_benchmark
 from smolvla_gym.benchmark.inputs import INPUTS
 from smolvla_gym.errors import InferenceError, MissingExtraError, OptionError, PolicyMismatchError, SmolVLAGymError

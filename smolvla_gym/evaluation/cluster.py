@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.load import BUNDLED
+from smolvla_gym.agent.checkpoint.hub import BUNDLED
 from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
 from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome, run_job
 

@@ -137,7 +137,7 @@ def read_head(path: Path) -> tuple[dict[str, Any], int, int]:
 
 def digest(policy: str) -> str | None:
     """Returns a digest of the files of a policy that is a folder here, None for one on the hub."""
-    from smolvla_gym.agent.checkpoint.load import BUNDLED, bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.hub import BUNDLED, bundled_checkpoint
 
     folder = bundled_checkpoint() if policy == BUNDLED else Path(policy).expanduser()
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Cameras that training never saw are left out, as LeRobot does; another one's image is never shown in their place."""
+"""Cameras that were not used in training are left out, as in LeRobot; another camera's image never replaces them."""
 
 import json
 
@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import PAROL6_CAMERAS, check_training, map_cameras
+from smolvla_gym.agent.cameras import PAROL6_CAMERAS, map_cameras
+from smolvla_gym.agent.input_validation import check_training_conditions
 from smolvla_gym.agent.policies.base import ChunkRequest, PolicyCard
 from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.cli.main import main
@@ -60,11 +61,11 @@ def test_a_checkpoint_can_allow_it(loaded, copy, observation):
     assert agent.cameras == ("wrist", "scene")
     with gym.make("PAROL6Sim-v0", **agent.env_options) as env, pytest.warns(UserWarning, match="camera3"):
         agent.attach(env)
-    np.testing.assert_allclose(infer(agent._policy, observation), trained, atol=1e-5)
+    np.testing.assert_allclose(infer(agent.policy, observation), trained, atol=1e-5)
     assert [finding.remedy for finding in check_policy(str(copy)) if finding.remedy] == []
 
 
-def test_the_doctor_says_how_to_leave_it_out(copy):
+def test_doctor_advises_to_leave_it_out(copy):
     add_camera(copy, 0)
     (remedy,) = [finding.remedy for finding in check_policy(str(copy)) if finding.remedy]
     assert "camera_map={'camera3': None}" in remedy
@@ -80,7 +81,7 @@ def test_the_doctor_says_how_to_leave_it_out(copy):
         ({"camera3": ""}, "camera3"),
     ],
 )
-def test_maps_that_mean_nothing_are_refused(camera_map, word):
+def test_invalid_camera_maps_are_refused(camera_map, word):
     with pytest.raises(PolicyMismatchError, match=word):
         map_cameras("policy", USUAL, camera_map)
 
@@ -120,20 +121,20 @@ CARD = PolicyCard("policy", {"wrist": (16, 16)}, {"wrist": "wrist"}, 16, 8, 5, 3
 )
 def test_another_rate_or_gripper_than_in_training_is_refused(metadata, words):
     with pytest.raises(PolicyMismatchError, match=words):
-        check_training(CARD, metadata)
+        check_training_conditions(CARD, metadata)
     with pytest.warns(UserWarning, match="trained"):
-        assert check_training(CARD, metadata, allow_mismatch=True) == metadata["render_fps"]
+        assert check_training_conditions(CARD, metadata, allow_mismatch=True) == metadata["render_fps"]
 
 
 @pytest.mark.parametrize("metadata", [{"render_fps": 30}, {"render_fps": 29.97, "gripper": "ssg48"}])
 def test_the_same_rate_fits(metadata):
-    assert check_training(CARD, metadata) == metadata["render_fps"]
+    assert check_training_conditions(CARD, metadata) == metadata["render_fps"]
 
 
 @pytest.mark.parametrize("rate", [None, 0, -1, float("nan"), float("inf"), "30", True])
 def test_an_env_without_a_rate_is_refused(rate):
     with pytest.raises(PolicyMismatchError, match="render_fps"):
-        check_training(CARD, {"render_fps": rate})
+        check_training_conditions(CARD, {"render_fps": rate})
 
 
 def test_attaching_checks_it(loaded, copy):

@@ -1,12 +1,12 @@
-"""Statistics of a checkpoint: of the wrong unit, or such that a number would blow up."""
+"""Statistics of a checkpoint with wrong units or with spreads near zero are refused."""
 
 import json
 
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
 from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.errors import PolicyMismatchError
 
 pytest.importorskip("lerobot")

@@ -1,4 +1,4 @@
-"""A policy in a process of its own: the same chunks, the same errors, and nothing of it is left behind."""
+"""A policy in a worker process: the same chunks and errors, and no process is left behind."""
 
 import contextlib
 import gc
@@ -56,16 +56,16 @@ def test_it_gives_the_same_chunks_as_one_in_this_process(policy, tiny, observati
     assert policy.card == here.card
     for left in (None, np.full((5, 7), 0.5, np.float32)):
         request = ask(observation, here.card, left)
-        ours, theirs = here.infer(request), policy.infer(request)
-        np.testing.assert_allclose(theirs.actions, ours.actions, atol=1e-5)
-        np.testing.assert_allclose(theirs.latent, ours.latent, atol=1e-5)
-        np.testing.assert_array_equal(policy.infer(request).actions, theirs.actions)
+        local, remote = here.infer(request), policy.infer(request)
+        np.testing.assert_allclose(remote.actions, local.actions, atol=1e-5)
+        np.testing.assert_allclose(remote.normalized, local.normalized, atol=1e-5)
+        np.testing.assert_array_equal(policy.infer(request).actions, remote.actions)
 
 
 @pytest.mark.slow
 def test_it_ends_when_the_agent_is_forgotten(tiny):
     agent = SmolVLAAgent.from_pretrained(tiny, device="cpu", process=True)
-    pid = agent._policy.pid
+    pid = agent.policy.pid
     assert alive(pid)
     del agent
     gc.collect()
@@ -96,7 +96,7 @@ from smolvla_gym import SmolVLAAgent
 
 agent = SmolVLAAgent.from_pretrained(sys.argv[1], device="cpu", process=True)
 try:
-    print(agent._policy.pid, flush=True)
+    print(agent.policy.pid, flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.5)
@@ -123,13 +123,13 @@ print(agent.statistics.chunks, "chunk")
         ({"device": "gpu"}, OptionError, "device='gpu'"),
     ],
 )
-def test_what_loading_raises_there_is_raised_here(tiny, options, kind, message):
+def test_errors_of_loading_are_raised_in_the_parent(tiny, options, kind, message):
     with pytest.raises(kind, match=message):
         PolicyProcess(**{"path_or_repo": tiny, "device": "cpu"} | options)
 
 
 def test_a_process_that_was_killed_is_an_error_at_once(policy, observation):
-    """The last test: nobody can use the policy after it."""
+    """The last test: the policy cannot be used after it."""
     agent = SmolVLAAgent(policy)
     agent.reset("lift the red cube")
     os.kill(policy.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a stranger's checkpoint may not do: run code, allocate without bound, or be misread."""
+"""An untrusted checkpoint must not run code, allocate without bound, or be misread."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
-from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.load import check_checkpoint_files, load_checkpoint
 from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 
 pytest.importorskip("lerobot")
@@ -38,7 +38,7 @@ def tensors(path, change):
 def check(folder):
     spec = read_spec(folder)
     check_checkpoint(spec)
-    return check_files(spec)
+    return check_checkpoint_files(spec)
 
 
 @pytest.mark.parametrize("file", [PRE, POST])
@@ -192,7 +192,7 @@ def test_a_feature_that_smolvla_does_not_use_does_no_harm(copy):
     check(copy)
 
 
-def test_a_field_of_another_release_is_told(copy, edit):
+def test_a_field_of_another_release_is_named(copy, edit):
     edit(copy / "config.json", num_diffusion_heads=3)
     with pytest.raises(CheckpointError, match=r"num_diffusion_heads.*another release of LeRobot"):
         read_spec(copy)
@@ -201,7 +201,7 @@ def test_a_field_of_another_release_is_told(copy, edit):
 # What stays behind, and other programs that would run what a checkpoint names.
 
 
-def test_nothing_stays_in_the_folder_for_temporary_files(copy, tmp_path, monkeypatch):
+def test_no_temporary_file_is_left(copy, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     load_checkpoint(copy, device="cpu")
@@ -223,7 +223,7 @@ def test_a_checkpoint_saved_by_lerobot_itself_is_loaded(loaded, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["export", "prepare"])
-def test_what_is_handed_to_lerobot_names_no_class(copy, tmp_path, command):
+def test_lerobot_gets_no_class_names(copy, tmp_path, command):
     alter(copy / PRE, lambda content: content["steps"].append({"class": "subprocess.Popen", "config": {}}))
     if command == "export":
         from smolvla_gym.cli.main import main
@@ -269,7 +269,7 @@ def test_the_copy_of_a_vlm_names_no_code(copy, tmp_path):
     assert not (tmp_path / "out" / "vlm" / "evil.py").exists()
 
 
-def test_an_export_deletes_nothing_behind_a_link(copy, tmp_path, capsys):
+def test_an_export_deletes_no_linked_files(copy, tmp_path, capsys):
     from smolvla_gym.cli.main import main
 
     (tmp_path / "mine").mkdir()
@@ -343,9 +343,9 @@ def test_long_lists_are_refused_at_once(copy, name):
 def test_checking_needs_neither_torch_nor_lerobot(copy):
     code = (
         "import sys; from pathlib import Path; from smolvla_gym.agent.checkpoint.spec import read_spec; "
-        "from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint; "
-        "from smolvla_gym.agent.checkpoint.load import check_files; "
-        "spec = read_spec(Path(sys.argv[1])); check_checkpoint(spec); check_files(spec); "
+        "from smolvla_gym.agent.checkpoint.validation import check_checkpoint; "
+        "from smolvla_gym.agent.checkpoint.load import check_checkpoint_files; "
+        "spec = read_spec(Path(sys.argv[1])); check_checkpoint(spec); check_checkpoint_files(spec); "
         "assert not {'torch', 'lerobot', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([os.sys.executable, "-c", code, str(copy)], check=True, timeout=60)

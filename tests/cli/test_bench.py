@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint, load_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
 from smolvla_gym.benchmark import difference, variants
 from smolvla_gym.benchmark.variants import Variant
 from smolvla_gym.cli.commands.bench import _differences

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.cli.main import main
 from smolvla_gym.evaluation.evaluate import Outcome

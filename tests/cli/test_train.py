@@ -97,7 +97,7 @@ def test_a_run_goes_on_to_where_it_was_to_go(root, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_start_that_could_not_be_copied_is_not_begun_from(root, tmp_path, capsys):
-    from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 
     policy, out = shutil.copytree(bundled_checkpoint(), tmp_path / "policy"), tmp_path / "run"
     (policy / "notes").symlink_to("nowhere")  # copying goes on with the other files and fails at its end

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.data.dataset import Dataset, Episode
 from smolvla_gym.data.spec import DatasetSpec
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.evaluation.comparison import failures, markdown, plot, table
 from smolvla_gym.evaluation.evaluate import WORDS, Condition, EvaluationOptions, evaluate, film, summarise

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("lerobot")
 
 from smolvla_gym import SIM_ID
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, MAX_SPEED
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS

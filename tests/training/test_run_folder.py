@@ -159,6 +159,6 @@ def tiny(tmp_path):
     import shutil
 
     pytest.importorskip("lerobot")
-    from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 
     return shutil.copytree(bundled_checkpoint(), tmp_path / "policy", copy_function=shutil.copyfile)

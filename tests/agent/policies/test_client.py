@@ -1,4 +1,4 @@
-"""What a client needs, whom it does not talk to, and what it does not believe."""
+"""The policy client: its requirements, servers that it refuses, and answers that it refuses."""
 
 import contextlib
 import http.server
@@ -18,7 +18,7 @@ from websockets.sync.server import serve
 
 from smolvla_gym.agent import RemotePolicy, SmolVLAAgent
 from smolvla_gym.agent.policies.base import ChunkRequest
-from smolvla_gym.agent.policies.remote import client as client_module
+from smolvla_gym.agent.policies.remote.client import ClientTimeouts
 from smolvla_gym.agent.policies.remote.messages import write_answer, write_description
 from smolvla_gym.agent.policies.remote.wire import decode, encode
 from smolvla_gym.errors import (
@@ -56,7 +56,7 @@ print(agent.statistics.chunks, {{"torch", "lerobot", "transformers", "cv2", "muj
 
 
 @pytest.mark.parametrize("module", ["msgpack", "websockets"])
-def test_without_its_packages_it_says_which_extra_has_them(module):
+def test_missing_packages_name_their_extra(module):
     code = f"""
 import sys
 
@@ -107,10 +107,10 @@ def test_the_cameras_can_be_mapped_elsewhere(wave, server):
     with contextlib.closing(RemotePolicy(server.address, camera_map={"top": "wrist"})) as remote:
         assert remote.card.env_cameras == ("wrist",)
         request = make_request()
-        picture = request.observation["pixels"]["wrist"]
+        image = request.observation["pixels"]["wrist"]
         del request.observation["pixels"]["scene"]
         chunk = remote.infer(request)
-    observation = request.observation | {"pixels": {"wrist": picture, "scene": picture}}
+    observation = request.observation | {"pixels": {"wrist": image, "scene": image}}
     assert_same(chunk, wave.chunk(ChunkRequest(observation, request.instruction, request.noise)))
 
 
@@ -147,7 +147,7 @@ def test_the_impostor_can_be_genuine():
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\r\n"
 
-STRANGERS = {
+FOREIGN_SERVERS = {
     "a text": ("hello", "'hello'"),
     "bytes": (b"hello", "no msgpack"),
     "another program": (encode({}), "smolvla-gym serve"),
@@ -159,7 +159,7 @@ STRANGERS = {
     "a name with an escape sequence": (description({"name": f"x{ESCAPE}"}), "does not describe"),
     "a camera with one": (description({"cameras": {ESCAPE: (6, 8)}, "camera_map": {ESCAPE: "a"}}), "not describe"),
     "an endless name": (description({"name": "x" * 5000}), "does not describe"),
-    "an endless version": (description(version="v" * 5000), "speaks version"),
+    "an endless version": (description(version="v" * 5000), "version"),
     "no cameras": (description({"cameras": {}, "camera_map": {}}), "does not describe"),
     "cameras without sizes": (description({"cameras": {"top": 3}}), "does not describe"),
     "a camera that is not mapped": (description({"camera_map": {"top": "scene"}}), "does not describe"),
@@ -169,7 +169,7 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize(("first", "message"), STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize(("first", "message"), FOREIGN_SERVERS.values(), ids=FOREIGN_SERVERS)
 def test_strangers_are_refused(first, message):
     with impostor(first) as address, pytest.raises(PolicyServerError, match=message) as caught:
         RemotePolicy(address)
@@ -204,15 +204,15 @@ def test_nobody_there():
         RemotePolicy(f"127.0.0.1:{port}")
 
 
-def test_a_server_that_says_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr(client_module, "_OPEN_TIMEOUT", 0.3)
+def test_a_silent_server_times_out():
+    timeouts = ClientTimeouts(open_s=0.3)
     with impostor(None) as address, pytest.raises(PolicyConnectionError, match="cannot be reached"):
-        RemotePolicy(address)
+        RemotePolicy(address, timeouts=timeouts)
     with (
         socket.create_server(("127.0.0.1", 0)) as deaf,
         pytest.raises(PolicyConnectionError, match="cannot be reached"),
     ):
-        RemotePolicy(f"127.0.0.1:{deaf.getsockname()[1]}")
+        RemotePolicy(f"127.0.0.1:{deaf.getsockname()[1]}", timeouts=timeouts)
 
 
 def test_a_tunnel_without_a_server_may_get_one_later():
@@ -321,7 +321,7 @@ def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one(numbered, kind
     thread.join(TIMEOUT)
 
 
-def test_a_server_that_numbers_nothing_still_works():
+def test_a_server_without_numbers_works():
     with impostor(description(), answer(), answer()) as address, contextlib.closing(RemotePolicy(address)) as remote:
         for _ in range(2):
             assert_same(remote.infer(make_request()), Wave().chunk(make_request()))
@@ -353,7 +353,7 @@ def test_ctrl_c_leaves_no_answer_for_the_next_request(wave, remote):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_closed_policy_says_so(remote):
+def test_a_closed_policy_raises_an_error(remote):
     remote.close()
     remote.close()
     with pytest.raises(PolicyConnectionError):
