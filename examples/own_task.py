@@ -44,8 +44,11 @@ class Between(Task):
     """Task: hold the tool centre point 5 cm above the middle between two discs."""
 
     name = "between"
-    phrasings = ("go between the {color} and the {base} disc", "point between the {color} disc and the {base} one")
-    unseen_phrasings = ("hover halfway from the {color} to the {base} disc",)
+    instruction_templates = (
+        "go between the {color} and the {base} disc",
+        "point between the {color} disc and the {base} one",
+    )
+    unseen_instruction_templates = ("hover halfway from the {color} to the {base} disc",)
     kind = DISC
 
     def _error(self, world: World, layout: Layout) -> float:

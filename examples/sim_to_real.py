@@ -31,14 +31,14 @@ class Run:
     Attributes:
         joints: Joint angles before each step in rad, shape (steps, 6).
         actions: Actions of the agent, shape (steps, 7).
-        rules: By rule of the safety gate, the number of steps in which it changed the action.
+        interventions: Number of steps with an intervention of the safety functions, by rule.
         success: Whether the task succeeded.
         fault: The fault that stopped the arm, or None.
     """
 
     joints: NDArray[np.float32]
     actions: NDArray[np.float32]
-    rules: Counter[str]
+    interventions: Counter[str]
     success: bool
     fault: str | None
 
@@ -64,16 +64,16 @@ def run(env: gym.Env[Any, Any], agent: Agent, seed: int, **options: Any) -> Run:
     observation, info = env.reset(seed=seed, options=options)
     print(f"{env.spec.id if env.spec else env}: {info['instruction']!r}", flush=True)
     agent.reset(info["instruction"], seed=seed)
-    joints, actions, rules, done = [], [], Counter[str](), False
+    joints, actions, interventions, done = [], [], Counter[str](), False
     while not done:
         joints.append(observation["agent_pos"][:6])
         actions.append(agent.act(observation))
         observation, _, terminated, truncated, info = env.step(actions[-1])
-        rules.update({str(event["rule"]) for event in info["safety"]})
+        interventions.update({str(intervention["rule"]) for intervention in info["safety"]})
         done = terminated or truncated
-    result = Run(np.array(joints), np.array(actions), rules, bool(info["is_success"]), info["fault"])
+    result = Run(np.array(joints), np.array(actions), interventions, bool(info["is_success"]), info["fault"])
     outcome = f"fault {result.fault}" if result.fault else "success" if result.success else "no success"
-    print(f"  {outcome} after {len(joints)} steps; changed by the safety gate: {dict(rules) or 'nothing'}", flush=True)
+    print(f"  {outcome} after {len(joints)} steps; interventions: {dict(interventions) or 'none'}", flush=True)
     return result
 
 

@@ -126,9 +126,9 @@ STAGES = (
 def sentences() -> list[str]:
     """Return instructions of all tasks, from which the tokenizer is trained."""
     return [
-        phrase.format(color=color, base=base)
+        template.format(color=color, base=base)
         for name, task in TASKS.items()
-        for phrase in (*task.phrasings, *paraphrases(name))
+        for template in (*task.instruction_templates, *paraphrases(name))
         for color, base in zip(COLORS, [*COLORS][1:] + [*COLORS][:1], strict=True)
     ]
 

@@ -164,7 +164,7 @@ def test_tasks_are_registered_by_name(tasks):
 
     class Mute(Reach):
         name = "mute"
-        phrasings = ("go there",)
+        instruction_templates = ("go there",)
 
     with pytest.raises(OptionError, match="go there"):
         register_task(Mute())

@@ -1,4 +1,4 @@
-"""Checks of the options of ``gym.make``, before anything is built."""
+"""Options of both environments, checked before anything is built."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
 from smolvla_gym.tasks import REWARDS, Task, get_task
-from smolvla_gym.utils.option_values import (
-    check_choice,
-    check_keys,
-    check_names,
-    check_number,
-    check_pair,
-    check_switch,
-)
+from smolvla_gym.utils.option_values import check_choice, check_names, check_number, check_pair, check_switch
 
 CONTROL_HZ = (5.0, 100.0)
 IMAGE_EDGE = (16, 1280)
@@ -28,28 +21,28 @@ _LONGEST_S = 1e6  # s, eleven days
 
 __all__ = [
     "CONTROL_HZ", "IMAGE_EDGE", "RENDER_MODES", "EnvOptions", "check_choice", "check_control_hz", "check_image_size",
-    "check_keys", "check_max_episode_s", "check_switch",
+    "check_max_episode_s",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """The options that both ids have, checked.
+    """Checked options that both environments have.
 
     Attributes:
-        task: What is to be done.
+        task: The task.
         gripper: The gripper that is mounted.
         cameras: Names of the observed cameras.
         image_size: Height and width of their images in px.
-        depth: Whether they measure depth.
+        depth: Whether the cameras measure depth.
         control_hz: Control rate in Hz.
         max_episode_s: Time limit of an episode in s, or None.
         privileged: Whether the observation has the scene's ground truth.
         randomization: 0 to 2.
-        num_objects: How many objects lie on the table.
+        num_objects: Number of objects on the table.
         reward: ``"dense"`` or ``"sparse"``.
         render_mode: None, ``"rgb_array"`` or ``"human"``.
-        quality: Rendering quality of the observed pictures.
+        quality: Rendering quality of the observed images.
     """
 
     task: Task
@@ -66,9 +59,17 @@ class EnvOptions:
     render_mode: str | None
     quality: Quality
 
+    @property
+    def period(self) -> float:
+        """Duration of a control step in s."""
+        return 1.0 / self.control_hz
+
     @classmethod
     def check(cls, given: Mapping[str, Any]) -> EnvOptions:
-        """Checks what ``gym.make`` was given, by name; what only one of the ids has is left alone.
+        """Check the options of ``gym.make``.
+
+        Args:
+            given: Their values by name; options of one environment alone are ignored.
 
         Raises:
             UnknownNameError: No task, camera or gripper has this name.
@@ -95,7 +96,7 @@ def check_control_hz(value: object) -> float:
     """Return a control rate in Hz.
 
     Raises:
-        OptionError: It is no number in 5..100.
+        OptionError: It is not a number in 5..100.
     """
     low, high = CONTROL_HZ
     return check_number("control_hz", value, f"a number from {low:g} to {high:g}, in Hz", low=low, high=high)

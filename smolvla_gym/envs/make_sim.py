@@ -1,4 +1,4 @@
-"""``PAROL6Sim-v0``: what ``gym.make`` calls."""
+"""Factory of ``PAROL6Sim-v0``, the simulated arm."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ def make_sim_env(
     render_mode: str | None = None,
     render_quality: str = "fast",
 ) -> PAROL6Env:
-    """Makes the simulated environment.
+    """Make the environment of the simulated arm.
 
     Args:
-        task: ``"reach"``, ``"lift"``, ``"place"``, ``"stack"`` or ``"push"``.
-        cameras: Which cameras are observed: ``"wrist"``, ``"scene"``, both or none.
-        image_size: Height and width of the pictures in px. The camera's 640x480 is cropped to this shape, centred,
-            and scaled.
-        depth: Whether ``observation["depth"]`` is there.
-        privileged: Whether ``observation["privileged"]`` is there: the scene's ground truth, see
+        task: ``"reach"``, ``"lift"``, ``"place"``, ``"stack"`` or ``"push"``, or the name of a registered task.
+        cameras: Names of the observed cameras: ``"wrist"``, ``"scene"``, both or none.
+        image_size: Height and width of the images in px. The camera's 640x480 is cropped to this shape, centred, and
+            scaled.
+        depth: Whether observations have ``"depth"``.
+        privileged: Whether observations have ``"privileged"``, the ground truth of the scene, see
             :mod:`smolvla_gym.tasks.privileged`.
         control_hz: Control rate in Hz, 5 to 100.
         max_episode_s: Time limit of an episode in s of simulated time, or None; ``gym.make`` truncates after
             ``round(max_episode_s * control_hz)`` steps. Its own ``max_episode_steps`` counts steps and comes first.
         gripper: ``"ssg48"`` or ``"pneumatic"``.
-        randomization: 0 none, 1 object poses, 2 also colours, lights, camera pose, friction and a small delay.
-        num_objects: How many coloured objects lie there, 2 or 3.
+        randomization: Level of domain randomization: 0 none, 1 object poses, 2 also colours, lights, camera pose,
+            friction and a small delay.
+        num_objects: Number of coloured objects on the table, 2 or 3.
         reward: ``"dense"`` (how near the goal is, 0..1) or ``"sparse"`` (1 on success).
         render_mode: None, ``"rgb_array"`` or ``"human"``.
-        render_quality: Quality of the observed pictures: ``"fast"``, ``"balanced"`` (shadows) or ``"high"``.
+        render_quality: Quality of the observed images: ``"fast"``, ``"balanced"`` (shadows) or ``"high"``.
 
     Raises:
         UnknownNameError: No task, camera or gripper has this name.
@@ -57,23 +58,13 @@ def make_sim_env(
     given = dict(locals())
     options = EnvOptions.check(given)
     world = World(
-        options.gripper,
-        options.task.kind,
-        goal=options.task.has_goal,
-        control_hz=options.control_hz,
-        cameras=options.cameras,
-        image_size=options.image_size,
-        depth=options.depth,
-        quality=options.quality,
-    )
+        options.gripper, options.task.kind, goal=options.task.has_goal, control_hz=options.control_hz,
+        cameras=options.cameras, image_size=options.image_size, depth=options.depth, quality=options.quality,
+    )  # fmt: skip
     stage = Stage(
-        world,
-        options.task,
-        control_hz=options.control_hz,
-        randomization=options.randomization,
-        num_objects=options.num_objects,
-        reward=options.reward,
-    )
-    gate = SafetyGate(1.0 / options.control_hz, guard=CollisionGuard(options.gripper.name))
+        world, options.task, control_hz=options.control_hz, randomization=options.randomization,
+        num_objects=options.num_objects, reward=options.reward,
+    )  # fmt: skip
+    gate = SafetyGate(options.period, guard=CollisionGuard(options.gripper.name))
     backend = SimBackend(stage, gate, control_hz=options.control_hz, privileged=options.privileged)
     return PAROL6Env(backend, options, (make_sim_env, given))

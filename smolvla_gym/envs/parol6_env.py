@@ -1,4 +1,4 @@
-"""The one environment: PAROL6, whatever its body."""
+"""The environment of the PAROL6, the same class for every backend."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ class PAROL6Env(gym.Env[Observation, Action]):
     """A PAROL6 with a gripper and cameras.
 
     Observation: ``agent_pos``, float32 (7,): six joint angles in rad in the control board's convention and the
-    gripper's opening, 0 closed to 1 open; ``pixels``: a uint8 (H, W, 3) picture for each camera; with ``depth`` also
-    ``depth``: uint16 (H, W, 1) for each camera, in units of 0.1 mm, 0 where nothing was measured; with ``privileged``
-    also ``privileged``, the scene's ground truth, see :mod:`smolvla_gym.tasks.privileged`.
-    :class:`~smolvla_gym.envs.FlatObservation` gives the same without nested dictionaries.
+    gripper's opening, 0 closed to 1 open; ``pixels``: a uint8 (H, W, 3) image of each camera; with ``depth`` also
+    ``depth``: uint16 (H, W, 1) of each camera, in units of 0.1 mm, 0 where nothing was measured; with ``privileged``
+    also ``privileged``, the ground truth of the scene, see :mod:`smolvla_gym.tasks.privileged`.
+    :class:`~smolvla_gym.envs.FlatObservation` flattens the nested dictionaries.
 
     Action: float32 (7,): absolute joint targets in rad within the soft limits, and the gripper's opening. Targets may
-    lie far away: the arm goes there at its speed limits. What the safety gate changed stands in ``info["safety"]``.
+    lie far away: the arm goes there at its limits of speed and acceleration. ``info["shaping"]`` has the number of
+    joints that each limit slowed down. ``info["safety"]`` has the interventions of the safety functions, each an
+    :class:`~smolvla_gym.safety.Intervention`; a normal episode has none.
 
-    Every step lasts exactly ``1 / control_hz`` s. ``terminated`` means that the task is done. A fault holds the arm:
+    Every step lasts exactly ``1 / control_hz`` s. ``terminated`` means that the task succeeded. A fault holds the arm:
     ``truncated`` with ``info["fault"]``; then ``clear_fault()`` and ``reset()``.
 
     Attributes:
@@ -55,12 +57,13 @@ class PAROL6Env(gym.Env[Observation, Action]):
         options: EnvOptions,
         recipe: tuple[Callable[..., PAROL6Env], dict[str, Any]],
     ) -> None:
-        """Puts an environment around a body.
+        """Make an environment of a backend.
 
         Args:
-            backend: The body.
-            options: What the env was made with.
-            recipe: The factory that made this and what it was given; a pickle carries these and no open device.
+            backend: The backend; :meth:`close` closes it.
+            options: Options of the environment.
+            recipe: The factory and its options, from which a pickle makes the environment anew: a pickle carries no
+                open device.
         """
         self._backend, self._recipe = backend, recipe
         self.task, self.gripper = options.task.name, options.gripper
@@ -94,36 +97,35 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
     @property
     def task_description(self) -> str:
-        """The instruction of the present episode."""
+        """Instruction of the present episode."""
         return self._backend.instruction
 
     @property
     def backend(self) -> Backend:
-        """The body."""
+        """The backend."""
         return self._backend
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begins an episode.
+        """Begin an episode.
 
         Args:
             seed: Seed of everything that is drawn; the same seed gives the same episode.
-            options: Where the episode begins: ``"joints"``, six angles in rad, and ``"opening"``, 0..1; ``"home"``,
-                whether to home a real arm first; ``"instruction"``, what to do. Where the scene is simulated, also
-                ``"target"``, the colour of the object to name, and ``"phrasing"``, the sentence with the field
-                ``{color}``.
+            options: Start pose: ``"joints"``, six angles in rad, and ``"opening"``, 0..1; ``"home"``, whether to home
+                a real arm first; ``"instruction"`` of the episode. With a simulated scene (simulation and twin) also
+                ``"target"``, the colour of the object to name, and ``"instruction_template"``, a sentence with the
+                field ``{color}``.
 
         Returns:
             The first observation and info.
 
         Raises:
-            FaultError: A fault was not cleared, or there is no way to the start pose that touches nothing.
-            NotHomedError: The arm has to be homed and nobody allowed it.
-            OptionError: A value that is not allowed: a start pose outside the soft limits, or one in which the arm
-                touches the table, itself or an object; nothing of that colour in the scene. Nothing moved, and the
-                present episode goes on.
-            UnknownNameError: An option that does not exist.
+            FaultError: A fault was not cleared, or no route without contacts leads to the start pose.
+            NotHomedError: The arm has to be homed, and no option allows it.
+            OptionError: A value is not allowed: a start pose outside the soft limits, or one with contacts; a colour
+                that is not in the scene. Nothing moved, and the present episode goes on.
+            UnknownNameError: There is no such option.
         """
         self._refuse_if_closed()
         self._refuse_if_faulty()
@@ -143,7 +145,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         return reading.observation, self._info(reading)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Moves for ``1 / control_hz`` s.
+        """Move for ``1 / control_hz`` s.
 
         Args:
             action: Absolute joint targets in rad and gripper opening 0..1, float32, shape (7,).
@@ -165,25 +167,30 @@ class PAROL6Env(gym.Env[Observation, Action]):
         return reading.observation, reading.reward, reading.is_success, reading.fault is not None, info
 
     def expert_action(self) -> Action:
-        """Returns what the task's scripted expert would do in the present state, float32, shape (7,)."""
+        """Return the action of the task's scripted expert in the present state, float32, shape (7,)."""
         return np.clip(self._backend.expert().astype(np.float32), self._lower, self._upper)
 
     def stop(self) -> None:
-        """Stops the arm at once, whatever else is wanted of it; may be called from any thread.
+        """Stop the arm at once; may be called from any thread.
 
         The next step ends the episode with the fault ``"operator_stop"``, which stays until :meth:`clear_fault`.
         """
         self._backend.stop()
 
     def clear_fault(self) -> None:
-        """Acknowledges a fault. Raises where its cause is still there; otherwise ``reset`` works again."""
+        """Clear the fault, so that ``reset`` works again.
+
+        Raises:
+            FaultError: The cause of the fault is still there.
+            DeviceError: The serial port was lost and cannot be opened.
+        """
         self._refuse_if_closed()
         self._backend.clear_fault()
         self._fault = None
 
     def render(self) -> Image | None:
-        """Returns a picture of the scene, uint8 (480, 640, 3), in the mode rgb_array; the window draws itself."""
-        with self._closing:  # what is drawn after the end would be freed by nobody
+        """Return an image of the scene, uint8 (480, 640, 3); None in the mode ``"human"``, which has a window."""
+        with self._closing:  # an OpenGL context that is made after close() would never be freed
             self._refuse_if_closed()
             return self._backend.render() if self.render_mode == "rgb_array" else None
 
@@ -198,6 +205,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
             "instruction": self._backend.instruction,
             "is_success": reading.is_success,
             "safety": reading.safety,
+            "shaping": reading.shaping,
             "fault": reading.fault,
             "timing": reading.timing,
             "frame_age_s": reading.frame_age_s,

@@ -1,4 +1,4 @@
-"""Checks of the options that ``PAROL6Real-v0`` has beyond those of the simulation, before any device is opened."""
+"""Options that only the real arm and its twin have, checked before a device is opened."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ _TWIN_OPTIONS: Final = ("homed", "noise", "faults", "own_process")
 
 @dataclass(frozen=True)
 class RealOptions:
-    """The options of the real arm and of its twin, checked.
+    """Checked options of the real arm and of its twin.
 
     Attributes:
         port: Name or URL of the serial port, ``"twin"``, or None.
-        serials: Serial number of each camera by name, None for the only one there is; empty for a twin.
-        instruction: What to do, or None.
+        serials: Serial number of each camera by name, None for the only one connected; empty for a twin.
+        instruction: The instruction, or None for the task's first one.
         speed_scale: Share of the speed limits that may be used.
         workspace: Box in m that the tool centre point stays in.
-        home: Whether ``reset`` homes; None: only the twin.
-        log: File that keeps the events, or None.
+        home: Whether ``reset`` homes an arm that does not know its joint angles.
+        log: File of the event log, or None.
         realtime: False for a twin in lockstep.
         own_process: Whether a twin has a process of its own.
-        settings: How the driver judges the board.
-        camera_options: Of ``RealSenseCamera``.
-        twin_options: Of ``Twin``.
+        settings: Settings of the driver.
+        camera_options: Options of ``RealSenseCamera``.
+        twin_options: Options of ``Twin``.
     """
 
     port: str | None
@@ -55,7 +55,7 @@ class RealOptions:
     instruction: str | None
     speed_scale: float
     workspace: Box
-    home: bool | None
+    home: bool
     log: Path | None
     realtime: bool
     own_process: bool
@@ -65,16 +65,16 @@ class RealOptions:
 
     @property
     def is_twin(self) -> bool:
-        """Whether the arm is the virtual one."""
+        """True for the virtual arm."""
         return self.port == TWIN
 
     @classmethod
     def check(cls, given: Mapping[str, Any], options: EnvOptions) -> RealOptions:
-        """Check what ``gym.make`` was given, by name.
+        """Check the options of ``gym.make``.
 
         Args:
-            given: What it was given.
-            options: Those that the simulation has too, checked.
+            given: Their values by name.
+            options: Checked options that both environments have.
 
         Raises:
             OptionError: An option has a value that is not allowed, or does not fit another.
@@ -82,29 +82,29 @@ class RealOptions:
         realtime = check_switch("realtime", given["realtime"])
         port = given["port"]
         if port is not None:
-            allowed = "the name of a serial port, such as '/dev/ttyACM0', its URL, 'twin', or None to look for the arm"
+            allowed = "the name of a serial port, such as '/dev/ttyACM0', its URL, 'twin', or None to search USB"
             port = str(check_path("port", port, allowed)) if not isinstance(port, str) else check_text(
                 "port", port, allowed
             ).strip()  # fmt: skip
         twin = port == TWIN
         if options.privileged and not twin:
             allowed = (
-                "False on a real arm, where nothing measures the objects: the simulation and port='twin' know them"
+                "False on a real arm, where nothing measures the objects; only the simulation and port='twin' have this"
             )
             raise OptionError("privileged", True, allowed)
         instruction = given["instruction"]
         if instruction is not None:
             if twin:
                 allowed = (
-                    'None with port="twin", whose task says what to do; reset(options={"instruction": ...}) says it '
-                    "otherwise"
+                    'None with port="twin", whose task has the instruction; reset(options={"instruction": ...}) '
+                    "replaces it"
                 )
                 raise OptionError("instruction", instruction, allowed)
             allowed = "a sentence in one line, of up to 1000 characters, or None"
             instruction = check_sentence("instruction", instruction, allowed)
         scale = given["speed_scale"]
         virtual, own_process = _twin_options(given["twin_options"], realtime)
-        # The twin shares the computer with whatever the caller computes, so its answers may be late.
+        # The twin shares the computer with the caller's own computation, so its replies may be late.
         patience = {"feedback_timeout": 0.5} if twin and realtime else {}
         board = patience | check_keys("board_options", given["board_options"], _BOARD_OPTIONS)
         serials = _serials(given["camera"], options.cameras, twin)
@@ -116,7 +116,7 @@ class RealOptions:
             instruction=instruction,
             speed_scale=check_number("speed_scale", scale, "a number from 0.01 to 1", low=0.01, high=1.0),
             workspace=check_workspace(given["workspace"]),
-            home=None if given["home"] is None else _home(given["home"]),
+            home=twin if given["home"] is None else _home(given["home"]),
             realtime=realtime,
             own_process=own_process,
             settings=BoardSettings(gripper=options.gripper.name, **board),
@@ -146,14 +146,16 @@ def _log(value: object) -> Path | None:
 
 
 def _serials(camera: object, names: tuple[str, ...], twin: bool) -> dict[str, str | None]:
-    """Return the serial number of each camera by name, None for the only one there is."""
+    """Return the serial number of each camera by name, None for the only one connected."""
     if isinstance(camera, str) and camera.strip() == TWIN:
         if not twin:
-            raise OptionError("camera", camera, "'twin' only with port='twin': the virtual camera sees the virtual arm")
+            raise OptionError("camera", camera, "'twin' only with port='twin': virtual cameras show the virtual arm")
         return {}
     if twin:
         if camera is not None:
-            raise OptionError("camera", camera, "'twin' where the port is: a real camera does not see the virtual arm")
+            raise OptionError(
+                "camera", camera, "'twin' or None with port='twin', as no real camera shows the virtual arm"
+            )
         return {}
     if isinstance(camera, Mapping):
         if set(camera) != set(names):
@@ -173,7 +175,7 @@ def _camera_options(given: object) -> dict[str, Any]:
 
 
 def _twin_options(given: object, realtime: bool) -> tuple[dict[str, Any], bool]:
-    """Return the options of ``Twin``, and whether it has a process of its own."""
+    """Return the options of ``Twin``, and whether the twin has a process of its own."""
     options = check_keys("twin_options", given, _TWIN_OPTIONS)
     own_process = check_switch('twin_options["own_process"]', options.pop("own_process", realtime))
     if own_process and not realtime:

@@ -11,16 +11,16 @@ import numpy as np
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD, Array, Gripper
 from smolvla_gym.sim.world import start_pose
-from smolvla_gym.utils.option_values import check_sentence
+from smolvla_gym.utils.option_values import check_sentence, check_switch
 
 ARM_OPTIONS: Final = ("joints", "opening", "home", "instruction")
 """Reset options of every backend."""
 
-SCENE_OPTIONS: Final = (*ARM_OPTIONS, "target", "phrasing")
-"""Reset options where the scene is simulated: in the simulation and on the twin."""
+SCENE_OPTIONS: Final = (*ARM_OPTIONS, "target", "instruction_template")
+"""Reset options with a simulated scene: of the simulation and the twin."""
 
 STANDS: Final = 0.01
-"""Distance in rad of all joints at which the arm stands at a start pose already."""
+"""Largest distance in rad of a joint of an arm that counts as at its start pose."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class ResetOptions:
         joints: Joint angles in rad at which the episode begins, shape (6,), within the soft limits.
         opening: Opening of the gripper there, 0 closed to 1 open.
         home: Whether the arm is homed first, also if it knows its joint angles. A simulated arm always knows them.
-        instruction: Instruction of the episode; None: the task's own. Where the scene is simulated, the objects that
-            it names are on the table.
-        target: Colour of the object that the instruction names; None: the one that is drawn.
-        phrasing: Instruction template; None: the one that is drawn.
+        instruction: Instruction of the episode; None takes the task's own. A simulated scene has the objects that it
+            names.
+        target: Colour of the object that the instruction names; None draws it.
+        instruction_template: Instruction template; None draws it.
         chosen: Whether the caller chose the start pose.
     """
 
@@ -43,12 +43,12 @@ class ResetOptions:
     home: bool = False
     instruction: str | None = None
     target: str | None = None
-    phrasing: str | None = None
+    instruction_template: str | None = None
     chosen: bool = False
 
     @classmethod
     def check(cls, given: object, gripper: Gripper, known: Iterable[str] = SCENE_OPTIONS) -> ResetOptions:
-        """Check what ``env.reset(options=...)`` was given.
+        """Check the options of ``env.reset``.
 
         Args:
             given: The options, or None.
@@ -56,8 +56,8 @@ class ResetOptions:
             known: Names of the options that the backend has.
 
         Raises:
-            UnknownNameError: An option that does not exist here.
-            OptionError: A value that is not allowed.
+            UnknownNameError: The backend has no such option.
+            OptionError: A value is not allowed.
         """
         known = tuple(known)
         if given is None:
@@ -67,22 +67,19 @@ class ResetOptions:
         for name in given:
             if name not in known:
                 raise UnknownNameError("reset option", name, known)
-        if "instruction" in given and ("target" in given or "phrasing" in given):
-            allowed = "without target and phrasing, which make an instruction, too"
+        if "instruction" in given and ("target" in given or "instruction_template" in given):
+            allowed = "without target and instruction_template, which make an instruction themselves"
             raise OptionError('options["instruction"]', given["instruction"], allowed)
         joints, opening = _start(given, gripper)
-        home = given.get("home", False)
-        if not isinstance(home, bool | np.bool_):
-            raise OptionError('options["home"]', home, "True or False")
         if "instruction" in given and given["instruction"] is None:
             raise OptionError('options["instruction"]', None, "a sentence; leave it out for the task's own")
         return cls(
             joints=joints,
             opening=opening,
-            home=bool(home),
+            home=check_switch('options["home"]', given.get("home", False)),
             instruction=_text(given, "instruction", "a sentence in one line, of up to 1000 characters"),
             target=_text(given, "target", "the name of a colour on the table"),
-            phrasing=_text(given, "phrasing", "a sentence in one line with the field {color}"),
+            instruction_template=_text(given, "instruction_template", "a sentence in one line with the field {color}"),
             chosen="joints" in given or "opening" in given,
         )
 
@@ -110,7 +107,7 @@ def _start(given: Mapping[Any, Any], gripper: Gripper) -> tuple[Array, float]:
 
 
 def _numbers(value: object) -> Array:
-    """Return real numbers as an array, and a single NaN for anything else: texts, truth values, complex numbers."""
+    """Return real numbers as an array, and a single NaN for strings, booleans, complex numbers and the like."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Time limit of an episode: a time in s, whatever the control rate."""
+"""Time limit of an episode, in s at every control rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_EPISODE_S: Final = 15.0
 
 
 class DefaultSteps(int):
-    """Registered ``max_episode_steps``, told apart from the same number given to ``gym.make``."""
+    """Registered ``max_episode_steps``: a type of its own, to tell it from the same number given to ``gym.make``."""
 
 
 DEFAULT_STEPS: Final = DefaultSteps(round(MAX_EPISODE_S * 30.0))
@@ -22,7 +22,7 @@ DEFAULT_STEPS: Final = DefaultSteps(round(MAX_EPISODE_S * 30.0))
 _FACTORY: Final = "smolvla_gym.envs.time_limit:limit_time"
 
 ADDITIONAL_WRAPPERS: Final = (WrapperSpec(name="TimeLimit", entry_point=_FACTORY, kwargs={}),)
-"""What ``gym.register`` is given, so that ``gym.make`` calls :func:`limit_time` last."""
+"""Argument of ``gym.register`` by which ``gym.make`` calls :func:`limit_time` last."""
 
 
 def steps_within(seconds: float, control_hz: float) -> int:
@@ -34,8 +34,7 @@ def limit_time(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Replace the registered step limit by the env's option ``max_episode_s``.
 
     Args:
-        env: What ``gym.make`` has built. A limit of ``max_episode_steps`` that it was given stays, and so does none
-            (-1).
+        env: Environment that ``gym.make`` has built. A ``max_episode_steps`` of the caller stays, also -1 for none.
     """
     if not isinstance(env, TimeLimit) or not isinstance(env._max_episode_steps, DefaultSteps):
         return env

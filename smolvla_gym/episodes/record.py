@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smolvla_gym.episodes.cadence import Report
+from smolvla_gym.safety import Shaping
 
 
 @dataclass
@@ -23,7 +24,8 @@ class EpisodeRecord:
             ``interrupted`` (an exception); None: it runs.
         fault: Name of the fault that ended it.
         failure: Failure mode in a few words; None: it runs, is a success, or the env cannot detect it. Not in JSON.
-        safety: How often each rule of the safety gate stepped in.
+        safety: Number of interventions of the safety functions, by rule; empty in a normal episode.
+        shaping: Sum over the steps of the number of joints that each limit slowed down, by limit.
         video: Name of the video in the output folder.
         cadence: Timing of the control steps of a real arm; None, and not in JSON, in the simulation.
         agent: Statistics of the agent's action chunks; None, and not in JSON, for an agent without any.
@@ -39,6 +41,7 @@ class EpisodeRecord:
     fault: str | None = None
     failure: str | None = None
     safety: dict[str, int] = field(default_factory=dict)
+    shaping: Shaping = field(default_factory=dict)
     video: str | None = None
     cadence: Report | None = None
     agent: Report | None = None

@@ -11,6 +11,7 @@ import numpy as np
 from smolvla_gym.agent.protocol import Action, Agent, Demonstrator, EpisodeOver, attach
 from smolvla_gym.episodes.callback import Callback, Step
 from smolvla_gym.episodes.record import EpisodeRecord
+from smolvla_gym.safety.report import add_shaping
 
 _NO_PLAN: Final = np.zeros((0, 7), np.float32)
 
@@ -109,8 +110,9 @@ def _run_steps(
         record.steps += 1
         record.return_ += float(reward)
         record.success = record.success or bool(info.get("is_success", False))
-        for event in info.get("safety", ()):
-            record.safety[event["rule"]] = record.safety.get(event["rule"], 0) + 1
+        for intervention in info.get("safety", ()):
+            record.safety[intervention["rule"]] = record.safety.get(intervention["rule"], 0) + 1
+        add_shaping(record.shaping, info.get("shaping", {}))
         if info.get("fault") is not None:
             record.fault, record.end = str(info["fault"]), "fault"
         elif (terminated or truncated) and not until_agent_ends:

@@ -189,6 +189,6 @@ def _reset_options(env: gym.Env[Any, Any], condition: Condition, seed: int) -> d
         colors = stage.layout.colors
         return {"target": colors[(stage.layout.target + 1) % len(colors)]}
     if condition.instruction == "unseen":
-        templates = stage.task.unseen_phrasings
-        return {"phrasing": templates[seed % len(templates)]}
+        templates = stage.task.unseen_instruction_templates
+        return {"instruction_template": templates[seed % len(templates)]}
     return None

@@ -95,11 +95,12 @@ class McapLog(Callback):
         status = {
             "planned_actions": len(step.plan), "fault": step.info.get("fault"),
             "frame_age_s": step.info.get("frame_age_s"), "is_success": step.info.get("is_success"),
+            "shaping": step.info.get("shaping", {}),
             **(step.info.get("timing") or {}),
         }  # fmt: skip
         self._text("/status", json.dumps(status))
-        for event in step.info.get("safety", ()):
-            self._text("/safety", json.dumps(event, default=float))
+        for intervention in step.info.get("safety", ()):
+            self._text("/safety", json.dumps(intervention))
 
     def end(self, record: EpisodeRecord) -> None:
         """Write whether a complete episode was a success."""

@@ -1,4 +1,4 @@
-"""The PAROL6 in numbers: constants, kinematics, inverse kinematics and the protocol of its control board."""
+"""The PAROL6: constants, kinematics, inverse kinematics and the serial protocol of its control board."""
 
 from smolvla_gym.parol6.arm import (
     ACTION_NAMES,

@@ -2,8 +2,8 @@
 
 All joint angles are those of the control board: standard Denavit-Hartenberg angles, in rad, with the sign and the
 zero that the serial protocol carries. The world frame sits at the bottom of the base, x forward, z up.
-Sources: the manufacturer's documentation (kinematics, limits) and control software (speeds); where they disagree
-the more careful figure is used and the other is named beside it.
+Sources: the manufacturer's documentation (kinematics, limits) and control software (speeds); if they disagree, the
+safer figure is used and the other is stated beside it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MAX_ACCELERATION: Final = _constant(30000 / STEPS_PER_RAD)
 """Acceleration limits in rad/s^2, shape (6,): 30,000 microsteps/s^2, below both of the manufacturer's programs."""
 
 MAX_JERK: Final = _constant(np.array([450000, 750000, 960000, 300000, 300000, 810000]) / STEPS_PER_RAD)
-"""Jerk limits in rad/s^3, shape (6,): those of the manufacturer's planner, whose accelerations are higher than ours."""
+"""Jerk limits in rad/s^3, shape (6,): those of the manufacturer's planner, which accelerates faster."""
 
 STALL_TORQUE: Final = _constant(np.array([0.65, 0.65, 0.45, 0.45, 0.45, 0.16]) * 0.85 * GEAR_RATIOS)
 """Upper bound of the torque at each joint in Nm, shape (6,): holding torque of the motors at the configured current."""
@@ -61,7 +61,7 @@ STANDBY: Final = _constant(np.deg2rad([0.0, -90.0, 180.0, 0.0, 0.0, 180.0]))
 """The documented standby pose in rad: upper arm upright, forearm level, facing +x. Shape (6,)."""
 
 HOME: Final = _constant(np.array([10240, -32000, 57905, 0, 0, 32000]) / STEPS_PER_RAD)
-"""Where the board's homing leaves the arm, in rad: the standby pose with J1 at +90 deg. Shape (6,)."""
+"""Pose at the end of the board's homing, in rad: the standby pose with J1 at +90 deg. Shape (6,)."""
 
 WRIST_TO_FLANGE: Final = 0.037
 """Distance from the wrist centre to the flange along the tool axis, in m."""
@@ -69,7 +69,7 @@ WRIST_TO_FLANGE: Final = 0.037
 
 @dataclass(frozen=True)
 class Gripper:
-    """A gripper as the kinematics and the controls see it.
+    """Gripper: its kinematics and its control.
 
     Attributes:
         name: The value of the env's ``gripper=`` option.
@@ -78,7 +78,7 @@ class Gripper:
         approach: Unit vector of the fingers in the tool frame, shape (3,).
         stroke: Travel of one jaw in m.
         jaw_speed: Speed of one jaw in m/s.
-        binary: True where it only knows open and closed (air), False where it takes any opening.
+        binary: True for an air gripper, which is open or closed; False for one that takes any opening.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Gripper:
 
 GRIPPERS: Final = {
     # 142 mm = 37 mm to the flange + 105 mm to the pinch point. Jaw speed: about half of the documented 0.184 m/s,
-    # which the drive reaches only at a current that the maker warns about.
+    # which the drive reaches only at a current that the manufacturer warns about.
     "ssg48": Gripper("ssg48", -0.142, 0.0, (0.0, 0.0, 1.0), stroke=0.024, jaw_speed=0.10, binary=False),
     # The stock air gripper in its vertical mount: its fingers point sideways, along -x of the tool frame.
     "pneumatic": Gripper("pneumatic", -0.0628, -0.04525, (-1.0, 0.0, 0.0), stroke=0.0035, jaw_speed=0.023, binary=True),
@@ -100,7 +100,7 @@ GRIPPERS: Final = {
 
 
 def get_gripper(name: str) -> Gripper:
-    """Returns a gripper by name.
+    """Return a gripper by name.
 
     Raises:
         UnknownNameError: There is no gripper of this name.
@@ -111,10 +111,10 @@ def get_gripper(name: str) -> Gripper:
 
 
 def steps_from_rad(joints: ArrayLike) -> NDArray[np.int64]:
-    """Converts joint angles in rad, shape (6,), to microsteps as the protocol carries them, rounded to the nearest."""
+    """Convert joint angles in rad, shape (6,), to microsteps of the protocol, rounded to the nearest."""
     return np.rint(np.asarray(joints, dtype=np.float64) * STEPS_PER_RAD).astype(np.int64)
 
 
 def rad_from_steps(steps: ArrayLike) -> Array:
-    """Converts microsteps, shape (6,), to joint angles in rad."""
+    """Convert microsteps, shape (6,), to joint angles in rad."""
     return np.asarray(steps, dtype=np.float64) / STEPS_PER_RAD

@@ -1,6 +1,6 @@
 """Closed-form inverse kinematics of the PAROL6 for tools in the vertical plane through J1.
 
-With J4 at zero the arm is a planar two-link arm on a turntable; that covers everything that is picked from a table.
+With J4 at zero the arm is a planar two-link arm on a turntable, which is enough to pick objects from a table.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ _LEAP = 0.3
 """Change of a joint in rad that any step of the tool may take, also near a stretched elbow."""
 
 _PER_METRE, _PER_RADIAN = 30.0, 2.0
-"""Change of a joint in rad for each m and each rad by which the tool moves. Within one branch no joint needs more than
-that, unless the tool passes the axis of J1 within a cm (20,000 random pairs of poses for each gripper)."""
+"""Change of a joint in rad per m and per rad of the tool's motion. Within one branch no joint needs more, unless the
+tool passes the axis of J1 within a cm (20,000 random pairs of poses for each gripper)."""
 
 _QUARTER = np.pi / 2 + 1e-6
 """Change of J6 in rad that brings the jaws to any yaw, which counts modulo half a turn."""
 
 
 def tool_pitch(gripper: Gripper) -> float:
-    """Returns the pitch of the tool axis in rad at which the fingers of a gripper point straight down."""
+    """Return the pitch of the tool axis in rad at which the fingers of a gripper point straight down."""
     x, _, z = gripper.approach
     return float(-np.pi / 2 + np.arctan2(-x, z))
 
 
 def solve(position: ArrayLike, yaw: float, gripper: Gripper, near_j6: float = np.pi) -> Array | None:
-    """Finds the joint angles that bring the tool centre point to a position with the fingers pointing down.
+    """Return the joint angles for a position of the tool centre point with the fingers pointing down.
 
     Args:
         position: Tool centre point in the world in m, shape (3,).
         yaw: Direction of the jaws' travel about the world's z axis in rad, modulo pi. Ignored by a gripper that
             stands sideways on the wrist: its yaw follows J1.
         gripper: The gripper that is mounted.
-        near_j6: Angle of J6 in rad; of the solutions half a turn apart the one nearest to it is taken.
+        near_j6: Angle of J6 in rad; of the solutions half a turn apart the nearest to it is returned.
 
     Returns:
-        Joint angles in rad, shape (6,), within the soft limits; None where the arm cannot reach.
+        Joint angles in rad, shape (6,), within the soft limits; None if the position is out of reach.
     """
     x, y, z = np.asarray(position, dtype=np.float64)
     q1 = float(np.arctan2(y, x))
@@ -85,11 +85,11 @@ def tool_yaw(pose: Array) -> float:
 
 
 def change_bound(moved: float, turned: float) -> float:
-    """Return the largest change of a joint in rad that a change of the tool explains.
+    """Return the largest change of a joint in rad, within one branch, for a motion of the tool.
 
     Args:
-        moved: Distance in m by which the tool moves.
-        turned: Angle in rad by which it turns.
+        moved: Distance in m that the tool moves.
+        turned: Angle in rad that it turns.
     """
     return _LEAP + _PER_METRE * moved + _PER_RADIAN * turned
 
@@ -100,20 +100,20 @@ def turn_between(yaw: float, other: float) -> float:
 
 
 def follow(joints: Array, position: ArrayLike, yaw: float, gripper: Gripper) -> Array | None:
-    """Find the joint angles for a pose of the tool on the branch on which the arm is.
+    """Return the joint angles for a pose of the tool on the present branch of the inverse kinematics.
 
-    A branch is one of several ways to hold the tool in the same pose: with J6 half a turn on, with the wrist or the
-    elbow the other way round, or with the arm leaning back over itself. No joint changes by more than the change of
-    the tool explains, and J6 by no more than a quarter turn.
+    Branches are the several solutions for the same pose: with J6 half a turn on, with the wrist or the elbow flipped,
+    or with the arm leaning back over itself. No joint changes by more than :func:`change_bound`, and J6 by no more
+    than a quarter turn.
 
     Args:
-        joints: Joint angles in rad of the target before, or of the arm where it stands, shape (6,).
+        joints: Joint angles in rad of the previous target, or of the arm at rest, shape (6,).
         position: Tool centre point in the world in m, shape (3,).
         yaw: Direction of the jaws' travel in rad, modulo pi.
         gripper: The gripper that is mounted.
 
     Returns:
-        Joint angles in rad, shape (6,), within the soft limits; None where the arm cannot reach, or only on another
+        Joint angles in rad, shape (6,), within the soft limits; None if the pose is out of reach, or needs another
         branch.
     """
     found = solve(position, yaw, gripper, near_j6=float(joints[5]))
@@ -124,7 +124,7 @@ def follow(joints: Array, position: ArrayLike, yaw: float, gripper: Gripper) -> 
     tilt = float(np.arccos(np.clip(-(pose[:3, :3] @ gripper.approach)[2], -1.0, 1.0)))
     same = solve(pose[:3, 3], here, gripper, near_j6=float(joints[5]))
     if same is not None and np.abs(same - joints).max() > change_bound(0.0, tilt):
-        return None  # the arm is on another branch already, and would leave it
+        return None  # the arm is on another branch than the solutions
     moved = float(np.linalg.norm(np.asarray(position) - pose[:3, 3]))
     turned = turn_between(here, yaw) if gripper.dh_a == 0.0 else 0.0
     return found if np.abs(found - joints).max() <= change_bound(moved, turned + tilt) else None

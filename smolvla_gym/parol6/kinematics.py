@@ -21,7 +21,7 @@ _DH: Final = (
 
 
 def forward_kinematics(joints: ArrayLike, gripper: Gripper) -> Array:
-    """Computes the pose of the tool frame in the world.
+    """Return the pose of the tool frame in the world.
 
     Its z axis is the tool axis, outwards; its origin the tool centre point of the gripper.
 

@@ -1,5 +1,6 @@
-"""What stands between whatever is asked for and the arm, in the simulation and on the line."""
+"""Checks between a command and the arm, the same in the simulation and on the real arm."""
 
-from smolvla_gym.safety.gate import SafetyEvent, SafetyGate, check_action
+from smolvla_gym.safety.gate import Guard, SafetyGate, check_action
+from smolvla_gym.safety.report import Intervention, Shaping, Violation
 
-__all__ = ["SafetyEvent", "SafetyGate", "check_action"]
+__all__ = ["Guard", "Intervention", "SafetyGate", "Shaping", "Violation", "check_action"]

@@ -1,4 +1,4 @@
-"""Poses that must not be commanded: the arm in itself, in the table, or outside its workspace."""
+"""Collision check: poses in which the arm penetrates itself or the table, or leaves its workspace."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import numpy as np
 
 from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import JOINT_NAMES, Array, get_gripper
+from smolvla_gym.safety.report import Violation
 from smolvla_gym.sim.scene import GRIPPER_PREFIX, arm_spec
 
 Box = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 WORKSPACE: Box = ((-0.50, -0.50, 0.0), (0.50, 0.50, 0.75))
-"""Where the tool centre point may be, in m: two corners. It holds all that the arm reaches above its table."""
+"""Box in m that the tool centre point stays in, two corners: all that the arm reaches above its table."""
 
 _ROUNDING = 1e-9  # m
 
 
 class CollisionGuard:
-    """Looks a commanded pose up in MuJoCo: arm, gripper and table touch or they do not."""
+    """Check of poses by MuJoCo's collision detection between the links, the gripper and the table."""
 
     def __init__(self, gripper: str, workspace: Box = WORKSPACE) -> None:
-        """Builds the model of the arm alone.
+        """Build a model of the arm alone.
 
         Args:
             gripper: Name of the gripper.
@@ -31,7 +32,7 @@ class CollisionGuard:
 
         Raises:
             UnknownNameError: There is no gripper of this name.
-            OptionError: The workspace is no box.
+            OptionError: The workspace is not a box.
         """
         mounted = get_gripper(gripper)
         self._low, self._high = check_workspace(workspace)
@@ -45,33 +46,34 @@ class CollisionGuard:
         self._stroke = mounted.stroke
         self._tcp = self._model.site(GRIPPER_PREFIX + "tcp").id
 
-    def touched(self, joints: Sequence[float], opening: float) -> dict[str, float]:
-        """Tells what a pose is in that it must not touch.
+    def violations(self, joints: Sequence[float], opening: float) -> dict[Violation, float]:
+        """Return the reasons why a pose must not be commanded.
 
         Args:
             joints: Six joint angles in rad.
             opening: Opening of the gripper, 0..1.
 
         Returns:
-            How deep in m, by what touches what; empty where nothing does.
+            Penetration in m of each pair in contact, and distance in m beyond each border of the workspace; empty for
+            a pose that is allowed.
         """
         model, data = self._model, self._data
         data.qpos[self._arm] = joints
         data.qpos[self._jaws] = opening * self._stroke
         mujoco.mj_kinematics(model, data)
         mujoco.mj_collision(model, data)
-        found: dict[str, float] = {}
+        found: dict[Violation, float] = {}
         if data.ncon:
             for distance, pair in zip(data.contact.dist.tolist(), data.contact.geom.tolist(), strict=True):
                 if distance < -_ROUNDING:
-                    what = " and ".join(self._name(geom) for geom in pair)
-                    found[what] = max(found.get(what, 0.0), -distance)
+                    contact = Violation("collision", " and ".join(self._name(geom) for geom in pair))
+                    found[contact] = max(found.get(contact, 0.0), -distance)
         for axis, value, low, high in zip(
             "xyz", data.site_xpos[self._tcp].tolist(), self._low, self._high, strict=True
         ):
             outside = max(low - value, value - high)
             if outside > _ROUNDING:
-                found[f"the tool and the border of the workspace in {axis}"] = outside
+                found[Violation("workspace", f"the tool and the border of the workspace in {axis}")] = outside
         return found
 
     def _name(self, geom: int) -> str:
@@ -80,10 +82,10 @@ class CollisionGuard:
 
 
 def check_workspace(workspace: object) -> Box:
-    """Returns a workspace as two corners.
+    """Return a workspace as two corners.
 
     Raises:
-        OptionError: It is not two points in m, the second above the first in each axis.
+        OptionError: It is not two points in m, the second one greater in each axis.
     """
     allowed = "((x, y, z), (x, y, z)), the lowest and the highest corner of a box in m"
     try:
@@ -96,16 +98,16 @@ def check_workspace(workspace: object) -> Box:
     return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
 
-def refuse_contact(joints: Array, touched: Iterable[str]) -> None:
-    """Refuse a start pose in which anything touches.
+def refuse_contact(joints: Array, contacts: Iterable[str]) -> None:
+    """Refuse a start pose with contacts.
 
     Args:
         joints: Joint angles in rad, shape (6,).
-        touched: Descriptions of the contacts, such as ``"the table and the gripper"``.
+        contacts: Pairs in contact, such as ``"the table and the gripper"``.
 
     Raises:
         OptionError: There is a contact.
     """
-    if found := ", ".join(touched):
-        allowed = f"a start pose in which the arm touches nothing and stays in its workspace; here: {found}"
+    if found := ", ".join(contacts):
+        allowed = f"a start pose without contacts and within the workspace; in contact: {found}"
         raise OptionError('options["joints"]', np.round(joints, 4).tolist(), allowed)

@@ -1,4 +1,4 @@
-"""Ways of the arm to a pose, checked as the gate checks them before anything moves."""
+"""Routes of the arm to a pose, checked by the safety gate before the arm moves."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from smolvla_gym.parol6 import JOINT_LOWER, STANDBY, Array
 from smolvla_gym.safety.gate import Guard, SafetyGate
 
 _TICK: Final = 0.01
-"""Time in s between two poses that are looked at: that of the driver."""
+"""Time in s between two checked poses: the period of the driver."""
 
 _ARRIVED: Final = 1e-3  # rad
 _RAISED: Final = 0.4  # rad by which J2 leans back to lift the tool off the table
 
 
 class BlockedError(Exception):
-    """No way was found. The text tells what touches on the straight one."""
+    """No route was found. The text names what blocks the straight one."""
 
 
 def find_route(
     start: Array, opening: float, goal: Array, goal_opening: float, guard: Guard | None, *, speed_scale: float = 1.0
 ) -> list[Array]:
-    """Find a way between two poses that the gate lets pass.
+    """Find a route between two poses that the gate does not stop.
 
-    The straight way is tried first, then ways over upright poses, from which the arm turns without touching the table.
+    The straight route is tried first, then routes over upright poses, from which the arm turns clear of the table.
 
     Args:
         start: Joint angles in rad at which the arm rests, shape (6,).
-        opening: Opening of the gripper there and on the way, 0..1.
+        opening: Opening of the gripper there and on the route, 0..1.
         goal: Joint angles in rad to reach, shape (6,).
-        goal_opening: Opening to reach on the last part of the way, 0..1.
-        guard: Knows which poses must not be commanded; None: all may.
+        goal_opening: Opening to reach on the last part of the route, 0..1.
+        guard: Check of poses that must not be commanded; None allows all.
         speed_scale: Share of the speed limits that is used.
 
     Returns:
         The poses to drive to one after the other, the goal last.
 
     Raises:
-        BlockedError: Each way that was tried touches something.
+        BlockedError: Each route that was tried is blocked.
     """
     raised = np.array(start)
     raised[1] = max(raised[1] - _RAISED, JOINT_LOWER[1])
@@ -62,10 +62,10 @@ def find_route(
 
 
 def _blocked(gate: SafetyGate, start: Array, opening: float, goal: Array, goal_opening: float) -> str | None:
-    """Return what the gate stops for on the straight way from rest to a pose; None where the arm arrives."""
+    """Return what blocks the straight route from rest to a pose; None if the arm arrives."""
     gate.reset(start, opening)
     gate.aim(np.append(goal, goal_opening))
     while not gate.at_rest:
-        for event in gate.advance(_TICK):
-            return str(event["requested"])
+        for stop in gate.advance(_TICK):
+            return stop["where"]
     return None if np.abs(gate.position - goal).max() < _ARRIVED else "the arm and the end of a joint's range"

@@ -1,4 +1,4 @@
-"""The last look at a setpoint before it goes to the board, apart from the safety gate that made it."""
+"""Setpoint monitor: a check of each setpoint before it is sent, independent of the safety gate that made it."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ import numpy as np
 
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, MAX_ACCELERATION, MAX_SPEED, Array
 
-# The gate keeps the limits exactly; what differences of floats and of samples of its curve add is far below these.
+# The gate keeps the limits exactly; rounding and sampling of its curve add far less than these margins.
 _SPEED: Final = 1.001 * MAX_SPEED
 _ACCELERATION: Final = 1.05 * MAX_ACCELERATION
 _ROUNDING: Final = 1e-9
 
 
 class SetpointMonitor:
-    """Setpoints as they were sent, and whether another may follow.
+    """Check of the sequence of setpoints against the limits.
 
     Attributes:
         position: The last setpoint in rad, shape (6,).
-        start: Where the setpoints began, in rad, shape (6,).
+        start: The first setpoint in rad, shape (6,).
     """
 
     def __init__(self) -> None:
         self.reset(np.zeros(len(JOINT_NAMES)))
 
     def reset(self, joints: Array) -> None:
-        """Begins at rest at joint angles in rad, shape (6,)."""
+        """Begin at rest at joint angles in rad, shape (6,)."""
         self.start = self.position = joints
         self._velocity: Array = np.zeros_like(joints)
 
     def rest(self) -> None:
-        """Takes note that the board has come to rest at the last setpoint."""
+        """Record that the board has come to rest at the last setpoint."""
         self._velocity = np.zeros_like(self.position)
 
     def take(self, position: Array, velocity: Array, dt: float) -> str | None:
-        """Takes the next setpoint if it keeps all limits.
+        """Accept the next setpoint if it keeps all limits.
 
         Args:
             position: Joint angles in rad, shape (6,).
-            velocity: Speeds in rad/s that are sent with them, shape (6,).
+            velocity: Speeds in rad/s that are sent with it, shape (6,).
             dt: Time since the last setpoint in s.
 
         Returns:
-            None, or the limit that it breaks.
+            None, or the limit that it breaks; it must not be sent then.
         """
         speed: Array = (position - self.position) / dt
         acceleration: Array = (speed - self._velocity) / dt
-        # Written so that a NaN is outside. An arm that was found outside its limits may come back but not go farther.
+        # These comparisons reject a NaN. An arm that was found outside its limits may come back but not go farther.
         low, high = np.minimum(JOINT_LOWER, self.position), np.maximum(JOINT_UPPER, self.position)
         kept = {
             "position": (position >= low - _ROUNDING) & (position <= high + _ROUNDING),
@@ -61,7 +61,7 @@ class SetpointMonitor:
         return None
 
     def outside(self, joints: Array) -> Array:
-        """Returns how far joint angles in rad, shape (6,), are beyond the limits or, where it is farther, the start."""
+        """Return the distance in rad of joints, shape (6,), beyond the limits or, if that is farther, the start."""
         low, high = np.minimum(JOINT_LOWER, self.start), np.maximum(JOINT_UPPER, self.start)
         beyond: Array = np.maximum(low - joints, joints - high)
         return beyond

@@ -1,4 +1,4 @@
-"""The simulated arm: scene, motion law, physics and pictures."""
+"""The simulated arm: scene, motion law, physics and rendering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The motion law of the control board: how a commanded joint angle becomes a moving one."""
+"""Motion law of the control board, by which its step counters follow the commanded joint angles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from smolvla_gym.parol6 import NUM_JOINTS, STEPS_PER_RAD, Array
 
 GAIN = 50.0
-"""Loop gain in 1/s: in its move mode the firmware runs at half of (distance left / 10 ms), a first order of 20 ms."""
+"""Loop gain in 1/s: in its move mode the firmware runs at half of (distance left / 10 ms), a lag of 20 ms."""
 
 FEED_FORWARD = 0.5
 """Share of the commanded speed that the firmware adds: v = ((target - position) / 10 ms + commanded speed) / 2."""
@@ -23,7 +23,7 @@ SPEED_CAP = STEP_RATE_CAP / STEPS_PER_RAD
 
 @cache
 def _coefficients(steps: int, dt: float) -> tuple[Array, Array, float, Array]:
-    """Returns what depends on the time step alone.
+    """Return the coefficients, which depend on the time step alone.
 
     With a constant target the law is linear: this is its exact solution over dt, not an Euler step, and the sum of all
     steps: ``path = decay * position + weights @ aims``.
@@ -38,7 +38,7 @@ def _coefficients(steps: int, dt: float) -> tuple[Array, Array, float, Array]:
 class MotionLaw:
     """The six step counters of the board in its move mode.
 
-    Joints are independent, there is no acceleration limit: whoever commands has to keep the targets smooth.
+    Joints are independent, and there is no acceleration limit: the caller keeps the targets smooth.
 
     Attributes:
         position: The step counters in rad, shape (6,). They are commanded positions; the arm has no encoders.
@@ -48,17 +48,17 @@ class MotionLaw:
         self.position: Array = np.zeros(NUM_JOINTS)
 
     def reset(self, position: Array) -> None:
-        """Sets the counters in rad, shape (6,), at rest."""
+        """Set the counters in rad, shape (6,), at rest."""
         self.position = np.array(position, dtype=np.float64)
 
     def follow(self, targets: Array, speeds: Array, dt: float, hold: int = 1) -> Array:
-        """Moves after a sequence of move commands, and returns the way.
+        """Follow a sequence of move commands.
 
         Args:
             targets: Commanded joint angles in rad, shape (n, 6).
             speeds: Speeds in rad/s that are sent with them, shape (n, 6).
             dt: Duration of a step in s.
-            hold: How many steps each of them is in force.
+            hold: Number of steps for which each command is in force.
 
         Returns:
             The counters after each step in rad, shape (hold * n, 6).
@@ -67,7 +67,7 @@ class MotionLaw:
         aims = np.repeat(targets + speeds * (FEED_FORWARD / GAIN), hold, axis=0)
         position = self.position
         path: Array
-        # The counters stay between where they are and where they are sent: is any of it farther than one capped step?
+        # The counters stay between their present value and their targets: is any of that more than one capped step?
         low, high = np.minimum(position, aims.min(axis=0)), np.maximum(position, aims.max(axis=0))
         if (blend * (high - low) <= cap).all():
             path = decay * position + weights @ aims

@@ -1,4 +1,4 @@
-"""Domain randomisation: what changes in the model from one episode to the next."""
+"""Domain randomization: appearance, friction and errors that differ from episode to episode."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MAX_LEVEL = 2
 _MAX_DELAY = 1  # control steps
 
 _MAX_ZERO_ERROR = np.deg2rad(0.4)
-"""What homing misses the joints' true zero by at most: a little more than on the virtual twin, 0.3 deg."""
+"""Largest error of a joint's zero after homing: a little more than on the virtual twin, 0.3 deg."""
 
 
 @dataclass(frozen=True)
 class ArmVariation:
-    """What differs in an episode's arm.
+    """Variation of the arm in an episode.
 
     Attributes:
-        delay: How many control steps commands are delayed.
+        delay: Delay of commands in control steps.
         zero_error: True minus reported joint angles in rad, shape (6,).
     """
 
@@ -37,39 +37,39 @@ _FIELDS: Final = (
     "cam_fovy",
 )  # fmt: skip
 
-Looks = dict[str, Array]
-"""Values of what the randomisation changes in a model, by name."""
+Appearance = dict[str, Array]
+"""Values in a model that the randomization changes, by name."""
 
 
-def read_appearance(model: mujoco.MjModel) -> Looks:
-    """Returns a copy of all that a :class:`Randomizer` may change."""
+def read_appearance(model: mujoco.MjModel) -> Appearance:
+    """Return a copy of all values that a :class:`Randomizer` may change."""
     return {"ambient": model.vis.headlight.ambient.copy(), **{name: getattr(model, name).copy() for name in _FIELDS}}
 
 
-def write_appearance(model: mujoco.MjModel, looks: Looks) -> None:
-    """Gives a model what :func:`read_appearance` returned, of itself or of another one of the same scene."""
-    model.vis.headlight.ambient[:] = looks["ambient"]
+def write_appearance(model: mujoco.MjModel, appearance: Appearance) -> None:
+    """Set the values that :func:`read_appearance` returned, of this model or of another one of the same scene."""
+    model.vis.headlight.ambient[:] = appearance["ambient"]
     for name in _FIELDS:
-        getattr(model, name)[:] = looks[name]
+        getattr(model, name)[:] = appearance[name]
 
 
 class Randomizer:
-    """Colours the objects and, at level 2, varies what differs between a simulation and a table at home."""
+    """Randomizer of a model: it colours the objects and, at level 2, varies what differs from table to table."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        """Remembers the model as it was compiled, so that every episode starts from the same values."""
+        """Copy the values of the compiled model, from which each episode starts."""
         self._model, self._compiled = model, read_appearance(model)
 
     def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> ArmVariation:
-        """Sets the model for an episode.
+        """Randomize the model for an episode.
 
         Args:
-            rng: Source of chance.
+            rng: Random generator.
             colors: Colour names of the objects.
             level: 0 and 1 give every colour its nominal shade and change nothing else; 2 varies everything.
 
         Returns:
-            What differs in the arm; that is up to its body.
+            Variation of the arm, which the backend applies.
         """
         model = self._model
         write_appearance(model, self._compiled)
@@ -79,7 +79,7 @@ class Randomizer:
                 shade = np.clip(shade * rng.uniform(0.8, 1.2) + rng.uniform(-0.05, 0.05, 3), 0.0, 1.0)
             model.geom(object_name(i)).rgba[:3] = shade
         for i in range(len(colors), MAX_OBJECTS):
-            model.geom(object_name(i)).rgba[3] = 0.0  # parked, and not for show
+            model.geom(object_name(i)).rgba[3] = 0.0  # parked, and hidden
         if level < 2:
             return ArmVariation()
         self._surroundings(rng)
@@ -106,7 +106,7 @@ class Randomizer:
 
 
 def _turned(quaternion: Array, rotation: Array) -> Array:
-    """Turns a quaternion, shape (4,), by a rotation vector in rad, shape (3,), in its own frame."""
+    """Return a quaternion, shape (4,), turned by a rotation vector in rad, shape (3,), in its own frame."""
     delta, result = np.empty(4), np.empty(4)
     angle = float(np.linalg.norm(rotation))
     mujoco.mju_axisAngle2Quat(delta, rotation / max(angle, 1e-12), angle)

@@ -1,7 +1,7 @@
-"""Thread that owns the OpenGL contexts: a context belongs to one thread, and an environment to any.
+"""Render thread, which owns the OpenGL contexts: a context belongs to one thread, an environment to any.
 
-All environments of a process draw in one thread that stays. With a thread each, glibc would serve each from an arena
-of its own, up to eight a core, and keep there what a context had needed, tens of MB.
+All environments of a process render in one permanent thread. With a thread each, glibc would give each an arena of its
+own, up to eight per core, and keep there the tens of MB that a context had used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from smolvla_gym.errors import RenderingError
 
 
 class _Job[T]:
-    """A function to run, and later what came of it."""
+    """Function to run in the render thread, and its result."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function: Callable[[], T] | None = function
@@ -27,7 +27,7 @@ class _Job[T]:
         self._lock.acquire()
 
     def run(self) -> None:
-        """Run the function, and keep nothing of it alive."""
+        """Run the function, and keep no reference to it."""
         function, self._function = self._function, None
         try:
             self._result = function() if function is not None else None
@@ -38,19 +38,19 @@ class _Job[T]:
         self._lock.release()
 
     def wait(self) -> None:
-        """Wait for the function's end; may be called again where that was interrupted."""
+        """Wait for the function's end; after an interrupted call this may be called again."""
         while not self._ended:
             self._lock.acquire()
 
     def result(self) -> T:
-        """Return or raise what the function did."""
+        """Return the function's result, or raise its exception."""
         if self._error is not None:
             raise self._error
         return cast(T, self._result)
 
 
 class RenderThread:
-    """Runs functions one after the other in a thread of its own, whichever thread asks for them.
+    """Thread that runs functions of any caller, one after the other.
 
     So an environment can be made in one thread, stepped in a second and closed in a third, and the context of a window
     that its caller opened stays current in the caller's thread.
@@ -65,24 +65,24 @@ class RenderThread:
 
     @property
     def forked(self) -> bool:
-        """Whether the thread belongs to a process that this one was forked from."""
+        """True if the thread belongs to a process that this one was forked from."""
         return self._thread is not None and self._pid != os.getpid()
 
     def call[T](self, function: Callable[[], T]) -> T:
         """Run a function in the thread and return its result.
 
         Args:
-            function: The function. It ends before this call returns, even where Ctrl-C interrupts the call: what it
-                draws must not change meanwhile.
+            function: The function. It ends before this call returns, even if Ctrl-C interrupts the call, as the state
+                that it renders must not change meanwhile.
 
         Raises:
             RenderingError: This process was forked from the one that started the thread.
-            BaseException: Whatever the function raises.
+            BaseException: The function's own exception.
         """
         if self.forked:
             raise RenderingError(
-                "This process was forked from one that had already drawn images, which OpenGL does not survive: make "
-                "the environment in the process that steps it."
+                "This process was forked from one that had already rendered images, which OpenGL does not survive: "
+                "make the environment in the process that steps it."
             )
         if threading.current_thread() is self._thread:
             return function()
@@ -103,8 +103,8 @@ class RenderThread:
     def clean_up(self, function: Callable[[], None]) -> None:
         """Run a function in the thread, but never within another one; in a forked process do nothing.
 
-        The garbage collector runs in any thread, also in the middle of a picture: what it frees there waits until that
-        is drawn, since to free a context is to change the current one.
+        The garbage collector runs in any thread, also in the middle of an image. A context that it frees then is freed
+        after the image, since freeing changes the current context.
         """
         if self.forked:
             return
@@ -118,7 +118,7 @@ _the_thread = RenderThread()
 
 
 def render_thread() -> RenderThread:
-    """Return the thread in which this process draws; a forked process gets one of its own."""
+    """Return the render thread of this process; a forked process gets one of its own."""
     global _the_thread
     if _the_thread.forked:
         _the_thread = RenderThread()

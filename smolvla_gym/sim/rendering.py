@@ -1,4 +1,4 @@
-"""Offscreen rendering: an OpenGL context that is made when the first image is asked for, and is freed again."""
+"""Offscreen rendering, with an OpenGL context that is made for the first image."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Frustum = tuple[float, float, float, float]
 
 
 class GLContext(Protocol):
-    """An OpenGL context as MuJoCo's modules make them."""
+    """OpenGL context of MuJoCo's modules."""
 
     def make_current(self) -> None:
-        """Makes this the context that OpenGL calls go to."""
+        """Make this the current context of the thread."""
 
     def free(self) -> None:
-        """Gives it back."""
+        """Free the context."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Rendering quality; shadows and smooth edges cost most of the time of a picture in software.
+    """Rendering quality; with a software renderer shadows and smooth edges take most of the time.
 
     Attributes:
         shadow_size: Edge of the shadow map in px, 0 for no shadows.
@@ -51,7 +51,7 @@ QUALITIES = {"fast": Quality(0, 0), "balanced": Quality(1024, 0), "high": Qualit
 
 
 class _Process:
-    """Remembers whether this process was forked from one that had begun to draw: OpenGL does not survive that."""
+    """Flags of this process: OpenGL does not survive a fork of a process that has rendered."""
 
     drawing = False
     forked_while_drawing = False
@@ -70,9 +70,9 @@ _NO_BACKEND: Final = ("disable", "disabled", "off", "false", "0")
 
 
 def backend_name() -> str:
-    """Return MuJoCo's name of the OpenGL backend that draws.
+    """Return MuJoCo's name of the OpenGL backend.
 
-    ``MUJOCO_GL`` is read as MuJoCo reads it: without regard to case and to blanks around it.
+    ``MUJOCO_GL`` is read as MuJoCo reads it: regardless of case and of blanks around it.
     """
     name = os.environ.get("MUJOCO_GL", "").strip().lower()
     return {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw") if name in _ANY_BACKEND else name
@@ -87,13 +87,13 @@ def _no_opengl(error: Exception) -> RenderingError:
 
 
 def _make_context(width: int, height: int) -> GLContext:
-    # MuJoCo chooses its backend from MUJOCO_GL when it is imported and takes GLFW where that is not set, which needs
-    # a display. Here the choice falls when a picture is wanted, and EGL, which needs none, is the default on Linux.
+    # MuJoCo chooses its backend from MUJOCO_GL when it is imported; its default, GLFW, needs a display. This module
+    # chooses with the first image, and its default on Linux is EGL, which needs no display.
     if _Process.forked_while_drawing:
         raise RenderingError(
-            "This process was forked from one that had already drawn pictures, which OpenGL does not survive. Start "
-            'workers afresh: gym.make_vec(..., vectorization_mode="async", vector_kwargs={"context": "spawn"}), or '
-            "make the vector env before the first picture."
+            "This process was forked from one that had already rendered images, which OpenGL does not survive. Start "
+            'workers by spawn: gym.make_vec(..., vectorization_mode="async", vector_kwargs={"context": "spawn"}), or '
+            "make the vector env before the first image."
         )
     if backend_name() in _NO_BACKEND:
         raise RenderingError(
@@ -112,7 +112,7 @@ def _make_context(width: int, height: int) -> GLContext:
 
 
 def check_display() -> None:
-    """Makes sure that a window can be opened; MuJoCo's viewer would end the whole process where it cannot.
+    """Check that a window can be opened; without a display MuJoCo's viewer would end the whole process.
 
     Raises:
         RenderingError: There is no display.
@@ -120,23 +120,23 @@ def check_display() -> None:
     import glfw
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # glfw warns of what is raised here
+        warnings.simplefilter("ignore")  # glfw warns of the same error
         if not glfw.init():
             raise RenderingError(
                 'There is no display for a window. Use render_mode="rgb_array" in place of "human" (and MUJOCO_GL=egl '
-                "in place of glfw), or give it a display, such as with: apt-get install xvfb && xvfb-run ..."
+                "in place of glfw), or a virtual display: apt-get install xvfb && xvfb-run ..."
             )
 
 
 class OffscreenRenderer:
-    """Draws images of one model, for callers in any thread.
+    """Renderer of images of one model, for callers in any thread.
 
-    Nothing is allocated before the first :meth:`render`, so an env can be made, pickled and sent to a worker process
-    on a machine that cannot draw. The OpenGL context lives in the thread in which the whole process draws.
+    Nothing is allocated before the first :meth:`render`, so an environment can be made, pickled and sent to a worker
+    process on a machine without OpenGL. The context lives in the render thread of the process.
     """
 
     def __init__(self, model: mujoco.MjModel, quality: Quality, max_size: tuple[int, int]) -> None:
-        """Remembers what to draw.
+        """Keep a model; nothing is allocated.
 
         Args:
             model: The model.
@@ -149,7 +149,7 @@ class OffscreenRenderer:
         self._context: mujoco.MjrContext | None = None
         self._scene: mujoco.MjvScene | None = None
         self._option = mujoco.MjvOption()
-        # Groups 0 and 1: the surroundings, 2: what is seen, 3: what collides.
+        # Groups 0 and 1: the surroundings, 2: visible geoms, 3: collision geoms.
         self._option.geomgroup[3:] = 0
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -184,17 +184,17 @@ class OffscreenRenderer:
         depth: bool = False,
         frustum: Frustum | None = None,
     ) -> tuple[Image, NDArray[np.float32] | None]:
-        """Draws what a camera sees.
+        """Render the image of a camera.
 
         Args:
-            data: State to draw.
+            data: State to render.
             camera: Name of the camera.
             size: Height and width in px.
-            depth: Whether to measure the distance too.
-            frustum: The view; the model's own where None.
+            depth: Whether to return the distance too.
+            frustum: The view; None takes the camera's own.
 
         Returns:
-            The picture, shape (H, W, 3), and the distance along the optical axis in m, shape (H, W), or None.
+            The image, shape (H, W, 3), and the distance along the optical axis in m, shape (H, W), or None.
 
         Raises:
             RenderingError: No OpenGL context could be made.
@@ -202,7 +202,7 @@ class OffscreenRenderer:
         return self._thread.call(partial(self._draw, data, camera, size, depth, frustum))
 
     def device_name(self) -> str:
-        """Return OpenGL's name of what draws, such as ``"llvmpipe (LLVM 19.1.7, 256 bits)"``; empty before an image."""
+        """Return OpenGL's name of the renderer, such as ``"llvmpipe (LLVM 19.1.7)"``; empty before an image."""
         return "" if self._gl is None else self._thread.call(self._read_name)
 
     def _draw(
@@ -229,12 +229,12 @@ class OffscreenRenderer:
 
     def _set_view(self, frustum: Frustum) -> None:
         assert self._scene is not None  # noqa: S101 - narrows a type
-        for eye in self._scene.camera:
-            left, right, eye.frustum_bottom, eye.frustum_top = (edge * eye.frustum_near for edge in frustum)
-            eye.frustum_center, eye.frustum_width = 0.5 * (left + right), 0.5 * (right - left)
+        for camera in self._scene.camera:  # one for each eye of a stereo display
+            left, right, camera.frustum_bottom, camera.frustum_top = (edge * camera.frustum_near for edge in frustum)
+            camera.frustum_center, camera.frustum_width = 0.5 * (left + right), 0.5 * (right - left)
 
     def _metres(self, ndc: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Undoes the perspective of MuJoCo's reversed depth buffer (1 at the near plane, 0 at the far one)."""
+        """Return the distances in m in MuJoCo's reversed depth buffer (1 at the near plane, 0 at the far one)."""
         near = self._model.vis.map.znear * self._model.stat.extent
         far = self._model.vis.map.zfar * self._model.stat.extent
         metres: NDArray[np.float32] = (near * far / (near + ndc.astype(np.float64) * (far - near))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Puts the arm, a gripper, cameras, a table and a task's objects together into one MuJoCo model."""
+"""The MuJoCo model of the scene: arm, gripper, cameras, table and a task's objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.parol6 import Array, Gripper
 
 CAMERAS = ("wrist", "scene")
-"""Cameras of the scene: the D405 on the wrist, and one that looks at the arm and the table from the front."""
+"""Cameras of the observation: the D405 on the wrist, and one that views the arm and the table from the front."""
 
 OVERVIEW = "overview"
 """The camera of ``render()``."""
@@ -23,11 +23,11 @@ SCENE_FOVY = 38.0
 """Vertical field of view of the scene camera in degrees."""
 
 DEPTH_RANGES = {"wrist": (0.07, 0.50), "scene": (0.10, 6.50)}
-"""What the cameras measure in m; what is nearer or farther reads 0. The wrist's is a D405. The scene's is too far
-from the table to be another one: it measures as far as 16 bits of 0.1 mm reach."""
+"""Range of the cameras' depth in m; outside it they read 0. The wrist's is that of the D405. The scene camera is too
+far from the table for a D405: its range is that of 16 bits in units of 0.1 mm."""
 
 CAMERA_RESOLUTION = (640, 480)
-"""Width and height in px of the pictures that the cameras take before cropping."""
+"""Width and height in px of the images before cropping."""
 
 COLORS = {
     "red": (0.80, 0.08, 0.07),
@@ -35,10 +35,10 @@ COLORS = {
     "blue": (0.07, 0.22, 0.75),
     "yellow": (0.90, 0.72, 0.05),
 }
-"""The colours that an instruction can name, as RGB in 0..1."""
+"""Colours that an instruction can name, as RGB in 0..1."""
 
 GRIPPER_PREFIX = "gripper/"
-"""What stands before the names of a gripper's parts in the model."""
+"""Prefix of the names of a gripper's parts in the model."""
 
 MAX_OBJECTS = 3
 CUBE_SIZE = 0.028
@@ -47,14 +47,14 @@ DISC_RADIUS, DISC_HEIGHT = 0.025, 0.002
 GOAL_RADIUS, GOAL_HEIGHT = 0.045, 0.0015
 """Sizes of the objects in m."""
 
-# On the floor below the table, where no camera sees them, wait the objects that an episode does not use.
+# Objects that an episode does not use lie on the floor below the table, out of view of all cameras.
 PARKING = np.array([[-1.5, 0.3 * i, -0.68] for i in range(MAX_OBJECTS)])
 
 _DENSITY = 700.0  # printed plastic with sparse infill, kg/m^3
 _FLOOR_HEIGHT = -0.70
 
 
-# The shapes of objects, and how many numbers MuJoCo needs for their size.
+# The shapes of objects, and the number of MuJoCo's size parameters of each.
 _SIZES = {
     mujoco.mjtGeom.mjGEOM_BOX: 3,
     mujoco.mjtGeom.mjGEOM_CYLINDER: 2,
@@ -66,13 +66,13 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class ObjectKind:
-    """A kind of object.
+    """Kind of object.
 
     Attributes:
         name: The noun an instruction uses.
         geom: MuJoCo geom type.
         size: MuJoCo geom size in m, shape (3,).
-        solid: False for what is printed flat on the table and only marks a place.
+        solid: False for a mark on the table, which has no contacts.
     """
 
     name: str
@@ -84,7 +84,7 @@ class ObjectKind:
         """Check shape and size.
 
         Raises:
-            OptionError: A shape that does not stand on a table, or a size that is not allowed.
+            OptionError: The shape or the size is not allowed.
         """
         needed = _SIZES.get(self.geom)
         if needed is None:
@@ -111,15 +111,15 @@ DISC = ObjectKind("disc", mujoco.mjtGeom.mjGEOM_CYLINDER, (DISC_RADIUS, DISC_HEI
 
 
 def object_name(index: int) -> str:
-    """Returns the body (and geom) name of the object with an index."""
+    """Return the MuJoCo body and geom name of an object."""
     return f"object_{index}"
 
 
 def check_cameras(cameras: object) -> tuple[str, ...]:
-    """Returns camera names as a tuple, each once; there may be none.
+    """Return camera names as a tuple, each once; there may be none.
 
     Raises:
-        UnknownNameError: A name is none of ``CAMERAS``.
+        UnknownNameError: A name is not in ``CAMERAS``.
     """
     names = tuple(cameras) if isinstance(cameras, (list, tuple)) else (cameras,)
     for name in names:
@@ -129,12 +129,12 @@ def check_cameras(cameras: object) -> tuple[str, ...]:
 
 
 def arm_spec(gripper: Gripper) -> mujoco.MjSpec:
-    """Returns the arm with a gripper and nothing around it."""
+    """Return the arm with a gripper and nothing around it."""
     spec = mujoco.MjSpec.from_file(str(asset_path("mjcf", "parol6.xml")))
     tool = mujoco.MjSpec.from_file(str(asset_path("mjcf", f"{gripper.name}.xml")))
     spec.site("flange").attach_body(tool.body("gripper"), GRIPPER_PREFIX, "")
-    # Within the joint limits they cannot meet. While the arm is homed J5 goes farther, where our boxes, wider than the
-    # real parts, would.
+    # Within the joint limits these cannot collide. During homing J5 goes farther, where the collision boxes, which are
+    # wider than the real parts, would.
     for body in ("link6", GRIPPER_PREFIX + "gripper"):
         spec.add_exclude(bodyname1="link4", bodyname2=body)
     spec.modelname = "PAROL6"
@@ -142,7 +142,7 @@ def arm_spec(gripper: Gripper) -> mujoco.MjSpec:
 
 
 def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: float) -> mujoco.MjModel:
-    """Compiles the scene.
+    """Compile the scene.
 
     Args:
         gripper: The gripper to mount.
@@ -159,7 +159,7 @@ def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: flo
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10.0
-    # Objects at rest sleep, which makes a step several times cheaper; a touch wakes them.
+    # Objects at rest sleep, which makes a step several times cheaper; a contact wakes them.
     spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP.value
 
     _add_surroundings(spec)
@@ -199,7 +199,7 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
                 type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, -0.37], size=[0.02, 0.02, 0.33],
                 rgba=[0.25, 0.25, 0.27, 1], contype=0, conaffinity=0, group=2,
             )  # fmt: skip
-    # One lamp casts shadows in the videos; the second only fills in.
+    # One light casts shadows in the videos; the second only fills in.
     world.add_light(
         name="key", pos=[0.35, -0.5, 1.3], dir=[-0.15, 0.35, -1.0], castshadow=True,
         diffuse=[0.55, 0.54, 0.52], ambient=[0.0, 0.0, 0.0], specular=[0.3, 0.3, 0.3], cutoff=60, exponent=1,
@@ -212,16 +212,16 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     spec.visual.headlight.diffuse = [0.18, 0.18, 0.18]
     spec.visual.headlight.specular = [0.1, 0.1, 0.1]
     # The scene camera belongs to the observation and may be cropped and moved; the overview is for people.
-    for name, eye, target, fovy in (
+    for name, position, target, fovy in (
         ("scene", (0.60, -0.32, 0.44), (0.21, 0.0, 0.04), SCENE_FOVY),
         (OVERVIEW, (0.70, -0.46, 0.38), (0.13, 0.0, 0.13), 40.0),
     ):
-        world.add_camera(name=name, pos=eye, quat=_look_at(eye, target), fovy=fovy)
+        world.add_camera(name=name, pos=position, quat=_look_at(position, target), fovy=fovy)
 
 
-def _look_at(eye: Sequence[float], target: Sequence[float]) -> Array:
-    """Returns the orientation, a quaternion of shape (4,), of a camera that looks from one point at another."""
-    backward = np.subtract(eye, target)
+def _look_at(position: Sequence[float], target: Sequence[float]) -> Array:
+    """Return the orientation, a quaternion of shape (4,), of a camera at a position with its axis through a target."""
+    backward = np.subtract(position, target)
     right = np.cross([0.0, 0.0, 1.0], backward)
     axes = np.column_stack([right, np.cross(backward, right), backward])
     quaternion = np.empty(4)

@@ -1,4 +1,4 @@
-"""What the scene looks like, for whoever draws it elsewhere: shapes that are fixed to bodies."""
+"""Visible shapes of the scene, for viewers: each is fixed to a MuJoCo body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smolvla_gym.parol6 import Array
 
 _COLLISION: Final = 3
-"""MuJoCo's group of the geoms that touch and are not seen."""
+"""MuJoCo's group of the invisible collision geoms."""
 
 _KINDS: Final = {
     mujoco.mjtGeom.mjGEOM_BOX: "box",
@@ -26,7 +26,7 @@ _KINDS: Final = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape that is fixed to a body.
+    """Shape that is fixed to a MuJoCo body.
 
     Attributes:
         name: Unique in the scene.
@@ -53,7 +53,7 @@ class Shape:
 
 
 def visible_shapes(model: mujoco.MjModel) -> list[Shape]:
-    """Returns what is seen of a scene, without the endless floor."""
+    """Return the visible shapes of a scene, without the endless floor."""
     shapes = []
     for index in range(model.ngeom):
         geom = model.geom(index)
@@ -69,19 +69,8 @@ def visible_shapes(model: mujoco.MjModel) -> list[Shape]:
         vertices, faces = _mesh(model, int(geom.dataid[0])) if kind == "mesh" else (None, None)
         body = model.body(int(geom.bodyid[0])).name
         name = f"{body}/{geom.name or index}"
-        shapes.append(
-            Shape(
-                name,
-                body,
-                kind,
-                np.array(geom.size),
-                np.array(geom.pos),
-                rotation.reshape(3, 3),
-                color,
-                vertices,
-                faces,
-            )
-        )
+        size, position = np.array(geom.size), np.array(geom.pos)
+        shapes.append(Shape(name, body, kind, size, position, rotation.reshape(3, 3), color, vertices, faces))
     return shapes
 
 
@@ -92,5 +81,5 @@ def _mesh(model: mujoco.MjModel, index: int) -> tuple[Any, Any]:
 
 
 def body_poses(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, tuple[Array, Array]]:
-    """Returns position in m, shape (3,), and rotation, shape (3, 3), of each body in the world."""
+    """Return position in m, shape (3,), and rotation, shape (3, 3), of each MuJoCo body in the world."""
     return {model.body(i).name: (data.xpos[i].copy(), data.xmat[i].reshape(3, 3).copy()) for i in range(model.nbody)}

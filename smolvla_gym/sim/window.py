@@ -1,4 +1,4 @@
-"""A window that shows a MuJoCo scene while it runs."""
+"""Window of a running MuJoCo scene."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from smolvla_gym.sim.rendering import check_display
 
 
 class Window:
-    """MuJoCo's viewer, opened when it is first shown."""
+    """MuJoCo's viewer; the first :meth:`sync` opens it."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Remembers what to show.
+        """Keep a scene; nothing is opened.
 
         Args:
             model: The model.
-            data: Its state; whoever changes it calls :meth:`sync` then.
+            data: Its state; call :meth:`sync` after each change.
         """
         self._model, self._data = model, data
         self._viewer: Any = None
         self._threads: list[threading.Thread] = []
 
     def sync(self) -> None:
-        """Brings the window up to date, and opens it the first time.
+        """Update the window; open it the first time.
 
         Raises:
             RenderingError: There is no display.
@@ -42,10 +42,10 @@ class Window:
         self._viewer.sync()
 
     def close(self) -> None:
-        """Closes the window; doing it twice does no harm."""
+        """Close the window; may be called twice."""
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None
-            # It only asks the window to close. The process must not end while that thread still draws.
+            # This only asks the window to close. The process must not end while its thread still renders.
             for thread in self._threads:
                 thread.join(timeout=5.0)

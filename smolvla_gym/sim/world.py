@@ -1,4 +1,4 @@
-"""The simulated arm on its table: physics and cameras, without any task and whoever drives the motors."""
+"""The simulated arm on its table: physics and cameras, without a task and without a driver of the motors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from smolvla_gym.sim.scene import (
 )
 
 MAX_TIMESTEP = 0.004
-"""Upper bound of the physics time step in s: a control step is divided into as few equal ones as keep below it."""
+"""Upper bound of the physics time step in s: a control step has the fewest equal physics steps that keep it."""
 
 LINK_PERIOD = 0.01
-"""About how often the board is sent a setpoint, in s: as often as the real one, which holds each until the next."""
+"""Approximate period of the setpoints in s: that of the real board, which holds each setpoint until the next."""
 
 DEPTH_UNIT = 1e-4
 """The D405's unit of depth in m."""
@@ -41,12 +41,12 @@ _ROUNDING: Final = 1e-9  # m
 
 @dataclass
 class Observed:
-    """What the arm's sensors give at one moment.
+    """Readings of the arm's sensors at one moment.
 
     Attributes:
         agent_pos: Six joint angles in rad and the gripper's opening 0..1, float32, shape (7,).
-        pixels: A picture a camera, uint8, shape (H, W, 3).
-        depth: A depth picture a camera in units of 0.1 mm, uint16, shape (H, W, 1); empty unless asked for.
+        pixels: Image of each camera, uint8, shape (H, W, 3).
+        depth: Depth image of each camera in units of 0.1 mm, uint16, shape (H, W, 1); empty without depth.
     """
 
     agent_pos: NDArray[np.float32]
@@ -56,13 +56,13 @@ class Observed:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that changes in a world while time passes, except its model (see ``sim.randomization.read_appearance``).
+    """Copy of a world's state, without its model (see ``sim.randomization.read_appearance``).
 
     Attributes:
         physics: MuJoCo's state for integration.
-        motors: Joint angles in rad that the motors were last sent to, shape (6,).
+        motors: Last targets of the motors in rad, shape (6,).
         zero_error: True minus reported joint angles in rad, shape (6,).
-        jaw_target: Travel in m that the jaws were last sent to.
+        jaw_target: Last target of the jaws' travel in m.
     """
 
     physics: Array
@@ -75,7 +75,7 @@ _PHYSICS: Final = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
 def start_pose(gripper: Gripper) -> Array:
-    """Returns the joint angles in rad, shape (6,), at which episodes begin: fingers down, over the workspace."""
+    """Return the joint angles in rad, shape (6,), at which episodes begin: fingers down, over the workspace."""
     position = (0.20, 0.0, 0.17) if gripper.dh_a == 0.0 else (0.27, 0.0, 0.17)
     pose = solve(position, np.pi / 2, gripper)
     assert pose is not None  # noqa: S101 - the poses above are reachable
@@ -83,16 +83,16 @@ def start_pose(gripper: Gripper) -> Array:
 
 
 class World:
-    """One arm with its objects.
+    """Simulated arm with its objects.
 
     Attributes:
         model: The MuJoCo model.
         data: Its state.
         gripper: The gripper that is mounted.
-        ticks: Setpoints that the board is sent in one control step.
-        steps: Physics steps of one control step, a multiple of it.
-        zero_error: True minus reported joint angles in rad, shape (6,): what homing missed, and what no arm knows.
-        blind: While True, :meth:`observe` draws nothing, for whoever does not need each picture.
+        ticks: Number of setpoints in a control step.
+        steps: Number of physics steps in a control step, a multiple of ``ticks``.
+        zero_error: True minus reported joint angles in rad, shape (6,): the error of homing, which no arm can measure.
+        render_observations: Whether :meth:`observe` renders images; False saves the time of images that are not used.
     """
 
     def __init__(
@@ -107,17 +107,17 @@ class World:
         depth: bool,
         quality: Quality,
     ) -> None:
-        """Builds the scene.
+        """Build the scene.
 
         Args:
             gripper: The gripper to mount.
-            kind: The kind of its objects.
+            kind: Kind of the objects.
             goal: Whether there is a goal mark.
-            control_hz: Control steps a second.
+            control_hz: Control rate in Hz.
             cameras: Names of the observed cameras.
-            image_size: Height and width of their pictures in px.
+            image_size: Height and width of their images in px.
             depth: Whether they measure depth.
-            quality: Rendering quality of the observed pictures.
+            quality: Rendering quality of the observed images.
         """
         self.gripper, self.kind = gripper, kind
         self.ticks = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
@@ -126,10 +126,10 @@ class World:
         self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep)
         self.data = mujoco.MjData(self.model)
         self._cameras, self._image_size, self._depth = cameras, image_size, depth
-        self.blind = False
+        self.render_observations = True
         for name in cameras:
             _crop(self.model, name, image_size)
-        self._eyes = OffscreenRenderer(self.model, quality, image_size)
+        self._renderer = OffscreenRenderer(self.model, quality, image_size)
         self._overview: OffscreenRenderer | None = None
 
         self._motors: Array = np.zeros(NUM_JOINTS)
@@ -144,7 +144,7 @@ class World:
         self._pads = tuple(self.model.geom(GRIPPER_PREFIX + n).id for n in ("pad_left", "pad_right"))
         self._stall_torques = 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1]
         self._objects = tuple(self.model.geom(object_name(i)).id for i in range(len(PARKING)))
-        self._bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
+        self._object_bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -155,19 +155,19 @@ class World:
 
     @property
     def measured_joints(self) -> Array:
-        """Where the joints really are in rad, shape (6,): what the arm, without encoders, does not know."""
+        """True joint angles in rad, shape (6,); the arm has no encoders and cannot measure them."""
         return np.array(self.data.qpos[self._arm_qpos])
 
     @property
     def stalled(self) -> NDArray[np.bool_]:
-        """Which motors of the arm are at the end of their torque, shape (6,)."""
+        """Mask of the motors of the arm that are at their largest torque, shape (6,)."""
         force = np.abs(self.data.actuator_force[self._arm_ctrl])
         return np.asarray(force >= self._stall_torques)
 
     @property
     def opening(self) -> float:
         """Opening of the gripper, 0 (closed) to 1 (open)."""
-        if self.gripper.binary:  # air gives no feedback: what was commanded
+        if self.gripper.binary:  # an air gripper has no feedback: the command
             return 1.0 if self._jaw_target > 0.0 else 0.0
         left, right = self.data.qpos[self._jaw_qpos].tolist()
         return min(max(0.5 * float(left + right) / self.gripper.stroke, 0.0), 1.0)
@@ -184,38 +184,38 @@ class World:
 
     def object_position(self, index: int) -> Array:
         """Centre of an object in the world in m, shape (3,)."""
-        return np.array(self.data.xpos[self._bodies[index]])
+        return np.array(self.data.xpos[self._object_bodies[index]])
 
     def object_rotation(self, index: int) -> Array:
         """Orientation of an object in the world, shape (3, 3)."""
-        return np.array(self.data.xmat[self._bodies[index]]).reshape(3, 3)
+        return np.array(self.data.xmat[self._object_bodies[index]]).reshape(3, 3)
 
     def object_speed(self, index: int) -> float:
         """Speed of an object in m/s."""
-        return float(np.linalg.norm(self.data.cvel[self._bodies[index]][3:]))
+        return float(np.linalg.norm(self.data.cvel[self._object_bodies[index]][3:]))
 
     def object_velocity(self, index: int) -> Array:
         """Linear velocity in m/s and angular velocity in rad/s of an object in the world, shape (6,)."""
-        angular, linear = np.split(self.data.cvel[self._bodies[index]], 2)
+        angular, linear = np.split(self.data.cvel[self._object_bodies[index]], 2)
         return np.concatenate([linear, angular])
 
-    def touching(self, index: int) -> frozenset[int]:
-        """Returns the geom ids that touch an object."""
+    def contacts(self, index: int) -> frozenset[int]:
+        """Return the ids of the geoms in contact with an object."""
         geom = self._objects[index]
         contacts = self.data.contact.geom[: self.data.ncon]
-        mine = contacts[(contacts == geom).any(axis=1)]
-        return frozenset(mine[mine != geom].tolist())
+        pairs = contacts[(contacts == geom).any(axis=1)]
+        return frozenset(pairs[pairs != geom].tolist())
 
     def grasped(self, index: int) -> bool:
-        """Tells whether both jaws' pads touch an object."""
-        return self.touching(index).issuperset(self._pads)
+        """Return whether both jaws' pads are in contact with an object."""
+        return self.contacts(index).issuperset(self._pads)
 
     def released(self, index: int) -> bool:
-        """Tells whether neither jaw's pad touches an object."""
-        return self.touching(index).isdisjoint(self._pads)
+        """Return whether no jaw's pad is in contact with an object."""
+        return self.contacts(index).isdisjoint(self._pads)
 
-    def objects_touched(self, joints: Array, opening: float, arrange: Callable[[], None]) -> list[int]:
-        """Look up which objects the arm would touch, without a change of the present state.
+    def objects_in_contact(self, joints: Array, opening: float, arrange: Callable[[], None]) -> list[int]:
+        """Return the objects in contact with the arm in another pose; the present state stays.
 
         Args:
             joints: Joint angles in rad, shape (6,).
@@ -223,7 +223,7 @@ class World:
             arrange: Places the objects with :meth:`place_object`.
 
         Returns:
-            Indices of the objects that the arm or its gripper would penetrate.
+            Indices of the objects that the arm or its gripper penetrates.
         """
         data, self.data = self.data, mujoco.MjData(self.model)
         try:
@@ -244,7 +244,7 @@ class World:
         return [i for i, geom in enumerate(self._objects) if any(geom in pair and pair - others for pair in pairs)]
 
     def snapshot(self) -> Snapshot:
-        """Returns a copy of the state."""
+        """Return a copy of the state."""
         physics = np.empty(mujoco.mj_stateSize(self.model, _PHYSICS))
         mujoco.mj_getState(self.model, self.data, physics, _PHYSICS)
         return Snapshot(physics, self._motors.copy(), self.zero_error.copy(), self._jaw_target)
@@ -252,13 +252,13 @@ class World:
     # -- change ----------------------------------------------------------------------------------------------------
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Takes over the state of this world, or of another one of the same scene; end with :meth:`settle`."""
+        """Set the state to that of this world, or of another one of the same scene; end with :meth:`settle`."""
         mujoco.mj_setState(self.model, self.data, snapshot.physics, _PHYSICS)
         self._motors, self.zero_error = snapshot.motors.copy(), snapshot.zero_error.copy()
         self._jaw_target = snapshot.jaw_target
 
     def reset(self, joints: Array, opening: float = 1.0) -> None:
-        """Puts the arm at rest at joint angles in rad, shape (6,), with the gripper at an opening 0..1.
+        """Put the arm at rest at joint angles in rad, shape (6,), with the gripper at an opening 0..1.
 
         The objects are parked; place them with :meth:`place_object` and end with :meth:`settle`.
         """
@@ -272,14 +272,14 @@ class World:
         self.data.ctrl[self._jaw_ctrl] = self._jaw_target
 
     def misplace_zero(self, error: Array) -> None:
-        """Moves the arm by what its board does not know, in rad, shape (6,), until the next reset."""
+        """Displace the joints by an error in rad, shape (6,), which the board does not report, until the next reset."""
         self.zero_error = np.array(error)
         self.data.qpos[self._arm_qpos] += error
         self.data.ctrl[self._arm_ctrl] += error
         self.settle()
 
     def place_object(self, index: int, position: Array, yaw: float) -> None:
-        """Puts an object at a position in m, shape (3,), turned about the vertical by a yaw in rad."""
+        """Place an object at a position in m, shape (3,), turned about the vertical by a yaw in rad."""
         quaternion = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         if self.kind.solid:
             address = self.model.joint(object_name(index)).qposadr[0]
@@ -288,7 +288,7 @@ class World:
             self._place_mark(object_name(index), position, quaternion)
 
     def place_goal(self, position: Array) -> None:
-        """Puts the goal mark at a position in m, shape (3,)."""
+        """Place the goal mark at a position in m, shape (3,)."""
         self._place_mark("goal", position, [1.0, 0.0, 0.0, 0.0])
 
     def _place_mark(self, body: str, position: Array, quaternion: list[float]) -> None:
@@ -296,20 +296,20 @@ class World:
         self.data.mocap_pos[mocap], self.data.mocap_quat[mocap] = position, quaternion
 
     def settle(self) -> None:
-        """Brings everything that follows from the state up to date, without time passing."""
-        # While sleeping is enabled MuJoCo does not recompute what never moves; cameras and lamps of the model may have.
+        """Recompute everything that depends on the state; no time passes."""
+        # While sleeping is enabled MuJoCo does not recompute static geoms, cameras and lights, which may have moved.
         option, sleep = self.model.opt, mujoco.mjtEnableBit.mjENBL_SLEEP.value
         option.enableflags &= ~sleep
         mujoco.mj_forward(self.model, self.data)
         option.enableflags |= sleep
 
     def drive(self, motors: Array, opening: float) -> None:
-        """Lets time pass while the motors turn.
+        """Advance the physics while the motors turn.
 
         Args:
-            motors: Joint angles in rad that the steppers turn to in each physics step as the board counts them, shape
+            motors: Joint angles in rad to which the motors turn in each physics step, as the board counts them, shape
                 (steps, 6); the joints follow as far as their torque allows.
-            opening: Where the gripper is sent, 0..1.
+            opening: Target of the gripper, 0..1.
         """
         steps = len(motors)
         self._motors = np.array(motors[-1])
@@ -322,7 +322,7 @@ class World:
         model, data = self.model, self.data
         for control in controls:
             data.ctrl = control
-            # mj_step would leave what is derived from the positions one step behind them; its halves, swapped, do not.
+            # mj_step leaves values that depend on the positions one step behind them; its halves, swapped, do not.
             mujoco.mj_step2(model, data)
             mujoco.mj_step1(model, data)
 
@@ -331,13 +331,13 @@ class World:
             opening = float(opening >= 0.5)
         return float(opening) * self.gripper.stroke
 
-    # -- pictures --------------------------------------------------------------------------------------------------
+    # -- images ----------------------------------------------------------------------------------------------------
 
     def observe(self) -> Observed:
-        """Reads the sensors."""
+        """Return the readings of the sensors."""
         observed = Observed(np.append(self.joints, self.opening).astype(np.float32))
-        for name in () if self.blind else self._cameras:
-            pixels, distance = self._eyes.render(self.data, name, self._image_size, depth=self._depth)
+        for name in self._cameras if self.render_observations else ():
+            pixels, distance = self._renderer.render(self.data, name, self._image_size, depth=self._depth)
             observed.pixels[name] = pixels
             if distance is not None:
                 near, far = DEPTH_RANGES[name]
@@ -346,25 +346,25 @@ class World:
         return observed
 
     def overview(self, quality: Quality) -> Image:
-        """Draws the scene for people, shape (480, 640, 3)."""
+        """Render the scene for people, shape (480, 640, 3)."""
         if self._overview is None:
             self._overview = OffscreenRenderer(self.model, quality, _VIDEO_SIZE)
         return self._overview.render(self.data, OVERVIEW, _VIDEO_SIZE)[0]
 
     def device_name(self) -> str:
-        """Return OpenGL's name of what draws the observed images; empty before the first one."""
-        return self._eyes.device_name()
+        """Return OpenGL's name of the renderer of the observed images; empty before the first one."""
+        return self._renderer.device_name()
 
     def close(self) -> None:
         """Free the OpenGL contexts; may be called from any thread, and twice."""
         with contextlib.ExitStack() as each:
-            each.callback(self._eyes.close)
+            each.callback(self._renderer.close)
             if self._overview is not None:
                 each.callback(self._overview.close)
 
 
 def _crop(model: mujoco.MjModel, name: str, size: tuple[int, int]) -> None:
-    """Narrows a camera to the largest centred part of its picture that has the shape of ``size``."""
+    """Narrow a camera to the largest centred part of its image that has the aspect ratio of ``size``."""
     camera = model.camera(name).id
     width, height = CAMERA_RESOLUTION
     aspect = size[1] / size[0]

@@ -1,11 +1,11 @@
-"""What a task is: an instruction, a layout, a measure of success and an expert."""
+"""Base class of the tasks: instructions, layout of the scene, success, reward and expert."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from string import Formatter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,21 +14,21 @@ from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import COLORS, GOAL_HEIGHT, MAX_OBJECTS, PARKING, ObjectKind
 from smolvla_gym.sim.world import World
 
-# Where objects may lie: x and y in m. Everything in it can be reached with the fingers pointing down.
+# Area of the objects, x and y in m: the arm reaches all of it with the fingers pointing down.
 _WORKSPACE = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38), (-0.14, 0.14))}
 _TRIES = 1000
 
 _MOVED = 0.03
-"""How far in m an object has to be from where it lay for somebody to have taken it, not touched it in passing."""
+"""Distance in m from its first place at which an object counts as moved, rather than grazed in passing."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One episode's scene, drawn at reset.
+    """Scene of an episode, drawn at reset.
 
     Attributes:
-        instruction: The sentence that tells what to do.
-        phrase: The same before the colours were put in.
+        instruction: The instruction.
+        instruction_template: The instruction with fields in place of the colours.
         colors: Colour names of the objects that are present.
         positions: Centres of the objects in m, shape (n, 3).
         yaws: Turns of the objects about the vertical in rad, shape (n,).
@@ -38,7 +38,7 @@ class Layout:
     """
 
     instruction: str
-    phrase: str
+    instruction_template: str
     colors: tuple[str, ...]
     positions: Array
     yaws: Array
@@ -48,60 +48,61 @@ class Layout:
 
 
 class Task(ABC):
-    """A task on the table. It holds no state of an episode: that is the layout and the world.
+    """Task on the table. It has no state of an episode: the layout and the world have that.
 
     Class attributes:
         name: The value of the env's ``task=`` option.
-        phrasings: Sentences with the fields ``{color}`` and, where two objects are named, ``{base}``.
-        unseen_phrasings: Others of the same meaning, which no training data may contain: what a policy makes of them
-            tells whether it understands words or remembers sentences.
-        kind: What lies on the table.
-        has_goal: Whether a white goal mark lies there too.
-        min_distance: Smallest distance between the centres of two things in m.
-        hold_time: How long success has to last in s before it counts, so that luck does not.
+        instruction_templates: Sentences with the fields ``{color}`` and, for a second object, ``{base}``.
+        unseen_instruction_templates: Others of the same meaning, which no training data may contain: the success rate
+            with them shows whether a policy understands instructions that it was not trained on.
+        kind: Kind of the objects.
+        has_goal: Whether there is a white goal mark.
+        min_distance: Least distance in m between the centres of two objects, or an object and the mark.
+        hold_time: Time in s for which the goal has to be met before the task counts as succeeded.
     """
 
     name: ClassVar[str]
-    phrasings: ClassVar[tuple[str, ...]]
-    unseen_phrasings: ClassVar[tuple[str, ...]]
+    instruction_templates: ClassVar[tuple[str, ...]]
+    unseen_instruction_templates: ClassVar[tuple[str, ...]]
     kind: ClassVar[ObjectKind]
     has_goal: ClassVar[bool] = False
     min_distance: ClassVar[float] = 0.065
     hold_time: ClassVar[float] = 0.5
 
     def layout(self, rng: np.random.Generator, gripper: str, num_objects: int, randomization: int) -> Layout:
-        """Draws a scene and an instruction.
+        """Draw a scene and an instruction.
 
         Args:
-            rng: Source of chance.
-            gripper: Name of the gripper, which decides what can be reached.
-            num_objects: How many objects lie there.
-            randomization: 0 leaves the objects at fixed places; what is named is still drawn.
+            rng: Random generator.
+            gripper: Name of the gripper, which determines the reach.
+            num_objects: Number of objects.
+            randomization: 0 keeps the objects at fixed places; the named one is still drawn.
         """
         places = self._places(rng, gripper, num_objects + int(self.has_goal), randomization)
         colors = tuple(str(c) for c in rng.permutation(list(COLORS))[:num_objects])
         target, base = 0, -1
         order = rng.permutation(num_objects)
         target = int(order[0])
-        phrase = self.phrasings[int(rng.integers(len(self.phrasings)))] if randomization else self.phrasings[0]
+        templates = self.instruction_templates
+        template = templates[int(rng.integers(len(templates)))] if randomization else templates[0]
         fields = {"color": colors[target]}
-        if "{base}" in phrase:
+        if "{base}" in template:
             base = int(order[1])
             fields["base"] = colors[base]
         yaws = rng.uniform(-np.pi, np.pi, num_objects) if randomization else np.zeros(num_objects)
         positions = np.column_stack([places[:num_objects], np.full(num_objects, self.kind.half_height)])
         goal = np.array([*places[num_objects], GOAL_HEIGHT / 2]) if self.has_goal else None
-        return Layout(phrase.format(**fields), phrase, colors, positions, yaws, target, base, goal)
+        return Layout(template.format(**fields), template, colors, positions, yaws, target, base, goal)
 
-    def reworded(self, layout: Layout, *, target: Any = None, phrasing: Any = None) -> Layout:
-        """Returns a scene with the same things in the same places and something else to be done.
+    def with_instruction(self, layout: Layout, *, target: object = None, instruction_template: object = None) -> Layout:
+        """Return a scene with the same objects in the same places and another instruction.
 
         Args:
             layout: The scene.
-            target: Colour of the object that is to be named; None: the same one. Where a second object is named, it
-                changes places with that one.
-            phrasing: The sentence, with the fields ``{color}`` and, where two objects are named, ``{base}``; None: the
-                same one.
+            target: Colour of the object to name; None keeps it. If the second object has this colour, the two change
+                places in the instruction.
+            instruction_template: A sentence with the fields ``{color}`` and, for a second object, ``{base}``; None
+                keeps the template.
 
         Raises:
             OptionError: There is no object of this colour, or a field is missing or unknown.
@@ -113,30 +114,19 @@ class Task(ABC):
             index = layout.colors.index(target)
             base = layout.target if index == base else base
         fields = {"color": layout.colors[index]} | ({"base": layout.colors[base]} if base >= 0 else {})
-        phrase = layout.phrase if phrasing is None else phrasing
-        allowed = "a sentence with the fields " + " and ".join(f"{{{name}}}" for name in fields)
-        if not isinstance(phrase, str) or not all(f"{{{name}}}" in phrase for name in fields):
-            raise OptionError('options["phrasing"]', phrase, allowed)
-        try:
-            # Names alone: a format such as {color:>1000000000} or {color.x} is not what anybody means.
-            named = {
-                (name, spec or "", convert) for _, name, spec, convert in Formatter().parse(phrase) if name is not None
-            }
-            if not named <= {(name, "", None) for name in fields}:
-                raise OptionError('options["phrasing"]', phrase, allowed)
-            instruction = phrase.format(**fields)
-        except (KeyError, IndexError, ValueError) as error:
-            if isinstance(error, OptionError):
-                raise
-            raise OptionError('options["phrasing"]', phrase, allowed) from None
-        return replace(layout, instruction=instruction, phrase=phrase, target=index, base=base)
+        template = layout.instruction_template if instruction_template is None else instruction_template
+        if not isinstance(template, str) or _fields(template) != set(fields):
+            allowed = "a sentence with the fields " + " and ".join(f"{{{name}}}" for name in fields)
+            raise OptionError('options["instruction_template"]', template, allowed)
+        instruction = template.format(**fields)
+        return replace(layout, instruction=instruction, instruction_template=template, target=index, base=base)
 
     def _places(self, rng: np.random.Generator, gripper: str, count: int, randomization: int) -> Array:
         (x0, x1), (y0, y1) = _WORKSPACE[gripper]
         if not randomization:
             y = np.linspace(y0 + 0.04, y1 - 0.04, count)
             return np.column_stack([np.full(count, 0.6 * x0 + 0.4 * x1), y])
-        # Where many things share the air gripper's small workspace they have to lie closer together.
+        # Three objects and a mark in the air gripper's small area have to lie closer together.
         for share in (1.0, 0.85, 0.7):
             for _ in range(_TRIES):
                 places = rng.uniform((x0, y0), (x1, y1), (count, 2))
@@ -146,11 +136,11 @@ class Task(ABC):
         raise AssertionError("the workspace is too small for the objects")  # pragma: no cover
 
     def allowed(self, places: Array) -> bool:
-        """Tells whether a task can be done with things at these places, shape (n, 2), the goal mark last."""
+        """Return whether the task can succeed with objects at these places, shape (n, 2), the goal mark last."""
         return True
 
     def arrange(self, world: World, layout: Layout) -> None:
-        """Puts the objects of a layout on the table."""
+        """Place the objects of a layout on the table."""
         for i in range(MAX_OBJECTS):
             if i < len(layout.colors):
                 world.place_object(i, layout.positions[i], float(layout.yaws[i]))
@@ -161,14 +151,14 @@ class Task(ABC):
 
     @abstractmethod
     def achieved(self, world: World, layout: Layout) -> bool:
-        """Tells whether the goal is met at this moment."""
+        """Return whether the goal is met now."""
 
     @abstractmethod
     def progress(self, world: World, layout: Layout) -> float:
-        """Measures in 0..1 how near the goal is: the dense reward of a step."""
+        """Return how near the goal is, 0..1: the dense reward of a step."""
 
     def failure(self, world: World, layout: Layout) -> str:
-        """Says in a few words, from what an episode looks like at its end, why it was no success."""
+        """Return the failure mode of an episode that ends now, a few words."""
         for i, start in enumerate(layout.positions):
             if i not in (layout.target, layout.base) and np.linalg.norm(world.object_position(i) - start) > _MOVED:
                 return "moved another object"
@@ -176,14 +166,24 @@ class Task(ABC):
 
     @abstractmethod
     def shortfall(self, world: World, layout: Layout) -> str:
-        """Says in a few words how far an episode came that was no success, where nothing else was touched."""
+        """Return the failure mode of an episode in which no other object moved, a few words."""
 
     @abstractmethod
     def expert(self, world: World, layout: Layout) -> Array:
-        """Returns what a skilled operator would command now.
+        """Return the action of a scripted expert.
 
-        It depends on nothing but the present state, so it labels any state, also one that a policy has strayed to.
+        It depends on the present state alone, so it labels any state, also one that only a policy gets into.
 
         Returns:
             Joint targets in rad and gripper opening 0..1, shape (7,).
         """
+
+
+def _fields(template: str) -> set[str]:
+    """Return the names of the fields of a template; of a malformed one, and of one with formats, none."""
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:
+        return set()
+    # A format such as {color:>1000000000} or {color!r} is not allowed.
+    return set() if any(spec or conversion for _, _, spec, conversion in parts) else {str(part[1]) for part in parts}

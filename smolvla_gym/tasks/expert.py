@@ -1,4 +1,4 @@
-"""Movements that the tasks' experts are made of. All are functions of the present state."""
+"""Motions that the tasks' experts are made of. All are functions of the present state."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.sim.world import World
 
 LEAD = 0.045
-"""How far ahead of the tool the commanded position lies, in m; at the gate's limits that is about 0.3 m/s."""
+"""Distance in m of the commanded position ahead of the tool; at the gate's limits that is about 0.3 m/s."""
 
 
 def jaw_yaw(world: World) -> float:
-    """Returns the direction in rad, modulo pi, in which the jaws travel."""
+    """Return the direction in rad, modulo pi, in which the jaws travel."""
     jaw = world.tool_rotation[:, 1]
     return float(np.arctan2(jaw[1], jaw[0]))
 
 
 def square_yaw(position: Array) -> float:
-    """Returns the jaws' direction in rad at a position, shape (2,) or (3,), that needs no turn of J6."""
+    """Return the jaws' direction in rad at a position, shape (2,) or (3,), that needs no turn of J6."""
     return float(np.arctan2(position[1], position[0]) + np.pi / 2)
 
 
-def nearest_yaw(current: float, wanted: float, symmetry: float) -> float:
-    """Returns the yaw in rad nearest to the current one that equals the wanted one modulo a symmetry angle."""
-    return current + (wanted - current + symmetry / 2) % symmetry - symmetry / 2
+def nearest_yaw(current: float, target: float, symmetry: float) -> float:
+    """Return the yaw in rad nearest to the current one that equals the target modulo a symmetry angle."""
+    return current + (target - current + symmetry / 2) % symmetry - symmetry / 2
 
 
 def yaw_error(world: World, yaw: float) -> float:
-    """Returns by how much in rad the jaws have yet to turn; 0 for a gripper whose yaw follows J1."""
+    """Return the angle in rad that the jaws have yet to turn; 0 for a gripper whose yaw follows J1."""
     if world.gripper.dh_a != 0.0:
         return 0.0
     current = jaw_yaw(world)
@@ -37,11 +37,11 @@ def yaw_error(world: World, yaw: float) -> float:
 
 
 def move(world: World, position: Array, yaw: float, opening: float) -> Array:
-    """Heads in a straight line for a position with the fingers pointing down.
+    """Move in a straight line to a position with the fingers pointing down.
 
     Args:
         world: The present state.
-        position: Where the tool centre point should go, in m, shape (3,).
+        position: Target of the tool centre point in m, shape (3,).
         yaw: Direction of the jaws' travel in rad.
         opening: Opening of the gripper 0..1.
 
@@ -56,30 +56,30 @@ def move(world: World, position: Array, yaw: float, opening: float) -> Array:
 
 
 def _reach(position: Array, yaw: float, world: World) -> Array:
-    """Solves for a position, or for the nearest one above the table that the arm can reach.
+    """Return joint angles for a position, or for the nearest one above the table that the arm can reach.
 
-    It knows the arm's error: what is sent there gets there.
+    They are corrected by the error of the zero positions, so that the tool gets there.
     """
     target = np.array(position)
     for _ in range(60):
         joints = solve(target, yaw, world.gripper, near_j6=world.joints[5])
         if joints is not None:
             return joints - world.zero_error
-        # Too far out or too high: come in towards a point that is reachable with every gripper.
+        # Too far out or too high: move in towards a point that is reachable with every gripper.
         target += 0.05 * (np.array([0.27, 0.0, 0.08]) - target)
     return world.joints
 
 
 def funnel(world: World, position: Array, yaw: float, hover: float, opening: float, tolerance: float = 0.004) -> Array:
-    """Descends on a position from above: the farther off sideways (or turned), the higher the tool stays.
+    """Descend on a position from above: the farther off sideways (or turned), the higher the tool stays.
 
     Args:
         world: The present state.
-        position: Where the tool centre point should end, in m, shape (3,).
+        position: Target of the tool centre point in m, shape (3,).
         yaw: Direction of the jaws' travel in rad.
-        hover: Height in m above the position at which to travel.
+        hover: Travelling height in m above the position.
         opening: Opening of the gripper 0..1.
-        tolerance: Sideways error in m that is small enough to go down.
+        tolerance: Largest sideways error in m at which the tool goes down.
     """
     tool = world.tool_position
     sideways = float(np.linalg.norm(tool[:2] - position[:2]))
@@ -87,7 +87,7 @@ def funnel(world: World, position: Array, yaw: float, hover: float, opening: flo
     height = hover * float(np.clip((error - tolerance) / 0.02, 0.0, 1.0))
     waypoint = np.array([position[0], position[1], position[2] + height])
     if tool[2] < waypoint[2] - 0.01 and sideways > 0.02:
-        # Too low to travel: go up first, almost on the spot.
+        # Too low to travel: go up first, almost vertically.
         way = waypoint[:2] - tool[:2]
         waypoint[:2] = tool[:2] + way * min(1.0, 0.005 / max(sideways, 1e-9))
     return move(world, waypoint, yaw, opening)

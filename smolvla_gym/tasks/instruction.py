@@ -1,4 +1,4 @@
-"""Lay a scene out for an instruction: the objects that it names are on the table."""
+"""Layout of a scene for an instruction: the objects that it names are on the table."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def names_objects(instruction: str) -> bool:
 def instructed(layout: Layout, instruction: str) -> Layout:
     """Return a scene with the objects that an instruction names, in the places of those that were drawn.
 
-    The first colour is that of the object to move, the second that of the object that it goes to. Another object that
-    had the colour takes the colour of the one that it is given to.
+    The first colour is that of the object to move, the second that of the object to which it moves. Another object
+    that had the colour gets the colour that it replaces.
 
     Args:
         layout: The scene that was drawn.
@@ -47,5 +47,5 @@ def instructed(layout: Layout, instruction: str) -> Layout:
         colors[place] = color
     fields = iter(("{color}", "{base}"))
     # Braces of the sentence itself are no fields.
-    phrase = _COLOR.sub(lambda match: next(fields), instruction.replace("{", "{{").replace("}", "}}"))
-    return replace(layout, instruction=instruction, phrase=phrase, colors=tuple(colors))
+    template = _COLOR.sub(lambda match: next(fields), instruction.replace("{", "{{").replace("}", "}}"))
+    return replace(layout, instruction=instruction, instruction_template=template, colors=tuple(colors))

@@ -1,4 +1,4 @@
-"""Pick up the named cube."""
+"""Task: pick up the named cube."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from smolvla_gym.tasks.expert import jaw_yaw, move
 from smolvla_gym.tasks.grasping import fetch, grasp_shortfall, holding, reaching
 
 LIFT_HEIGHT = 0.05
-"""How far above the table the cube's underside has to be, in m."""
+"""Least height in m of the cube's underside above the table."""
 
 
 class Lift(Task):
     """The named cube has to be held by both jaws, 5 cm above the table, for half a second."""
 
     name = "lift"
-    phrasings = (
+    instruction_templates = (
         "pick up the {color} cube",
         "lift the {color} cube",
         "grab the {color} cube",
         "take the {color} cube",
         "raise the {color} cube off the table",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "hoist the {color} cube",
         "get hold of the {color} cube and raise it",
         "I want the {color} cube in the air",

@@ -1,4 +1,4 @@
-"""Put the named cube on the white plate."""
+"""Task: put the named cube on the white plate; base class of tasks in which a cube is put down."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _AT_REST = 0.02
 
 
 class PickAndPlace(Task):
-    """A cube has to be put down at a spot and let go of, and then stay there for half a second."""
+    """Task in which a cube has to be put down and released, and then stay in place for half a second."""
 
     kind = CUBE
     tolerance: float
-    """Largest sideways distance of the cube from the spot in m."""
+    """Largest sideways distance in m of the cube from its place."""
     aligned: float
-    """Sideways distance in m at which the expert begins to let it down."""
+    """Sideways distance in m at which the expert begins to lower the cube."""
 
     @abstractmethod
     def spot(self, world: World, layout: Layout) -> Array:
-        """Returns where the cube's centre has to be, in m, shape (3,)."""
+        """Return where the cube's centre has to be, in m, shape (3,)."""
 
     def _error(self, world: World, layout: Layout) -> Array:
         return world.object_position(layout.target) - self.spot(world, layout)
@@ -64,29 +64,29 @@ class PickAndPlace(Task):
         sideways = float(np.linalg.norm(error[:2]))
         landed = sideways < 0.6 * self.tolerance and error[2] < 0.003
         if landed:
-            # Let go, wait until the jaws are clear, then go straight up.
+            # Release, wait until the jaws are clear, then go straight up.
             clear = world.released(target) and world.opening > 0.8
             height = spot[2] + HOVER if clear else tool[2]
             return move(world, np.array([tool[0], tool[1], height]), jaw_yaw(world), 1.0)
         if not holding(world, target):
             return fetch(world, target)
-        # The tool carries the cube with whatever offset it was gripped.
+        # The cube may be off centre between the jaws.
         aim = spot + (tool - world.object_position(target))
-        # Turned as it pleases: a yaw that had to be read off what the cube hides would be one more thing to get wrong.
+        # The yaw is free: the cube hides the edges from which a policy would have to estimate it.
         return funnel(world, aim, square_yaw(spot), HOVER, 0.0, tolerance=self.aligned)
 
 
 class Place(PickAndPlace):
-    """The named cube has to stand on the plate, let go."""
+    """The named cube has to stand on the plate, released."""
 
     name = "place"
-    phrasings = (
+    instruction_templates = (
         "put the {color} cube on the plate",
         "place the {color} cube on the white plate",
         "set the {color} cube down on the plate",
         "move the {color} cube onto the plate",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "deposit the {color} cube on the plate",
         "the {color} cube belongs on the white plate",
         "carry the {color} cube over to the plate and let go",

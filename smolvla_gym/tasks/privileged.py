@@ -12,7 +12,7 @@ frame: its origin is the foot of the arm's base, on the table, and z points up. 
 ``goal_position``    (3,)    where the target has to go in m: the goal mark or the base; the target where neither is
 ``tool_position``    (3,)    tool centre point in m
 ``tool_rotation``    (4,)    orientation of the tool frame as a unit quaternion w, x, y, z with w >= 0
-``holding``          (n,)    1 for an object that both pads of the gripper touch, else 0
+``holding``          (n,)    1 for an object in contact with both pads, else 0
 ===================  ======  ==============================================================================
 
 Positions are clipped to 10 m and velocities to 100, which nothing on the table reaches.
@@ -36,7 +36,7 @@ _FASTEST: Final = 100.0  # m/s and rad/s
 
 
 def privileged_space(num_objects: int) -> spaces.Dict:
-    """Return the space of ``observation["privileged"]`` in a scene of so many objects."""
+    """Return the space of ``observation["privileged"]`` in a scene with a number of objects."""
     n = num_objects
 
     def box(limit: float, *shape: int, low: float | None = None) -> spaces.Box:
@@ -62,7 +62,7 @@ def privileged_observation(world: World, layout: Layout) -> dict[str, NDArray[np
 
     Args:
         world: The scene as it is now.
-        layout: What is to be done there.
+        layout: Layout of the episode.
     """
     indices = range(len(layout.colors))
     positions = np.array([world.object_position(i) for i in indices])

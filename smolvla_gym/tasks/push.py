@@ -1,4 +1,4 @@
-"""Push the named puck onto the white mark."""
+"""Task: push the named puck onto the white mark."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TOLERANCE = 0.020
 _AT_REST = 0.02
 _TOOL_HEIGHT = 0.014
 _TRAVEL_HEIGHT = 0.050
-# The jaws push as a fork: two points of contact, far apart, keep the puck from rolling off to the side.
+# The jaws push as a fork: two contacts, far apart, keep the puck from rolling off to the side.
 _FORK = 0.75
 _CONTACT = 0.022
 _BEHIND = PUCK_RADIUS + 0.020
@@ -27,13 +27,13 @@ class Push(Task):
     """The named puck has to come to rest with its centre within 2 cm of the mark's, without being lifted."""
 
     name = "push"
-    phrasings = (
+    instruction_templates = (
         "push the {color} puck onto the white circle",
         "slide the {color} puck to the white circle",
         "push the {color} puck to the goal",
         "shove the {color} puck into the white circle",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "nudge the {color} puck into the white circle",
         "the {color} puck belongs on the white circle",
         "get the {color} puck to the white circle",
@@ -44,7 +44,7 @@ class Push(Task):
 
     @override
     def allowed(self, places: Array) -> bool:
-        # The tool has to fit behind the puck, wherever the mark is.
+        # The tool has to fit behind the puck on every side.
         return bool(np.all(np.linalg.norm(places, axis=1) > 0.15))
 
     @staticmethod
@@ -86,7 +86,7 @@ class Push(Task):
         across = float(np.linalg.norm(relative - along * forward))
         behind = -_BEHIND - 0.01 < along < -0.6 * _CONTACT and across < 0.012
         if behind and yaw_error(world, yaw) < 0.35 and tool[2] < _TOOL_HEIGHT + 0.012:
-            # Behind it and low: the puck lies in the fork of the two jaws and goes where they go.
+            # Behind it and low: the puck lies in the fork of the two jaws and follows them.
             ahead = puck - forward * (_CONTACT - min(left, _STRIDE))
             return move(world, np.array([*ahead, _TOOL_HEIGHT]), yaw, _FORK)
         start = puck - forward * _BEHIND

@@ -1,4 +1,4 @@
-"""Bring the fingertips over the named disc."""
+"""Task: hold the fingertips over the named disc."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Reach(Task):
     """Coloured discs lie on the table; the tool centre point has to stay 3 cm above the named one."""
 
     name = "reach"
-    phrasings = (
+    instruction_templates = (
         "move the gripper over the {color} disc",
         "reach for the {color} disc",
         "go to the {color} disc",
         "point at the {color} disc",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "position the gripper above the {color} disc",
         "let the fingers stop over the {color} disc",
         "visit the {color} disc",

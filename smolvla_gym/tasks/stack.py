@@ -1,4 +1,4 @@
-"""Stack the first named cube on the second."""
+"""Task: stack the first named cube on the second."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from smolvla_gym.tasks.place import PickAndPlace
 
 
 class Stack(PickAndPlace):
-    """The first named cube has to stand on the second one, let go."""
+    """The first named cube has to stand on the second one, released."""
 
     name = "stack"
-    phrasings = (
+    instruction_templates = (
         "stack the {color} cube on the {base} cube",
         "put the {color} cube on top of the {base} cube",
         "place the {color} cube onto the {base} cube",
     )
-    unseen_phrasings = (
+    unseen_instruction_templates = (
         "build a tower with the {color} cube on the {base} cube",
         "the {color} cube goes on top of the {base} cube",
         "balance the {color} cube on the {base} cube",
     )
     min_distance = 0.075
     tolerance = CUBE_SIZE / 2
-    aligned = tolerance / 2  # the camera at the wrist sees little of the cube below: asking for more is never to let go
+    aligned = tolerance / 2  # the wrist camera shows little of the cube below: tighter never releases
 
     @override
     def spot(self, world: World, layout: Layout) -> Array:

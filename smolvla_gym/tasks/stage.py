@@ -1,4 +1,4 @@
-"""A task set up in a world: what the simulated arm and the virtual real one have in common."""
+"""A task in a simulated world: scene, reward, success and expert, for the simulation and the twin."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ REWARDS: Final = ("dense", "sparse")
 
 
 class Stage:
-    """Lays episodes out and judges them.
+    """Task in a world: it lays out the scene of each episode, and returns reward and success of each step.
 
     Attributes:
         world: The arm and its objects.
-        task: What is to be done there.
+        task: The task.
     """
 
     def __init__(
         self, world: World, task: Task, *, control_hz: float, randomization: int, num_objects: int, reward: str
     ) -> None:
-        """Takes over a world.
+        """Keep a world, which its owner closes.
 
         Args:
             world: The arm and its objects.
-            task: What is to be done there.
-            control_hz: How often a second :meth:`judge` is asked.
+            task: The task.
+            control_hz: Control rate in Hz: :meth:`judge` is called in each step.
             randomization: 0 none, 1 object poses, 2 also colours, lights, cameras, friction and a small delay.
-            num_objects: How many objects lie on the table.
+            num_objects: Number of objects on the table.
             reward: ``"dense"`` or ``"sparse"``.
         """
         self.world, self.task = world, task
@@ -48,10 +48,10 @@ class Stage:
 
     @property
     def layout(self) -> Layout:
-        """The scene of the present episode.
+        """Scene of the present episode.
 
         Raises:
-            RuntimeError: There was no reset yet.
+            RuntimeError: There was no reset.
         """
         if self._layout is None:
             raise RuntimeError("There is no episode yet: call env.reset() first.")
@@ -62,39 +62,38 @@ class Stage:
         rng: np.random.Generator,
         *,
         target: str | None = None,
-        phrasing: str | None = None,
+        instruction_template: str | None = None,
         instruction: str | None = None,
         start: tuple[Array, float] | None = None,
     ) -> None:
         """Draw the scene of a new episode; nothing moves yet.
 
         Args:
-            rng: Source of chance.
-            target: Colour of the object to name, see :meth:`Task.reworded`.
-            phrasing: Instruction template, see :meth:`Task.reworded`.
-            instruction: The whole sentence; the objects that it names are laid out, see
+            rng: Random generator.
+            target: Colour of the object to name, see :meth:`Task.with_instruction`.
+            instruction_template: Instruction template, see :meth:`Task.with_instruction`.
+            instruction: The whole instruction; the objects that it names are laid out, see
                 :func:`smolvla_gym.tasks.instruction.instructed`.
-            start: Joint angles in rad, shape (6,), and opening at which the arm must touch no object; None: it is not
-                looked at, since the tasks keep their objects below the default start pose.
+            start: Joint angles in rad, shape (6,), and opening at which the arm must have no contact with an object;
+                None checks nothing, since the tasks keep their objects below the default start pose.
 
         Raises:
-            OptionError: One of them does not fit the scene that was drawn; the present episode stays.
+            OptionError: An option does not fit the scene that was drawn; the present episode stays.
         """
         layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
-        layout = self.task.reworded(layout, target=target, phrasing=phrasing)
+        layout = self.task.with_instruction(layout, target=target, instruction_template=instruction_template)
         if instruction is not None:
             layout = instructed(layout, instruction)
         if start is not None:
-            touched = self.world.objects_touched(*start, lambda: self.task.arrange(self.world, layout))
-            things = [f"the arm and the {layout.colors[i]} {self.task.kind.name}" for i in touched]
-            refuse_contact(start[0], things)
+            found = self.world.objects_in_contact(*start, lambda: self.task.arrange(self.world, layout))
+            refuse_contact(start[0], [f"the arm and the {layout.colors[i]} {self.task.kind.name}" for i in found])
         self._layout = layout
 
     def arrange(self, rng: np.random.Generator) -> ArmVariation:
-        """Puts the drawn scene into the world, around the arm as it stands.
+        """Put the drawn scene into the world, around the arm as it stands.
 
         Returns:
-            What differs in this episode's arm; that is up to its body.
+            Variation of the arm in this episode, which the backend applies.
         """
         variation = self._randomizer.apply(rng, self.layout.colors, self._randomization)
         self.task.arrange(self.world, self.layout)
@@ -103,10 +102,10 @@ class Stage:
         return variation
 
     def judge(self) -> tuple[float, bool]:
-        """Judges a control step.
+        """Evaluate a control step.
 
         Returns:
-            The reward, 0..1, and whether the task is done.
+            The reward, 0..1, and whether the task succeeded.
         """
         self._held = self._held + 1 if self.task.achieved(self.world, self.layout) else 0
         success = self._held >= self._needed
@@ -118,9 +117,9 @@ class Stage:
         return privileged_observation(self.world, self.layout)
 
     def failure(self) -> str:
-        """Says in a few words, from what the episode looks like now, why it is no success."""
+        """Return the failure mode of an episode that ends now, a few words."""
         return self.task.failure(self.world, self.layout)
 
     def expert(self) -> Array:
-        """Returns what the task's expert would do now: joint targets in rad and opening 0..1, shape (7,)."""
+        """Return the action of the task's expert: joint targets in rad and opening 0..1, shape (7,)."""
         return self.task.expert(self.world, self.layout)

@@ -6,6 +6,7 @@ import pytest
 from smolvla_gym.drivers.board.homing import Homing
 from smolvla_gym.parol6 import HOME, STEPS_PER_RAD
 from smolvla_gym.parol6.protocol import Command, CommandFrame, StateFrame
+from smolvla_gym.safety import Violation
 from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import SSG48
@@ -19,7 +20,7 @@ def exchange(firmware: Firmware, command: Command) -> StateFrame:
     return StateFrame.unpack(answer)
 
 
-def home(firmware: Firmware, seconds: float, contacts: set[str] | None = None) -> Homing:
+def home(firmware: Firmware, seconds: float, contacts: set[Violation] | None = None) -> Homing:
     """Homes for so many s, or until it ends or is found to skip a search."""
     homing = Homing()
     for tick in range(round(100 * seconds)):
@@ -27,7 +28,7 @@ def home(firmware: Firmware, seconds: float, contacts: set[str] | None = None) -
         if homing.done or homing.skipping:
             break
         if contacts is not None and tick % 4 == 0:
-            contacts.update(GUARD.touched((firmware.motor / STEPS_PER_RAD).tolist(), 1.0))
+            contacts.update(GUARD.violations((firmware.motor / STEPS_PER_RAD).tolist(), 1.0))
     return homing
 
 
@@ -37,9 +38,9 @@ def test_after_a_homing_that_was_broken_off_the_next_is_sound_or_stopped_before_
     assert not home(firmware, moment).skipping
     exchange(firmware, Command.DISABLE)
     exchange(firmware, Command.ENABLE)
-    contacts: set[str] = set()
+    contacts: set[Violation] = set()
     again = home(firmware, 60.0, contacts)
-    assert not {what for what in contacts if "workspace" not in what}
+    assert {contact.rule for contact in contacts} <= {"workspace"}
     assert again.done or again.skipping
     if again.done and not again.unsearched:
         np.testing.assert_allclose((firmware.motor - firmware.counters)[:5], 0.0, atol=1.0)

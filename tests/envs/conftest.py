@@ -1,4 +1,4 @@
-"""Envs that are closed when a test ends, whatever became of it."""
+"""Fixture of environments that are closed when a test ends."""
 
 import gymnasium as gym
 import pytest

@@ -24,7 +24,7 @@ def bits(observation):
 
 
 def episode(env, seed, steps=40, expert=False):
-    """Every bit that an episode shows: observations, rewards, ends and what the info tells of the scene."""
+    """Every bit that an episode shows: observations, rewards, ends and what info says."""
     observation, info = env.reset(seed=seed)
     shown = [bits(observation), info["instruction"]]
     rng = np.random.default_rng(seed)
@@ -34,7 +34,7 @@ def episode(env, seed, steps=40, expert=False):
         else:
             action = rng.uniform(env.action_space.low, env.action_space.high).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(action)
-        shown += [bits(observation), reward, terminated, truncated, info["is_success"], info["safety"]]
+        shown += [bits(observation), reward, terminated, truncated, info["is_success"], info["safety"], info["shaping"]]
         if terminated or truncated:
             break
     return shown

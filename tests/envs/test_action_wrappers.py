@@ -41,7 +41,8 @@ def change(*shares, opening=1.0):
 
 
 def rules(info):
-    return {event["rule"] for event in info["safety"]}
+    """Rules of the interventions of a step, and limits that shaped it."""
+    return {each["rule"] for each in info["safety"]} | set(info["shaping"])
 
 
 def run(env, action, steps):
@@ -112,7 +113,7 @@ def test_targets_do_not_run_away_from_an_arm_that_cannot_keep_up(delta):
     assert back[0] < end[0]
 
 
-def test_at_a_limit_nothing_winds_up_and_it_is_told(delta):
+def test_at_a_limit_nothing_winds_up_and_it_is_reported(delta):
     delta.reset(seed=0, options={"joints": JOINT_UPPER - [0.02, 1.5, 1.5, 1.5, 1.5, 1.5]})
     _, seen = run(delta, change(0.2), 40)
     assert "position" in seen
@@ -173,7 +174,7 @@ def at(x, y, z, yaw=np.pi / 2, opening=0.0):
 
 
 def turned(env, sign, rate, steps, begin=np.pi / 2):
-    """Turns the jaws one way; returns J6 and the rules of each step."""
+    """Turn the jaws one way; return J6 and the rules of each step."""
     j6, seen = [], []
     for k in range(1, steps + 1):
         observation, *_, info = env.step(at(0.2, 0.0, 0.17, begin + sign * rate * k))
@@ -262,9 +263,9 @@ def test_no_step_moves_a_joint_by_more_than_the_tool_explains(tool, seed):
     backend, asked = tool.unwrapped.backend, np.array([0.2, 0.0, 0.17, np.pi / 2])
     for _ in range(60):
         asked = asked + rng.uniform(-1, 1, 4) * [0.01, 0.01, 0.005, 0.05]
-        before = tool._targets
+        before = tool.targets
         tool.step(at(*asked))
-        if before is not None and tool._targets is not None and np.abs(before - backend.commanded).max() < 0.5:
-            assert np.abs(tool._targets - before).max() < 0.3 + 30 * 0.015 + 2 * 0.05
+        if before is not None and tool.targets is not None and np.abs(before - backend.commanded).max() < 0.5:
+            assert np.abs(tool.targets - before).max() < 0.3 + 30 * 0.015 + 2 * 0.05
     low, high = JOINT_LOWER - 1e-3, JOINT_UPPER + 1e-3
     assert np.all((backend.commanded >= low) & (backend.commanded <= high))

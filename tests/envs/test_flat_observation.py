@@ -1,4 +1,4 @@
-"""Flat and privileged observations: what they hold, and that learning libraries take them."""
+"""Flat and privileged observations: their contents, and their use by learning libraries."""
 
 import warnings
 

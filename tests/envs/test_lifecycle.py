@@ -1,4 +1,4 @@
-"""What is opened is given back."""
+"""Environments free everything that they open."""
 
 import gc
 import os
@@ -56,7 +56,7 @@ def test_envs_leave_nothing_behind(close, times):
         cycle(close)
     gc.collect()
     assert held() == before
-    # A model, its pictures and two contexts are more than 10 MB; a tenth of that a cycle would be a leak.
+    # A model, its images and two contexts are more than 10 MB; a tenth of that a cycle would be a leak.
     assert memory() - used < 30e6
 
 

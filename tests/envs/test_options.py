@@ -1,4 +1,4 @@
-"""Every option of both ids with arbitrary values: taken for what it means, or refused with a sentence that names it."""
+"""Every option of both ids with arbitrary values: accepted, or refused by an error that names the option."""
 
 import inspect
 from pathlib import Path
@@ -43,7 +43,7 @@ def defaults(name):
 
 
 def check(name, options):
-    """What both factories do before they build anything."""
+    """Check options as both factories do before they build anything."""
     checked = EnvOptions.check(options)
     return (checked, RealOptions.check(options, checked)) if name == smolvla_gym.REAL_ID else (checked, None)
 
@@ -75,7 +75,7 @@ def test_gym_make_refuses_before_it_builds_anything(name, monkeypatch):
     def build(*_, **__):
         raise AssertionError("something was built")
 
-    for module in ("sim", "real", "twin_backend"):
+    for module in ("make_sim", "make_real", "make_twin"):
         for part in ("World", "Twin", "BoardProcess", "RealSenseCamera"):
             monkeypatch.setattr(f"smolvla_gym.envs.{module}.{part}", build, raising=False)
     _, special = FACTORIES[name]

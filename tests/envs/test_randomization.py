@@ -1,4 +1,4 @@
-"""What changes from episode to episode at each level, and that it is changed back."""
+"""Domain randomization: what each level changes, and that a lower level restores it."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_the_expert_knows_of_it(make):
         assert info["is_success"]
 
 
-def test_pictures_change_with_the_level_and_come_back(make):
+def test_images_change_with_the_level_and_come_back(make):
     env = make(task="reach", image_size=(64, 64), randomization=2)
     shown = [env.reset(seed=seed)[0]["pixels"]["wrist"] for seed in (1, 2, 1)]
     np.testing.assert_array_equal(shown[0], shown[2])

@@ -1,4 +1,4 @@
-"""The fault matrix: whatever goes wrong, and whenever, the arm comes to rest, says why, and works again afterwards."""
+"""The fault matrix: after each fault, at any moment, the arm comes to rest, reports it, and works again later."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Case:
 
 # Seen at once and cut: a tick, and the firmware's position loop of 20 ms. Braked: within the limits of acceleration and
 # jerk, 0.41 s from this speed, and 0.1 s of silence or 0.25 s without a picture or an action before.
-CUT, BRAKED, BLIND = 0.10, 0.55, 0.72
+CUT, BRAKED, LATE = 0.10, 0.55, 0.72
 BROKEN = ("feedback_timeout", "following_error", "position_limit", "estop", "homing_lost", "not_obeying",
           "gripper_failed")  # fmt: skip
 
@@ -61,8 +61,8 @@ CASES = [
     Case("unplugged", True, ("port_lost",), 0.14),  # the board goes to its last target and stays there
     Case("estop", True, ("estop",), CUT),
     Case("lost_homing", True, ("homing_lost",), CUT, lasts=False),
-    Case("camera_frozen", True, ("camera_stale",), BLIND),
-    Case(None, 3.2, ("command_timeout",), BLIND, lasts=False),
+    Case("camera_frozen", True, ("camera_stale",), LATE),
+    Case(None, 3.2, ("command_timeout",), LATE, lasts=False),
 ]
 
 
@@ -81,7 +81,7 @@ def make():
 
 
 def works(env: gym.Env, tap: Tap) -> None:
-    """Moves in an episode without a fault."""
+    """Check that the arm moves in an episode without a fault."""
     env.reset(seed=1, options=AT_HOME)
     assert drive(env, 0.3)["fault"] is None
     assert tap.moving()
@@ -149,7 +149,7 @@ def test_in_an_episode(make, case, moving):
         ("estop", 0.270, "camera_stale", "estop"),  # whoever is to clear it has to know that the button is pressed
     ],
 )
-def test_of_two_faults_the_one_that_stopped_the_arm_is_told(make, other, after, reported, kept):
+def test_of_two_faults_the_one_that_stopped_the_arm_is_reported(make, other, after, reported, kept):
     env, tap = make(cameras=("wrist",), image_size=(32, 32))
     env.reset(seed=0, options=AT_HOME)
     drive(env, 0.3)
@@ -330,9 +330,9 @@ def live():
         Case("estop", True, ("estop",), CUT),
         Case("silence", True, ("feedback_timeout",), 0.5 + BRAKED),
         Case("unplugged", True, ("port_lost",), 0.14),
-        Case("camera_unplugged", True, ("camera_stale", "camera_lost"), BLIND),
-        Case("camera_fps", 2.0, ("camera_stale",), 0.5 + BLIND, lasts=False),
-        Case(None, 1.7, ("command_timeout",), BLIND, lasts=False),
+        Case("camera_unplugged", True, ("camera_stale", "camera_lost"), LATE),
+        Case("camera_fps", 2.0, ("camera_stale",), 0.5 + LATE, lasts=False),
+        Case(None, 1.7, ("command_timeout",), LATE, lasts=False),
     ],
     ids=str,
 )

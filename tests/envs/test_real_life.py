@@ -1,4 +1,4 @@
-"""The process around the real env: however it ends, the arm rests and its board is disabled."""
+"""The process with the real environment: after any end of it the arm rests and its board is disabled."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def speed(twin: Twin) -> float:
 
 
 def comes_to_rest(twin: Twin, limit: float = LIMIT) -> float:
-    """Waits until the board is disabled and the arm rests; returns how long it took in s."""
+    """Wait until the board is disabled and the arm rests; return the duration in s."""
     begin = time.monotonic()
     while not twin.disabled or speed(twin) > STILL:
         assert time.monotonic() < begin + limit

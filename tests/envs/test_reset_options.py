@@ -20,6 +20,7 @@ from smolvla_gym.errors import FaultError, OptionError, UnknownNameError
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY
 from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.parol6.protocol import Command
+from smolvla_gym.safety import Violation
 from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.sim.world import start_pose
 from tests.envs.twin_rig import Tap, drive, make_twin
@@ -51,6 +52,16 @@ def twin():
         pytest.skip("needs a pseudo-terminal")
     with make_twin() as env:
         yield env
+
+
+class Obstacle:
+    """Collision check that also refuses the joint angles for which a test says so."""
+
+    def __init__(self, name, hit):
+        self._violation, self._hit, self._guard = Violation("collision", name), hit, CollisionGuard("ssg48")
+
+    def violations(self, joints, opening):
+        return {self._violation: 0.01} if self._hit(joints) else self._guard.violations(joints, opening)
 
 
 def angles(env):
@@ -93,11 +104,13 @@ def test_home_may_be_numpys(env):
         {"joints": [[0.0], [1.0, 2.0]]}, {"joints": STANDBY[None]}, {"joints": STANDBY + np.inf}, {"joints": set()},
         {"joints": np.rad2deg(STANDBY)}, {"opening": True}, {"opening": "0.5"}, {"opening": [0.5]}, {"opening": -1e-3},
         {"instruction": "a\nb"}, {"instruction": "a\x00"}, {"instruction": "\ud800"}, {"instruction": "a" * 1001},
-        {"instruction": "a\u2028b"}, {"phrasing": "the\n{color}"},
+        {"instruction": "a\u2028b"}, {"instruction_template": "the\n{color}"},
         {"instruction": " "}, {"instruction": None}, {"instruction": b"go"}, {"target": ["red"]}, {"target": ""},
-        {"target": np.array(["red", "blue"])}, {"target": "mauve"}, {"phrasing": "lift it"}, {"phrasing": 3},
-        {"phrasing": "the {color} {color.x}"}, {"phrasing": "the {color} {color:>99999}"},
-        {"phrasing": "the {color} {0}"}, {"phrasing": "the {color} {color!r}"}, {"phrasing": "the {color} {"},
+        {"target": np.array(["red", "blue"])}, {"target": "mauve"}, {"instruction_template": 3},
+        *({"instruction_template": template} for template in (
+            "lift it", "the {color} {color.x}", "the {color} {color:>99999}", "the {color} {0}", "the {color} {",
+            "the {color} {color!r}",
+        )),
     ],
     ids=str,
 )  # fmt: skip
@@ -114,7 +127,7 @@ def test_an_option_that_does_not_exist_is_named(env, options):
 
 
 def test_a_real_arm_has_no_scene_to_choose_from():
-    for name in ("target", "phrasing"):
+    for name in ("target", "instruction_template"):
         with pytest.raises(UnknownNameError, match=name):
             ResetOptions.check({name: "red"}, SSG48, ARM_OPTIONS)
 
@@ -151,7 +164,7 @@ OPTIONS = st.fixed_dictionaries(
         "home": st.one_of(ANYTHING, st.just(False)).filter(lambda value: value is not True),
         "instruction": st.one_of(ANYTHING, st.just("wave")),
         "target": st.one_of(ANYTHING, st.sampled_from(["red", "green", "blue", "yellow"])),
-        "phrasing": st.one_of(ANYTHING, st.just("lift the {color} cube")),
+        "instruction_template": st.one_of(ANYTHING, st.just("lift the {color} cube")),
         "hoem": ANYTHING,
     },
 )
@@ -211,7 +224,7 @@ def test_an_arm_may_begin_where_it_stands(twin):
     twin.reset(seed=0, options={"joints": HOME})
     link = twin.unwrapped.backend.link
     here = link.state().joints
-    twin.unwrapped.backend._approach._guard.touched = lambda *_: {"the table and the arm": 0.01}
+    twin.unwrapped.backend.approach.guard = Obstacle("the table and the arm", lambda joints: True)
     twin.reset(seed=0, options={"joints": here})
     with pytest.raises(OptionError, match="the table and the arm"):
         twin.reset(seed=0, options={"joints": here + 0.1})
@@ -227,8 +240,8 @@ def test_the_arm_drives_around_what_is_in_its_way(twin):
     tap = Tap(twin)
     observation, _ = twin.reset(seed=0, options={"joints": second})
     np.testing.assert_allclose(observation["agent_pos"][:6], second, atol=2e-3)
-    guard = twin.unwrapped.backend._approach._guard
-    assert all(not guard.touched(joints.tolist(), 1.0) for _, joints in tap.path)
+    guard = twin.unwrapped.backend.approach.guard
+    assert all(not guard.violations(joints.tolist(), 1.0) for _, joints in tap.path)
     tap.check_limits()
 
 
@@ -237,11 +250,8 @@ def test_where_no_way_is_free_nothing_moves(twin):
     for _ in range(3):
         twin.step(np.append(HOME, 1.0).astype(np.float32))
     backend, before = twin.unwrapped.backend, angles(twin)
-    touched = backend._approach._guard.touched
     # A wall that the elbow would have to pass.
-    backend._approach._guard.touched = lambda joints, opening: (
-        {"the wall and the link2": 0.01} if 0.5 < joints[0] < 0.6 else touched(joints, opening)
-    )
+    backend.approach.guard = Obstacle("the wall and the link2", lambda joints: 0.5 < joints[0] < 0.6)
     with pytest.raises(FaultError, match=r"the wall and the link2.*Nothing moved"):
         twin.reset(seed=0)
     np.testing.assert_array_equal(angles(twin), before)
@@ -290,8 +300,8 @@ def test_homing_again_from_a_pose_that_is_safe_begins_at_once(twin):
     twin.reset(seed=0, options={"joints": HOME})
     backend = twin.unwrapped.backend
     state = backend.link.state()
-    assert backend._approach.way_to_homing(state) == []
-    (pose,) = backend._approach.way_to_homing(replace(state, commanded=start_pose(SSG48)))
+    assert backend.approach.route_to_homing(state) == []
+    (pose,) = backend.approach.route_to_homing(replace(state, commanded=start_pose(SSG48)))
     np.testing.assert_array_equal(pose, HOME)
 
 
@@ -315,11 +325,7 @@ def test_homing_with_an_object_in_the_gripper_is_refused(twin):
 def test_homing_is_refused_where_no_safe_pose_can_be_reached(twin):
     twin.reset(seed=0)
     backend, before = twin.unwrapped.backend, angles(twin)
-    guard = backend._approach._guard
-    touched = guard.touched
-    guard.touched = lambda joints, opening: (
-        {"the lamp and the link3": 0.01} if joints[2] > 3.1 else touched(joints, opening)
-    )
+    backend.approach.guard = Obstacle("the lamp and the link3", lambda joints: joints[2] > 3.1)
     tap = Tap(twin)
     with pytest.raises(FaultError, match=r"Homing is refused.*Nothing moved"):
         twin.reset(seed=0, options={"home": True})
@@ -331,8 +337,8 @@ def test_homing_is_refused_where_no_safe_pose_can_be_reached(twin):
 def test_a_closed_air_gripper_may_hold_something():
     approach = Approach(GRIPPERS["pneumatic"], CollisionGuard("pneumatic"), 1.0)
     state = replace(UNKNOWN, mode=Mode.READY, commanded=HOME, joints=HOME, homed=True)
-    assert approach.way_to_homing(replace(state, opening=1.0)) == []
+    assert approach.route_to_homing(replace(state, opening=1.0)) == []
     with pytest.raises(FaultError, match="may hold an object"):
-        approach.way_to_homing(replace(state, opening=0.0))
+        approach.route_to_homing(replace(state, opening=0.0))
     # A driver that has just begun knows nothing of the valve.
-    assert approach.way_to_homing(replace(state, opening=0.0, mode=Mode.DISABLED)) == []
+    assert approach.route_to_homing(replace(state, opening=0.0, mode=Mode.DISABLED)) == []

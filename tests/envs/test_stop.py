@@ -1,4 +1,4 @@
-"""``env.unwrapped.stop()``, from whatever thread, stops the arm until the fault is cleared."""
+"""``env.unwrapped.stop()``, from any thread, stops the arm until the fault is cleared."""
 
 import gymnasium as gym
 import pytest
@@ -8,9 +8,9 @@ from smolvla_gym.errors import FaultError
 from tests.envs.twin_rig import make_twin
 
 
-@pytest.mark.parametrize("body", ["sim", "twin"])
-def test_stop_of_the_env(body):
-    env = gym.make(smolvla_gym.SIM_ID, cameras=()) if body == "sim" else make_twin()
+@pytest.mark.parametrize("backend", ["sim", "twin"])
+def test_stop_of_the_env(backend):
+    env = gym.make(smolvla_gym.SIM_ID, cameras=()) if backend == "sim" else make_twin()
     with env:
         env.reset(seed=1)
         action = env.unwrapped.expert_action()

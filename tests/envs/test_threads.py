@@ -16,15 +16,19 @@ OPTIONS = {"image_size": (32, 32), "cameras": ("wrist", "scene"), "depth": True,
 
 
 def elsewhere(function):
-    """Returns what a function gives in a new thread."""
+    """Return the result of a function in a new thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result(timeout=60.0)
 
 
 def contexts(env):
-    """Returns the OpenGL contexts that an env has open."""
+    """Return the OpenGL contexts that an environment has open."""
     world = env.unwrapped.backend.world
-    return [eyes._gl for eyes in (world._eyes, world._overview) if eyes is not None and eyes._gl is not None]
+    return [
+        renderer._gl
+        for renderer in (world._renderer, world._overview)
+        if renderer is not None and renderer._gl is not None
+    ]
 
 
 def test_every_call_may_come_from_another_thread():
@@ -56,7 +60,7 @@ def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch):
     env.reset(seed=0)
     env.render()
     assert len(contexts(env)) == 2
-    window = env.unwrapped.backend._window
+    window = env.unwrapped.backend.window
     calls = []
 
     def fail():
@@ -119,7 +123,7 @@ def test_all_envs_draw_in_one_thread():
         env.close()
 
 
-def test_an_env_that_is_collected_in_the_middle_of_a_picture_does_not_spoil_it(monkeypatch):
+def test_an_env_that_is_collected_during_an_image_does_not_spoil_it(monkeypatch):
     env = gym.make(smolvla_gym.SIM_ID, **OPTIONS)
     expected = bits(env.reset(seed=3)[0])
     others = [gym.make(smolvla_gym.SIM_ID, **OPTIONS)]

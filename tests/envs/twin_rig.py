@@ -1,4 +1,4 @@
-"""PAROL6Real-v0 on its twin, with an ear on the wire and an eye on the physics."""
+"""PAROL6Real-v0 on its twin, with a record of the serial frames and of the physics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_twin(**options) -> gym.Env:
 
 
 class Tap:
-    """Hears every frame that reaches the board, and sees where the joints truly are after every step of the physics.
+    """Recorder of every frame that reaches the board, and of the true joint angles after every physics step.
 
     Attributes:
         frames: Moment in s of the physics, and frame.
@@ -43,30 +43,30 @@ class Tap:
         self._parser, self._due = CommandParser(), []
         firmware, world = self.twin.board.firmware, self.twin.world
         self._receive, self._drive = firmware.receive, world.drive
-        firmware.receive, world.drive = self._hear, self._see
+        firmware.receive, world.drive = self._record_frames, self._record_joints
 
     @property
     def now(self) -> float:
         """The moment that the physics has reached, in s."""
         return self.twin._steps * self.twin.world.timestep
 
-    def _hear(self, data: bytes) -> list[bytes]:
+    def _record_frames(self, data: bytes) -> list[bytes]:
         self.frames += [(self.now, frame) for frame in self._parser.feed(data)]
         return self._receive(data)
 
-    def _see(self, motors, opening) -> None:
+    def _record_joints(self, motors, opening) -> None:
         self._drive(motors, opening)
         self.path.append((self.now, self.twin.world.measured_joints))
         while self._due and self.now >= self._due[0][0]:
             self._due.pop(0)[1]()
 
     def at(self, seconds: float, do) -> None:
-        """Has something happen in so many s of the physics."""
+        """Schedule a call in a number of s of the physics."""
         self._due.append((self.now + seconds, do))
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass in which nobody acts."""
-        clock = self.backend._clock
+        """Let time pass without actions."""
+        clock = self.backend.clock
         clock.sleep_until(clock.now() + seconds)
 
     def moved_until(self, begin: float) -> float:
@@ -84,7 +84,7 @@ class Tap:
         return bool(np.abs(there - here).max() / (after - before) > STILL)
 
     def strokes(self) -> list[np.ndarray]:
-        """What was sent as one motion each: positions and speeds in rad and rad/s, shape (n, 2, 6)."""
+        """Return the setpoints of each motion: positions and speeds in rad and rad/s, shape (n, 2, 6)."""
         runs: list[list[CommandFrame]] = [[]]
         for _, frame in dict.fromkeys(self.frames):  # a copy that comes at the same moment moves nothing
             if frame.command == Command.MOVE:
@@ -94,7 +94,7 @@ class Tap:
         return [np.array([(f.position, f.speed) for f in run]) / STEPS_PER_RAD for run in runs if run]
 
     def check_limits(self) -> int:
-        """Makes sure that nothing outside the limits was commanded; returns how many setpoints were."""
+        """Check that no setpoint was outside the limits; return the number of setpoints."""
         assert {frame.command for _, frame in self.frames} <= _ALLOWED
         step = 1 / STEPS_PER_RAD  # positions and speeds are whole steps, and none that would end with FF
         strokes = self.strokes()
@@ -111,7 +111,7 @@ class Tap:
 
 
 def drive(env: gym.Env, seconds: float, action=TARGET) -> dict:
-    """Steps with one action for so many s, or until a fault; returns the last info."""
+    """Step with one action for a number of s, or until a fault; return the last info."""
     info = {}
     for _ in range(round(seconds * env.unwrapped.control_hz)):
         _, _, _, truncated, info = env.step(np.asarray(action, np.float32))

@@ -54,11 +54,12 @@ def play(env, agent, seed):
     agent.attach(env)
     observation, info = env.reset(seed=seed)
     agent.reset(info["instruction"], seed=seed)
-    rewards, rules, terminated, truncated = [], Counter(), False, False
+    rewards, interventions, shaping, terminated, truncated = [], Counter(), Counter(), False, False
     while not terminated and not truncated:
         observation, reward, terminated, truncated, info = env.step(agent.act(observation))
         rewards.append(reward)
-        rules.update(event["rule"] for event in info["safety"])
+        interventions.update(each["rule"] for each in info["safety"])
+        shaping.update(info["shaping"])
     return {
         "seed": seed,
         "task": "reach",
@@ -68,7 +69,8 @@ def play(env, agent, seed):
         "return": pytest.approx(sum(rewards)),
         "end": "terminated" if terminated else "truncated",
         "fault": None,
-        "safety": rules,
+        "safety": interventions,
+        "shaping": shaping,
     }
 
 
@@ -90,7 +92,8 @@ def test_the_summary_says_all(make, tmp_path):
     assert episodes == [{**episode, "video": f"rollout_{i:03}.mp4"} for i, episode in enumerate(expected)]
     assert [episode["success"] for episode in episodes] == [True, False, True]
     assert (episodes[1]["steps"], episodes[1]["end"]) == (25, "truncated")
-    assert episodes[0]["safety"]["acceleration"] > 0
+    assert episodes[0]["safety"] == {}
+    assert episodes[0]["shaping"]["acceleration"] > 0
     # One frame before the first step and one after each.
     lengths = [len(decode(tmp_path / episode["video"])) for episode in episodes]
     assert lengths == [episode["steps"] + 1 for episode in episodes]

@@ -89,10 +89,10 @@ def test_other_instructions_for_the_same_scene(tmp_path):
         named = [[word for word in sentence.split() if word in COLORS] for sentence in (given, swapped, unseen)]
         assert named[0][0] != named[1][0]
         assert named[0] == named[2]
-        phrase = unseen.replace(named[2][0], "{color}", 1)
+        template = unseen.replace(named[2][0], "{color}", 1)
         assert (
-            phrase.replace(named[2][-1], "{base}", 1) in TASKS[task].unseen_phrasings
-            or phrase in TASKS[task].unseen_phrasings
+            template.replace(named[2][-1], "{base}", 1) in TASKS[task].unseen_instruction_templates
+            or template in TASKS[task].unseen_instruction_templates
         )
     rows = [summarise(condition, outcomes, 30.0) for condition, outcomes in results.items()]
     heads, *cells = table(rows)

@@ -278,6 +278,8 @@ def test_rerun_files_hold_everything(files):
         for path in ("/state/joints", "/cameras/wrist", "/scene/link3", "/scene/plan", "/latency/planned_actions"):
             assert rows[path] == count + 1, path
         assert rows["/target/joints"] == count
+        assert any(path.startswith("/shaping/") for path in rows)
+        assert "/safety" in rows  # how the episode ended
         assert rows["static /instruction"]
         assert sum(path.startswith("static /scene/link3/") for path in rows) >= 2
         assert sum(path.startswith("static /scene/object_0/") for path in rows) == 1

@@ -1,4 +1,4 @@
-"""Frames hold byte for byte what the board speaks, and the parsers find them in whatever else comes."""
+"""Frames match the documented bytes, and the parsers find them among any other bytes."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""No pose is commanded that touches the table or the arm itself, or leaves the workspace."""
+"""No commanded pose penetrates the table or the arm itself, or leaves the workspace."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY, forward_kinematics
 from smolvla_gym.parol6.inverse_kinematics import solve
-from smolvla_gym.safety import SafetyGate
+from smolvla_gym.safety import SafetyGate, Violation
 from smolvla_gym.safety.collision import WORKSPACE, CollisionGuard
 from smolvla_gym.sim.world import start_pose
 
@@ -25,30 +25,43 @@ def down(height, x=0.22):
 
 
 @pytest.mark.parametrize("gripper", sorted(GRIPPERS))
-def test_the_poses_of_every_day_touch_nothing(gripper):
+def test_ordinary_poses_have_no_contacts(gripper):
     guard = CollisionGuard(gripper)
     for pose in (HOME, STANDBY, start_pose(GRIPPERS[gripper])):
         for opening in (0.0, 1.0):
-            assert guard.touched(pose.tolist(), opening) == {}
+            assert guard.violations(pose.tolist(), opening) == {}
 
 
-def test_what_touches_is_named_with_its_depth():
+def test_contacts_are_named_with_their_penetration():
     tips = 0.009  # the fingers reach 9 mm beyond the tool centre point
-    assert GUARD.touched(down(tips + 0.001).tolist(), 1.0) == {}
-    assert GUARD.touched(down(tips - 0.005).tolist(), 1.0) == {
-        "the table and the jaw_left": pytest.approx(0.005, abs=1e-4),
-        "the table and the jaw_right": pytest.approx(0.005, abs=1e-4),
+    assert GUARD.violations(down(tips + 0.001).tolist(), 1.0) == {}
+    assert GUARD.violations(down(tips - 0.005).tolist(), 1.0) == {
+        Violation("collision", "the table and the jaw_left"): pytest.approx(0.005, abs=1e-4),
+        Violation("collision", "the table and the jaw_right"): pytest.approx(0.005, abs=1e-4),
     }
-    touched = GUARD.touched(np.deg2rad([-20, -120, 110, 60, -70, 230]).tolist(), 1.0)
-    assert touched["the link1 and the gripper"] > 0.01
+    found = GUARD.violations(np.deg2rad([-20, -120, 110, 60, -70, 230]).tolist(), 1.0)
+    assert found[Violation("collision", "the link1 and the gripper")] > 0.01
 
 
 def test_the_tool_stays_in_the_workspace():
     guard = CollisionGuard("ssg48", workspace=((0.1, -0.2, 0.0), (0.2, 0.2, 0.3)))
-    assert guard.touched(down(0.1, x=0.23).tolist(), 1.0) == {
-        "the tool and the border of the workspace in x": pytest.approx(0.03, abs=1e-6)
+    assert guard.violations(down(0.1, x=0.23).tolist(), 1.0) == {
+        Violation("workspace", "the tool and the border of the workspace in x"): pytest.approx(0.03, abs=1e-6)
     }
-    assert guard.touched(down(0.1, x=0.15).tolist(), 1.0) == {}
+    assert guard.violations(down(0.1, x=0.15).tolist(), 1.0) == {}
+
+
+def test_a_way_out_of_the_workspace_ends_at_its_border_and_is_an_intervention():
+    gate = SafetyGate(1 / 30, guard=CollisionGuard("ssg48", workspace=((0.1, -0.2, 0.0), (0.25, 0.2, 0.3))))
+    gate.reset(down(0.1))
+    stops = []
+    for _ in range(60):
+        gate.aim(np.append(down(0.1, x=0.3), 1.0))
+        stops += gate.travel(1 / 30, 1)[2]
+    assert {(stop["rule"], stop["where"]) for stop in stops} == {
+        ("workspace", "the tool and the border of the workspace in x")
+    }
+    assert forward_kinematics(gate.position, SSG48)[0, 3] <= 0.25 + 1e-6
 
 
 def test_outside_the_workspace_the_table_is_guarded_too():
@@ -57,8 +70,8 @@ def test_outside_the_workspace_the_table_is_guarded_too():
     for _ in range(150):
         gate.aim(np.append(np.deg2rad([50, -20, 140, 0, 0, 180]), 1.0))
         for joints in gate.travel(1 / 30, 3)[0]:
-            touched = GUARD.touched(joints.tolist(), 1.0)
-            assert max(touched.values(), default=0.0) < 5e-3, touched
+            found = GUARD.violations(joints.tolist(), 1.0)
+            assert max(found.values(), default=0.0) < 5e-3, found
 
 
 @pytest.mark.parametrize(
@@ -82,9 +95,9 @@ def test_no_sequence_of_targets_gets_the_gate_to_command_a_contact(seed):
         for _ in range(int(rng.integers(1, 40))):
             gate.aim(target)
             for joints in gate.travel(1 / 30, 5)[0]:
-                touched = GUARD.touched(joints.tolist(), gate.opening)
+                found = GUARD.violations(joints.tolist(), gate.opening)
                 # Between two checks the arm may graze what it stops in front of.
-                assert max(touched.values(), default=0.0) < 5e-3, touched
+                assert max(found.values(), default=0.0) < 5e-3, found
         x, y, z = forward_kinematics(gate.position, SSG48)[:3, 3]
         low, high = np.array(WORKSPACE)
         # While it brakes it may graze the border, too; the place where it would come to rest is looked at.
@@ -99,13 +112,15 @@ def test_no_sequence_of_targets_gets_the_gate_to_command_a_contact(seed):
 def test_a_way_into_the_table_ends_above_it_and_says_so_and_back_up_is_free():
     gate = SafetyGate(1 / 30, guard=GUARD)
     gate.reset(down(0.08))
-    rules = []
+    stops = []
     for _ in range(90):
-        events = gate.aim(np.append(down(-0.05), 1.0))
-        rules += [event["rule"] for event in (*events, *gate.travel(1 / 30, 1)[2])]
+        assert gate.aim(np.append(down(-0.05), 1.0)).interventions == ()
+        stops += gate.travel(1 / 30, 1)[2]
     height = forward_kinematics(gate.position, SSG48)[2, 3]
     assert 0.009 <= height < 0.03
-    assert "collision" in rules
+    assert {stop["rule"] for stop in stops} == {"collision"}
+    assert {stop["where"] for stop in stops} <= {"the table and the jaw_left", "the table and the jaw_right"}
+    assert "mm" in stops[0]["why"]
     for _ in range(60):
         gate.aim(np.append(down(0.08), 1.0))
         gate.travel(1 / 30, 1)

@@ -1,12 +1,12 @@
-"""Ways and homings are checked before the arm moves, as the gate checks them while it moves."""
+"""Routes and homings are checked before the arm moves, as the gate checks them while it moves."""
 
 import numpy as np
 import pytest
 
+from smolvla_gym.envs.backends.homing_check import SAFE_POSES, homing_contact
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, STANDBY
-from smolvla_gym.safety import SafetyGate
+from smolvla_gym.safety import SafetyGate, Violation
 from smolvla_gym.safety.collision import CollisionGuard
-from smolvla_gym.safety.homing_search import SAFE_POSES, homing_contact
 from smolvla_gym.safety.route import BlockedError, find_route
 from smolvla_gym.sim.world import start_pose
 
@@ -31,12 +31,12 @@ def test_homing_with_j1_behind_its_switch_never_ends():
 
 def test_the_border_of_the_workspace_does_not_keep_an_arm_from_homing():
     small = CollisionGuard("ssg48", workspace=((0.1, -0.2, 0.0), (0.2, 0.2, 0.3)))
-    assert small.touched(HOME.tolist(), 1.0)
+    assert small.violations(HOME.tolist(), 1.0)
     assert homing_contact(HOME, 1.0, small, "ssg48") is None
 
 
 def walk(route, start, guard):
-    """Drives a route; returns where it ends and what the gate stopped."""
+    """Drive a route; return its end and the stops of the gate."""
     gate = SafetyGate(1 / 30, guard=guard)
     gate.reset(start)
     events = []
@@ -62,8 +62,8 @@ def test_a_route_is_one_that_the_gate_lets_pass():
 
 def test_where_every_way_is_blocked_it_says_by_what():
     class Wall:
-        def touched(self, joints, opening):
-            return {"the wall and the arm": 0.01} if joints[0] > 0.5 else {}
+        def violations(self, joints, opening):
+            return {Violation("collision", "the wall and the arm"): 0.01} if joints[0] > 0.5 else {}
 
     with pytest.raises(BlockedError, match="the wall and the arm"):
         find_route(STANDBY, 1.0, HOME, 1.0, Wall())

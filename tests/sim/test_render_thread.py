@@ -119,7 +119,7 @@ print(interrupted, thread.call(lambda: "goes on"))
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
-def test_a_signal_at_any_moment_leaves_nobody_waiting_for_ever():
+def test_a_signal_at_any_moment_leaves_no_caller_waiting():
     """A signal between a function's end and its return once made the caller wait for a second result."""
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=60, check=True)
     interrupted, *goes_on = done.stdout.split()

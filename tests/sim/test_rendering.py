@@ -52,7 +52,7 @@ def point(world, u, v, distance):
 
 
 def show_speck(world, where):
-    """Puts a red ball 3 mm across in the air."""
+    """Place a red ball 3 mm across in the air."""
     speck = world.model.geom("object_0")
     speck.type[:], speck.size[:], speck.rgba[:] = mujoco.mjtGeom.mjGEOM_SPHERE, 0.0015, (1, 0, 0, 1)
     world.place_object(0, where, 0.0)
@@ -83,7 +83,7 @@ def test_a_point_is_seen_where_the_data_sheets_intrinsics_put_it(look, size, gri
         change = np.abs(world.observe().pixels["wrist"] - empty).sum(axis=2)
         rows, columns = np.nonzero(change > 0.1 * change.max())
         weight = change[rows, columns]
-        tolerance = 0.2 if min(size) > 100 else 0.3  # of a pixel; in the small picture the speck is smaller than one
+        tolerance = 0.2 if min(size) > 100 else 0.3  # of a pixel; in the small image the speck is smaller than one
         assert np.average(columns, weights=weight) == pytest.approx(column, abs=tolerance)
         assert np.average(rows, weights=weight) == pytest.approx(row, abs=tolerance)
         seen += 1
@@ -156,7 +156,7 @@ def run(program, **environment):
     )
 
 
-def test_opengl_waits_for_the_first_picture_and_needs_no_display():
+def test_opengl_waits_for_the_first_image_and_needs_no_display():
     result = run("""
 import sys, gymnasium as gym, smolvla_gym
 env = gym.make("PAROL6Sim-v0", render_mode="rgb_array", image_size=(32, 32))
@@ -199,7 +199,7 @@ print("blind", blind.step(blind.action_space.low)[0]["agent_pos"].shape)
 
 
 @pytest.mark.parametrize("backend", ["osmesa", "nonsense"])
-def test_a_backend_that_mujoco_cannot_load_is_told_with_what_to_install(backend):
+def test_a_backend_that_mujoco_cannot_load_raises_an_error_with_what_to_install(backend):
     result = run(
         """
 import gymnasium as gym, smolvla_gym
@@ -230,7 +230,7 @@ env.close()
     assert result.returncode == 0
 
 
-def test_blind_envs_never_touch_opengl():
+def test_envs_without_cameras_never_use_opengl():
     result = run("""
 import sys, gymnasium as gym, smolvla_gym
 env = gym.make("PAROL6Sim-v0", cameras=())
@@ -249,7 +249,7 @@ def test_blanks_and_case_in_the_backends_name_do_not_matter(monkeypatch, name):
     assert backend_name() == ("egl" if sys.platform == "linux" else backend_name())
 
 
-def test_rendering_that_is_switched_off_is_told_as_such(look, monkeypatch):
+def test_rendering_that_is_switched_off_has_an_error_of_its_own(look, monkeypatch):
     world = look((16, 16))
     monkeypatch.setenv("MUJOCO_GL", "off")
     with pytest.raises(RenderingError, match="MUJOCO_GL='off'"):

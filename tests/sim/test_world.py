@@ -109,7 +109,7 @@ def test_what_is_derived_belongs_to_the_state_it_is_read_with():
 
 
 def grip(gripper, seconds=1.0):
-    """Closes a gripper around a cube on the table; returns the world and the force of each pad in N."""
+    """Close a gripper around a cube on the table; return the world and the force of each pad in N."""
     world = make(gripper)
     spot = np.array([0.30, 0.05, CUBE_SIZE / 2])
     joints = solve(spot, np.arctan2(spot[1], spot[0]) + np.pi / 2, world.gripper)

@@ -28,7 +28,7 @@ def test_the_named_objects_take_the_places_of_those_that_were_drawn(name, seed, 
         return
     layout = instructed(drawn, sentence)
     assert layout.instruction == sentence
-    assert layout.phrase.format(color=color.upper(), base=base) == sentence
+    assert layout.instruction_template.format(color=color.upper(), base=base) == sentence
     assert layout.colors[layout.target] == color
     assert not two or layout.colors[layout.base] == base
     assert len(set(layout.colors)) == count

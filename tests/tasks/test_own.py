@@ -1,4 +1,4 @@
-"""Tasks of one's own, by "module:name"."""
+"""Tasks of a module of the user, by "module:name"."""
 
 import sys
 
@@ -47,7 +47,7 @@ def test_the_present_folder_is_not_looked_at_otherwise(folder, capsys):
 
 
 @pytest.mark.parametrize("text", ["def", "1 / 0", "raise ValueError('no')", "import nothing_of_this_name"])
-def test_a_module_that_breaks_is_told(folder, text, monkeypatch):
+def test_a_module_that_raises_is_named_in_the_error(folder, text, monkeypatch):
     (folder / "my_broken_tasks.py").write_text(text)
     monkeypatch.syspath_prepend(folder)
     with pytest.raises(OptionError, match="my_broken_tasks"):
@@ -55,6 +55,6 @@ def test_a_module_that_breaks_is_told(folder, text, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [":mine", "..x:mine", "no such module:x", "a:b:c"])
-def test_what_is_no_module_is_told(name):
+def test_a_name_that_is_no_module_is_refused(name):
     with pytest.raises(OptionError):
         get_task(name)

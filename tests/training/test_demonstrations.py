@@ -30,10 +30,10 @@ def test_referents_are_the_positions_of_the_named_objects(recorded):
         sentence = frames.instructions[frames.instruction_ids[frame]]
         named = [
             (color, base)
-            for phrase in TASKS[task].phrasings
+            for template in TASKS[task].instruction_templates
             for color in colors
             for base in colors
-            if phrase.format(color=color, base=base) == sentence
+            if template.format(color=color, base=base) == sentence
         ]
         color, base = named[0]
         second = colors.index(base) if task == "stack" else len(colors)

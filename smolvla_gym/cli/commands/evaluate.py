@@ -65,7 +65,7 @@ class EvalOptions(SceneOptions):
         "also the same scenes with another object named: a policy that ignores the instruction takes the wrong one",
         False, kept=True,
     )  # fmt: skip
-    unseen_phrasings: bool = option(
+    unseen_instructions: bool = option(
         "also with unseen instructions, whose template no training data contains", False, kept=True
     )
     failure_videos: int = option(
@@ -117,7 +117,7 @@ class EvalOptions(SceneOptions):
         """Return every combination of task, instruction, flow steps, mode and latency."""
         from smolvla_gym.evaluation.conditions import Condition
 
-        words = ["given", *["swapped"] * self.swap_instruction, *["unseen"] * self.unseen_phrasings]
+        words = ["given", *["swapped"] * self.swap_instruction, *["unseen"] * self.unseen_instructions]
         return [
             Condition(mode, latency, task, said, num_steps)
             for task in dict.fromkeys(self.task)

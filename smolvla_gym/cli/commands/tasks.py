@@ -11,7 +11,7 @@ def run(options: Options) -> int:
 
     width = max(map(len, TASKS))
     for name, task in TASKS.items():
-        print(f"{name:{width}}  {task.phrasings[0].format(color='red', base='blue')}")
+        print(f"{name:{width}}  {task.instruction_templates[0].format(color='red', base='blue')}")
     return 0
 
 

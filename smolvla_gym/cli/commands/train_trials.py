@@ -47,7 +47,12 @@ def plan_trials(options: TrainOptions, recording: Recording, device: str) -> Tri
         names = [
             name
             for name, task in TASKS.items()
-            if any(p.format(color=c, base=b) in sentences for p in task.phrasings for c in COLORS for b in COLORS)
+            if any(
+                p.format(color=c, base=b) in sentences
+                for p in task.instruction_templates
+                for c in COLORS
+                for b in COLORS
+            )
         ]
     tried = range(options.eval_seed, options.eval_seed + options.eval_episodes)
     if names and recording.seeds is None:

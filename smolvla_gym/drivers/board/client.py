@@ -25,7 +25,8 @@ from smolvla_gym.safety import check_action
 Event = dict[str, Any]
 """Something that happened, with its ``time`` in s.
 
-An intervention has a ``rule``: those of the safety gate, ``watchdog`` and ``fault``. All else has an ``event``.
+An intervention has the fields of :class:`~smolvla_gym.safety.Intervention`: ``rule``, ``where`` and ``why``. All else
+has an ``event``; the event ``shaping`` has ``limits``, the number of joints that each limit slowed down.
 """
 
 _ROUNDING = 1e-9

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from smolvla_gym.parol6.protocol import (
     avoid_header_byte,
 )
 from smolvla_gym.safety import SafetyGate, check_action
+from smolvla_gym.safety.report import fault_intervention
 from smolvla_gym.safety.setpoint_monitor import SetpointMonitor
 
 Event = dict[str, Any]
@@ -301,7 +302,8 @@ class Board:
         elif silence > self._settings.hold_after and not self._held:
             self._held = True
             self._gate.hold()
-            self._note(now, {"rule": "watchdog", "requested": silence, "allowed": self._settings.hold_after})
+            why = f"no action came for {silence:.2g} s (limit {self._settings.hold_after:g} s): the driver brakes"
+            self._note(now, {"rule": "watchdog", "where": "arm", "why": why})
 
     def _send(self, now: float) -> None:
         if self._mode is Mode.STOPPING:
@@ -329,7 +331,10 @@ class Board:
             if moment > done:
                 self._note(now, *self._gate.advance(moment - done))
                 done = moment
-            self._note(now, *self._gate.aim(action, ago=min(done - moment, TICK / 2)))
+            report = self._gate.aim(action, ago=min(done - moment, TICK / 2))
+            self._note(now, *report.interventions)
+            if report.shaping:
+                self._note(now, {"event": "shaping", "limits": report.shaping})
         self._aims.clear()
         self._note(now, *self._gate.advance(TICK - done))
         broken = self._setpoint_monitor.take(self._gate.position, self._gate.velocity, TICK)
@@ -487,7 +492,7 @@ class Board:
         graver = fault in (Fault.ESTOP, Fault.PORT_LOST, Fault.OPERATOR_STOP) or self._fault == Fault.COMMAND_TIMEOUT
         if self._fault is None or (self._fault != fault and graver):
             self._fault, self._detail = str(fault), detail
-            self._note(now, {"rule": "fault", "fault": str(fault), "detail": detail})
+            self._note(now, {**fault_intervention(fault, detail), "fault": str(fault)})
         if brake and self._mode is Mode.READY:
             self._brake(now)
         elif self._mode is not Mode.LOST and not (brake and self._mode is Mode.STOPPING):
@@ -511,7 +516,7 @@ class Board:
             self._mode = mode
             self._note(now, {"event": "mode", "mode": str(mode)})
 
-    def _note(self, now: float, *events: Event) -> None:
+    def _note(self, now: float, *events: Mapping[str, Any]) -> None:
         self._events.extend({"time": now, **event} for event in events)
 
     def _refuse_fault(self) -> None:

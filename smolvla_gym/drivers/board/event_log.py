@@ -16,7 +16,9 @@ _SIZE: Final = 5_000_000
 _FILES: Final = 3
 
 _REPEAT: Final = 1.0
-"""A policy may exceed the same limit in every step; the same line is written once in so many s."""
+"""Least time in s between two lines of the same kind at the same place, for the kinds that may come in each step."""
+
+_REPEATED: Final = ("position", "collision", "workspace", "shaping")
 
 
 def default_log_path() -> Path | None:
@@ -59,8 +61,9 @@ class EventLog:
         """Adds an event; ``time`` is its moment in s on the monotonic clock."""
         if self._listener is None:
             return
-        if "joint" in event:
-            key = (event.get("rule"), event["joint"])
+        kind = event.get("rule", event.get("event"))
+        if kind in _REPEATED:
+            key = (kind, event.get("where"))
             if event["time"] - self._written.get(key, -_REPEAT) < _REPEAT:
                 self._skipped[key] = self._skipped.get(key, 0) + 1
                 return

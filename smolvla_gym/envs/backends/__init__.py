@@ -1,1 +1,1 @@
-"""Backends of the environment: simulated, real and virtual arm."""
+"""Backends of the environment: ``sim``, ``real`` and ``twin``; a new one subclasses :class:`base.Backend`."""

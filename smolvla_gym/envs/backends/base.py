@@ -1,4 +1,4 @@
-"""The body behind the environment: what a simulated and a real arm have to be able to do."""
+"""Interface between the environment and a simulated or real arm."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from numpy.typing import NDArray
 from smolvla_gym.drivers.board.state import Fault
 from smolvla_gym.envs.reset_options import SCENE_OPTIONS, ResetOptions
 from smolvla_gym.parol6 import Array
-from smolvla_gym.safety import SafetyEvent
+from smolvla_gym.safety import Intervention, Shaping
 
 Image = NDArray[np.uint8]
 
 OPERATOR_STOP: Final = str(Fault.OPERATOR_STOP)
-"""The fault of an arm that somebody stopped by ``env.unwrapped.stop()``."""
+"""Fault of an arm that ``env.unwrapped.stop()`` stopped."""
 
 
 @dataclass
 class Reading:
-    """What a body tells after a reset or a step.
+    """Result of a reset or a step.
 
     Attributes:
         observation: The observation as the env's space describes it.
-        reward: Reward of the step; 0 where nobody can judge it.
-        is_success: Whether the task is done; False where nobody can judge it.
-        safety: What the safety gate changed, and why.
-        fault: Name of what holds the arm, or None.
+        reward: Reward of the step; 0 on a real table, where nothing measures the objects.
+        is_success: Whether the task succeeded; False on a real table.
+        safety: Interventions of the safety functions.
+        shaping: Number of joints that each limit slowed down; normal for a far target.
+        fault: Name of the fault that holds the arm, or None.
         state_age_s: Age of the joint state in s.
-        frame_age_s: Age of the oldest picture in s.
-        timing: Where the time of the step went, in s, by phase. It is the body's time: a simulation's is simulated, so
-            that the same seed gives the same info.
+        frame_age_s: Age of the oldest image in s.
+        timing: Duration of each phase of the step in s, in the time of the backend: simulated time in the simulation,
+            so that the same seed gives the same info.
     """
 
     observation: dict[str, Any]
     reward: float = 0.0
     is_success: bool = False
-    safety: tuple[SafetyEvent, ...] = ()
+    safety: tuple[Intervention, ...] = ()
+    shaping: Shaping = field(default_factory=dict)
     fault: str | None = None
     state_age_s: float = 0.0
     frame_age_s: float = 0.0
@@ -47,10 +49,10 @@ class Reading:
 
 
 class Backend(ABC):
-    """A body. The environment knows spaces and episodes; a backend knows how to move safely and how to look.
+    """Simulated or real arm. The environment has the spaces and episodes; a backend moves the arm and reads sensors.
 
     Attributes:
-        realtime: Whether its steps take real time.
+        realtime: Whether its steps take real time; False by default.
         reset_options: Names of the options that ``env.reset`` takes here.
     """
 
@@ -62,20 +64,20 @@ class Backend(ABC):
         """Bring the arm to its start pose.
 
         Args:
-            rng: Source of all chance of the coming episode.
+            rng: Random generator of the episode.
             options: Checked options of ``env.reset``.
 
         Raises:
-            OptionError: A start pose in which the arm touches the table, itself or an object, or an option that does
-                not fit the scene. Nothing moved, and the present episode stays.
+            OptionError: The start pose has contacts, or an option does not fit the scene. Nothing moved, and the
+                present episode stays.
         """
 
     @abstractmethod
     def step(self, action: object, dt: float) -> Reading:
-        """Moves for one control step, through a ``SafetyGate``.
+        """Move for one control step, through a ``SafetyGate``.
 
         Args:
-            action: What the caller gave: joint targets in rad and gripper opening 0..1, shape (7,).
+            action: Unchecked action: joint targets in rad and gripper opening 0..1, shape (7,).
             dt: Duration of the step in s.
 
         Raises:
@@ -85,33 +87,33 @@ class Backend(ABC):
     @property
     @abstractmethod
     def commanded(self) -> Array:
-        """The joint angles in rad that the body was last sent to, shape (6,)."""
+        """Last commanded joint angles in rad, shape (6,)."""
 
     @property
     @abstractmethod
     def instruction(self) -> str:
-        """The sentence that says what to do in this episode."""
+        """Instruction of the episode."""
 
     @abstractmethod
     def expert(self) -> Array:
-        """Returns the action, shape (7,), of the task's scripted expert in the present state."""
+        """Return the action of the task's scripted expert in the present state, shape (7,)."""
 
     @abstractmethod
     def render(self) -> Image:
-        """Draws the scene for people, shape (H, W, 3)."""
+        """Render the scene for people, shape (H, W, 3)."""
 
     @abstractmethod
     def show(self) -> None:
-        """Brings the window of ``render_mode="human"`` up to date, and opens it the first time."""
+        """Update the window of ``render_mode="human"``; open it the first time."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stops the arm at once and latches the fault ``OPERATOR_STOP``. May be called from any thread."""
+        """Stop the arm and latch the fault ``OPERATOR_STOP``; may be called from any thread."""
 
     @abstractmethod
     def clear_fault(self) -> None:
-        """Acknowledges a fault whose cause is gone."""
+        """Clear a fault whose cause is gone."""
 
     @abstractmethod
     def close(self) -> None:
-        """Leaves the body held and gives back what was taken; doing it twice does no harm."""
+        """Hold the arm and free everything; may be called twice."""

@@ -1,4 +1,8 @@
-"""The real body: the arm on its serial line and RealSense cameras."""
+"""Backend of the real arm: its control board on a serial port, and RealSense cameras.
+
+The driver detects faults of the arm, the emergency stop among them, see :mod:`smolvla_gym.drivers.board.driver`; this
+backend adds those of the cameras. Every fault holds the arm until ``clear_fault()``.
+"""
 
 from __future__ import annotations
 
@@ -7,68 +11,46 @@ from collections.abc import Mapping
 from typing import Any, Final, override
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import TICK, BoardState, Fault, Mode
-from smolvla_gym.drivers.cameras.framing import Framing
-from smolvla_gym.drivers.cameras.realsense import Frame, RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense import Frame
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach
 from smolvla_gym.envs.backends.base import OPERATOR_STOP, Backend, Image, Reading
+from smolvla_gym.envs.backends.camera_rig import CameraRig
 from smolvla_gym.envs.backends.scene_view import SceneView
+from smolvla_gym.envs.env_options import EnvOptions
+from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, STANDS, ResetOptions
 from smolvla_gym.errors import FaultError, NotHomedError
-from smolvla_gym.parol6 import HOME, Array, Gripper
-from smolvla_gym.safety import SafetyEvent
-from smolvla_gym.safety.gate import Guard
+from smolvla_gym.parol6 import HOME, Array
+from smolvla_gym.safety import Guard, Intervention, Shaping
+from smolvla_gym.safety.report import add_shaping, fault_intervention
 
 CAMERA_STALE: Final = "camera_stale"
-"""Fault: a camera gave no new picture for ``MAX_FRAME_AGE``."""
+"""Fault: a camera sent no new image for ``MAX_FRAME_AGE``."""
 
 CAMERA_LOST: Final = "camera_lost"
-"""Fault: a camera is gone."""
+"""Fault: a camera was disconnected."""
 
 MAX_FRAME_AGE: Final = 0.25
-"""Age of a picture in s at which the arm is held: seven pictures at 30 Hz, in which a joint can turn by half a rad."""
+"""Age of an image in s at which the arm is held: seven images at 30 Hz, in which a joint can turn by half a rad."""
 
 _FIRST_FRAME: Final = 5.0  # s
 _START_TIMEOUT: Final = 60.0  # s
-_LONGEST_WAY: Final = 10.0  # s at full speed; 5 are needed
-
-
-class CameraRig:
-    """A camera whose pictures are brought to the contract's size.
-
-    Attributes:
-        camera: The camera.
-    """
-
-    def __init__(self, camera: RealSenseCamera, framing: Framing) -> None:
-        """Sets what the camera's thread prepares.
-
-        Args:
-            camera: The camera; it is started.
-            framing: The view of the simulation's camera in its pictures.
-        """
-        self.camera, self._framing = camera, framing
-        camera.framing = framing
-
-    def colour(self, frame: Frame) -> Image:
-        """Returns the colour picture of a frame, shape (H, W, 3)."""
-        # A copy: the next step may give the same frame again, and what an env gives belongs to the caller.
-        return self._framing.colour(frame.pixels) if frame.view is None else frame.view.copy()
-
-    def depth(self, frame: Frame) -> NDArray[np.uint16] | None:
-        """Returns the depth of a frame in 0.1 mm, shape (H, W, 1), or None where it has none."""
-        if frame.depth is None:
-            return None
-        return self._framing.depth(frame.depth) if frame.depth_view is None else frame.depth_view.copy()
+_LONGEST_ROUTE: Final = 10.0  # s at full speed; 5 are needed
 
 
 class RealBackend(Backend):
-    """A body in real time: a step ends one control period after the one before, whatever happened in between."""
+    """Real arm in real time: a step ends one control period after the one before, whatever happened in between.
+
+    Attributes:
+        approach: Planner of the routes to homing and to the start pose.
+        clock: Clock of the arm and the cameras.
+        start_timeout: Time in s within which the arm has to reach its start pose.
+    """
 
     realtime = True
     reset_options: tuple[str, ...] = ARM_OPTIONS
@@ -78,37 +60,29 @@ class RealBackend(Backend):
         link: BoardClient,
         cameras: Mapping[str, CameraRig],
         clock: Clock,
-        *,
-        gripper: Gripper,
-        depth: bool,
-        instruction: str,
-        home: bool,
-        period: float,
         view: SceneView,
-        guard: Guard | None = None,
-        speed_scale: float = 1.0,
+        options: EnvOptions,
+        arm: RealOptions,
+        guard: Guard | None,
     ) -> None:
-        """Takes over an arm and its cameras.
+        """Keep an arm and its cameras; :meth:`close` closes them.
 
         Args:
-            link: The arm; it is connected.
+            link: Client of the board; it is connected.
             cameras: The cameras by name; they are started.
-            clock: The clock of both.
-            gripper: The gripper that is mounted.
-            depth: Whether the cameras measure depth.
-            instruction: What to do; ``reset(options={"instruction": ...})`` replaces it.
-            home: Whether ``reset`` homes an arm that does not know its joint angles.
-            period: Duration of a control step in s.
-            view: What ``render`` draws.
-            guard: Collision check of the link's gate, for what is checked before the arm moves; None: nothing is.
-            speed_scale: Share of the speed limits that the link's gate uses.
+            clock: Clock of both.
+            view: View that ``render`` returns.
+            options: Options of the environment.
+            arm: Options of the arm.
+            guard: Collision check of the start pose and the route to it; None checks nothing.
         """
-        self._approach = Approach(gripper, guard, speed_scale)
-        self._start_timeout = max(_START_TIMEOUT, _LONGEST_WAY / speed_scale)
-        self._link, self._cameras, self._clock = link, cameras, clock
-        self._gripper, self._depth, self._home, self._period = gripper, depth, home, period
-        self._default_instruction = self._instruction = instruction
-        self._view = view
+        self.approach = Approach(options.gripper, guard, arm.speed_scale)
+        self.start_timeout = max(_START_TIMEOUT, _LONGEST_ROUTE / arm.speed_scale)
+        self._link, self._cameras, self.clock, self._view = link, cameras, clock, view
+        self._depth, self._home, self._period = options.depth, arm.home, options.period
+        template = options.task.instruction_templates[0]
+        self._default_instruction = arm.instruction or template.format(color="red", base="blue")
+        self._instruction = self._default_instruction
         self._deadline: float | None = None
         self._last_end = 0.0
 
@@ -124,19 +98,19 @@ class RealBackend(Backend):
 
     @property
     def link(self) -> BoardClient:
-        """The arm."""
+        """Client of the board."""
         return self._link
 
     # -- episodes --------------------------------------------------------------------------------------------------
 
     @override
     def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
-        # Checked first: nothing moves for a bad option.
-        self._approach.refuse_contact(self._link.state(), options)
+        # Checked first: a refused option moves nothing.
+        self.approach.refuse_contact(self._link.state(), options)
         self._plan(rng, options)
         if self.realtime:
             request_low_latency_scheduling()  # the thread that resets is the one that will step
-        before, after = self._find_ways(options)
+        before, after = self._find_routes(options)
         self._wake(before)
         self._link.events()
         for pose in after[:-1]:
@@ -145,71 +119,72 @@ class RealBackend(Backend):
         self._instruction = self._default_instruction
         self._begin(rng)
         self._instruction = self._instruction if options.instruction is None else options.instruction
-        self._await_pictures()
+        self._await_images()
         self._deadline = None
-        self._last_end = self._clock.now()
+        self._last_end = self.clock.now()
+        self._link.events()  # of the drive to the start pose: what fails there raises
         reading = self._reading(self._last_end)
         if reading.fault is not None:
             raise FaultError(f"The episode cannot begin: the arm is held by the fault {reading.fault!r}.")
         return reading
 
-    def _find_ways(self, options: ResetOptions) -> tuple[list[Array] | None, list[Array]]:
-        """Find the ways to homing, where the arm is to be homed, and to the start pose, before anything moves.
+    def _find_routes(self, options: ResetOptions) -> tuple[list[Array] | None, list[Array]]:
+        """Find the routes to homing, if the arm is to be homed, and to the start pose, before the arm moves.
 
         Returns:
             Poses to drive to before homing, None for no homing; and those after it, the start pose last.
 
         Raises:
-            FaultError: A fault holds the arm, or something stands in each way.
-            NotHomedError: The arm has to be homed and nobody allowed it.
+            FaultError: A fault holds the arm, or each route is blocked.
+            NotHomedError: The arm has to be homed, and neither the option ``home`` nor the reset option allows it.
         """
         self._refuse_fault()
         state = self._rest()
         if not state.homed:
             if not (options.home or self._home):
                 raise NotHomedError(
-                    "The arm does not know its joint angles: after power-up it has to be homed. It moves by itself for "
-                    "half a minute then: clear its surroundings, keep the emergency stop at hand, and call "
+                    "The arm does not know its joint angles: after power-up it has to be homed. Homing moves the arm "
+                    "for half a minute: clear its surroundings, keep the emergency stop at hand, and call "
                     'env.reset(options={"home": True}), or make the env with home=True.'
                 )
-            # Nobody knows where it is, so nothing can be checked before the search.
-            return [], self._approach.way_to_start(HOME, state.opening, options)
+            # Its joint angles are unknown, so the homing search cannot be checked.
+            return [], self.approach.route_to_start(HOME, state.opening, options)
         if not options.home:
-            return None, self._approach.way_to_start(state.commanded, state.opening, options)
-        return self._approach.way_to_homing(state), self._approach.way_to_start(HOME, state.opening, options)
+            return None, self.approach.route_to_start(state.commanded, state.opening, options)
+        return self.approach.route_to_homing(state), self.approach.route_to_start(HOME, state.opening, options)
 
     def _rest(self) -> BoardState:
-        """Bring a moving arm to rest and return its state; ways are looked for from standstill."""
+        """Bring a moving arm to rest and return its state; routes start from rest."""
         state = self._link.state()
         if state.mode is Mode.READY and not state.at_rest:
             self._link.finish()
-            end = self._clock.now() + self._link.settings.stop_timeout
-            while not (state := self._link.state()).at_rest and state.fault is None and self._clock.now() < end:
-                self._clock.sleep_until(self._clock.now() + TICK)
+            end = self.clock.now() + self._link.settings.stop_timeout
+            while not (state := self._link.state()).at_rest and state.fault is None and self.clock.now() < end:
+                self.clock.sleep_until(self.clock.now() + TICK)
         return state
 
     def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:
-        """Decides what the episode is, before anything moves; on the real table that is up to its owner."""
+        """Draw the scene of the episode before the arm moves; people lay out the real table."""
 
     def _begin(self, rng: np.random.Generator) -> None:
-        """Prepares what is not the arm; on the real table that is up to its owner."""
+        """Lay out the drawn scene; people lay out the real table."""
 
-    def _await_pictures(self) -> None:
-        """Waits for pictures that were begun after this moment; the next one may have been on its way."""
-        for eyes in self._cameras.values():
-            latest = eyes.camera.latest()
-            first = eyes.camera.wait_newer(-1 if latest is None else latest.number, _FIRST_FRAME)
-            eyes.camera.wait_newer(first.number, _FIRST_FRAME)
+    def _await_images(self) -> None:
+        """Wait for images whose exposure began after this moment; the next one may have begun before."""
+        for rig in self._cameras.values():
+            latest = rig.camera.latest()
+            first = rig.camera.wait_newer(-1 if latest is None else latest.number, _FIRST_FRAME)
+            rig.camera.wait_newer(first.number, _FIRST_FRAME)
 
     def _refuse_fault(self) -> None:
-        """Refuse an arm that a fault holds; the fault of a pause between two episodes is cleared.
+        """Raise if a fault holds the arm; clear the fault of a pause between two episodes.
 
         Raises:
-            FaultError: A fault holds it.
+            FaultError: A fault holds the arm.
         """
         state = self._link.state()
         if state.fault == Fault.COMMAND_TIMEOUT:
-            # Between two episodes nobody acts; the arm was put to rest for it and may be woken.
+            # Between two episodes no actions come: the watchdog disabled the arm, which may be enabled again.
             self._link.clear()
             state = self._link.state()
         if state.fault is not None:
@@ -219,10 +194,10 @@ class RealBackend(Backend):
             )
 
     def _wake(self, before_homing: list[Array] | None) -> None:
-        """Home the arm where that is wanted, and enable it.
+        """Home the arm if needed, and enable it.
 
         Args:
-            before_homing: Poses to drive to before homing; None: it is not homed.
+            before_homing: Poses to drive to before homing; None for no homing.
         """
         if before_homing:
             if self._link.state().mode is not Mode.READY:
@@ -237,43 +212,49 @@ class RealBackend(Backend):
             self._link.enable()
 
     def _go(self, joints: Array, opening: float) -> None:
-        """Drives to where the episode begins, and waits there."""
+        """Drive straight to a pose and wait until the arm is there.
+
+        Raises:
+            FaultError: A fault came up, or the safety gate stops the arm before it is there.
+        """
         action = np.append(joints, opening)
-        end = self._clock.now() + self._start_timeout
+        end = self.clock.now() + self.start_timeout
         still = 0
         while True:
             self._link.aim(action)
-            self._clock.sleep_until(self._clock.now() + self._period)
+            self.clock.sleep_until(self.clock.now() + self._period)
             state = self._link.state()
             if state.fault is not None:
-                raise FaultError(f"On the way to the start pose the fault {state.fault!r} came up: {state.detail}")
+                raise FaultError(
+                    f"The fault {state.fault!r} stopped the arm on its way to the start pose: {state.detail}"
+                )
             far = float(np.abs(state.joints - joints).max())
             still = still + 1 if state.at_rest else 0
             if state.at_rest and far < STANDS and abs(state.opening - opening) < 0.05:
                 break
-            blocked = [event["requested"] for event in self._link.events() if event.get("rule") == "collision"]
-            if self._clock.now() > end or (still * self._period > 1.0 and far >= STANDS):
+            stops = [event for event in self._link.events() if event.get("rule") in ("collision", "workspace")]
+            if self.clock.now() > end or (still * self._period > 1.0 and far >= STANDS):
                 self._link.finish()
-                why = f": the safety gate keeps {blocked[-1]} apart" if blocked else ""
+                why = f": the safety gate keeps {stops[-1]['where']} apart" if stops else ""
                 raise FaultError(
                     f"The arm cannot go straight to its start pose from where it stands{why}. Move it away first, or "
-                    'begin elsewhere with reset(options={"joints": ...}).'
+                    'choose another start pose with reset(options={"joints": ...}).'
                 )
             if still * self._period > 2.0:
-                break  # the jaws hold something: they cannot open or close any farther
+                break  # an object between the jaws keeps the gripper from its opening
         self._link.finish()
 
     @override
     def step(self, action: object, dt: float) -> Reading:
-        called = self._clock.now()
-        with contextlib.suppress(FaultError):  # the reading tells of it
+        called = self.clock.now()
+        with contextlib.suppress(FaultError):  # the reading has the fault
             self._link.aim(action)
         due = called + dt if self._deadline is None else self._deadline + dt
-        late = self._clock.now() - due
-        # The first step, and one that is called when it should have ended, set the beat; nothing is made up for.
+        late = self.clock.now() - due
+        # The first step, and one that is called after its deadline, start the periods anew; no time is made up for.
         self._deadline = called + dt if called > due else due
-        self._clock.sleep_until(self._deadline)
-        now = self._clock.now()
+        self.clock.sleep_until(self._deadline)
+        now = self.clock.now()
         reading = self._reading(now)
         spent = {"step": now - self._last_end, "agent": called - self._last_end, "late": max(late, 0.0)}
         reading.timing = {phase: round(seconds, 9) for phase, seconds in spent.items()}
@@ -291,40 +272,56 @@ class RealBackend(Backend):
                 n: depth for n, f in frames.items() if (depth := self._cameras[n].depth(f)) is not None
             }
         age = max((now - frame.time for frame in frames.values()), default=0.0)
+        fault, why = self._fault(state, age)
+        safety, shaping = self._reports()
+        if fault is not None:
+            safety += (fault_intervention(fault, why),)
         return Reading(
             observation,
-            safety=self._safety(),
-            fault=self._fault(state, age),
+            safety=safety,
+            shaping=shaping,
+            fault=fault,
             state_age_s=round(now - state.time, 9),
             frame_age_s=round(age, 9),
         )
 
     def _frame(self, name: str) -> Frame:
         latest = self._cameras[name].camera.latest()
-        assert latest is not None  # noqa: S101 - reset has waited for it
+        assert latest is not None  # noqa: S101 - reset waited for an image
         return latest
 
-    def _safety(self) -> tuple[SafetyEvent, ...]:
-        # When it was is in the log: the same seed shall give the same info.
-        events = [event for event in self._link.events() if "rule" in event]
-        return tuple({key: value for key, value in event.items() if key != "time"} for event in events)
+    def _reports(self) -> tuple[tuple[Intervention, ...], Shaping]:
+        """Return the interventions since the last call, but for faults, and the counters of shaping."""
+        safety, shaping = list[Intervention](), Shaping()
+        for event in self._link.events():
+            if event.get("event") == "shaping":
+                add_shaping(shaping, event["limits"])
+            elif event.get("rule", "fault") != "fault":  # the state has the fault, also one of the link itself
+                # The time is in the log: the same seed gives the same info.
+                safety.append({"rule": event["rule"], "where": event["where"], "why": event["why"]})
+        return tuple(safety), shaping
 
-    def _fault(self, state: BoardState, age: float) -> str | None:
-        # The driver looks at the arm in each of its ticks and may have stopped it already; at the cameras we look when
-        # a step ends. Of two faults in one step the one that stopped the arm is told.
+    def _fault(self, state: BoardState, age: float) -> tuple[str | None, str]:
+        """Return the fault that holds the arm, or None, and what happened.
+
+        Of two faults in one step this is the one that stopped the arm: the driver checks the arm in each of its ticks,
+        the backend checks the cameras at the end of a step.
+        """
         if state.fault is not None:
-            return state.fault
+            return state.fault, state.detail
         if age > MAX_FRAME_AGE:
-            fault = CAMERA_LOST if any(eyes.camera.lost for eyes in self._cameras.values()) else CAMERA_STALE
+            fault = CAMERA_LOST if any(rig.camera.lost for rig in self._cameras.values()) else CAMERA_STALE
             self._link.hold(fault)
-            return fault
-        return None if state.mode is Mode.READY else str(state.mode)
+            return fault, f"the newest image is {age:.2f} s old (limit {MAX_FRAME_AGE:g} s): check the camera's cable"
+        return (None, "") if state.mode is Mode.READY else (str(state.mode), "The arm is not enabled.")
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
     @override
     def expert(self) -> Array:
-        raise NotImplementedError("An expert needs to know where the objects are; only the simulation and the twin do.")
+        raise NotImplementedError(
+            "A real arm has no expert, as nothing measures the objects: use PAROL6Sim-v0 or port='twin'."
+        )
 
     @override
     def render(self) -> Image:
@@ -340,15 +337,18 @@ class RealBackend(Backend):
 
     @override
     def clear_fault(self) -> None:
-        for name, eyes in self._cameras.items():
-            if eyes.camera.lost or eyes.camera.age() > MAX_FRAME_AGE:
-                raise FaultError(f"The camera {name!r} still gives no new pictures: look at its cable, then try again.")
+        for name, rig in self._cameras.items():
+            if rig.camera.lost or rig.camera.age() > MAX_FRAME_AGE:
+                raise FaultError(
+                    f"The camera {name!r} still sends no new images (limit {MAX_FRAME_AGE:g} s): check its cable, then "
+                    "call clear_fault() again."
+                )
         self._link.clear()
 
     @override
     def close(self) -> None:
-        with contextlib.ExitStack() as each:  # in reverse: the arm first, and whatever fails, the rest is freed
+        with contextlib.ExitStack() as each:  # in reverse: the arm first; if one fails to close, the rest is freed
             each.callback(self._view.close)
-            for eyes in self._cameras.values():
-                each.callback(eyes.camera.close)
+            for rig in self._cameras.values():
+                each.callback(rig.camera.close)
             each.callback(self._link.close)

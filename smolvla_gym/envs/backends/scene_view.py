@@ -1,4 +1,4 @@
-"""What people see of the real body: nobody films it, so its measured pose is drawn."""
+"""Views of the scene that ``env.render()`` and the window show of a real arm."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from smolvla_gym.sim.world import World
 
 
 class SceneView(Protocol):
-    """Draws the scene around an arm in a state."""
+    """View of the scene with the arm in a state."""
 
     def draw(self, state: BoardState) -> Image:
-        """Returns a picture, uint8, shape (480, 640, 3)."""
+        """Return an image, uint8, shape (480, 640, 3)."""
 
     def show(self, state: BoardState) -> None:
-        """Brings a window up to date."""
+        """Update the window."""
 
     def close(self) -> None:
-        """Gives everything back."""
+        """Free everything."""
 
 
 class MirrorView:
-    """The arm in its measured pose on an empty table."""
+    """View of the arm in its measured pose on an empty table, as no camera records the real one."""
 
     def __init__(self, world: World) -> None:
-        """Takes over a world that shows what the arm does."""
+        """Keep a world in which the arm is posed; :meth:`close` closes it."""
         self._world = world
         self._window = Window(world.model, world.data)
 
@@ -38,17 +38,17 @@ class MirrorView:
         self._world.settle()
 
     def draw(self, state: BoardState) -> Image:
-        """Returns a picture, uint8, shape (480, 640, 3)."""
+        """Return an image, uint8, shape (480, 640, 3)."""
         self._follow(state)
         return self._world.overview(QUALITIES["fast"])
 
     def show(self, state: BoardState) -> None:
-        """Brings the window up to date."""
+        """Update the window."""
         self._follow(state)
         self._window.sync()
 
     def close(self) -> None:
-        """Closes the window and frees the OpenGL context."""
+        """Close the window and free the OpenGL context."""
         with contextlib.ExitStack() as each:
             each.callback(self._world.close)
             each.callback(self._window.close)

@@ -1,4 +1,4 @@
-"""The simulated body."""
+"""Backend of the simulated arm."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from smolvla_gym.envs.reset_options import STANDS, ResetOptions
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import refuse_contact
+from smolvla_gym.safety.report import fault_intervention
 from smolvla_gym.sim.motion import MotionLaw
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.window import Window
@@ -21,14 +22,20 @@ from smolvla_gym.tasks import Layout, Stage
 
 
 class SimBackend(Backend):
-    """MuJoCo in lockstep: a step takes exactly one control period of simulated time, as fast as it can."""
+    """Simulation in MuJoCo: a step takes one control period of simulated time, and as little real time as it can.
+
+    Attributes:
+        stage: The task in its world.
+        world: The arm and its objects.
+        window: Window of ``render_mode="human"``.
+    """
 
     def __init__(self, stage: Stage, gate: SafetyGate, *, control_hz: float, privileged: bool = False) -> None:
-        """Takes over a task in its world.
+        """Keep a task in its world.
 
         Args:
             stage: The task in its world.
-            gate: What actions pass on their way to the motors.
+            gate: Safety gate between actions and motors.
             control_hz: Control rate in Hz.
             privileged: Whether the observation has the scene's ground truth.
         """
@@ -37,13 +44,13 @@ class SimBackend(Backend):
         self._gate, self._motion = gate, MotionLaw()
         self._pending: deque[tuple[Array, Array, float]] = deque()
         self._hold = self.world.steps // self.world.ticks
-        self._window = Window(self.world.model, self.world.data)
-        self._period, self._next_picture = 1.0 / control_hz, 0.0
+        self.window = Window(self.world.model, self.world.data)
+        self._period, self._next_image = 1.0 / control_hz, 0.0
         self._stopped = False
 
     @property
     def layout(self) -> Layout:
-        """The scene of the present episode."""
+        """Scene of the present episode."""
         return self.stage.layout
 
     @property
@@ -60,19 +67,23 @@ class SimBackend(Backend):
     def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
         # Checked first: a bad option leaves the present episode as it is.
         joints, opening = options.joints, options.opening
-        refuse_contact(joints, self._gate.touched(joints, opening))
-        # An arm that goes on from where it stands is not kept from it by the objects of the next scene.
+        refuse_contact(joints, [violation.where for violation in self._gate.violations(joints, opening)])
+        # An arm that stays where it stands may begin there, whatever the next scene has in its place.
         stands = np.abs(self._gate.position - joints).max() < STANDS
         chosen = (joints, opening) if options.chosen and not stands else None
         self.stage.draw(
-            rng, target=options.target, phrasing=options.phrasing, instruction=options.instruction, start=chosen
+            rng,
+            target=options.target,
+            instruction_template=options.instruction_template,
+            instruction=options.instruction,
+            start=chosen,
         )
         self.world.reset(joints, opening)
         variation = self.stage.arrange(rng)
         self.world.misplace_zero(variation.zero_error)
         self._gate.reset(joints, opening)
         self._motion.reset(joints)
-        # A delayed setpoint is one that the arm gets a control step later.
+        # A delayed setpoint reaches the arm a control step later.
         still = np.tile(joints, (self.world.ticks, 1))
         self._pending = deque((still, np.zeros_like(still), opening) for _ in range(variation.delay))
         return self._reading()
@@ -81,16 +92,18 @@ class SimBackend(Backend):
     def step(self, action: object, dt: float) -> Reading:
         if self._stopped:
             action = np.append(self._gate.position, self._gate.opening)
-        events = self._gate.aim(action)
+        report = self._gate.aim(action)
         targets, speeds, stops = self._gate.travel(dt, self.world.ticks)
         self._pending.append((targets, speeds, self._gate.opening))
         targets, speeds, opening = self._pending.popleft()
         self.world.drive(self._motion.follow(targets, speeds, self.world.timestep, self._hold), opening)
         reading = self._reading()
         reading.reward, reading.is_success = self.stage.judge()
-        reading.safety = events + stops
+        reading.safety, reading.shaping = report.interventions + stops, report.shaping
         reading.timing["step"] = dt
-        reading.fault = OPERATOR_STOP if self._stopped else None
+        if self._stopped:
+            reading.fault = OPERATOR_STOP
+            reading.safety += (fault_intervention(OPERATOR_STOP, "The program stopped the arm."),)
         return reading
 
     def _reading(self) -> Reading:
@@ -114,12 +127,12 @@ class SimBackend(Backend):
 
     @override
     def show(self) -> None:
-        # For the eye, simulated time must not run faster than the clock; after a pause it does not catch up.
+        # In the window simulated time must not run faster than the clock; after a pause it does not catch up.
         now = time.monotonic()
-        if now < self._next_picture:
-            time.sleep(self._next_picture - now)
-        self._next_picture = max(now, self._next_picture) + self._period
-        self._window.sync()
+        if now < self._next_image:
+            time.sleep(self._next_image - now)
+        self._next_image = max(now, self._next_image) + self._period
+        self.window.sync()
 
     @override
     def stop(self) -> None:
@@ -131,6 +144,6 @@ class SimBackend(Backend):
 
     @override
     def close(self) -> None:
-        with contextlib.ExitStack() as each:  # whatever fails to close, the rest is freed
+        with contextlib.ExitStack() as each:  # if one fails to close, the rest is freed
             each.callback(self.world.close)
-            each.callback(self._window.close)
+            each.callback(self.window.close)

@@ -1,1 +1,1 @@
-"""Wrappers of the environment."""
+"""Wrappers of the environment: other actions, and flat observations."""

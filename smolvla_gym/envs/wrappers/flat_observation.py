@@ -12,11 +12,11 @@ from smolvla_gym.errors import OptionError
 
 
 class FlatObservation(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]], gym.utils.RecordConstructorArgs):
-    """Observations are one dictionary of arrays, such as Stable-Baselines3's ``MultiInputPolicy`` takes.
+    """Observations are one dictionary of arrays, as Stable-Baselines3's ``MultiInputPolicy`` needs.
 
     ``observation["pixels"]["wrist"]`` becomes ``observation["pixels_wrist"]``, and so on: ``agent_pos``,
-    ``pixels_<camera>``, ``depth_<camera>`` and ``privileged_<name>``. Types and units stay the same, and so do shapes
-    but for tables, of shape (n, k), which become vectors of shape (n k,), row after row.
+    ``pixels_<camera>``, ``depth_<camera>`` and ``privileged_<name>``. Types, units and shapes stay the same, except
+    that tables of shape (n, k) become vectors of shape (n k,), row after row.
 
     Example:
         >>> import gymnasium, smolvla_gym
@@ -26,13 +26,13 @@ class FlatObservation(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]
     """
 
     def __init__(self, env: gym.Env[dict[str, Any], Any]) -> None:
-        """Wrap an env.
+        """Wrap an environment.
 
         Args:
-            env: An env with observations in dictionaries.
+            env: An environment with observations in dictionaries.
 
         Raises:
-            OptionError: Its observations are no dictionary.
+            OptionError: Its observations are not a dictionary.
         """
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ObservationWrapper.__init__(self, env)

@@ -132,12 +132,12 @@ class Following:
         Args:
             commanded: Present setpoint in rad, shape (6,).
             measured: Measured joint angles in rad, shape (6,).
-            safety: Events of the safety gate.
+            safety: Interventions of the step.
         """
-        for event in safety:
-            if event["rule"] == "collision":
+        for intervention in safety:
+            if intervention["rule"] in ("collision", "workspace"):
                 code = ResultCode.PATH_TOLERANCE_VIOLATED
-                return Result(code, f"the safety gate stopped the arm: {event['requested']} would touch")
+                return Result(code, f"the safety gate stopped the arm: {intervention['why']}")
         if self.waits:
             return None
         plan, limits = self.plan, self._tolerances

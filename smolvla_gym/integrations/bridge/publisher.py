@@ -89,7 +89,8 @@ class Publisher:
             status = {
                 "mode": mode, "fault": fault, "instruction": instruction, "is_success": bool(info["is_success"]),
                 "opening": float(state[NUM_JOINTS]),
-                "safety": sorted({str(event["rule"]) for event in info["safety"]}),
+                "safety": sorted({str(intervention["rule"]) for intervention in info["safety"]}),
+                "shaping": info["shaping"],
             }  # fmt: skip
             send("/status", {"data": json.dumps(status)})
 

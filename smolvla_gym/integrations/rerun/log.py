@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -99,11 +98,12 @@ class RerunLog(Callback):
         self._log("latency/planned_actions", rr.Scalars(float(len(step.plan))))
         for phase, seconds in (step.info.get("timing") or {}).items():
             self._log(f"latency/{phase}_ms", rr.Scalars(1e3 * float(seconds)))
-        for rule, events in _by_rule(step.info.get("safety", ())).items():
-            joints = dict.fromkeys(str(event["joint"]) for event in events if event.get("joint") is not None)
-            self._log("safety", rr.TextLog(f"{rule}: {', '.join(joints)}".rstrip(": "), level="WARN"))
-        if step.info.get("fault"):
-            self._log("safety", rr.TextLog(f"fault {step.info['fault']}", level="ERROR"))
+        for intervention in step.info.get("safety", ()):
+            level = "ERROR" if intervention["rule"] == "fault" else "WARN"
+            text = f"{intervention['rule']} {intervention['where']}: {intervention['why']}"
+            self._log("safety", rr.TextLog(text, level=level))
+        for limit, count in step.info.get("shaping", {}).items():
+            self._log(f"shaping/{limit}", rr.Scalars(float(count)))
         for body, (position, rotation) in scene_pose.poses(state).items():
             self._log(f"scene/{body}", rr.Transform3D(translation=position, mat3x3=rotation))
         path = scene_pose.tool_path(step.plan)
@@ -171,14 +171,8 @@ class RerunLog(Callback):
                     rrb.TimeSeriesView(origin="/", contents=["state/**"], name="joints, deg"),
                     rrb.TimeSeriesView(origin="/", contents=["target/**"], name="targets, deg"),
                     rrb.TimeSeriesView(origin="latency", name="latency"),
+                    rrb.TimeSeriesView(origin="shaping", name="joints that a limit slows down"),
                     rrb.TextLogView(origin="safety", name="safety"),
                 ),
             )
         )
-
-
-def _by_rule(events: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    rules: dict[str, list[Mapping[str, Any]]] = {}
-    for event in events:
-        rules.setdefault(str(event.get("rule")), []).append(event)
-    return rules

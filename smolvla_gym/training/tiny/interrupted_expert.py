@@ -89,7 +89,7 @@ class InterruptedExpert(Demonstrator, Callback):
         self._expert = bare.expert_action
         self._hz = float(bare.control_hz)
         self._backend: SimBackend = bare.backend
-        self._backend.world.blind = True
+        self._backend.world.render_observations = False
         self._steps = steps_within(_TIMEOUT_S, env.metadata["render_fps"])
         if self._policy is not None:
             self._policy.attach(env)
@@ -189,14 +189,14 @@ class InterruptedExpert(Demonstrator, Callback):
     def _segment(self) -> Segment:
         layout = self._backend.layout
         base = layout.colors[layout.base] if layout.base >= 0 else ""
-        meaning = layout.phrase, layout.colors[layout.target], base
+        meaning = layout.instruction_template, layout.colors[layout.target], base
         return Segment(meaning, {name: [] for name in self._cameras}, [], [], [], [], [])
 
     def _render(self) -> dict[str, NDArray[np.uint8]]:
         world = self._backend.world
-        world.blind = False
+        world.render_observations = True
         images = world.observe().pixels
-        world.blind = True
+        world.render_observations = False
         return images
 
     def _lost(self) -> bool:

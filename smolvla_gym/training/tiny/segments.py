@@ -75,7 +75,7 @@ def join_segments(segments: Sequence[Segment], task: str, stride: int) -> Frames
 def _instructions(task: str, meanings: Sequence[Meaning]) -> tuple[list[str], list[list[int]]]:
     """Return instructions, those of the meanings first, and for each of them the indices of its paraphrases."""
     rng = np.random.default_rng(0)
-    templates = (*TASKS[task].phrasings, *rng.permutation(paraphrases(task))[:_PARAPHRASES])
+    templates = (*TASKS[task].instruction_templates, *rng.permutation(paraphrases(task))[:_PARAPHRASES])
     instructions = [template.format(color=color, base=base) for template, color, base in meanings]
     colors = sorted({meaning[1:] for meaning in meanings})
     same = []

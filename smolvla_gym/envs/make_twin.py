@@ -1,0 +1,85 @@
+"""Assemble the virtual arm: ``make_real_env`` calls this for ``port="twin"``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+from smolvla_gym.drivers.board.client import BoardClient, BoardProcess, InlineBoard
+from smolvla_gym.drivers.board.driver import Board
+from smolvla_gym.drivers.board.event_log import EventLog
+from smolvla_gym.drivers.board.serial_port import SerialPort
+from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
+from smolvla_gym.drivers.clock import Clock, SystemClock
+from smolvla_gym.envs.backends.camera_rig import CameraRig
+from smolvla_gym.envs.backends.twin import TwinBackend
+from smolvla_gym.envs.env_options import EnvOptions
+from smolvla_gym.envs.real_options import RealOptions
+from smolvla_gym.safety import SafetyGate
+from smolvla_gym.safety.collision import CollisionGuard
+from smolvla_gym.tasks import Stage
+from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepClock, LockstepPort
+from smolvla_gym.twin.process import TwinProcess
+from smolvla_gym.twin.twin import Twin
+from smolvla_gym.twin.virtual_realsense import SERIALS
+
+
+def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
+    """Connect a twin to the drivers of the real arm.
+
+    Args:
+        options: Options of the environment.
+        arm: Options of the arm.
+    """
+    lockstep = LockstepClock()
+    clock: Clock = SystemClock() if arm.realtime else lockstep
+    scene = {
+        "gripper": options.gripper.name, "kind": options.task.kind, "goal": options.task.has_goal,
+        "cameras": options.cameras, "depth": options.depth, "quality": options.quality, **arm.twin_options,
+    }  # fmt: skip
+    twin = TwinProcess(**scene) if arm.own_process else Twin(**scene, clock=clock)
+    with ExitStack() as undo:
+        undo.callback(twin.close)
+        stage = Stage(
+            twin.world, options.task, control_hz=options.control_hz, randomization=options.randomization,
+            num_objects=options.num_objects, reward=options.reward,
+        )  # fmt: skip
+        if arm.realtime:
+            twin.start()
+        rigs = {}
+        for name in options.cameras:
+            camera = RealSenseCamera(
+                SERIALS[name], depth=options.depth, context_factory=twin.bus.context_factory, clock=clock,
+                **arm.camera_options,
+            )  # fmt: skip
+            rigs[name] = CameraRig(camera, name, options.image_size)
+            undo.callback(camera.close)
+        guard = CollisionGuard(options.gripper.name, arm.workspace)
+        link: BoardClient
+        if arm.realtime:
+            link = BoardProcess(
+                twin.port, arm.settings, period=options.period, speed_scale=arm.speed_scale, workspace=arm.workspace,
+                log=arm.log,
+            )  # fmt: skip
+        else:
+            assert isinstance(twin, Twin)  # noqa: S101 - narrows a type
+            gate = SafetyGate(options.period, speed_scale=arm.speed_scale, guard=guard)
+            link = _connect_inline(twin, gate, arm, lockstep)
+        undo.pop_all()
+    return TwinBackend(twin, stage, link, rigs, clock, options, arm, guard)
+
+
+def _connect_inline(twin: Twin, gate: SafetyGate, arm: RealOptions, clock: LockstepClock) -> InlineBoard:
+    """Connect the driver in this thread; its ticks and the twin's physics run as the clock advances."""
+    port = partial(SerialPort, twin.board.path, write_timeout=WRITE_TIMEOUT)
+    board = Board(lambda: LockstepPort(port(), twin.board), gate, arm.settings)
+    link = InlineBoard(board, arm.settings, clock, EventLog(arm.log) if arm.log is not None else None)
+
+    def run_until(moment: float) -> None:
+        link.run_until(moment, clock.set)
+        clock.set(moment)
+        twin.advance()
+
+    clock.run_until = run_until
+    link.connect()
+    return link
