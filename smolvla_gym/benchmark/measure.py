@@ -177,8 +177,9 @@ class Benchmark:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures for JSON."""
-        derived = {name: getattr(self, name) for name in ("chunks_per_s", "actions_per_s", "leaks")}
-        return {**asdict(replace(self, samples=())), **derived}
+        figures = asdict(replace(self, samples=()))
+        del figures["samples"]
+        return figures | {name: getattr(self, name) for name in ("chunks_per_s", "actions_per_s", "leaks")}
 
 
 def run_benchmark(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.agent.policies.base import ChunkRequest
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
+    import torch
 
     from smolvla_gym.agent.policies.local import LocalPolicy
 
@@ -76,7 +77,7 @@ def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[Stage]:
          expert.layers[0].mlp.up_proj, policy.card.chunk_size),
     ]  # fmt: skip
     # Times before counts: compiled code may be slow after its operations were counted.
-    whole = _seconds(lambda: policy.infer(request))
+    whole = _seconds(lambda: policy.infer(request), inputs.noise.device, as_graph=False)
     times = [_seconds(compute, inputs.noise.device) for _, compute, *_ in parts]
     stages = []
     for seconds, (name, compute, modules, passes, layer, rows) in zip(times, parts, strict=True):
@@ -114,7 +115,7 @@ def count_flops(compute: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def _product_rate(rows: int, weight: Tensor) -> float:
+def _product_rate(rows: int, weight: torch.Tensor) -> float:
     """Measure a linear layer alone, with several weights in turn, as a stage has them: one would stay in the cache."""
     import torch
 
@@ -127,16 +128,27 @@ def _product_rate(rows: int, weight: Tensor) -> float:
     return 2.0 * rows * weight.numel() * len(weights) / seconds
 
 
-def _seconds(compute: Callable[[], object], graph_device: device | None = None) -> float:
-    """Return the median time of a computation in s; on a CUDA device that of its graph, as the sampler launches it."""
+def _seconds(compute: Callable[[], object], device: torch.device, *, as_graph: bool = True) -> float:
+    """Return the median time of a computation in s.
+
+    Args:
+        compute: The computation.
+        device: The device that it uses.
+        as_graph: Whether a graph of it is launched on CUDA, as the sampler does.
+    """
     import torch
     from torch.utils.benchmark import Timer
 
+    def now() -> float:
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
     with torch.no_grad():
-        if graph_device is not None and graph_device.type == "cuda":
+        if as_graph and device.type == "cuda":
             from smolvla_gym.agent.sampler.graph import capture
 
-            compute = capture(compute, graph_device)[0].replay
-        timer = Timer("compute()", globals={"compute": compute}, num_threads=torch.get_num_threads())
+            compute = capture(compute, device)[0].replay
+        timer = Timer("compute()", timer=now, globals={"compute": compute}, num_threads=torch.get_num_threads())
         least, most = _TIMES_S
         return timer.adaptive_autorange(min_run_time=least, max_run_time=most).median
