@@ -1,4 +1,4 @@
-"""One arm has one name in a graph, stops are heard from everybody, and messages stay on their interface."""
+"""Each arm has its own name in a graph, stops of every publisher arrive, and messages stay on their interface."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.integrations import ros_messages as ros
 from smolvla_gym.integrations.bridge.namespace import Namespaced, check_namespace, claim
-from smolvla_gym.integrations.ros2.cyclone import CycloneTransport, _build, idl_type
-from smolvla_gym.integrations.ros2.interface import _sockets, admit, check_interface, confined
+from smolvla_gym.integrations.ros2.cyclone import CycloneTransport, build_message, idl_type
+from smolvla_gym.integrations.ros2.interface import admit, check_interface, confined, open_sockets
 from smolvla_gym.integrations.ros2.middleware import open_transport
 from tests.integrations.bridge.memory import MemoryTransport
 
@@ -72,6 +72,13 @@ def test_namespaces(text, prefix):
 def test_namespaces_that_ros_does_not_allow(text):
     with pytest.raises(OptionError, match="namespace"):
         check_namespace(text)
+
+
+@pytest.mark.parametrize("text", ["arm_1/", "/arm_1/", "lab/arm_1/"])
+def test_a_namespace_with_a_slash_at_its_end_is_refused_as_ros_does(text):
+    with pytest.raises(OptionError, match="none at the end") as refused:
+        check_namespace(text)
+    assert (refused.value.option, refused.value.value) == ("namespace", text)
 
 
 def test_a_namespace_is_before_every_name():
@@ -135,7 +142,7 @@ def test_stops_are_heard_from_every_publisher(transport, topic, datatype, messag
     came = []
 
     def heard():
-        stop.write(_build(datatype, message))
+        stop.write(build_message(datatype, message))
         came.extend(transport.receive())
         return came
 
@@ -146,7 +153,7 @@ def test_stops_are_heard_from_every_publisher(transport, topic, datatype, messag
 
 def test_a_latched_stop_from_before_is_heard(transport):
     stop = writer("/estop", "std_msgs/Bool", RELIABLE, LATCHED)
-    stop.write(_build("std_msgs/Bool", {"data": True}))
+    stop.write(build_message("std_msgs/Bool", {"data": True}))
     transport.subscribe("/estop", "std_msgs/Bool")
     until(lambda: ("/estop", {"data": True}) in transport.receive())
 
@@ -163,10 +170,10 @@ def test_a_commander_that_is_not_heard_is_told_of(transport):
 
 @pytest.mark.parametrize(("topic", "datatype"), [("/estop", "std_msgs/Bool"), ("/instruction", "std_msgs/String")])
 def test_a_message_that_cannot_be_read_stops_the_arm_or_is_told_of(transport, topic, datatype, monkeypatch):
-    """Bytes that are no UTF-8, or cut off; those after it are read all the same."""
+    """Bytes that are no UTF-8, or cut off; the messages after it are read."""
     transport.subscribe(topic, datatype)
     kind = idl_type(datatype)
-    good = _build(datatype, {"data": True} if topic == "/estop" else {"data": "go"})
+    good = build_message(datatype, {"data": True} if topic == "/estop" else {"data": "go"})
     source = writer(topic, datatype, RELIABLE, VOLATILE)
     came = []
 
@@ -233,9 +240,9 @@ def test_a_filter_lets_only_its_interfaces_through():
 
 @linux
 def test_every_socket_of_a_transport_is_confined():
-    before = set(_sockets())
+    before = set(open_sockets())
     transport = CycloneTransport(DOMAIN + 1)
-    opened = {inode: handle for inode, handle in _sockets().items() if inode not in before}
+    opened = {inode: handle for inode, handle in open_sockets().items() if inode not in before}
     assert opened
     for handle in opened.values():
         with socket.socket(fileno=socket.dup(handle)) as one:
@@ -284,10 +291,20 @@ def test_a_message_in_a_namespace_arrives():
         one.close()
 
 
+def test_rclpy_that_is_not_installed_is_no_missing_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    monkeypatch.delitem(sys.modules, "smolvla_gym.integrations.ros2.rclpy_transport", raising=False)
+    with pytest.raises(DeviceError, match="cyclonedds") as refused:
+        open_transport("rclpy", DOMAIN, "lo")
+    assert "pip install" not in str(refused.value)
+    assert main(["ros2", "--domain", str(DOMAIN), "--transport", "rclpy", "--cameras"]) == 1
+    assert "--transport cyclonedds" in capsys.readouterr().err
+
+
 @linux
 @pytest.mark.parametrize("rmw", ["rmw_fastrtps_cpp", "rmw_zenoh_cpp"])
 def test_rclpy_is_kept_on_the_loopback_or_refused(monkeypatch, rmw):
-    """A stand-in for rclpy: ROS's variables keep it to itself while it starts, and others' peers are left out."""
+    """A stand-in for rclpy: ROS's variables keep it on this machine while it starts, without static peers."""
     seen, ended = {}, []
     module, context, executors = ModuleType("rclpy"), ModuleType("rclpy.context"), ModuleType("rclpy.executors")
     module.init = lambda **_: seen.update(os.environ)
