@@ -136,7 +136,7 @@ def test_a_policy_that_keeps_its_memory_is_noticed(policy, kept_mb, leaks):
 def test_the_peak_stays_when_memory_is_given_back():
     before = read_memory("cpu")
     size = 400_000_000
-    with mmap.mmap(-1, size) as block:  # not through malloc, which libraries may have told to keep what it gets
+    with mmap.mmap(-1, size) as block:  # not through malloc, which libraries may have set up to keep its memory
         np.frombuffer(block, np.uint8)[:] = 1
         held = read_memory("cpu")
     after = read_memory("cpu")
@@ -175,11 +175,11 @@ def test_a_budget_ends_the_measurement(policy, requests):
     assert run_benchmark(cheap, FEW.quick()).warm_up == 1
 
 
-def test_several_policies_are_asked_in_turn(requests):
-    asked = []
-    times = time_chunks([lambda r: asked.append(("a", r)), lambda r: asked.append(("b", r))], requests, 3)
+def test_several_policies_compute_in_turn(requests):
+    calls = []
+    times = time_chunks([lambda r: calls.append(("a", r)), lambda r: calls.append(("b", r))], requests, 3)
     assert [len(mine) for mine in times] == [3, 3]
-    assert asked == [(name, requests[number % 2]) for number in range(3) for name in "ab"]
+    assert calls == [(name, requests[number % 2]) for number in range(3) for name in "ab"]
 
 
 def test_popping_asks_no_policy(policy, requests):
@@ -201,16 +201,16 @@ def test_smoothness_is_in_rad():
     assert smoothness(Chunk(actions[:1], actions[:1])) == 0.0
 
 
-@pytest.mark.parametrize("options", [{"chunks": 2}, {"warm_up": 0}, {"samples": 0}, {"inputs": "film"}])
+@pytest.mark.parametrize("options", [{"chunks": 2}, {"warm_up": 0}, {"samples": 0}, {"inputs": "video"}])
 def test_options_are_checked(options):
     with pytest.raises(OptionError, match=next(iter(options))):
         BenchmarkOptions(**options)
 
 
-# What they are asked.
+# Requests.
 
 
-def test_the_same_is_asked_again(policy):
+def test_an_equal_seed_gives_equal_requests(policy):
     one, two, other = (noise_requests(policy.card, 3, seed) for seed in (0, 0, 1))
     for a, b in zip(one, two, strict=True):
         assert np.array_equal(a.noise, b.noise)
@@ -226,7 +226,7 @@ def test_scenes_of_the_simulation(policy):
     assert second.observation["agent_pos"].shape == (7,)
     assert set(first.observation["pixels"]) == {"wrist", "scene"}
     assert not np.array_equal(first.observation["agent_pos"], second.observation["agent_pos"])
-    # The request is a copy: the env drew into the same pictures afterwards.
+    # The request is a copy: the env rendered into the same images afterwards.
     assert not np.array_equal(first.observation["pixels"]["scene"], second.observation["pixels"]["scene"])
     assert np.isfinite(policy.infer(first).actions).all()
 
@@ -300,12 +300,12 @@ def test_a_variant_comes_back_as_a_report(report, policy):
     assert report.benchmark.samples[0].actions.shape == (32, 7)
     json.dumps(report.to_dict())
     apart = compare_chunks([policy.infer(r) for r in noise_requests(policy.card, 2)], report.benchmark.samples)
-    assert 0 < apart.joints_max < 0.1  # the other process was asked the same
+    assert 0 < apart.joints_max < 0.1  # the worker had the same requests
 
 
 @linux_only
 def test_its_peak_is_its_own(report):
-    """Not that of the process that asked, which held a block meanwhile."""
+    """The peak is not that of the parent process, which held a block meanwhile."""
     assert report.weights < report.benchmark.host_peak < read_memory("cpu").host_peak - BLOCK / 2
 
 
@@ -337,7 +337,7 @@ def test_the_verdict_is_about_the_targets(report):
         report, benchmark=dataclasses.replace(figures, host_peak=None)), Targets())]  # fmt: skip
 
 
-def test_what_stopped_people_before_is_told(report):
+def test_findings_name_frequent_obstacles(report):
     mask, types, actions = findings(report)
     assert "torch.bool" in mask
     assert "bfloat16" in types
@@ -349,22 +349,22 @@ def test_what_stopped_people_before_is_told(report):
 
 def test_a_process_that_is_killed_is_explained():
     def kill(doing, done, total):
-        for child in multiprocessing.active_children():
-            child.kill()
+        for process in multiprocessing.active_children():
+            process.kill()
 
     with pytest.raises(InferenceError, match=r"'bundled' ended with exit code -9.*memory"):
         run_variant(Variant("bundled", device="cpu"), FEW, kill)
 
 
 @pytest.mark.slow
-def test_what_compiling_lacks_is_told(monkeypatch, tmp_path):
+def test_a_missing_compiler_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "/nonexistent")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     with pytest.raises(InferenceError, match=r"C\+\+ compiler"):
         run_variant(Variant("bundled", device="cpu", num_steps=1, compile_mode="default"), FEW)
 
 
-def test_whoever_is_interrupted_leaves_no_process():
+def test_an_interruption_leaves_no_process():
     def interrupt(doing, done, total):
         raise KeyboardInterrupt
 

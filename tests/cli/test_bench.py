@@ -170,7 +170,7 @@ def test_only_strict_makes_a_miss_an_error(capsys, kept):
         (["--compare", "--sampler", "reference"], "sampler='reference'"),
         (["--chunks", "2"], "'2' is not a whole number from 3 on"),
         (["--target-ms", "0"], "'0' is not a positive number"),
-        (["--inputs", "film"], "invalid choice"),
+        (["--inputs", "video"], "invalid choice"),
         (["--out", "."], "--out='.' is not allowed"),
         (["--device", "tpu9", "--compare-dtype"], "device='tpu9'"),
     ],

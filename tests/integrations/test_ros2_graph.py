@@ -118,12 +118,12 @@ def test_a_second_bridge_does_not_start(transport, capsys):
     claim(transport, 0.0)
     command = ["ros2", "--domain", str(DOMAIN), "--transport", "cyclonedds", "--cameras"]
     assert main(command) == 1
-    told = capsys.readouterr().err
-    assert "--namespace" in told
-    assert "Traceback" not in told
+    refused = capsys.readouterr().err
+    assert "--namespace" in refused
+    assert "Traceback" not in refused
 
 
-def test_a_bad_namespace_is_told_before_anything_starts(capsys):
+def test_a_bad_namespace_is_refused_before_anything_starts(capsys):
     assert main(["ros2", "--namespace", "my arm"]) != 0
     assert "namespace='my arm'" in capsys.readouterr().err
 
@@ -136,29 +136,29 @@ def test_a_bad_namespace_is_told_before_anything_starts(capsys):
 @pytest.mark.parametrize(("topic", "datatype", "message"), [
     ("/estop", "std_msgs/Bool", {"data": True}), ("/stop", "std_msgs/Empty", {}),
 ])  # fmt: skip
-def test_stops_are_heard_from_every_publisher(transport, topic, datatype, message, reliability, durability):
+def test_stops_are_received_from_every_publisher(transport, topic, datatype, message, reliability, durability):
     transport.subscribe(topic, datatype)
     stop = writer(topic, datatype, reliability, durability)
     came = []
 
-    def heard():
+    def arrives():
         stop.write(build_message(datatype, message))
         came.extend(transport.receive())
         return came
 
-    until(heard)
+    until(arrives)
     assert came[0][0] == topic
     assert not transport.problems()
 
 
-def test_a_latched_stop_from_before_is_heard(transport):
+def test_a_latched_stop_from_before_is_received(transport):
     stop = writer("/estop", "std_msgs/Bool", RELIABLE, LATCHED)
     stop.write(build_message("std_msgs/Bool", {"data": True}))
     transport.subscribe("/estop", "std_msgs/Bool")
     until(lambda: ("/estop", {"data": True}) in transport.receive())
 
 
-def test_a_commander_that_is_not_heard_is_told_of(transport):
+def test_a_commander_that_is_not_received_is_reported(transport):
     transport.subscribe("/joint_commands", "sensor_msgs/JointState")
     kept = writer("/joint_commands", "sensor_msgs/JointState", BEST_EFFORT, VOLATILE)
     found = []
@@ -169,7 +169,7 @@ def test_a_commander_that_is_not_heard_is_told_of(transport):
 
 
 @pytest.mark.parametrize(("topic", "datatype"), [("/estop", "std_msgs/Bool"), ("/instruction", "std_msgs/String")])
-def test_a_message_that_cannot_be_read_stops_the_arm_or_is_told_of(transport, topic, datatype, monkeypatch):
+def test_a_message_that_cannot_be_read_stops_the_arm_or_is_reported(transport, topic, datatype, monkeypatch):
     """Bytes that are no UTF-8, or cut off; the messages after it are read."""
     transport.subscribe(topic, datatype)
     kind = idl_type(datatype)
@@ -177,12 +177,12 @@ def test_a_message_that_cannot_be_read_stops_the_arm_or_is_told_of(transport, to
     source = writer(topic, datatype, RELIABLE, VOLATILE)
     came = []
 
-    def heard():
+    def arrives():
         source.write(good)
         came.extend(transport.receive())
         return came
 
-    until(heard)
+    until(arrives)
     came.clear()
     broken = {"left": 1}
     real = kind.deserialize.__func__
@@ -210,9 +210,9 @@ def test_a_message_that_cannot_be_read_stops_the_arm_or_is_told_of(transport, to
 
 @pytest.mark.parametrize("kind", ["cyclonedds", "auto"])
 def test_an_interface_that_does_not_exist_is_refused_with_those_that_do(kind):
-    with pytest.raises(DeviceError, match="no-such-interface") as told:
+    with pytest.raises(DeviceError, match="no-such-interface") as refused:
         open_transport(kind, DOMAIN, "no-such-interface")
-    assert all(name in str(told.value) for _, name in socket.if_nameindex())
+    assert all(name in str(refused.value) for _, name in socket.if_nameindex())
     check_interface("any")
 
 
@@ -222,7 +222,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="filters of sockets a
 @linux
 def test_a_filter_lets_only_its_interfaces_through():
     loopback = socket.if_nametoindex("lo")
-    for allowed, heard in (({loopback}, True), ({loopback, 9999}, True), ({9998, 9999}, False)):
+    for allowed, passes in (({loopback}, True), ({loopback, 9999}, True), ({9998, 9999}, False)):
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inbox,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outbox,
@@ -231,7 +231,7 @@ def test_a_filter_lets_only_its_interfaces_through():
             inbox.settimeout(0.1)
             admit(inbox, allowed)
             outbox.sendto(b"x", ("127.0.0.1", inbox.getsockname()[1]))
-            if heard:
+            if passes:
                 assert inbox.recv(1) == b"x"
             else:
                 with pytest.raises(TimeoutError):
@@ -278,12 +278,12 @@ def test_a_message_in_a_namespace_arrives():
     me.advertise("/arm_1/joint_commands", "sensor_msgs/JointState")
     came = []
 
-    def heard():
+    def arrives():
         me.publish("/arm_1/joint_commands", ros.joint_state(0.0, ["joint_1"], [0.5]))
         came.extend(arm.receive())
         return came
 
-    until(heard)
+    until(arrives)
     assert came[0][0] == "/joint_commands"
     assert came[0][1]["position"] == [0.5]
     assert not other.receive()
