@@ -139,7 +139,7 @@ def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float
 def add_counts(total: dict[str, int], agent: Agent) -> None:
     """Adds what became of the chunks of the agent's episode so far, where it has any."""
     statistics = getattr(agent, "statistics", None)
-    for name in ("chunks", "waited_steps", "stalled_steps", "overdue_actions") if statistics is not None else ():
+    for name in ("chunks", "waited_steps", "stalled_steps", "expired_actions") if statistics is not None else ():
         total[name] = total.get(name, 0) + getattr(statistics, name)
 
 

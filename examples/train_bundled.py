@@ -33,7 +33,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from smolvla_gym.agent.checkpoint.provenance import Provenance, words_of
+from smolvla_gym.agent.checkpoint.provenance import Provenance, extract_words
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.provenance import write_provenance
@@ -189,7 +189,7 @@ def run_stage(
                 part, cameras=("wrist", "scene"), stats=stats, chunk_size=CHUNK, n_action_steps=12,
                 num_steps=5, sentences=sentences(), vocabulary=VOCABULARY,
             )  # fmt: skip
-            write_provenance(part, Provenance(30, "ssg48", lowercase=True, words=words_of(sentences())))
+            write_provenance(part, Provenance(30, "ssg48", lowercase=True, words=extract_words(sentences())))
         else:
             shutil.copytree(previous, part)
     options = TrainOptions(

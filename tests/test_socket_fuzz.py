@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import smolvla_gym
 from smolvla_gym.agent.policies.remote.client import RemotePolicy
 from smolvla_gym.agent.policies.remote.messages import (
-    open_answer,
+    open_message,
     read_answer,
     read_description,
     write_answer,
@@ -120,7 +120,7 @@ def test_the_policy_server_answers_every_message_at_once(wave, server, message):
             connection.send(message)
             answer = connection.recv(LIMIT)
         if not isinstance(answer, str):
-            content, _ = open_answer(answer)
+            content, _ = open_message(answer)
             if "error" not in content:
                 read_answer(content, wave.card)
             else:
@@ -128,7 +128,7 @@ def test_the_policy_server_answers_every_message_at_once(wave, server, message):
         else:
             assert answer.startswith(("WireError: ", "PolicyMismatchError: ", "ActionError: "))
         connection.send(encode(request_map()))
-        assert "actions" in open_answer(connection.recv(LIMIT))[0]
+        assert "actions" in open_message(connection.recv(LIMIT))[0]
 
 
 @FUZZ

@@ -1,14 +1,27 @@
-"""The SmolVLA agent. Importing this costs nothing: torch and lerobot are loaded when a checkpoint is."""
+"""The SmolVLA agent. Importing it is cheap: torch and lerobot are imported when a checkpoint is loaded.
+
+Where to find what:
+
+* ``smolvla_agent``: the agent's API; ``agent_options``: its keywords.
+* ``action_queue``: select the action of a control step, drop expired actions, merge chunks (``aggregation``).
+* ``chunk_scheduler``: decide when a chunk is requested (sync, async, rtc). ``inference_runner``: compute it in
+  simulated or in real time. ``chunk_noise``, ``rtc_guidance``: continue the previous chunk. ``chunk_statistics``.
+* ``input_validation``: validate observations and envs; ``cameras``, ``images``, ``instructions``: prepare the inputs.
+* ``checkpoint.validation``: validate that a checkpoint can drive the arm; ``checkpoint.load``: load it.
+* ``policies.local``: inference in this process, by ``sampler`` or by LeRobot's code. ``policies.process``: in a worker
+  process. ``policies.remote``: policy server and client.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smolvla_gym.agent.action_queue import ActionQueue as ActionQueue
     from smolvla_gym.agent.aggregation import AGGREGATES as AGGREGATES
     from smolvla_gym.agent.checkpoint.load import bundled_checkpoint as bundled_checkpoint
     from smolvla_gym.agent.checkpoint.load import load_checkpoint as load_checkpoint
-    from smolvla_gym.agent.chunks import ActionQueue as ActionQueue
     from smolvla_gym.agent.images import resize_area as resize_area
     from smolvla_gym.agent.policies.base import Chunk as Chunk
     from smolvla_gym.agent.policies.base import ChunkPolicy as ChunkPolicy
@@ -19,9 +32,9 @@ if TYPE_CHECKING:
     from smolvla_gym.agent.policies.remote.server import PolicyServer as PolicyServer
     from smolvla_gym.agent.smolvla_agent import SmolVLAAgent as SmolVLAAgent
 
-_HOMES = {
+_MODULES = {
     "AGGREGATES": "smolvla_gym.agent.aggregation",
-    "ActionQueue": "smolvla_gym.agent.chunks",
+    "ActionQueue": "smolvla_gym.agent.action_queue",
     "Chunk": "smolvla_gym.agent.policies.base",
     "ChunkPolicy": "smolvla_gym.agent.policies.base",
     "ChunkRequest": "smolvla_gym.agent.policies.base",
@@ -53,9 +66,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for."""
-    if name not in _HOMES:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""How the actions of two chunks for the same moments become one: the named functions of LeRobot, and a cross-fade."""
+"""Aggregate the overlapping actions of two chunks: LeRobot's functions by name, and cross-fades."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from smolvla_gym.errors import UnknownNameError
 Array = NDArray[np.float32]
 
 Aggregate = Callable[[Array, Array], Array]
-"""From the older chunk's actions and the newer one's, each of shape (n, 7) and in the order of time, to those to
-execute. It has to be linear in both: it is applied to actions in any unit."""
+"""Returns the actions to execute from those of the older and of the newer chunk, each of shape (n, 7), in time order.
+It must be linear in both, because it is applied to rad and to normalized units."""
 
-_SEAM: Final = 3
-"""Actions of a short cross-fade that are of both chunks: 0.1 s at 30 Hz."""
+_BLENDED_ACTIONS: Final = 3
+"""Number of blended actions in a short cross-fade: 0.1 s at 30 Hz."""
 
 
 def latest_only(old: Array, new: Array) -> Array:
-    """Takes the newer ones."""
+    """Return the newer actions."""
     return new
 
 
 def weighted_average(old: Array, new: Array) -> Array:
-    """Takes 0.3 of the older and 0.7 of the newer ones."""
+    """Return 0.3 of the older plus 0.7 of the newer actions."""
     return _blend(old, new, 0.7)
 
 
 def average(old: Array, new: Array) -> Array:
-    """Takes half of each."""
+    """Return the mean of both."""
     return _blend(old, new, 0.5)
 
 
 def conservative(old: Array, new: Array) -> Array:
-    """Takes 0.7 of the older and 0.3 of the newer ones."""
+    """Return 0.7 of the older plus 0.3 of the newer actions."""
     return _blend(old, new, 0.3)
 
 
 def crossfade(old: Array, new: Array) -> Array:
-    """Goes over from the older to the newer ones evenly, so that no action jumps."""
+    """Blend linearly from the older to the newer actions over the whole overlap, so that no action jumps."""
     share = np.arange(1, len(old) + 1, dtype=np.float32)[:, None] / np.float32(len(old) + 1)
     return old + share * (new - old)
 
 
 def short_crossfade(old: Array, new: Array) -> Array:
-    """Goes over within a few actions: the arm does not jerk where a chunk that nearly continues the last one begins."""
-    share: Array = np.arange(1, len(old) + 1, dtype=np.float32)[:, None] / np.float32(_SEAM + 1)
+    """Blend within a few actions, so that the arm does not jerk at the start of a chunk that continues the last one."""
+    share: Array = np.arange(1, len(old) + 1, dtype=np.float32)[:, None] / np.float32(_BLENDED_ACTIONS + 1)
     np.minimum(share, 1.0, out=share)
     return old + share * (new - old)
 
@@ -65,14 +65,14 @@ AGGREGATES: Final[dict[str, Aggregate]] = {
     "crossfade": crossfade,
     "short_crossfade": short_crossfade,
 }
-"""The functions by name. The first four and their weights are those of LeRobot's asynchronous inference."""
+"""Aggregation functions by name. The first four and their weights are those of LeRobot's asynchronous inference."""
 
 
 def get_aggregate(name: str) -> Aggregate:
-    """Returns a function by name.
+    """Return an aggregation function by name.
 
     Raises:
-        UnknownNameError: There is none of this name.
+        UnknownNameError: There is no function of this name.
     """
     try:
         return AGGREGATES[name]

@@ -1,4 +1,4 @@
-"""The one way in which pictures are made smaller: for training data and for the agent alike."""
+"""Resize images the same way for training data and for the agent."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 
 from smolvla_gym.errors import MissingExtraError
 
-LEGIBLE: Final = 256
-"""Smallest edge in px of pictures that people can make something out in."""
+MIN_ENV_EDGE: Final = 256
+"""Smallest edge in px of env images, so that people can recognise objects in them."""
 
 
-def legible_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Returns the height and width in px that an env's pictures should have for a policy that wants ``size``.
+def env_image_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width in px of env images for a policy that takes ``size``.
 
-    Whole multiples: people can see what the policy sees, and the agent shrinks them without a loss.
+    It is a whole multiple: people can recognise what the policy gets, and the agent shrinks the images exactly.
     """
-    scale = max(1, math.ceil(LEGIBLE / min(size)))
+    scale = max(1, math.ceil(MIN_ENV_EDGE / min(size)))
     return scale * size[0], scale * size[1]
 
 
 def resize_area(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resizes a picture: shrinking averages the pixels that fall together, enlarging interpolates linearly.
+    """Resize an image: shrinking averages pixels (area), enlarging interpolates linearly.
 
-    A picture of the right size is returned as it is. The aspect ratio is the caller's business.
+    An image that has the size already is returned unchanged. The caller is responsible for the aspect ratio.
 
     Args:
         image: Shape (H, W, C), uint8.
-        size: Height and width wanted, in pixels.
+        size: Height and width of the result in px.
 
     Returns:
         Shape (height, width, C), uint8.
@@ -44,7 +44,7 @@ def resize_area(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
     try:
         import cv2
     except ImportError as err:
-        raise MissingExtraError("Resizing pictures", "smolvla", err) from err
+        raise MissingExtraError("Resizing images", "smolvla", err) from err
     shrinks = height <= image.shape[0] and width <= image.shape[1]
     # OpenCV counts width first.
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -62,6 +62,6 @@ def compare_chunks(reference: Sequence[Chunk], other: Sequence[Chunk], gripper: 
 
 
 def _cosine(one: Chunk, other: Chunk) -> float:
-    a, b = (chunk.latent.astype(np.float64).ravel() for chunk in (one, other))
+    a, b = (chunk.normalized.astype(np.float64).ravel() for chunk in (one, other))
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / lengths if lengths else float(np.array_equal(a, b))

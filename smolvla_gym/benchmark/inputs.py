@@ -51,11 +51,11 @@ def sim_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkReque
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.checkpoint.compatibility import cameras_among
-    from smolvla_gym.agent.images import legible_size
+    from smolvla_gym.agent.cameras import required_env_cameras
+    from smolvla_gym.agent.images import env_image_size
     from smolvla_gym.sim.scene import CAMERAS
 
-    size, cameras = legible_size(next(iter(card.cameras.values()))), cameras_among(card, CAMERAS)
+    size, cameras = env_image_size(next(iter(card.cameras.values()))), required_env_cameras(card, CAMERAS)
     requests = []
     with gym.make(SIM_ID, task="lift", cameras=cameras, image_size=size) as env:
         parol6: Any = env.unwrapped

@@ -316,7 +316,7 @@ def smoothness(chunk: Chunk) -> float:
 def _is_same(one: Chunk | None, other: Chunk | None) -> bool:
     if one is None or other is None:
         return False
-    return np.array_equal(one.actions, other.actions) and np.array_equal(one.latent, other.latent)
+    return np.array_equal(one.actions, other.actions) and np.array_equal(one.normalized, other.normalized)
 
 
 def _growth(values: Sequence[int | None]) -> int | None:

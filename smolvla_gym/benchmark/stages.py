@@ -62,16 +62,17 @@ def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[Stage]:
     sampler, model = policy.fast, policy.checkpoint.policy.model
     with torch.no_grad():
         inputs = sampler.inputs(*policy.prepare(request))
-        embedded = sampler.see(inputs)
-        prefix = sampler.encode(embedded, inputs)
+        embedded = sampler.encode_images(inputs)
+        prefix = sampler.encode_prefix(embedded, inputs)
     expert, vlm = model.vlm_with_expert.lm_expert, model.vlm_with_expert.get_vlm_model()
     vision, text, size = vlm.vision_model, vlm.text_model, vlm.vision_model.embeddings.patch_size
     patches = sum((image.shape[-2] // size) * (image.shape[-1] // size) for image in inputs.images)
     heads = [model.action_in_proj, model.action_out_proj, model.action_time_mlp_in, model.action_time_mlp_out]
     # Name, computation, modules with weights, passes, typical linear layer and its rows.
     parts: list[tuple[str, Callable[[], object], list[Any], int, Any, int]] = [
-        ("vision", lambda: sampler.see(inputs), [vision, vlm.connector], 1, vision.encoder.layers[0].mlp.fc1, patches),
-        ("prefix", lambda: sampler.encode(embedded, inputs), [text.layers, model.state_proj], 1,
+        ("vision", lambda: sampler.encode_images(inputs), [vision, vlm.connector], 1,
+         vision.encoder.layers[0].mlp.fc1, patches),
+        ("prefix", lambda: sampler.encode_prefix(embedded, inputs), [text.layers, model.state_proj], 1,
          text.layers[0].mlp.up_proj, prefix.keys[0].shape[2]),
         ("flow", lambda: sampler.flow(prefix, inputs), [expert, *heads], policy.card.num_steps,
          expert.layers[0].mlp.up_proj, policy.card.chunk_size),
@@ -146,7 +147,7 @@ def _seconds(compute: Callable[[], object], device: torch.device, *, as_graph: b
 
     with torch.no_grad():
         if as_graph and device.type == "cuda":
-            from smolvla_gym.agent.sampler.graph import capture
+            from smolvla_gym.agent.sampler.cuda_graph import capture
 
             compute = capture(compute, device)[0].replay
         timer = Timer("compute()", timer=now, globals={"compute": compute}, num_threads=torch.get_num_threads())

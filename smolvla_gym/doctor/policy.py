@@ -21,11 +21,12 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         name: ``"bundled"``, a folder, or a repository on the hub, which is fetched.
         free_gpu: Free memory of the largest GPU in bytes; None if there is no GPU.
     """
-    from smolvla_gym.agent.checkpoint.compatibility import advise_camera_map, check_checkpoint, planned_cameras
-    from smolvla_gym.agent.checkpoint.hub import commit_of
-    from smolvla_gym.agent.checkpoint.load import check_files, fetch_checkpoint
+    from smolvla_gym.agent.cameras import advise_camera_map, map_checkpoint_cameras
+    from smolvla_gym.agent.checkpoint.hub import snapshot_commit
+    from smolvla_gym.agent.checkpoint.load import check_checkpoint_files, fetch_checkpoint
     from smolvla_gym.agent.checkpoint.provenance import read_provenance
     from smolvla_gym.agent.checkpoint.spec import WEIGHTS, read_spec
+    from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 
     title = f"policy {name}"
     try:
@@ -33,7 +34,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         spec = read_spec(directory)
         check_checkpoint(spec)
         read_provenance(directory)
-        cameras = planned_cameras(spec)
+        cameras = map_checkpoint_cameras(spec)
     except MissingExtraError:
         return [warning(title, "cannot be read without the extra smolvla", "pip install 'smolvla-gym[smolvla]'")]
     except SmolVLAGymError as error:
@@ -49,7 +50,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
     findings += _memory(title, directory / WEIGHTS, free_gpu)
     if (directory / WEIGHTS).is_file():
         try:
-            check_files(spec, local=commit_of(directory, None) is None)
+            check_checkpoint_files(spec, local=snapshot_commit(directory, None) is None)
         except SmolVLAGymError as error:
             findings.append(fail(title, str(error)))
     return findings

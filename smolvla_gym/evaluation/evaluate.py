@@ -189,13 +189,13 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
-    from smolvla_gym.agent.checkpoint.compatibility import cameras_among
-    from smolvla_gym.agent.images import legible_size
+    from smolvla_gym.agent.cameras import required_env_cameras
+    from smolvla_gym.agent.images import env_image_size
     from smolvla_gym.sim.scene import CAMERAS
 
     policy = _policy(options, None)
-    cameras = cameras_among(policy.card, CAMERAS)
-    size = legible_size(next(iter(policy.card.cameras.values())))
+    cameras = required_env_cameras(policy.card, CAMERAS)
+    size = env_image_size(next(iter(policy.card.cameras.values())))
     # It stays for the process's life; its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
     # registers with the first picture: what is registered later runs earlier.
     made: dict[str, Any] = {"task": task, "cameras": cameras, "image_size": size, "render_mode": render_mode}

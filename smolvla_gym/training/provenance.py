@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, Provenance, read_provenance, words_of
+from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, Provenance, extract_words, read_provenance
 from smolvla_gym.training.saving import replace_text
 
 __all__ = ["PROVENANCE", "Provenance", "copy_provenance", "describe_training", "read_provenance", "write_provenance"]
@@ -35,7 +35,7 @@ def describe_training(
         return Provenance(control_hz, gripper)
     lowercase = known.lowercase and all(sentence == sentence.lower() for sentence in instructions)
     # A checkpoint that lists no words knows those of a language.
-    words = words_of([*known.words, *instructions]) if start is None or known.words else ()
+    words = extract_words([*known.words, *instructions]) if start is None or known.words else ()
     return Provenance(control_hz, gripper, lowercase, words)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, adopt_policy, check_options
+from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, check_options, checkpoint_from_policy
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 from smolvla_gym.training.geometry import Geometry, make_policy
 from smolvla_gym.training.saving import save_small_files
@@ -96,7 +96,7 @@ def build_random_450m(
         policy.config.empty_cameras = absent
         policy.config.validate_features()  # gives them names
         save_small_files(directory, policy.config, preprocessor, postprocessor)
-        return adopt_policy(policy, directory, device=device, dtype=dtype)
+        return checkpoint_from_policy(policy, directory, device=device, dtype=dtype)
 
 
 def camera_names(count: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.fields import (
+from smolvla_gym.agent.checkpoint.field_checks import (
     Check,
     check_fields,
     flag,

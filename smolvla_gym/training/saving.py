@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.hub import commit_of, download
-from smolvla_gym.agent.checkpoint.load import check_files
+from smolvla_gym.agent.checkpoint.hub import download, snapshot_commit
+from smolvla_gym.agent.checkpoint.load import check_checkpoint_files
 from smolvla_gym.agent.checkpoint.provenance import read_provenance
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER as VLM_FOLDER
 from smolvla_gym.agent.checkpoint.spec import WEIGHTS, read_spec
@@ -79,7 +79,7 @@ def copy_checkpoint(source: Path, target: Path, *, link_weights: bool = False) -
         OSError: It cannot be copied.
     """
     spec = read_spec(source)
-    vlm = check_files(spec, local=commit_of(source, None) is None)[2]
+    vlm = check_checkpoint_files(spec, local=snapshot_commit(source, None) is None)[2]
     read_provenance(source)
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):

@@ -140,12 +140,13 @@ def check_sentence(option: str, value: object, allowed: str) -> str:
         OptionError: It is something else.
     """
     text = value.rstrip("\r\n") if isinstance(value, str) else value
-    if isinstance(text, str) and (len(text) > _LONGEST_SENTENCE or any(_is_control(character) for character in text)):
+    if isinstance(text, str) and (len(text) > _LONGEST_SENTENCE or any(is_control_character(c) for c in text)):
         raise OptionError(option, value, allowed)
     return check_text(option, text, allowed)
 
 
-def _is_control(character: str) -> bool:
+def is_control_character(character: str) -> bool:
+    """Return whether a character has no place in one line of text: control, format, surrogate, line separator."""
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
 
 

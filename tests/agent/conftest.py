@@ -60,5 +60,5 @@ def edit():
 @pytest.fixture
 def observation():
     rng = np.random.default_rng(3)
-    pictures = {name: rng.integers(0, 256, (256, 256, 3), dtype=np.uint8) for name in ("wrist", "scene")}
-    return {"pixels": pictures, "agent_pos": np.full(7, 0.3, dtype=np.float32)}
+    images = {name: rng.integers(0, 256, (256, 256, 3), dtype=np.uint8) for name in ("wrist", "scene")}
+    return {"pixels": images, "agent_pos": np.full(7, 0.3, dtype=np.float32)}

@@ -20,7 +20,7 @@ def test_the_chunk_is_that_of_lerobots_own_loading(loaded, copy, edit, tmp_path,
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # LeRobot leaves a file there
     edit(copy / "config.json", vlm_model_name=str(copy / "vlm"))
     config = PreTrainedConfig.from_pretrained(copy, cli_overrides=["--device=cpu"])
-    theirs = SmolVLAPolicy.from_pretrained(copy, config=config)
+    expected = SmolVLAPolicy.from_pretrained(copy, config=config)
     options = {"tokenizer_processor": {"tokenizer_name": str(copy / "vlm")}}
     pre, post = make_pre_post_processors(config, str(copy), preprocessor_overrides=options)
     frame = {"task": "Pick up the red cube.", "observation.state": torch.linspace(-0.5, 0.5, 7)}
@@ -30,8 +30,8 @@ def test_the_chunk_is_that_of_lerobots_own_loading(loaded, copy, edit, tmp_path,
     def chunk(policy, preprocessor, postprocessor):
         return postprocessor(policy.predict_action_chunk(preprocessor(dict(frame)), noise=noise)).numpy()
 
-    mine = chunk(loaded.policy, loaded.preprocessor, loaded.postprocessor)
-    assert np.array_equal(mine, chunk(theirs, pre, post))
+    actual = chunk(loaded.policy, loaded.preprocessor, loaded.postprocessor)
+    assert np.array_equal(actual, chunk(expected, pre, post))
 
 
 def test_what_is_saved_again_is_what_lerobot_saves(loaded, tiny, tmp_path):

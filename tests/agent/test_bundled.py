@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 import smolvla_gym
 from smolvla_gym.agent import SmolVLAAgent, bundled_checkpoint
 from smolvla_gym.errors import PolicyMismatchError, SmolVLAGymError
-from tests.agent.test_inputs import INSTRUCTIONS, OBSERVATIONS, images
+from tests.agent.test_input_validation import INSTRUCTIONS, OBSERVATIONS, images
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import PAROL6_CAMERAS, check_training, map_cameras
+from smolvla_gym.agent.cameras import PAROL6_CAMERAS, map_cameras
+from smolvla_gym.agent.input_validation import check_training_conditions
 from smolvla_gym.agent.policies.base import ChunkRequest, PolicyCard
 from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.cli.main import main
@@ -120,20 +121,20 @@ CARD = PolicyCard("policy", {"wrist": (16, 16)}, {"wrist": "wrist"}, 16, 8, 5, 3
 )
 def test_another_rate_or_gripper_than_in_training_is_refused(metadata, words):
     with pytest.raises(PolicyMismatchError, match=words):
-        check_training(CARD, metadata)
+        check_training_conditions(CARD, metadata)
     with pytest.warns(UserWarning, match="trained"):
-        assert check_training(CARD, metadata, allow_mismatch=True) == metadata["render_fps"]
+        assert check_training_conditions(CARD, metadata, allow_mismatch=True) == metadata["render_fps"]
 
 
 @pytest.mark.parametrize("metadata", [{"render_fps": 30}, {"render_fps": 29.97, "gripper": "ssg48"}])
 def test_the_same_rate_fits(metadata):
-    assert check_training(CARD, metadata) == metadata["render_fps"]
+    assert check_training_conditions(CARD, metadata) == metadata["render_fps"]
 
 
 @pytest.mark.parametrize("rate", [None, 0, -1, float("nan"), float("inf"), "30", True])
 def test_an_env_without_a_rate_is_refused(rate):
     with pytest.raises(PolicyMismatchError, match="render_fps"):
-        check_training(CARD, {"render_fps": rate})
+        check_training_conditions(CARD, {"render_fps": rate})
 
 
 def test_attaching_checks_it(loaded, copy):

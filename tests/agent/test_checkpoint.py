@@ -5,14 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import (
-    check_checkpoint,
-    match_cameras,
-    planned_cameras,
-    suggest_camera_map,
-)
+from smolvla_gym.agent.cameras import map_checkpoint_cameras, match_cameras, suggest_camera_map
 from smolvla_gym.agent.checkpoint.load import load_checkpoint, resolve_device
 from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.policies.base import PolicyCard
 from smolvla_gym.doctor.policy import check_policy
 from smolvla_gym.errors import CheckpointError, OptionError, PolicyMismatchError
@@ -319,23 +315,23 @@ def test_only_who_asks_gets_it_compiled(copy, edit, mode):
 
 
 def test_cameras_keep_their_names(loaded):
-    assert planned_cameras(loaded.spec) == {"wrist": "wrist", "scene": "scene"}
+    assert map_checkpoint_cameras(loaded.spec) == {"wrist": "wrist", "scene": "scene"}
 
 
 def test_a_camera_map_is_followed(loaded):
-    assert planned_cameras(loaded.spec, {"scene": "top"}) == {"wrist": "wrist", "scene": "top"}
+    assert map_checkpoint_cameras(loaded.spec, {"scene": "top"}) == {"wrist": "wrist", "scene": "top"}
 
 
 def test_a_camera_map_with_unknown_names_is_refused(loaded):
     with pytest.raises(PolicyMismatchError, match="camera_map names 'camera1'"):
-        planned_cameras(loaded.spec, {"camera1": "wrist"})
+        map_checkpoint_cameras(loaded.spec, {"camera1": "wrist"})
 
 
 def test_the_renames_of_the_training_are_followed(copy, edit):
     pipeline = json.loads((copy / "policy_preprocessor.json").read_text())
     pipeline["steps"][0]["config"]["rename_map"] = {"observation.images.top": "observation.images.scene"}
     edit(copy / "policy_preprocessor.json", **pipeline)
-    assert planned_cameras(read_spec(copy)) == {"wrist": "wrist", "scene": "top"}
+    assert map_checkpoint_cameras(read_spec(copy)) == {"wrist": "wrist", "scene": "top"}
     assert np.isfinite(predict(load_checkpoint(copy, device="cpu"))).all()
 
 
@@ -356,7 +352,7 @@ def test_what_an_env_lacks_is_paired_with_what_it_has(camera_map, offered, sugge
     with pytest.raises(PolicyMismatchError) as refused:
         match_cameras(card, offered)
     # No image that another camera of the policy's sees is advised, and always how to leave one out.
-    named = {ours: theirs for ours, theirs in suggested.items() if theirs is not None}
+    named = {name: camera for name, camera in suggested.items() if camera is not None}
     assert (f"camera_map={named}" in str(refused.value)) == bool(named)
     assert f"camera_map={ {next(iter(suggested)): None} }" in str(refused.value)
 
@@ -368,7 +364,7 @@ def test_the_doctor_suggests_a_map_that_the_policy_takes(copy, edit):
     suggested = {"wrist": "wrist"}  # the scene is looked at already
     remedies = [finding.remedy for finding in check_policy(str(copy)) if finding.remedy]
     assert [f"camera_map={suggested}" in remedy for remedy in remedies] == [True]
-    assert planned_cameras(read_spec(copy), suggested) == {"wrist": "wrist", "scene": "scene"}
+    assert map_checkpoint_cameras(read_spec(copy), suggested) == {"wrist": "wrist", "scene": "scene"}
 
 
 def test_a_home_path_is_local(copy, monkeypatch):

@@ -9,7 +9,7 @@ def test_they_are_one_line_however_long_the_episode():
     statistics, before = AgentStatistics(), None
     for step in range(5000):
         action = np.full(7, 0.001 * step, np.float32)
-        statistics.note(before, action, border=step % 8 == 0)
+        statistics.record(before, action, border=step % 8 == 0)
         statistics.delays.append(step % 3)
         before = action
     printed = str(statistics)

@@ -11,8 +11,8 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
-from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.policies.local import LocalPolicy
+from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.agent.sampler import FastSampler
 from smolvla_gym.benchmark.inputs import noise_requests
 from smolvla_gym.training.random_450m import build_random_450m
@@ -69,8 +69,8 @@ def test_one_graph_serves_every_observation_and_instruction(bundled):
         batch = frames(bundled, 4, seed)
         batch = {key: value[seed : seed + 1] for key, value in batch.items() if isinstance(value, torch.Tensor)}
         left = noise(policy, 1, 9)[0, :20] if seed % 2 else None
-        pull = None if left is None else guidance.pull(left, 3, policy.config.chunk_size)
-        chunks.append((sampler.sample(dict(batch), noise(policy, 1, seed), pull), batch, left, seed))
+        target = None if left is None else guidance.make_target(left, 3, policy.config.chunk_size)
+        chunks.append((sampler.sample(dict(batch), noise(policy, 1, seed), target), batch, left, seed))
     assert len(sampler._graphs) == 1
     for chunk, batch, left, seed in chunks:  # none was written over by a later one
         assert_same(chunk, both(policy, batch, noise(policy, 1, seed), left, 3)[1])
@@ -144,7 +144,7 @@ def test_a_policy_is_fast_and_stays_so(dtype):
         other.result()
     assert policy.fallback is None
     for chunk, request in zip(chunks, requests, strict=True):
-        one, two = (torch.from_numpy(each.latent).flatten() for each in (chunk, reference.infer(request)))
+        one, two = (torch.from_numpy(each.normalized).flatten() for each in (chunk, reference.infer(request)))
         assert torch.cosine_similarity(one, two, dim=0) > 0.999
 
 

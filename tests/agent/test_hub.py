@@ -9,7 +9,7 @@ import urllib.parse
 
 import pytest
 
-from smolvla_gym.agent.checkpoint.hub import download, find_local
+from smolvla_gym.agent.checkpoint.hub import download, find_checkpoint_folder
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
 from smolvla_gym.errors import CheckpointError
 
@@ -152,5 +152,5 @@ def test_a_mistyped_folder_is_corrected_where_there_is_no_such_repository(hub, t
 def test_names_that_are_neither_folder_nor_repository(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as caught:
-        find_local(name)
+        find_checkpoint_folder(name)
     assert str(caught.value).isprintable()

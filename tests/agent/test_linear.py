@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
-from smolvla_gym.agent.sampler.layers import VisionLayer, _of_many
-from smolvla_gym.agent.sampler.linear import by_onednn, is_plain, knows_bfloat16, linear
+from smolvla_gym.agent.sampler.layers import VisionLayer, vision_attention
+from smolvla_gym.agent.sampler.linear import has_bfloat16_instructions, is_plain, linear, uses_onednn
 from smolvla_gym.benchmark.stages import count_flops
 
 LARGE = (256, 512, 1024)
@@ -36,13 +36,13 @@ def test_it_agrees_with_torch(dtype: torch.dtype, shape: tuple[int, int, int], g
 
 @torch.no_grad()
 def test_large_products_of_types_that_it_knows_go_to_onednn() -> None:
-    for dtype, known in ((torch.float32, True), (torch.bfloat16, knows_bfloat16()), (torch.float64, False)):
-        assert by_onednn(*_parts(*LARGE, dtype)[:2]) == known
-        assert not by_onednn(*_parts(*SMALL, dtype)[:2])
+    for dtype, known in ((torch.float32, True), (torch.bfloat16, has_bfloat16_instructions()), (torch.float64, False)):
+        assert uses_onednn(*_parts(*LARGE, dtype)[:2]) == known
+        assert not uses_onednn(*_parts(*SMALL, dtype)[:2])
     states, weight, _ = _parts(*LARGE, torch.float32)
-    assert not by_onednn(states, weight.bfloat16())
+    assert not uses_onednn(states, weight.bfloat16())
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not by_onednn(states, weight)
+        assert not uses_onednn(states, weight)
 
 
 def test_gradients_reach_states_and_weights() -> None:
@@ -65,7 +65,7 @@ def test_operations_are_counted_whoever_does_them() -> None:
     assert count_flops(lambda: room.addmm_(states.flatten(0, 1), weight.t())) == product
     for dtype in (torch.float32, torch.bfloat16):
         heads = torch.randn((3, 2, 4, 600, 32)).to(dtype).unbind()
-        assert count_flops(lambda heads=heads: _of_many(*heads)) == 2 * 2 * (2 * 4) * 600 * 600 * 32
+        assert count_flops(lambda heads=heads: vision_attention(*heads)) == 2 * 2 * (2 * 4) * 600 * 600 * 32
 
 
 @pytest.mark.parametrize("strided", ["states", "rows", "weight", "bias"])
@@ -109,7 +109,7 @@ def test_attention_head_by_head_agrees_with_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     wide = torch.randn((2, 600, 3, 4, 32), generator=generator)
     query, key, value = wide.bfloat16().permute(2, 0, 3, 1, 4).unbind()
-    got = _of_many(query, key, value)
+    got = vision_attention(query, key, value)
     wanted = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
     assert got.dtype == torch.bfloat16
     assert got.transpose(1, 2).is_contiguous()
@@ -127,7 +127,7 @@ def test_a_vision_layer_gives_what_its_module_does_whoever_hooks_in(activation: 
     torch.manual_seed(0)
     shape = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "attn_implementation": "sdpa"}
     layer = SmolVLMEncoderLayer(SmolVLMVisionConfig(**shape, hidden_act=activation)).to(dtype).eval()
-    ours, states = VisionLayer(layer), torch.randn((2, 640, 256)).to(dtype)
+    wrapped, states = VisionLayer(layer), torch.randn((2, 640, 256)).to(dtype)
     bound = 1e-5 if dtype == torch.float32 else 0.04
     earlier = None
     for hooked in (None, layer.mlp.activation_fn, layer.mlp.fc1, layer.mlp, layer.self_attn.out_proj):
@@ -135,6 +135,6 @@ def test_a_vision_layer_gives_what_its_module_does_whoever_hooks_in(activation: 
             hooked.register_forward_hook(lambda module, inputs, output: 0.5 * output - 1)
         wanted = layer(states, attention_mask=None)
         wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-        torch.testing.assert_close(ours(states), wanted, rtol=bound, atol=bound)
+        torch.testing.assert_close(wrapped(states), wanted, rtol=bound, atol=bound)
         assert earlier is None or (wanted - earlier).abs().max() > 2 * bound
         earlier = wanted

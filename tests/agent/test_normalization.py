@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
 from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.errors import PolicyMismatchError
 
 pytest.importorskip("lerobot")

@@ -56,10 +56,10 @@ def test_it_gives_the_same_chunks_as_one_in_this_process(policy, tiny, observati
     assert policy.card == here.card
     for left in (None, np.full((5, 7), 0.5, np.float32)):
         request = ask(observation, here.card, left)
-        ours, theirs = here.infer(request), policy.infer(request)
-        np.testing.assert_allclose(theirs.actions, ours.actions, atol=1e-5)
-        np.testing.assert_allclose(theirs.latent, ours.latent, atol=1e-5)
-        np.testing.assert_array_equal(policy.infer(request).actions, theirs.actions)
+        local, remote = here.infer(request), policy.infer(request)
+        np.testing.assert_allclose(remote.actions, local.actions, atol=1e-5)
+        np.testing.assert_allclose(remote.normalized, local.normalized, atol=1e-5)
+        np.testing.assert_array_equal(policy.infer(request).actions, remote.actions)
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_what_loading_raises_there_is_raised_here(tiny, options, kind, message):
 
 
 def test_a_process_that_was_killed_is_an_error_at_once(policy, observation):
-    """The last test: nobody can use the policy after it."""
+    """The last test: the policy cannot be used after it."""
     agent = SmolVLAAgent(policy)
     agent.reset("lift the red cube")
     os.kill(policy.pid, signal.SIGKILL)

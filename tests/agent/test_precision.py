@@ -11,7 +11,7 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
-from smolvla_gym.agent.checkpoint.precision import check_mask, count_dtypes, crosses
+from smolvla_gym.agent.checkpoint.precision import check_language_mask, count_dtypes, is_cross_attention_layer
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
 from smolvla_gym.errors import CheckpointError, OptionError
@@ -22,7 +22,7 @@ PROJECTIONS = {"state_proj", "action_in_proj", "action_out_proj", "action_time_m
 def chunk(policy, observation):
     local = LocalPolicy(policy)
     noise = np.random.default_rng(0).standard_normal((local.card.chunk_size, local.card.noise_width), dtype=np.float32)
-    return local.infer(ChunkRequest(observation, "Pick up the red cube.", noise)).latent
+    return local.infer(ChunkRequest(observation, "Pick up the red cube.", noise)).normalized
 
 
 def resave(folder, dtype_of):
@@ -113,10 +113,10 @@ def test_other_types_are_refused(tiny, dtype):
 
 def test_a_mask_of_numbers_is_refused(loaded):
     batch = loaded.preprocessor({"task": "x", "observation.state": torch.zeros(7)})
-    check_mask(batch)
+    check_language_mask(batch)
     key = "observation.language.attention_mask"
     with pytest.raises(CheckpointError, match=r"torch\.int64.*torch\.bool"):
-        check_mask({**batch, key: batch[key].long()})
+        check_language_mask({**batch, key: batch[key].long()})
 
 
 def test_a_mask_of_numbers_is_refused_when_the_checkpoint_is_loaded(tiny, monkeypatch):
@@ -143,6 +143,6 @@ def test_a_mask_of_numbers_is_refused_when_the_checkpoint_is_loaded(tiny, monkey
     ],
 )
 def test_which_layers_look_at_the_prefix_alone(mode, every, expected):
-    """LeRobot's own class crosses in every layer unless it is told otherwise."""
+    """LeRobot's own class uses cross-attention in every layer by default."""
     config = SimpleNamespace(attention_mode=mode, self_attn_every_n_layers=every)
-    assert [crosses(config, layer) for layer in range(4)] == expected
+    assert [is_cross_attention_layer(config, layer) for layer in range(4)] == expected

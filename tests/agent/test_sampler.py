@@ -11,9 +11,9 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import bundled_checkpoint, load_checkpoint
-from smolvla_gym.agent.guidance import PrefixGuidance
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
+from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
 from smolvla_gym.errors import UnknownNameError
 from smolvla_gym.parol6 import STANDBY
@@ -30,7 +30,7 @@ def bundled():
 
 
 def frames(checkpoint, count, seed=0):
-    """A preprocessed batch of noise pictures, random states and sentences of different lengths."""
+    """A preprocessed batch of noise images, random states and sentences of different lengths."""
     rng = torch.Generator().manual_seed(seed)
     batch = {
         "task": SENTENCES[:count],
@@ -55,8 +55,8 @@ def both(policy, batch, noise, left=None, delay=0):
 
     policy.config.rtc_config = RTCConfig(enabled=True)
     policy.model.rtc_processor = guidance
-    pull = None if left is None else guidance.pull(left, delay, noise.shape[1])
-    fast = FastSampler(policy).sample(dict(batch), noise, pull)
+    target = None if left is None else guidance.make_target(left, delay, noise.shape[1])
+    fast = FastSampler(policy).sample(dict(batch), noise, target)
     guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}
     return fast, policy.predict_action_chunk(dict(batch), noise=noise, **guided)
 
@@ -98,7 +98,7 @@ def other_policy(tmp_path, **changes):
 
 @pytest.mark.parametrize("absent", [(), ("b",), ("a", "c")])
 def test_cameras_that_are_absent_and_padded_sentences(tmp_path, absent):
-    """Absent cameras are black pictures that nothing looks at; here they are not computed."""
+    """Absent cameras are masked black images; the fast sampler does not compute them."""
     policy, batch = other_policy(tmp_path, empty_cameras=2)
     assert batch["observation.language.tokens"].shape[1] == 48
     for name in absent:
@@ -144,7 +144,7 @@ def full_size():
     ("count", "absent", "rtc"), [(1, (), True), (1, ("scene", "camera3"), False), (4, ("wrist", "camera3"), False)]
 )
 def test_the_full_size(full_size, count, absent, rtc):
-    """Sentences of several lengths, padded; three cameras, or one and two black pictures in place of the others."""
+    """Sentences of several lengths, padded; three cameras, or one or two black images in place of the others."""
     policy, batch = full_size.policy, frames(full_size, count)
     for name in absent:
         del batch[f"observation.images.{name}"]
@@ -165,10 +165,10 @@ def test_the_way_of_a_gpu(bundled, count, rtc):
     policy, batch, noise = bundled.policy, frames(bundled, count), noise_for(bundled.policy, count)
     left = noise_for(policy, 1, 5)[0, :20] if rtc else None
     _, reference = both(policy, batch, noise, left, 3)
-    pull = PrefixGuidance(max_weight=float(policy.config.num_steps)).pull(left, 3, 32) if rtc else None
+    target = PrefixGuidance(max_weight=float(policy.config.num_steps)).make_target(left, 3, 32) if rtc else None
     sampler = ShapesStay(policy)
-    assert_same(sampler.sample(dict(batch), noise, pull), reference)
-    inputs = sampler.inputs(batch, noise, pull)
+    assert_same(sampler.sample(dict(batch), noise, target), reference)
+    inputs = sampler.inputs(batch, noise, target)
     assert inputs.tokens.shape == (count, policy.config.tokenizer_max_length)
 
 
@@ -237,19 +237,19 @@ def test_a_graph_is_of_no_use_once_anything_is_elsewhere(tmp_path):
     policy, _ = other_policy(tmp_path)
     attend = policy.model.vlm_with_expert.lm_expert.layers[0].self_attn
     sampler = FastSampler(policy)
-    assert sampler._moved()
-    assert not sampler._moved()
+    assert sampler._weights_moved()
+    assert not sampler._weights_moved()
     adapted = Adapted(attend.o_proj.in_features, attend.o_proj.out_features, bias=False)
     adapted.weight = attend.o_proj.weight  # where it was
     attend.o_proj = adapted
-    assert sampler._moved()
+    assert sampler._weights_moved()
     hook = attend.q_proj.register_forward_hook(lambda module, inputs, output: output)
-    assert sampler._moved()
+    assert sampler._weights_moved()
     hook.remove()
-    assert sampler._moved()
+    assert sampler._weights_moved()
     policy.model.state_proj.weight.data = policy.model.state_proj.weight.data.clone()
-    assert sampler._moved()
-    assert not sampler._moved()
+    assert sampler._weights_moved()
+    assert not sampler._weights_moved()
 
 
 def test_weights_may_be_replaced_and_saved(tmp_path):
@@ -323,7 +323,7 @@ def test_only_the_first_chunk_is_computed_both_ways():
     inner.predict_action_chunk = lambda *args, **kwargs: calls.append(kwargs) or own(*args, **kwargs)
     policy.infer(request())
     assert [sorted(kwargs) for kwargs in calls] == [["noise"], ["inference_delay", "noise", "prev_chunk_left_over"]]
-    policy.infer(replace(request(), leftover=np.zeros((20, 7), np.float32), delay=3))
+    policy.infer(replace(request(), leftover=np.zeros((20, 7), np.float32), inference_delay=3))
     policy.infer(request())
     assert len(calls) == 2
     assert policy.fallback is None

@@ -9,8 +9,9 @@ from smolvla_gym.errors import ActionError, ObservationError, OptionError, Polic
 
 pytest.importorskip("lerobot")
 
+from smolvla_gym.agent.agent_options import AgentNotResetError
 from smolvla_gym.agent.policies.local import LocalPolicy
-from smolvla_gym.agent.smolvla_agent import AgentNotResetError, SmolVLAAgent
+from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 
 SENTENCE = "Pick up the red cube."
 

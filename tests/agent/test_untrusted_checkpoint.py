@@ -1,4 +1,4 @@
-"""What a stranger's checkpoint may not do: run code, allocate without bound, or be misread."""
+"""An untrusted checkpoint must not run code, allocate without bound, or be misread."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
-from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.load import check_checkpoint_files, load_checkpoint
 from smolvla_gym.agent.checkpoint.spec import read_spec
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 
 pytest.importorskip("lerobot")
@@ -38,7 +38,7 @@ def tensors(path, change):
 def check(folder):
     spec = read_spec(folder)
     check_checkpoint(spec)
-    return check_files(spec)
+    return check_checkpoint_files(spec)
 
 
 @pytest.mark.parametrize("file", [PRE, POST])
@@ -343,9 +343,9 @@ def test_long_lists_are_refused_at_once(copy, name):
 def test_checking_needs_neither_torch_nor_lerobot(copy):
     code = (
         "import sys; from pathlib import Path; from smolvla_gym.agent.checkpoint.spec import read_spec; "
-        "from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint; "
-        "from smolvla_gym.agent.checkpoint.load import check_files; "
-        "spec = read_spec(Path(sys.argv[1])); check_checkpoint(spec); check_files(spec); "
+        "from smolvla_gym.agent.checkpoint.validation import check_checkpoint; "
+        "from smolvla_gym.agent.checkpoint.load import check_checkpoint_files; "
+        "spec = read_spec(Path(sys.argv[1])); check_checkpoint(spec); check_checkpoint_files(spec); "
         "assert not {'torch', 'lerobot', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([os.sys.executable, "-c", code, str(copy)], check=True, timeout=60)

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
-from smolvla_gym.agent.checkpoint.load import check_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.load import check_checkpoint_files, load_checkpoint
+from smolvla_gym.agent.checkpoint.safetensors_file import read_header
 from smolvla_gym.agent.checkpoint.spec import read_spec
-from smolvla_gym.agent.checkpoint.tensors import read_header
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
 from smolvla_gym.errors import CheckpointError
 
@@ -36,7 +36,7 @@ def tensors(path, change):
 def check(folder):
     spec = read_spec(folder)
     check_checkpoint(spec)
-    return check_files(spec)
+    return check_checkpoint_files(spec)
 
 
 @pytest.mark.parametrize(
@@ -120,33 +120,33 @@ def test_the_private_copy_of_a_tokenizer_makes_the_same_tokens(tiny, tmp_path):
     from transformers import AutoTokenizer
 
     read_vlm(tiny / "vlm").write(tmp_path, 4)
-    mine, theirs = AutoTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tiny / "vlm")
+    rebuilt, original = AutoTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tiny / "vlm")
     for text in ("Pick up the red cube.\n", "Ünïcode <image> 12 kg  ", ""):
-        assert mine(text)["input_ids"] == theirs(text)["input_ids"]
-    assert mine.fake_image_token_id == theirs.fake_image_token_id
-    assert mine.all_special_tokens == theirs.all_special_tokens
+        assert rebuilt(text)["input_ids"] == original(text)["input_ids"]
+    assert rebuilt.fake_image_token_id == original.fake_image_token_id
+    assert rebuilt.all_special_tokens == original.all_special_tokens
 
 
 def test_a_folder_of_the_working_directory_is_not_taken_for_the_own(copy, tiny, monkeypatch):
     (copy / "vlm" / "config.json").unlink()
     monkeypatch.chdir(tiny)  # which has a folder vlm
     with pytest.raises(CheckpointError, match="vlm="):
-        check_files(read_spec(copy))
+        check_checkpoint_files(read_spec(copy))
 
 
 def test_a_vlm_that_cannot_be_downloaded_is_named(copy, edit):
     (copy / "vlm" / "config.json").unlink()
     edit(copy / "config.json", vlm_model_name="owner/vlm")
     with pytest.raises(CheckpointError, match=r"VLM.*owner/vlm"):
-        check_files(read_spec(copy))
+        check_checkpoint_files(read_spec(copy))
 
 
 def test_a_folder_named_in_a_downloaded_checkpoint_is_not_read(copy, tiny, edit):
     (copy / "vlm" / "config.json").unlink()
     edit(copy / "config.json", vlm_model_name=str(tiny / "vlm"))
-    check_files(read_spec(copy))
+    check_checkpoint_files(read_spec(copy))
     with pytest.raises(CheckpointError, match="vlm="):
-        check_files(read_spec(copy), local=False)
+        check_checkpoint_files(read_spec(copy), local=False)
 
 
 def test_fewer_layers_than_the_weights_have_are_refused(copy, edit):

@@ -110,7 +110,7 @@ def test_a_policy_that_is_not_finite_is_measured_all_the_same(policy):
 
 def test_a_policy_that_gives_something_else_each_time_is_noticed(policy):
     rng = np.random.default_rng(0)
-    restless = Wrapped(policy, lambda chunk: Chunk(chunk.actions + np.float32(rng.uniform(0, 1e-6)), chunk.latent))
+    restless = Wrapped(policy, lambda chunk: Chunk(chunk.actions + np.float32(rng.uniform(0, 1e-6)), chunk.normalized))
     assert not run_benchmark(restless, FEW).repeatable
 
 
@@ -255,7 +255,7 @@ def test_a_turn_about_the_base_moves_the_tool_on_its_circle():
     turned = poses()
     turned.actions[1, 0] += 0.01
     turned.actions[2, 6] = 0.25
-    turned.latent[:, :] = -1.0
+    turned.normalized[:, :] = -1.0
     apart = compare_chunks([poses()], [turned])
     radius = np.hypot(*forward_kinematics(STANDBY, GRIPPERS["ssg48"])[:2, 3])
     assert apart.joints_max == pytest.approx(0.01, rel=1e-3)
@@ -267,7 +267,7 @@ def test_a_turn_about_the_base_moves_the_tool_on_its_circle():
 
 
 def test_shifted_actions_differ_by_the_shift():
-    shifted = Chunk(poses().actions + np.float32(0.1), poses().latent)
+    shifted = Chunk(poses().actions + np.float32(0.1), poses().normalized)
     assert compare_chunks([poses()], [shifted]).joints_mean == pytest.approx(0.1, rel=1e-4)
 
 

@@ -90,7 +90,7 @@ def test_it_serves_and_ends_cleanly(observation, tmp_path):
     first, *_, last = err.splitlines()
     assert first == "smolvla-gym: loading policy bundled …"
     assert last == "smolvla-gym: interrupted"
-    assert " came\n" in err
+    assert " connected\n" in err
     assert "Traceback" not in err
     assert "a-secret" not in err
 

@@ -6,7 +6,7 @@ pytest.importorskip("lerobot")
 
 from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
-from smolvla_gym.agent.checkpoint.provenance import words_of
+from smolvla_gym.agent.checkpoint.provenance import extract_words
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.provenance import Provenance, describe_training, read_provenance, write_provenance
@@ -20,7 +20,7 @@ def test_the_bundled_policy_says_its_own():
     provenance = read_provenance(bundled_checkpoint())
     assert (provenance.control_hz, provenance.gripper, provenance.lowercase) == (30, "ssg48", True)
     said = [phrase for task in TASKS.values() for phrase in task.phrasings]
-    assert set(words_of(phrase.format(color="red", base="yellow") for phrase in said)) <= set(provenance.words)
+    assert set(extract_words(phrase.format(color="red", base="yellow") for phrase in said)) <= set(provenance.words)
 
 
 @pytest.mark.parametrize(

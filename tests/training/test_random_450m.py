@@ -8,9 +8,9 @@ pytest.importorskip("lerobot")
 import torch
 from lerobot.policies.factory import make_pre_post_processors
 
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
+from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import read_spec
-from smolvla_gym.agent.checkpoint.tensors import SavedTensor
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
 from smolvla_gym.agent.checkpoint.weights import check_network, check_weights
 from smolvla_gym.errors import CheckpointError

@@ -1,7 +1,7 @@
-"""Building a SmolVLA and its processors with LeRobot's own classes, from checked values alone.
+"""Build a SmolVLA and its processors with LeRobot's own classes, from checked values only.
 
-LeRobot and transformers read files by themselves and import what these name. Here they get values, and a private folder
-with what :mod:`smolvla_gym.agent.checkpoint.vlm_files` has checked.
+LeRobot and transformers usually read files themselves and import what the files name. Here they get checked values, and
+a private folder with the files that :mod:`smolvla_gym.agent.checkpoint.vlm_files` has checked.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.normalization import WIDTH
-from smolvla_gym.agent.checkpoint.precision import check_mask
+from smolvla_gym.agent.checkpoint.normalization import ACTION_WIDTH
+from smolvla_gym.agent.checkpoint.precision import check_language_mask
+from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import POSTPROCESSOR, PREPROCESSOR, STATE, WEIGHTS, CheckpointSpec, PipelineStep
-from smolvla_gym.agent.checkpoint.tensors import SavedTensor
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.agent.checkpoint.weights import check_network
 from smolvla_gym.errors import CheckpointError, MissingExtraError
@@ -28,8 +28,8 @@ COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autot
 
 
 @contextlib.contextmanager
-def staged(vlm: VLMFiles, layers: int) -> Iterator[Path]:
-    """Give transformers a private folder of what was checked; it reads nothing else."""
+def temporary_vlm_folder(vlm: VLMFiles, layers: int) -> Iterator[Path]:
+    """Provide a private folder with the checked files of a VLM; transformers reads no other files."""
     with tempfile.TemporaryDirectory(prefix="smolvla_gym-") as name:
         folder = Path(name)
         vlm.write(folder, layers)
@@ -41,12 +41,12 @@ def load_policy(spec: CheckpointSpec, folder: Path, header: Mapping[str, SavedTe
 
     Args:
         spec: The checkpoint.
-        folder: What :func:`staged` gave.
-        header: The weights that its file holds.
-        compile_mode: One of ``COMPILE_MODES``; None does not compile.
+        folder: Folder from :func:`temporary_vlm_folder`.
+        header: Descriptions of the weights in its file.
+        compile_mode: One of ``COMPILE_MODES``; None: no compilation.
 
     Raises:
-        CheckpointError: It cannot be built, or the weights are not all of those that it has.
+        CheckpointError: The network cannot be built, or does not match the weights.
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
     try:
@@ -54,8 +54,8 @@ def load_policy(spec: CheckpointSpec, folder: Path, header: Mapping[str, SavedTe
         from safetensors.torch import load_model
     except ImportError as err:
         raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
-    with _told_as_broken(spec, "the policy"):
-        # LeRobot prints while it builds; standard output belongs to the caller.
+    with _as_checkpoint_error(spec, "the policy"):
+        # LeRobot prints while it builds; standard output is for results of the program.
         with contextlib.redirect_stdout(sys.stderr):
             policy = SmolVLAPolicy(_make_config(spec, folder, compile_mode))
         check_network(spec, policy.state_dict(), header)
@@ -66,7 +66,7 @@ def load_policy(spec: CheckpointSpec, folder: Path, header: Mapping[str, SavedTe
 
 
 def _make_config(spec: CheckpointSpec, folder: Path, compile_mode: str | None) -> Any:
-    """Return LeRobot's configuration, made of the checked values."""
+    """Return LeRobot's configuration with the checked values."""
     from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 
@@ -84,7 +84,7 @@ def _make_config(spec: CheckpointSpec, folder: Path, compile_mode: str | None) -
         "device": "cpu",
         "pretrained_path": None,
         "vlm_model_name": str(folder),
-        # True would fetch 2 GB of VLM weights, only to replace them by those of the checkpoint.
+        # True would download 2 GB of VLM weights, which the checkpoint's weights would replace.
         "load_vlm_weights": False,
         "rtc_config": None,  # the agent sets its own
         "compile_model": compile_mode is not None,
@@ -95,24 +95,24 @@ def _make_config(spec: CheckpointSpec, folder: Path, compile_mode: str | None) -
 
 
 @contextlib.contextmanager
-def _told_as_broken(spec: CheckpointSpec, what: str) -> Iterator[None]:
-    """Turn whatever LeRobot, transformers and torch raise into one error."""
+def _as_checkpoint_error(spec: CheckpointSpec, part: str) -> Iterator[None]:
+    """Convert errors of LeRobot, transformers and torch into a ``CheckpointError``."""
     try:
         yield
     except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except ImportError as err:
         raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
-    # The tokenizers' panics are no Exception.
+    # A panic of the tokenizers library is not an Exception.
     except BaseException as err:
         raise CheckpointError(
-            f"LeRobot could not load {what} of {spec.directory} ({type(err).__name__}: {printable(err)}). Take another "
+            f"LeRobot could not load {part} of {spec.directory} ({type(err).__name__}: {printable(err)}). Take another "
             "copy of the checkpoint and of its VLM's files."
         ) from err
 
 
 def _check_finite(spec: CheckpointSpec, policy: Any) -> None:
-    """Refuse weights that are not numbers."""
+    """Refuse weights that are NaN or infinite."""
     for name, parameter in policy.named_parameters():
         low, high = parameter.data.aminmax()
         if not bool((high - low).isfinite()):
@@ -123,13 +123,13 @@ def _check_finite(spec: CheckpointSpec, policy: Any) -> None:
 
 
 def load_processors(spec: CheckpointSpec, vlm_name: str, folder: Path, device: str) -> tuple[Any, Any]:
-    """Build the preprocessor and the postprocessor, and try the first.
+    """Build the preprocessor and the postprocessor, and run the preprocessor once.
 
     Args:
         spec: The checkpoint.
-        vlm_name: Under which name the tokenizer is saved again.
-        folder: What :func:`staged` gave.
-        device: Where the policy computes, in torch's spelling.
+        vlm_name: Name of the tokenizer, for saving the checkpoint again.
+        folder: Folder from :func:`temporary_vlm_folder`.
+        device: The policy's device in torch's spelling.
 
     Raises:
         CheckpointError: They cannot be built.
@@ -143,7 +143,7 @@ def load_processors(spec: CheckpointSpec, vlm_name: str, folder: Path, device: s
         transition_to_policy_action,
     )
 
-    with _told_as_broken(spec, "the processors"):
+    with _as_checkpoint_error(spec, "the processors"):
         preprocessor = PolicyProcessorPipeline(
             steps=[_make_step(step, folder, vlm_name, device) for step in spec.preprocessor],
             name=Path(PREPROCESSOR).stem,
@@ -156,16 +156,16 @@ def load_processors(spec: CheckpointSpec, vlm_name: str, folder: Path, device: s
             to_transition=policy_action_to_transition,
             to_output=transition_to_policy_action,
         )
-        batch = preprocessor({"task": "try", STATE: torch.zeros(WIDTH)})
-    check_mask(batch)
+        batch = preprocessor({"task": "try", STATE: torch.zeros(ACTION_WIDTH)})
+    check_language_mask(batch)
     return preprocessor, postprocessor
 
 
 def check_tokens(spec: CheckpointSpec, policy: Any, preprocessor: Any) -> None:
-    """Refuse a tokenizer with tokens that have no row in the policy's embedding: transformers adds some by itself.
+    """Refuse a tokenizer with tokens that have no row in the policy's embedding: transformers adds some itself.
 
     Raises:
-        CheckpointError: It has one.
+        CheckpointError: The tokenizer has such a token.
     """
     from lerobot.processor import TokenizerProcessorStep
 
@@ -177,28 +177,28 @@ def check_tokens(spec: CheckpointSpec, policy: Any, preprocessor: Any) -> None:
             if number >= rows:
                 raise CheckpointError(
                     f"The tokenizer of {spec.directory} has {len(vocabulary)} tokens, such as {printable(token, 40)!r} "
-                    f"of the number {number}, and the policy's embedding {rows} rows. Take another copy of the VLM's "
-                    "files."
+                    f"with the number {number}, and the policy's embedding has {rows} rows. Take another copy of "
+                    "the VLM's files."
                 )
 
 
 def _make_step(step: PipelineStep, folder: Path, vlm_name: str, device: str) -> Any:
-    """Return LeRobot's step, made of checked values."""
+    """Return LeRobot's step with the checked values."""
     import torch
     from lerobot.processor import ProcessorStepRegistry
 
     options: dict[str, dict[str, Any]] = {
         "device_processor": {"device": device},
         "tokenizer_processor": {"tokenizer_name": str(folder)},
-        # The agent hands the images over under the policy's own names.
+        # The agent passes the images under the policy's own names.
         "rename_observations_processor": {"rename_map": {}},
     }
     config = {**step.config, **options.get(step.name, {})}
     if config.get("normalize_observation_keys") is not None:
         config["normalize_observation_keys"] = set(config["normalize_observation_keys"])
-    made = ProcessorStepRegistry.get(step.name)(**config)
+    processor = ProcessorStepRegistry.get(step.name)(**config)
     if step.name == "tokenizer_processor":
-        made.tokenizer_name = vlm_name  # it is saved again under this name
+        processor.tokenizer_name = vlm_name  # saving the checkpoint writes this name
     if step.stats:
-        made.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in step.stats.items()})
-    return made
+        processor.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in step.stats.items()})
+    return processor

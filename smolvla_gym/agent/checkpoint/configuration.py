@@ -1,6 +1,6 @@
-"""The fields of a SmolVLA's ``config.json`` and the steps of its processors: what may stand there, in which range.
+"""Check the fields of a SmolVLA's ``config.json`` and of its processors: allowed names, types and ranges.
 
-LeRobot imports what these files name and allocates what they ask for, so nothing of them is used before it passed here.
+LeRobot imports modules and allocates memory as these files say, so they are checked here before any use.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.fields import (
+from smolvla_gym.agent.checkpoint.field_checks import (
     Check,
     UnknownFieldsError,
     check_field,
     check_fields,
     flag,
+    format_value,
     list_of,
     mapping_of,
     number,
     one_of,
     optional,
-    shown,
     text,
     whole,
 )
@@ -29,31 +29,31 @@ ACTION: Final = "action"
 IMAGES: Final = "observation.images."
 
 MAX_CHUNK: Final = 4096
-"""Largest chunk that is loaded; it is also the largest that a policy server may have."""
+"""Largest chunk size of a checkpoint, and of a policy server."""
 
 _KINDS: Final = ("STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE")
 _MODES: Final = ("IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
 _NORMS: Final = mapping_of(one_of(*_KINDS), one_of(*_MODES), len(_KINDS))
-_PICTURE: Final = list_of(whole(1, 4096), 3, 3)
+_IMAGE: Final = list_of(whole(1, 4096), 3, 3)
 _VECTOR: Final = list_of(whole(1, 4096), 1, 4)
 
 
 def _feature(value: Any) -> dict[str, Any]:
     checked = check_fields(value, {"type": one_of(*_KINDS), "shape": lambda shape: shape}, ("type", "shape"))
-    picture = checked["type"] == "VISUAL"
-    shape = check_field("shape", checked["shape"], _PICTURE if picture else _VECTOR)
-    if picture and shape[0] != 3:
+    is_image = checked["type"] == "VISUAL"
+    shape = check_field("shape", checked["shape"], _IMAGE if is_image else _VECTOR)
+    if is_image and shape[0] != 3:
         raise ValueError(f"the shape is {list(shape)}; expected (3, height, width)")
     return {"type": checked["type"], "shape": list(shape)}
 
 
 def _features(value: Any) -> dict[str, dict[str, Any]]:
-    """Check features, and that each of a well-known name is of the type that LeRobot takes it for."""
+    """Check features, and that features with LeRobot's names have LeRobot's types."""
     features: dict[str, dict[str, Any]] = mapping_of(text(100), _feature, 32)(value)
     for name, feature in features.items():
         kind = {STATE: "STATE", ACTION: "ACTION"}.get(name, "VISUAL" if name.startswith(IMAGES) else feature["type"])
         if feature["type"] != kind:
-            raise ValueError(f"{shown(name)} has the type {feature['type']}; expected {kind}")
+            raise ValueError(f"{format_value(name)} has the type {feature['type']}; expected {kind}")
     return features
 
 
@@ -135,14 +135,14 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "min_period": 4e-3,
     "max_period": 4.0,
 }
-"""What LeRobot takes for a field that is missing, of those that are looked at here."""
+"""LeRobot's defaults of the fields that this package reads."""
 
 
 def check_configuration(content: object) -> dict[str, Any]:
-    """Return the checked fields of ``config.json``, with LeRobot's defaults for those that decide about sizes.
+    """Return the checked fields of ``config.json``, with LeRobot's defaults for fields that determine sizes.
 
     Raises:
-        UnknownFieldsError: It has other fields.
+        UnknownFieldsError: The file has other fields.
         ValueError: A value is not allowed.
     """
     config = {**DEFAULTS, **check_fields(content, _FIELDS, _REQUIRED)}
@@ -156,7 +156,7 @@ def check_configuration(content: object) -> dict[str, Any]:
     empty = [f"{IMAGES}empty_camera_{i}" for i in range(config["empty_cameras"])]
     blank = [name for name in config["input_features"] if name.startswith(f"{IMAGES}empty_camera_")]
     if odd := [name for name in blank if name not in empty]:
-        raise ValueError(f"{shown(odd[0])} is a feature, but empty_cameras is {config['empty_cameras']}")
+        raise ValueError(f"{format_value(odd[0])} is a feature, but empty_cameras is {config['empty_cameras']}")
     return config
 
 
@@ -172,7 +172,7 @@ _STEPS: Final[Mapping[str, Mapping[str, Check]]] = {
         "truncation": flag,
         "tokenizer_name": optional(text(4096)),
     },
-    # A narrower type would round the state or the actions.
+    # A narrower type would round the state and the actions.
     "device_processor": {"device": text(), "float_dtype": optional(one_of("float32"))},
     "normalizer_processor": {
         "eps": number(0.0, 1e-3),
@@ -191,7 +191,7 @@ _STATEFUL: Final = ("normalizer_processor", "unnormalizer_processor")
 def check_pipeline(content: object, *, before: bool) -> list[tuple[str, dict[str, Any], str | None]]:
     """Return the name, the configuration and the state file of each step of a saved processor.
 
-    Only steps of SmolVLA's own processors pass. A step that names a class is never looked up.
+    Only steps of SmolVLA's own processors are allowed. The class that a step names is never imported.
 
     Args:
         content: The JSON object.
@@ -199,33 +199,33 @@ def check_pipeline(content: object, *, before: bool) -> list[tuple[str, dict[str
 
     Raises:
         UnknownFieldsError: A step has other fields than LeRobot 0.6 saves.
-        ValueError: A step is not allowed, stands twice, or stands where it does nothing.
+        ValueError: A step is not allowed, is duplicated, or has no effect at its place.
     """
     checked = check_fields(content, {"name": text(), "steps": list_of(lambda step: step, 0, 16)}, ("steps",))
     allowed = _STEPS if before else _STEPS_AFTER
     steps = [_check_step(step, allowed) for step in checked["steps"]]
     names = [name for name, _, _ in steps]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"the step {twice[0]} stands twice")
+        raise ValueError(f"the step {twice[0]} is there twice")
     for first, second in (("smolvla_new_line", "tokenizer"), ("rename_observations", "normalizer")):
         first, second = f"{first}_processor", f"{second}_processor"
         if first in names and second in names and names.index(first) > names.index(second):
-            raise ValueError(f"the step {first} stands after {second}, where it has no effect")
+            raise ValueError(f"the step {first} comes after {second}, where it has no effect")
     return steps
 
 
 def _check_step(step: Any, allowed: Mapping[str, Mapping[str, Check]]) -> tuple[str, dict[str, Any], str | None]:
     if isinstance(step, dict) and "class" in step:
         raise ValueError(
-            f"a step names the class {shown(step['class'])}, which LeRobot would import and run. Only the steps of "
-            f"SmolVLA's own processors are loaded: {', '.join(allowed)}"
+            f"a step names the class {format_value(step['class'])}, which LeRobot would import and run. Only the steps "
+            f"of SmolVLA's own processors are loaded: {', '.join(allowed)}"
         )
     anything: Check = lambda value: value  # noqa: E731
     fields = {"registry_name": text(), "config": anything, "state_file": optional(text(255))}
     outer = check_fields(step, fields, ("registry_name",))
     name = outer["registry_name"]
     if name not in allowed:
-        raise UnknownFieldsError(f"unknown step {shown(name)} (known: {', '.join(allowed)})")
+        raise UnknownFieldsError(f"unknown step {format_value(name)} (known: {', '.join(allowed)})")
     try:
         config = check_fields({} if (found := outer.get("config")) is None else found, allowed[name])
     except UnknownFieldsError as err:
@@ -237,5 +237,7 @@ def _check_step(step: Any, allowed: Mapping[str, Mapping[str, Check]]) -> tuple[
         raise ValueError("rename_map gives two inputs the same name")
     file = outer.get("state_file")
     if file is not None and (name not in _STATEFUL or "/" in file or not file.endswith(".safetensors")):
-        raise ValueError(f"state_file is {shown(file)}; expected the name of a .safetensors file, in a step with state")
+        raise ValueError(
+            f"state_file is {format_value(file)}; expected the name of a .safetensors file, in a step with state"
+        )
     return name, config, file

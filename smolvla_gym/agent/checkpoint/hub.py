@@ -1,4 +1,4 @@
-"""Where a checkpoint is: in a folder, in this package, or on the Hugging Face hub; and what to do when it is not."""
+"""Find a checkpoint: in a folder, in this package, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smolvla_gym.errors import CheckpointError, MissingExtraError
 from smolvla_gym.utils.untrusted import printable
 
 BUNDLED: Final = "bundled"
-"""The name that stands for the checkpoint shipped with this package."""
+"""Name of the checkpoint that is shipped with this package."""
 
 _REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -24,7 +24,7 @@ def bundled_checkpoint() -> Path:
     """Return the folder of the checkpoint that is shipped with this package.
 
     Raises:
-        CheckpointError: This installation has none.
+        CheckpointError: This installation has no such checkpoint.
     """
     try:
         return asset_path("policies", "parol6_tiny")
@@ -33,17 +33,17 @@ def bundled_checkpoint() -> Path:
 
 
 def is_repository(name: str) -> bool:
-    """Return whether a text is spelt like the name of a repository on the hub."""
+    """Return whether a text has the form of a repository name on the hub."""
     return _REPO_ID.fullmatch(name) is not None
 
 
-def find_local(path_or_repo: str | Path) -> Path | None:
+def find_checkpoint_folder(path_or_repo: str | Path) -> Path | None:
     """Return the folder of a checkpoint, or None for the name of a repository on the hub.
 
     Raises:
-        CheckpointError: There is no such folder, and it is not spelt like a repository.
+        CheckpointError: There is no such folder, and the name has not the form of a repository's.
     """
-    if path_or_repo == BUNDLED:  # a folder of this name is Path("bundled") or "./bundled"
+    if path_or_repo == BUNDLED:  # for a folder of this name give Path("bundled") or "./bundled"
         return bundled_checkpoint()
     try:
         path = Path(path_or_repo).expanduser()
@@ -53,7 +53,7 @@ def find_local(path_or_repo: str | Path) -> Path | None:
     except (OSError, RuntimeError, ValueError) as err:
         raise CheckpointError(f"{printable(path_or_repo)!r} cannot be looked up ({err}). Give another folder.") from err
     if is_file:
-        raise CheckpointError(f"{path} is a file. Give the folder that config.json and model.safetensors lie in.")
+        raise CheckpointError(f"{path} is a file. Give the folder with config.json and model.safetensors.")
     if isinstance(path_or_repo, str) and is_repository(path_or_repo):
         return None
     raise CheckpointError(
@@ -63,7 +63,7 @@ def find_local(path_or_repo: str | Path) -> Path | None:
 
 
 def _hint(path: Path) -> str:
-    """Say which folder may have been meant by one that is not there."""
+    """Return a suggestion of a folder or name similar to one that does not exist."""
     try:
         siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
     except OSError:
@@ -75,15 +75,15 @@ def _hint(path: Path) -> str:
 
 
 def download(repo: str, revision: str | None, patterns: Iterable[str]) -> Path:
-    """Fetch files of a repository into the hub's cache and return their folder.
+    """Download files of a repository into the hub's cache, and return their folder.
 
     Args:
         repo: Name of the repository.
         revision: Branch, tag or commit; None: the main branch.
-        patterns: Which files.
+        patterns: Names of the files, or glob patterns.
 
     Raises:
-        CheckpointError: They cannot be fetched; the message says why, and what to do.
+        CheckpointError: The files cannot be downloaded; the message says why, and what to do.
         MissingExtraError: huggingface_hub is not installed.
     """
     try:
@@ -92,7 +92,7 @@ def download(repo: str, revision: str | None, patterns: Iterable[str]) -> Path:
         raise MissingExtraError("Downloading a checkpoint", "smolvla", err) from err
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
-    # The hub's client raises errors of its own, of httpx and of the system, with no common root of its own.
+    # The hub's client raises its own errors and those of httpx and of the system, which have no common root.
     except Exception as err:
         raise CheckpointError(
             f"There is no folder {repo!r} here, and the repository of this name could not be downloaded from the "
@@ -100,13 +100,13 @@ def download(repo: str, revision: str | None, patterns: Iterable[str]) -> Path:
         ) from err
 
 
-def commit_of(snapshot: Path, revision: str | None) -> str | None:
-    """Return the commit that a folder of the hub's cache holds, so that all files of a checkpoint are of one commit."""
+def snapshot_commit(snapshot: Path, revision: str | None) -> str | None:
+    """Return the commit of a folder in the hub's cache, else ``revision``, to load all files from one commit."""
     return snapshot.name if _COMMIT.fullmatch(snapshot.name) else revision
 
 
 def _explain(err: BaseException, repo: str, revision: str | None) -> str:
-    """Return one sentence of what went wrong and one of what to do."""
+    """Return a sentence about the cause of an error, and a sentence about what to do."""
     from huggingface_hub import constants, errors
 
     chain = [err]
@@ -115,7 +115,7 @@ def _explain(err: BaseException, repo: str, revision: str | None) -> str:
     url = f"{constants.ENDPOINT}/{repo}"
 
     def find[E: BaseException](*kinds: type[E]) -> E | None:
-        return next((one for one in chain if isinstance(one, kinds)), None)
+        return next((error for error in chain if isinstance(error, kinds)), None)
 
     if find(errors.RevisionNotFoundError):
         return f"it has no revision {revision!r}. Give a branch, tag or commit of {url}/commits, or no revision."
@@ -126,7 +126,7 @@ def _explain(err: BaseException, repo: str, revision: str | None) -> str:
     if find(errors.DisabledRepoError):
         return f"the hub has disabled it. See {url}, or take another checkpoint."
     if find(errors.HFValidationError):
-        return "this is no name of a repository. Give it as 'owner/name'."
+        return "this is not the name of a repository. Give it as 'owner/name'."
     if find(errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         return (
             "HF_HUB_OFFLINE is set, and the hub's cache does not hold it. Set HF_HUB_OFFLINE=0, or download it "
@@ -135,11 +135,11 @@ def _explain(err: BaseException, repo: str, revision: str | None) -> str:
     response = getattr(find(errors.HfHubHTTPError), "response", None)
     if response is not None:
         return _explain_status(response, url)
-    full = next((one for one in chain if isinstance(one, OSError) and one.errno is not None), None)
-    if full is not None and full.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    number = next((error.errno for error in chain if isinstance(error, OSError) and error.errno is not None), None)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk of its cache, {constants.HF_HUB_CACHE}, is full. Make room, or set HF_HOME to another disk."
-    if full is not None and full.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"its cache, {constants.HF_HUB_CACHE}, cannot be written to. Set HF_HOME to a folder of yours."
+    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"its cache, {constants.HF_HUB_CACHE}, cannot be written to. Set HF_HOME to a writable folder."
     return (
         f"the hub cannot be reached ({type(chain[-1]).__name__}). Check the network, or download it elsewhere with "
         f"'hf download {repo} --local-dir policy' and give that folder."
@@ -147,7 +147,7 @@ def _explain(err: BaseException, repo: str, revision: str | None) -> str:
 
 
 def _explain_status(response: object, url: str) -> str:
-    """Return the sentences for an HTTP status that has no error class of its own."""
+    """Return the same sentences for an HTTP status without an error class."""
     status = int(getattr(response, "status_code", 0))
     if status == 429:
         wait = printable(getattr(response, "headers", {}).get("Retry-After") or "", 20)
@@ -156,5 +156,5 @@ def _explain_status(response: object, url: str) -> str:
     if status in (401, 403):
         return f"it refuses access ({status}). Log in with 'hf auth login' or set HF_TOKEN, and see {url}."
     if status >= 500:
-        return f"it has a fault of its own ({status}). Try again later; https://status.huggingface.co tells more."
+        return f"it has an internal error ({status}). Try again later; see https://status.huggingface.co."
     return f"it answers with status {status}. See {url}."

@@ -1,4 +1,4 @@
-"""Loading a SmolVLA checkpoint with LeRobot's own classes, past the places where it goes wrong without a word."""
+"""Load a SmolVLA checkpoint with LeRobot's own classes, after checks of what LeRobot accepts silently."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.build import COMPILE_MODES, check_tokens, load_policy, load_processors, staged
-from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
+from smolvla_gym.agent.checkpoint.build import (
+    COMPILE_MODES,
+    check_tokens,
+    load_policy,
+    load_processors,
+    temporary_vlm_folder,
+)
 from smolvla_gym.agent.checkpoint.hub import BUNDLED as BUNDLED
 from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint as bundled_checkpoint
-from smolvla_gym.agent.checkpoint.hub import commit_of, download, find_local, is_repository
+from smolvla_gym.agent.checkpoint.hub import download, find_checkpoint_folder, is_repository, snapshot_commit
 from smolvla_gym.agent.checkpoint.precision import DTYPES, cast_policy
+from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
+from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import (
     ADAPTERS,
     CONFIG,
@@ -25,15 +32,15 @@ from smolvla_gym.agent.checkpoint.spec import (
     CheckpointSpec,
     read_spec,
 )
-from smolvla_gym.agent.checkpoint.tensors import SavedTensor
+from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.checkpoint.vlm_files import VLM_FILES, VLMFiles, read_vlm
 from smolvla_gym.agent.checkpoint.weights import check_weights, read_weights, text_layers
 from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
 from smolvla_gym.utils.untrusted import printable
 
-# Of a repository these are fetched, and nothing else. `parol6.json`: see smolvla_gym.training.provenance.
+# Only these files of a repository are downloaded, and the weights.
 _SMALL_FILES: Final = (
-    CONFIG, PREPROCESSOR, POSTPROCESSOR, "policy_*.safetensors", "parol6.json", *ADAPTERS[:1],
+    CONFIG, PREPROCESSOR, POSTPROCESSOR, "policy_*.safetensors", PROVENANCE, *ADAPTERS[:1],
     *(f"{VLM_FOLDER}/{name}" for name in (*VLM_FILES, "processor_config.json", "preprocessor_config.json")),
 )  # fmt: skip
 
@@ -46,10 +53,10 @@ class LoadedCheckpoint:
         policy: LeRobot's ``SmolVLAPolicy``, in evaluation mode on its device.
         preprocessor: From one observation to the policy's batch.
         postprocessor: From the policy's actions to rad and gripper opening, on the CPU.
-        spec: What the checkpoint's small files say.
+        spec: Description of the checkpoint in its small files.
         device: The device in torch's spelling.
-        left_out: Parameters of the language head, where it was not kept in memory.
-        lock: Held while a chunk is computed: the policy's settings and buffers are for one at a time.
+        left_out: Number of parameters of the language head if it was removed from memory, otherwise 0.
+        lock: Held while a chunk is computed: the policy's settings and buffers allow one chunk at a time.
     """
 
     policy: Any
@@ -62,30 +69,31 @@ class LoadedCheckpoint:
 
 
 def resolve_device(device: str = "auto") -> str:
-    """Returns the device to use: ``"auto"`` is cuda, else mps, else cpu.
+    """Return the device to use: ``"auto"`` is cuda, else mps, else cpu.
 
     Raises:
         OptionError: torch does not know the device, or this machine does not have it.
+        MissingExtraError: torch is not installed.
     """
     try:
         import torch
     except ImportError as err:
         raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
-    there = ["cpu"]
+    available = ["cpu"]
     if torch.backends.mps.is_available():
-        there.insert(0, "mps")
+        available.insert(0, "mps")
     if torch.cuda.is_available():
-        there.insert(0, "cuda")
+        available.insert(0, "cuda")
     if device == "auto":
-        return there[0]
+        return available[0]
     try:
-        wanted = torch.device(device)
+        chosen = torch.device(device)
     except (RuntimeError, TypeError, AttributeError):
-        wanted = None
-    count = torch.cuda.device_count() if wanted is not None and wanted.type == "cuda" else 1
-    if wanted is None or wanted.type not in there or (wanted.index or 0) >= count:
-        raise OptionError("device", device, f"this machine has {', '.join(there)}; 'auto' takes the first of them")
-    return str(wanted)
+        chosen = None
+    count = torch.cuda.device_count() if chosen is not None and chosen.type == "cuda" else 1
+    if chosen is None or chosen.type not in available or (chosen.index or 0) >= count:
+        raise OptionError("device", device, f"this machine has {', '.join(available)}; 'auto' uses the first of them")
+    return str(chosen)
 
 
 def load_checkpoint(
@@ -98,46 +106,46 @@ def load_checkpoint(
     compile_mode: str | None = None,
     language_head: bool = False,
 ) -> LoadedCheckpoint:
-    """Loads a checkpoint after checking that it can drive this arm.
+    """Load a checkpoint after checking that it can drive this arm.
 
-    No code of the checkpoint is run: its files are read and checked by this package, and LeRobot gets the values.
+    No code of the checkpoint is run: this package reads and checks its files, and LeRobot gets the values.
 
-    The VLM's own weights are never fetched: a checkpoint holds them. Its configuration and tokenizer come from the
-    folder ``vlm/`` in the checkpoint where there is one. Otherwise they come from what ``vlm_model_name`` in
-    ``config.json`` names: a folder of this machine (only for a checkpoint that is in a folder itself), or a repository
-    on the hub, of which ``config.json``, ``tokenizer.json`` and ``tokenizer_config.json`` are fetched.
+    The VLM's own weights are never downloaded: the checkpoint contains them. The VLM's configuration and tokenizer come
+    from the checkpoint's folder ``vlm/`` if it has one. Otherwise they come from ``vlm_model_name`` in ``config.json``:
+    a folder of this machine (only for a checkpoint that is in a folder itself), or a repository on the hub, of which
+    ``config.json``, ``tokenizer.json`` and ``tokenizer_config.json`` are downloaded.
 
     Args:
         path_or_repo: A folder, a repository on the Hugging Face hub such as ``"you/your_policy"``, or ``"bundled"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         dtype: ``"auto"`` keeps each weight as it was saved (LeRobot saves a mixture of bfloat16 and float32; a file
             wholly in half precision is widened), ``"float32"`` widens all of them. ``"bfloat16"`` and ``"float16"``
-            take all but the small projections of state and actions, which stay float32: half the memory, and on a GPU
+            cast all but the small projections of state and actions, which stay float32: half the memory, and on a GPU
             less time.
-        vlm: Folder or repository of the VLM's configuration and tokenizer, for a checkpoint without its own.
+        vlm: Folder or repository of the VLM's configuration and tokenizer, for a checkpoint without them.
         revision: Branch, tag or commit of a repository.
         compile_mode: A mode of ``torch.compile``, such as ``"default"``; the first chunk then takes minutes, and
-            LeRobot allows TF32 in the whole program. ``None`` does not compile, whatever the checkpoint says.
-        language_head: Keeps the head that makes words. No action depends on it, but a checkpoint that is saved again
-            has it, as LeRobot's do; of SmolVLA's usual size it is a tenth.
+            LeRobot allows TF32 in the whole program. ``None``: no compilation, even if the checkpoint asks for it.
+        language_head: Keep the language head, a tenth of SmolVLA's usual size. No action depends on it, but a saved
+            checkpoint should contain it, as LeRobot's do.
 
     Raises:
-        CheckpointError: It is absent, cannot be downloaded, or is broken.
-        PolicyMismatchError: It cannot drive this arm.
+        CheckpointError: The checkpoint is absent, cannot be downloaded, or is broken.
+        PolicyMismatchError: The checkpoint cannot drive this arm.
         OptionError: An option has a value that is not allowed.
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
     check_options(dtype, compile_mode)
-    local = find_local(path_or_repo)
-    # Of a repository, everything but the weights comes first: what cannot drive this arm is refused cheaply.
+    local = find_checkpoint_folder(path_or_repo)
+    # The small files are downloaded first, so that an unsuitable checkpoint is refused before its weights.
     directory = local or download(str(path_or_repo), revision, _SMALL_FILES)
     spec = read_spec(directory)
     check_checkpoint(spec)
     device = resolve_device(device)
     if local is None:
-        download(str(path_or_repo), commit_of(directory, revision), [WEIGHTS])
-    header, vlm_name, vlm_files = check_files(spec, vlm, local=local is not None)
-    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+        download(str(path_or_repo), snapshot_commit(directory, revision), [WEIGHTS])
+    header, vlm_name, vlm_files = check_checkpoint_files(spec, vlm, local=local is not None)
+    with temporary_vlm_folder(vlm_files, text_layers(spec, vlm_files)) as folder:
         policy = load_policy(spec, folder, header, compile_mode)
         policy.config.vlm_model_name = vlm_name
         left_out = 0 if language_head else _leave_out_head(policy)
@@ -146,19 +154,19 @@ def load_checkpoint(
 
 
 def fetch_checkpoint(path_or_repo: str | Path, revision: str | None = None) -> Path:
-    """Returns the folder of a checkpoint; one on the hub is downloaded.
+    """Return the folder of a checkpoint, and download it if it is on the hub.
 
     Args:
         path_or_repo: As for :func:`load_checkpoint`.
         revision: Branch, tag or commit of a repository.
 
     Raises:
-        CheckpointError: It is absent or cannot be downloaded.
+        CheckpointError: The checkpoint is absent or cannot be downloaded.
     """
-    return find_local(path_or_repo) or download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
+    return find_checkpoint_folder(path_or_repo) or download(str(path_or_repo), revision, [*_SMALL_FILES, WEIGHTS])
 
 
-def check_files(
+def check_checkpoint_files(
     spec: CheckpointSpec, vlm: str | Path | None = None, *, local: bool = True
 ) -> tuple[dict[str, SavedTensor], str, VLMFiles]:
     """Check the weights and the VLM's files of a checkpoint against its configuration, without torch.
@@ -169,10 +177,10 @@ def check_files(
         local: Whether the checkpoint may name folders of this machine: not if it comes from the hub.
 
     Returns:
-        What the weights' file holds, where the VLM's files are, and what they say.
+        Descriptions of the weights, the folder or repository of the VLM's files, and the checked VLM files.
 
     Raises:
-        CheckpointError: A file is absent or broken, or they do not belong together.
+        CheckpointError: A file is absent or broken, or the files do not match.
         OptionError: ``vlm`` is neither a folder nor the name of a repository.
     """
     header = read_weights(spec)
@@ -181,17 +189,19 @@ def check_files(
     return header, vlm_name, vlm_files
 
 
-def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto") -> LoadedCheckpoint:
-    """Makes a checkpoint of a policy that is in memory, through the same checks as one that is loaded.
+def checkpoint_from_policy(
+    policy: Any, directory: Path, *, device: str = "auto", dtype: str = "auto"
+) -> LoadedCheckpoint:
+    """Return a checkpoint of a policy in memory, after the same checks as for a checkpoint on disk.
 
     Args:
-        policy: A ``SmolVLAPolicy`` on the CPU; it is moved and cast in place, and its language head left out.
-        directory: What a checkpoint's folder holds, without the weights. It is not needed afterwards.
+        policy: A ``SmolVLAPolicy`` on the CPU. It is moved and cast in place, and its language head is removed.
+        directory: Folder with the files of a checkpoint except the weights. It is not needed afterwards.
         device: As for :func:`load_checkpoint`.
         dtype: As for :func:`load_checkpoint`.
 
     Raises:
-        PolicyMismatchError: It cannot drive this arm.
+        PolicyMismatchError: The policy cannot drive this arm.
         OptionError: An option has a value that is not allowed.
     """
     check_options(dtype)
@@ -200,12 +210,12 @@ def adopt_policy(policy: Any, directory: Path, *, device: str = "auto", dtype: s
     policy.eval()
     left_out = _leave_out_head(policy)
     vlm_name, vlm_files = _find_vlm(spec, None, local=True)
-    with staged(vlm_files, text_layers(spec, vlm_files)) as folder:
+    with temporary_vlm_folder(vlm_files, text_layers(spec, vlm_files)) as folder:
         return _assemble(spec, policy, {}, (vlm_name, folder), resolve_device(device), dtype, left_out)
 
 
 def check_options(dtype: str, compile_mode: str | None = None) -> None:
-    """Refuses values that no checkpoint can be loaded with.
+    """Refuse unknown values of loading options.
 
     Raises:
         OptionError: ``dtype`` or ``compile_mode`` is unknown.
@@ -225,7 +235,7 @@ def _assemble(
     dtype: str,
     left_out: int,
 ) -> LoadedCheckpoint:
-    # Before the move: the device never holds more than what was asked for.
+    # Casting before the move keeps the device's memory small.
     cast_policy(policy, saved, dtype)
     policy.to(device)
     policy.config.device = device
@@ -235,7 +245,7 @@ def _assemble(
 
 
 def _leave_out_head(policy: Any) -> int:
-    """Takes the language head out of memory and returns how many parameters that were."""
+    """Remove the language head from memory, and return its number of parameters."""
     from torch import nn
 
     vlm = policy.model.vlm_with_expert.vlm
@@ -249,7 +259,7 @@ def _find_vlm(spec: CheckpointSpec, vlm: str | Path | None, *, local: bool) -> t
 
     Args:
         spec: The checkpoint.
-        vlm: What the user names; None: what the checkpoint does.
+        vlm: Folder or repository given by the user; None: that of the checkpoint.
         local: Whether the checkpoint may name folders of this machine.
     """
     own = spec.directory / VLM_FOLDER
@@ -260,7 +270,7 @@ def _find_vlm(spec: CheckpointSpec, vlm: str | Path | None, *, local: bool) -> t
         name, folder = str(own.resolve()), own
     else:
         name, folder = stored, Path(stored)
-        # "vlm" is the checkpoint's own folder, never one of the working directory.
+        # "vlm" means the checkpoint's own folder, never one in the working directory.
         local = local and folder.name != stored
     if (vlm is not None or local or folder == own) and os.path.isdir(folder):
         return name, read_vlm(folder)

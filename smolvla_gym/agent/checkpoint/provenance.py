@@ -1,34 +1,59 @@
-"""What LeRobot does not keep of a policy's training: control rate, gripper and the words of its instructions."""
+"""Read the training conditions that LeRobot does not store: control rate, gripper and vocabulary of instructions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from smolvla_gym.agent.checkpoint.field_checks import (
+    Check,
+    ExpectedError,
+    check_known_fields,
+    flag,
+    list_of,
+    number,
+    optional,
+    text,
+)
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.utils.untrusted import read_json_object
 
 PROVENANCE: Final = "parol6.json"
-"""Beside ``config.json``. LeRobot and the agent load a checkpoint with or without it."""
+"""Name of the file beside ``config.json``. LeRobot and the agent load a checkpoint with or without it."""
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_MAX_HZ: Final = 10_000
-_MAX_WORDS: Final = 10_000
 _MAX_LETTERS: Final = 64
+
+CONTROL_RATE: Final = number(1e-3, 10_000)
+"""Check of a control rate in Hz."""
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_LETTERS or not _WORD.fullmatch(value):
+        raise ExpectedError(f"a word of at most {_MAX_LETTERS} letters")
+    return value
+
+
+_FIELDS: Final[Mapping[str, Check]] = {
+    "control_hz": CONTROL_RATE,
+    "gripper": optional(text(_MAX_LETTERS)),
+    "lowercase": flag,
+    "words": list_of(_word, 0, 10_000),
+}
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a policy was trained with.
+    """Training conditions of a policy.
 
     Attributes:
-        control_hz: Frames a second of the demonstrations: the rate in Hz at which its actions follow each other.
-        gripper: The gripper that was mounted; None: unknown.
-        lowercase: Whether all its instructions were in lower case, and its tokenizer knows no other words.
-        words: Paraphraser of its instructions, in lower case; none: unknown, or as many as a language has.
+        control_hz: Control rate in Hz of the demonstrations, at which the actions of a chunk follow each other.
+        gripper: Gripper of the demonstrations; None: unknown.
+        lowercase: Whether all instructions were in lower case, so that the tokenizer knows no other words.
+        words: Vocabulary of the instructions in lower case; empty: unknown or unlimited.
     """
 
     control_hz: float
@@ -37,13 +62,13 @@ class Provenance:
     words: tuple[str, ...] = ()
 
 
-def words_of(sentences: Iterable[str]) -> tuple[str, ...]:
-    """Return the words of sentences in lower case, each once, sorted."""
+def extract_words(sentences: Iterable[str]) -> tuple[str, ...]:
+    """Return the words of sentences in lower case, without duplicates, sorted."""
     return tuple(sorted({word for sentence in sentences for word in _WORD.findall(sentence.lower())}))
 
 
 def read_provenance(checkpoint: Path) -> Provenance | None:
-    """Return what a checkpoint was trained with, None where it does not say.
+    """Return the training conditions of a checkpoint, or None if it has no such file.
 
     Raises:
         CheckpointError: The file is broken.
@@ -52,25 +77,8 @@ def read_provenance(checkpoint: Path) -> Provenance | None:
     if not path.exists():
         return None
     try:
-        return _parse(read_json_object(path))
-    except (OSError, ValueError, KeyError) as error:
+        return Provenance(**check_known_fields(read_json_object(path), _FIELDS, ("control_hz",)))
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is broken ({type(error).__name__}: {error}). Take another copy of the checkpoint."
         ) from error
-
-
-def _parse(content: dict[str, Any]) -> Provenance:
-    hz, gripper = content["control_hz"], content.get("gripper")
-    lowercase, words = content.get("lowercase", False), content.get("words", [])
-    if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz <= _MAX_HZ:
-        raise ValueError(f"control_hz is {hz!r:.40}, not a number above 0 and up to {_MAX_HZ}")
-    if not isinstance(gripper, str | None) or len(gripper or "") > _MAX_LETTERS:
-        raise ValueError(f"gripper is {gripper!r:.40}, not a name")
-    if not isinstance(lowercase, bool):
-        raise ValueError(f"lowercase is {lowercase!r:.40}, not true or false")
-    if not isinstance(words, list) or len(words) > _MAX_WORDS:
-        raise ValueError(f"words is not a list of at most {_MAX_WORDS} words")
-    for word in words:
-        if not isinstance(word, str) or len(word) > _MAX_LETTERS or not _WORD.fullmatch(word):
-            raise ValueError(f"words has {word!r:.80}, which is not a word")
-    return Provenance(float(hz), gripper, lowercase, tuple(words))

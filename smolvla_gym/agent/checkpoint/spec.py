@@ -1,4 +1,4 @@
-"""What a SmolVLA checkpoint says about itself, read without torch and without touching its weights."""
+"""Read the small files of a SmolVLA checkpoint, without torch and without its weights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from smolvla_gym.agent.checkpoint.configuration import ACTION as ACTION
 from smolvla_gym.agent.checkpoint.configuration import IMAGES, check_configuration, check_pipeline
 from smolvla_gym.agent.checkpoint.configuration import STATE as STATE
-from smolvla_gym.agent.checkpoint.fields import UnknownFieldsError, shown
+from smolvla_gym.agent.checkpoint.field_checks import UnknownFieldsError, format_value
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
-from smolvla_gym.agent.checkpoint.tensors import read_tensors
+from smolvla_gym.agent.checkpoint.safetensors_file import read_tensors
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 from smolvla_gym.utils.untrusted import check_inside, read_json_object
 
@@ -24,10 +24,10 @@ WEIGHTS: Final = "model.safetensors"
 PREPROCESSOR: Final = "policy_preprocessor.json"
 POSTPROCESSOR: Final = "policy_postprocessor.json"
 VLM_FOLDER: Final = "vlm"
-"""A folder of this name inside a checkpoint holds its VLM's configuration and tokenizer."""
+"""Folder inside a checkpoint with its VLM's configuration and tokenizer."""
 
 ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-"""Files of PEFT, which LeRobot's own loading of a policy leaves out."""
+"""Files of PEFT, which LeRobot ignores when it loads a policy."""
 
 _MAX_JSON: Final = 1 << 18
 _MAX_STATS: Final = 4 << 20
@@ -44,8 +44,8 @@ class PipelineStep:
     Attributes:
         name: Its registry name, such as ``"normalizer_processor"``.
         config: Its options.
-        stats: Its saved tensors; empty for a step without any.
-        file: Name of the file that they are in; None: it has none.
+        stats: Its saved tensors; empty for a step without tensors.
+        file: Name of the file with the tensors, or None.
     """
 
     name: str
@@ -56,17 +56,17 @@ class PipelineStep:
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """A checkpoint as its small files describe it.
+    """Description of a checkpoint in its small files.
 
     Attributes:
-        directory: Where it is.
-        config: The checked fields of ``config.json``, with LeRobot's defaults for those that decide about sizes.
-        cameras: Size (height, width) in pixels of each picture the policy wants, by the policy's name for it.
-        state_dim: Width of the state that is declared. Fine-tuning leaves it as it was, whatever the data's width.
+        directory: Folder of the checkpoint.
+        config: The checked fields of ``config.json``, with LeRobot's defaults for fields that determine sizes.
+        cameras: Size (height, width) in px of the image of each policy camera.
+        state_dim: Declared width of the state. Fine-tuning keeps it, even if the data has another width.
         action_dim: Width of an action.
-        chunk_size: Actions a chunk.
-        n_action_steps: How many of them are meant to be executed.
-        num_steps: Flow steps a chunk.
+        chunk_size: Number of actions in a chunk.
+        n_action_steps: Execution horizon: number of actions of a chunk to execute.
+        num_steps: Flow steps of a chunk.
         preprocessor: Steps from an observation to the policy's batch.
         postprocessor: Steps from the policy's actions to the arm's units.
     """
@@ -84,7 +84,7 @@ class CheckpointSpec:
 
     @property
     def files(self) -> frozenset[str]:
-        """Names of the files beside each other that loading checks and reads."""
+        """Names of the files in the checkpoint's folder that loading checks and reads."""
         states = {step.file for step in (*self.preprocessor, *self.postprocessor) if step.file is not None}
         return frozenset({CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR, PROVENANCE} | states)
 
@@ -97,13 +97,13 @@ class CheckpointSpec:
 
     @property
     def empty_cameras(self) -> int:
-        """How many of its cameras may be missing: LeRobot computes without them."""
+        """Number of cameras that may be missing: LeRobot computes without them."""
         allowed = self.config.get("empty_cameras")
         return max(0, allowed) if type(allowed) is int else 0
 
     @property
     def renamed_cameras(self) -> dict[str, str]:
-        """Env camera by policy camera, as the data set's cameras were renamed when the policy was trained."""
+        """Env camera by policy camera, from the renaming of the dataset's cameras in training."""
         step = find_step(self.preprocessor, "rename_observations_processor")
         renames = step.config.get("rename_map") or {} if step else {}
         return {
@@ -121,18 +121,18 @@ def find_step(steps: tuple[PipelineStep, ...], name: str) -> PipelineStep | None
 def read_spec(directory: Path) -> CheckpointSpec:
     """Read and check the small files of a checkpoint: its configuration, its processors and their statistics.
 
-    Nothing that these files name is imported, and nothing is allocated by a number that stands in them.
+    Reading imports nothing that these files name, and allocates nothing by their numbers.
 
     Raises:
-        CheckpointError: One of them is absent, cannot be read, or holds what is not allowed.
+        CheckpointError: A file is absent, cannot be read, or has content that is not allowed.
         PolicyMismatchError: It is not a SmolVLA policy.
     """
     content = _read_json(directory, CONFIG)
     kind = content.get("type")
     if kind != "smolvla":
         raise PolicyMismatchError(
-            f"{directory / CONFIG} describes a policy of type {shown(kind)}, and this agent drives type 'smolvla' "
-            "only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
+            f"{directory / CONFIG} describes a policy of type {format_value(kind)}, and this agent drives type "
+            "'smolvla' only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
         )
     _refuse_adapters(directory, content)
     try:
@@ -143,7 +143,7 @@ def read_spec(directory: Path) -> CheckpointSpec:
     cameras = {
         name.removeprefix(IMAGES): (feature["shape"][1], feature["shape"][2])
         for name, feature in inputs.items()
-        # An "empty" camera is a blank that SmolVLA fills in by itself.
+        # SmolVLA itself adds a blank image for an "empty" camera.
         if feature["type"] == "VISUAL" and not name.startswith(IMAGES + "empty_camera_")
     }
     return CheckpointSpec(
@@ -161,12 +161,12 @@ def read_spec(directory: Path) -> CheckpointSpec:
 
 
 def _refuse_adapters(directory: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a policy whose weights are not all in one file."""
+    """Refuse a policy with weights in adapter files."""
     found = [name for name in ADAPTERS if os.path.lexists(directory / name)]
     if found or config.get("use_peft"):
         raise CheckpointError(
-            f"{directory} holds adapters of PEFT ({found[0] if found else 'use_peft in config.json'}), which would be "
-            "left out. Merge them into the weights (PEFT's merge_and_unload) and save the policy again."
+            f"{directory} holds adapters of PEFT ({found[0] if found else 'use_peft in config.json'}), which LeRobot "
+            "would ignore. Merge them into the weights (PEFT's merge_and_unload) and save the policy again."
         )
 
 
@@ -194,7 +194,7 @@ def _read_json(directory: Path, name: str) -> dict[str, Any]:
 
 
 def _hint(directory: Path, name: str) -> str:
-    """Say what may have been meant by a folder in which a file is missing."""
+    """Return advice for a folder in which a file is missing."""
     if name in (PREPROCESSOR, POSTPROCESSOR):
         return (
             " It holds the normalisation of the training data, without which actions have no unit. Checkpoints of"
@@ -204,7 +204,7 @@ def _hint(directory: Path, name: str) -> str:
     for inner in ("pretrained_model", "checkpoints/last/pretrained_model", "last/pretrained_model"):
         if (directory / inner / name).is_file():
             return f" Did you mean {str(directory / inner)!r}?"
-    return " Give the folder that config.json and model.safetensors lie in."
+    return " Give the folder with config.json and model.safetensors."
 
 
 def _read_pipeline(directory: Path, name: str) -> tuple[PipelineStep, ...]:
@@ -232,5 +232,5 @@ def _read_stats(directory: Path, name: str | None) -> Stats:
             f"{directory / name} cannot be read ({err}). Take another copy of the checkpoint."
         ) from None
     if odd := [key for key in stats if "." not in key]:
-        raise CheckpointError(f"{directory / name} holds {shown(odd[0])}; expected names such as 'action.mean'.")
+        raise CheckpointError(f"{directory / name} holds {format_value(odd[0])}; expected names such as 'action.mean'.")
     return stats

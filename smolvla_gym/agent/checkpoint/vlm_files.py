@@ -1,8 +1,8 @@
-"""The files of a vision-language model that a checkpoint needs: its configuration and its tokenizer, no weights.
+"""Read the files of a vision-language model (VLM) that a checkpoint needs: configuration and tokenizer, no weights.
 
-transformers imports what ``auto_map`` and other fields of these files name, and allocates what they ask for. So they
-are read and checked here, and transformers gets a private copy of what is known: ``config.json``, ``tokenizer.json``
-and ``tokenizer_config.json``. The processor's files are not read, because SmolVLA prepares its images by itself.
+transformers imports modules and allocates memory as these files say (``auto_map`` and other fields). So they are read
+and checked here, and transformers gets a private copy with the known fields of ``config.json``, ``tokenizer.json`` and
+``tokenizer_config.json``. The processor's files are not read, because SmolVLA prepares its images itself.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.fields import (
+from smolvla_gym.agent.checkpoint.field_checks import (
     Check,
     check_field,
     check_fields,
+    check_known_fields,
     flag,
+    format_value,
     list_of,
     mapping_of,
     number,
     one_of,
     optional,
-    shown,
     text,
     whole,
 )
@@ -36,13 +37,13 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 VLM_FILES: Final = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
 
 _MAX_BYTES: Final[Mapping[str, int]] = {CONFIG: 1 << 18, TOKENIZER: 6 << 20, TOKENIZER_CONFIG: 1 << 18}
-"""SmolVLM2's tokenizer.json has 3.5 MB."""
+"""Largest sizes. SmolVLM2's tokenizer.json has 3.5 MB."""
 
 _MAX_BRACKETS: Final = 200_000
-"""Lists and objects in a file: they take the time. SmolVLM2's tokenizer.json has one for each of 49 000 merges."""
+"""Most lists and objects in a file: parsing time depends on them. SmolVLM2's tokenizer.json has 49 000 for merges."""
 
 _FORBIDDEN: Final = ("auto_map", "trust_remote_code", "custom_pipelines", "quantization_config")
-"""Fields that make transformers load code, or weights of another kind."""
+"""Fields with which transformers loads code, or weights of another kind."""
 
 _ACTIVATIONS: Final = ("silu", "relu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu")
 _TOKEN: Final = optional(whole(0, 2**20))
@@ -92,7 +93,7 @@ _TOP: Final[Mapping[str, Check]] = {
     "tie_word_embeddings": flag,
     "use_cache": flag,
 }
-# SmolVLM2's own files leave some out; transformers takes these then.
+# transformers' defaults of fields that SmolVLM2's own files lack.
 _TEXT_DEFAULTS: Final = {"num_attention_heads": 32}
 _VISION_DEFAULTS: Final = {"intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16}
 _TOP_DEFAULTS: Final = {"scale_factor": 2}
@@ -101,12 +102,12 @@ _TEXT_SIZES: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "
 _VISION_SIZES: Final = ("hidden_size", "image_size", "patch_size")
 
 _MAX_ADDED: Final = 16
-"""Tokens that a tokenizer may put around a text."""
+"""Most tokens that a tokenizer may add to a text."""
 
 _PIECE: Final = text(1000)
 
 
-def _special(value: Any) -> Any:
+def _special_token(value: Any) -> Any:
     """Check a special token: its text, or an object of transformers' ``AddedToken``."""
     if isinstance(value, dict):
         flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), flag)
@@ -114,18 +115,18 @@ def _special(value: Any) -> Any:
     return _PIECE(value)
 
 
-def _specials(value: Any) -> Any:
+def _special_tokens(value: Any) -> Any:
     if isinstance(value, dict):
-        return mapping_of(text(100), _special, 1000)(value)
-    return list(list_of(_special, 0, 1000)(value))
+        return mapping_of(text(100), _special_token, 1000)(value)
+    return list(list_of(_special_token, 0, 1000)(value))
 
 
 _TOKENIZER_FIELDS: Final[Mapping[str, Check]] = {
     "tokenizer_class": one_of("TokenizersBackend", "PreTrainedTokenizerFast", "GPT2Tokenizer", "GPT2TokenizerFast"),
     "backend": one_of("tokenizers"),
-    "added_tokens_decoder": mapping_of(text(20), _special, 1000),
-    "additional_special_tokens": optional(_specials),
-    "extra_special_tokens": optional(_specials),
+    "added_tokens_decoder": mapping_of(text(20), _special_token, 1000),
+    "additional_special_tokens": optional(_special_tokens),
+    "extra_special_tokens": optional(_special_tokens),
     "model_max_length": optional(number(1, 1e40)),
     "padding_side": one_of("right", "left"),
     "truncation_side": one_of("right", "left"),
@@ -152,7 +153,7 @@ class VLMFiles:
 
     Attributes:
         text: Fields of the language model's configuration.
-        vision: Fields of the vision tower's.
+        vision: Fields of the vision tower's configuration.
         top: The other fields.
         tokenizer: The tokenizer.
         tokenizer_config: The tokenizer's special tokens and options.
@@ -165,11 +166,11 @@ class VLMFiles:
     tokenizer_config: Mapping[str, Any]
 
     def write(self, directory: Path, text_layers: int) -> None:
-        """Write the files as transformers reads them.
+        """Write the files for transformers.
 
         Args:
             directory: An empty folder.
-            text_layers: Layers of the language model that are needed; more are not built.
+            text_layers: Number of layers of the language model to build.
         """
         patches = self.vision["image_size"] // self.vision["patch_size"] // self.top["scale_factor"]
         size = {"longest_edge": self.vision["image_size"]}
@@ -200,14 +201,14 @@ def read_vlm(directory: Path) -> VLMFiles:
     """Return the checked files of a vision-language model.
 
     Raises:
-        CheckpointError: One is missing or broken, asks for code or for more than a SmolVLM can have.
+        CheckpointError: A file is missing or broken, names code to load, or describes more than a SmolVLM can have.
     """
     contents = {name: _read(directory, name) for name in VLM_FILES}
     try:
         config = contents[CONFIG]
         for part in (config, config.get("text_config"), config.get("vision_config")):
             _forbid(part)
-        top = {**_TOP_DEFAULTS, **_known(config, _TOP)}
+        top = {**_TOP_DEFAULTS, **check_known_fields(config, _TOP)}
         if "model_type" not in top:
             raise ValueError("model_type is missing")
         text_config = {**_TEXT_DEFAULTS, **_part(config, "text_config", _TEXT, _TEXT_SIZES)}
@@ -255,35 +256,30 @@ def _broken(path: Path, err: Exception) -> CheckpointError:
 
 
 def _forbid(content: Any) -> None:
-    """Refuse fields by which transformers loads code, also from elsewhere."""
+    """Refuse fields with which transformers loads code, also from the hub."""
     if not isinstance(content, dict):
         return
     found = [name for name in _FORBIDDEN if content.get(name)]
-    # Anything but a built-in name is fetched from the hub and run.
+    # transformers downloads and runs any implementation that is not built in.
     attention = [name for name in content if name.endswith("attn_implementation")]
     found += [name for name in attention if content[name] not in (None, "eager", "sdpa", "flash_attention_2")]
     if found:
-        raise ValueError(f"{found[0]} stands there, by which code of others would be loaded")
-
-
-def _known(content: Mapping[str, Any], fields: Mapping[str, Check]) -> dict[str, Any]:
-    """Return the checked fields that are known. Configurations of transformers have many more, which change nothing."""
-    return check_fields({name: value for name, value in content.items() if name in fields}, fields)
+        raise ValueError(f"it has the field {found[0]}, with which transformers would load foreign code")
 
 
 def _part(config: Mapping[str, Any], name: str, fields: Mapping[str, Check], sizes: tuple[str, ...]) -> dict[str, Any]:
     content = config.get(name)
     if not isinstance(content, dict):
         raise ValueError(f"{name} is missing")
-    checked = _known(content, fields)
-    missing = [size for size in sizes if size not in checked]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} is missing from {name}")
-    return checked
+    # Configurations of transformers have many more fields, which change nothing here.
+    try:
+        return check_known_fields(content, fields, sizes)
+    except ValueError as err:
+        raise ValueError(f"{name}: {err}") from None
 
 
 def _check_sizes(language: Mapping[str, Any], vision: Mapping[str, Any], top: Mapping[str, Any]) -> None:
-    """Refuse sizes by which no network can be built."""
+    """Refuse sizes with which a network cannot be built."""
     checks = (
         (language["num_attention_heads"], language["num_key_value_heads"], "num_attention_heads", "the number of keys"),
         (language["head_dim"], 2, "head_dim", "2"),
@@ -296,29 +292,29 @@ def _check_sizes(language: Mapping[str, Any], vision: Mapping[str, Any], top: Ma
 
 
 def _check_tokenizer(content: dict[str, Any], rows: int) -> dict[str, Any]:
-    """Return a tokenizer whose tokens have a row each in the embedding, and that cannot blow a text up."""
+    """Return a tokenizer whose tokens have rows in the embedding, and that cannot lengthen a text without limit."""
     model = content.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise ValueError("model.vocab is missing")
     if model.get("dropout"):
-        raise ValueError("its model has a dropout, by which a text would have other tokens each time")
+        raise ValueError("its model has a dropout, so the tokens of a text would be random")
     vocabulary = model["vocab"]
     numbers = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
     added = content.get("added_tokens") or []
     if not isinstance(added, list):
-        raise ValueError("added_tokens is no list")
+        raise ValueError("added_tokens is not a list")
     numbers += [token.get("id") if isinstance(token, dict) else None for token in added]
     if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < rows for n in numbers):
         raise ValueError(f"it has tokens beyond the {rows} rows of the embedding (vocab_size of {CONFIG})")
     _check_post_processor(content.get("post_processor"), rows)
     for name, allowed in (("normalizer", _NORMALIZERS), ("pre_tokenizer", _PRE_TOKENIZERS)):
         _check_kinds(name, content.get(name), allowed)
-    # transformers sets both with each text; a fixed padding would allocate what the file asks for.
+    # transformers sets both for each text; a fixed padding could allocate any amount of memory.
     return {**content, "truncation": None, "padding": None}
 
 
 def _check_post_processor(value: Any, rows: int) -> None:
-    """Refuse tokens at the ends of each text that have no row in the embedding, or that are many."""
+    """Refuse tokens at the ends of a text that have no row in the embedding, or too many of them."""
     if value is None:
         return
     kind = value.get("type") if isinstance(value, dict) else None
@@ -327,7 +323,7 @@ def _check_post_processor(value: Any, rows: int) -> None:
             _check_post_processor(step, rows)
         return
     if kind not in ("ByteLevel", "TemplateProcessing"):
-        raise ValueError(f"its post_processor is {shown(kind)}; expected ByteLevel or TemplateProcessing")
+        raise ValueError(f"its post_processor is {format_value(kind)}; expected ByteLevel or TemplateProcessing")
     if kind == "TemplateProcessing":
         specials, pieces = value.get("special_tokens"), value.get("single")
         if not isinstance(specials, dict) or not isinstance(pieces, list) or len(pieces) > _MAX_ADDED:
@@ -338,12 +334,12 @@ def _check_post_processor(value: Any, rows: int) -> None:
 
 
 def _check_kinds(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Refuse steps with patterns and replacements of their own, which can take for ever or fill the memory."""
+    """Refuse steps with custom patterns and replacements, whose time and memory have no limit."""
     if value is None:
         return
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in allowed:
-        raise ValueError(f"its {name} is {shown(kind)}; expected one of {', '.join(allowed)}")
+        raise ValueError(f"its {name} is {format_value(kind)}; expected one of {', '.join(allowed)}")
     for inner in ("normalizers", "pretokenizers"):
         steps = value.get(inner)
         if isinstance(steps, list):
@@ -352,10 +348,10 @@ def _check_kinds(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _check_tokenizer_config(content: Mapping[str, Any]) -> dict[str, Any]:
-    checked = _known(content, _TOKENIZER_FIELDS)
+    checked = check_known_fields(content, _TOKENIZER_FIELDS)
     for name, value in content.items():
         if name.endswith("_token") and isinstance(value, str | dict):
-            checked[name] = check_field(name, value, _special)
+            checked[name] = check_field(name, value, _special_token)
     checked.setdefault("tokenizer_class", "TokenizersBackend")
     if isinstance(checked.get("model_max_length"), float):
         checked["model_max_length"] = int(checked["model_max_length"])

@@ -1,7 +1,7 @@
-"""A policy's weights against its configuration: they must describe the same network, down to the last layer.
+"""Check that a policy's weights and its configuration describe the same network, down to the last layer.
 
-LeRobot builds the network that the configuration describes and loads with ``strict=False`` what fits by its name. The
-sizes are compared before that, from the header of the file, so that nothing is allocated that the file does not hold.
+LeRobot builds the network of the configuration and loads weights by name with ``strict=False``. The sizes are compared
+before that, from the header of the file, so that no memory is allocated beyond the file's weights.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor, read_header
 from smolvla_gym.agent.checkpoint.spec import CONFIG, WEIGHTS, CheckpointSpec
-from smolvla_gym.agent.checkpoint.tensors import SavedTensor, read_header
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.errors import CheckpointError
 
@@ -28,10 +28,10 @@ _MAX_PREFIX: Final = 4096
 
 
 def read_weights(spec: CheckpointSpec) -> dict[str, SavedTensor]:
-    """Return the weights that a checkpoint has, without reading them.
+    """Return the descriptions of a checkpoint's weights, without reading the weights.
 
     Raises:
-        CheckpointError: The file is missing or broken, or holds what is no weight of a SmolVLA.
+        CheckpointError: The file is missing or broken, or has tensors that are no weights of a SmolVLA.
     """
     path = spec.directory / WEIGHTS
     try:
@@ -58,15 +58,15 @@ def read_weights(spec: CheckpointSpec) -> dict[str, SavedTensor]:
 
 
 def check_weights(spec: CheckpointSpec, vlm: VLMFiles, header: Mapping[str, SavedTensor]) -> None:
-    """Refuse weights of another network than the configuration describes, before that is built.
+    """Refuse weights of another network than the configuration describes, before the network is built.
 
     Args:
         spec: The checkpoint.
         vlm: Its vision-language model.
-        header: Its weights.
+        header: Descriptions of its weights.
 
     Raises:
-        CheckpointError: The first difference, or sizes that cannot run, or that do not fit into this machine's memory.
+        CheckpointError: The first difference, or sizes that cannot run, or more weights than this machine's memory.
     """
     _check_images(spec, vlm)
     layers = text_layers(spec, vlm)
@@ -78,13 +78,13 @@ def check_weights(spec: CheckpointSpec, vlm: VLMFiles, header: Mapping[str, Save
         _VISION: ("layers of the vision tower", int(vlm.vision["num_hidden_layers"])),
         _EXPERT: ("layers of the action expert (num_expert_layers)", expert if expert > 0 else layers),
     }
-    for prefix, (what, wanted) in counts.items():
+    for prefix, (name, expected) in counts.items():
         pattern = re.compile(re.escape(prefix) + r"(?:encoder\.)?layers\.(\d{1,4})\.")
-        there = {int(found[1]) for name in header if (found := pattern.match(name))}
-        if there != set(range(wanted)):
-            raise _mismatch(spec, f"{CONFIG} describes {wanted} {what}, and the weights have {len(there)}")
-    shapes = _shapes(spec, vlm, {prefix: wanted for prefix, (_, wanted) in counts.items()})
-    # Tied weights are saved once. What else is missing is small, and told once the network is there.
+        numbers = {int(found[1]) for key in header if (found := pattern.match(key))}
+        if numbers != set(range(expected)):
+            raise _mismatch(spec, f"{CONFIG} describes {expected} {name}, and the weights have {len(numbers)}")
+    shapes = _expected_shapes(spec, vlm, {prefix: expected for prefix, (_, expected) in counts.items()})
+    # Tied weights are saved once. check_network() finds other missing weights, which are small.
     tied = {f"{_TEXT}embed_tokens.weight": f"{_NETWORK}vlm.lm_head.weight"}
     if missing := [name for name in shapes if name not in header and tied.get(name) not in header]:
         raise CheckpointError(
@@ -95,21 +95,21 @@ def check_weights(spec: CheckpointSpec, vlm: VLMFiles, header: Mapping[str, Save
         saved = header.get(name) or header[tied[name]]
         if saved.shape != shape:
             raise _mismatch(spec, f"{CONFIG} asks for {name} of shape {shape}, and the weights have {saved.shape}")
-    needed, there_is = 4 * sum(tensor.size for tensor in header.values()), _memory()
-    if needed > there_is:
+    needed, memory = 4 * sum(tensor.size for tensor in header.values()), _memory()
+    if needed > memory:
         raise CheckpointError(
             f"{spec.directory / WEIGHTS} needs {needed / 1e9:.1f} GB of memory while it is loaded, and this machine "
-            f"has {there_is / 1e9:.1f} GB."
+            f"has {memory / 1e9:.1f} GB. Load it on a machine with more memory."
         )
 
 
 def check_network(spec: CheckpointSpec, state: Mapping[str, Any], header: Mapping[str, SavedTensor]) -> None:
-    """Refuse weights that the network lacks, has in another shape, or does not have.
+    """Refuse a file with missing or unexpected weights, or with weights of another shape.
 
     Args:
         spec: The checkpoint.
-        state: The network's own weights by name, before they are loaded.
-        header: Those of the file.
+        state: The network's weights by name, before the file is loaded.
+        header: Descriptions of the file's weights.
 
     Raises:
         CheckpointError: The first difference.
@@ -119,7 +119,7 @@ def check_network(spec: CheckpointSpec, state: Mapping[str, Any], header: Mappin
     missing = [
         key
         for key, tensor in state.items()
-        # Tied weights are saved once. The language head is never used by SmolVLA.
+        # Tied weights are saved once. SmolVLA never uses the language head.
         if key not in header and tensor.data_ptr() not in tied and "lm_head" not in key
     ]
     if missing:
@@ -131,8 +131,8 @@ def check_network(spec: CheckpointSpec, state: Mapping[str, Any], header: Mappin
     unexpected = [key for key in header if key not in state]
     if unexpected:
         raise CheckpointError(
-            f"{path} has {len(unexpected)} weights that the policy of {CONFIG} has no place for, such as "
-            f"{unexpected[0]!r:.200}; they would be left out. Take the config.json that belongs to these weights, and "
+            f"{path} has {len(unexpected)} weights that the policy of {CONFIG} does not have, such as "
+            f"{unexpected[0]!r:.200}; they would be ignored. Take the config.json that belongs to these weights, and "
             "merge adapters into them."
         )
     for key, tensor in state.items():
@@ -144,20 +144,20 @@ def check_network(spec: CheckpointSpec, state: Mapping[str, Any], header: Mappin
 
 
 def text_layers(spec: CheckpointSpec, vlm: VLMFiles) -> int:
-    """Return how many layers of the language model a policy uses, from the first on."""
-    there, wanted = int(vlm.text["num_hidden_layers"]), int(spec.config["num_vlm_layers"])
-    return min(there, wanted) if wanted > 0 else there
+    """Return the number of layers of the language model that a policy uses, from the first on."""
+    available, used = int(vlm.text["num_hidden_layers"]), int(spec.config["num_vlm_layers"])
+    return min(available, used) if used > 0 else available
 
 
-def _mismatch(spec: CheckpointSpec, what: str) -> CheckpointError:
+def _mismatch(spec: CheckpointSpec, difference: str) -> CheckpointError:
     return CheckpointError(
-        f"LeRobot could not load {spec.directory}: its configuration and its weights do not belong together: {what}. "
+        f"LeRobot could not load {spec.directory}: its configuration and its weights do not match: {difference}. "
         "Take another copy of the checkpoint, or the config.json and the VLM's files that belong to these weights."
     )
 
 
 def _check_images(spec: CheckpointSpec, vlm: VLMFiles) -> None:
-    """Refuse images of which the vision tower cannot make square sets of tokens, or too many."""
+    """Refuse image sizes with which the vision tower's tokens are not a square, or too many."""
     resize = spec.config["resize_imgs_with_padding"]
     sizes = [(resize[1], resize[0])] if resize is not None else list(spec.cameras.values())
     patch, scale = int(vlm.vision["patch_size"]), int(vlm.top["scale_factor"])
@@ -177,8 +177,8 @@ def _check_images(spec: CheckpointSpec, vlm: VLMFiles) -> None:
         raise _mismatch(spec, f"images and text make {prefix} tokens, of which at most {_MAX_PREFIX} can be computed")
 
 
-def _shapes(spec: CheckpointSpec, vlm: VLMFiles, layers: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes by which the configuration decides how much memory the network takes.
+def _expected_shapes(spec: CheckpointSpec, vlm: VLMFiles, layers: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the large weights that the configuration describes.
 
     Args:
         spec: The checkpoint.
@@ -216,7 +216,7 @@ def _shapes(spec: CheckpointSpec, vlm: VLMFiles, layers: Mapping[str, int]) -> d
 
 
 def _memory() -> float:
-    """Return this machine's memory in bytes; infinity where it does not tell."""
+    """Return this machine's memory in bytes, or infinity if the system does not report it."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):

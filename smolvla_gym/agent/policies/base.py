@@ -1,4 +1,4 @@
-"""What a queue of action chunks needs of a policy, wherever that runs. Nothing here imports torch."""
+"""Interface of a policy: its card, requests and action chunks. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PolicyCard:
-    """What there is to know of a policy before it is asked.
+    """Description of a policy.
 
     Attributes:
-        name: What it was called when it was loaded.
-        cameras: Size (height, width) in px of each picture it wants, by its own name for it.
-        camera_map: The env's camera for each of them.
-        chunk_size: Actions a chunk.
-        n_action_steps: How many of them it was meant to execute before it looks again.
-        num_steps: Flow steps a chunk.
-        noise_width: Width of the noise that a chunk is made of; its length is ``chunk_size``.
-        device: Where it computes, in torch's spelling.
-        empty_cameras: How many of its cameras may be missing, as its checkpoint says.
-        absent_cameras: Its own names of cameras that are left out on purpose; ``cameras`` lacks them.
-        control_hz: Control rate in Hz that it was trained at; None: unknown.
-        gripper: The gripper that it was trained with; None: unknown.
+        name: Name under which it was loaded.
+        cameras: Size (height, width) in px of the image of each policy camera.
+        camera_map: Env camera by policy camera.
+        chunk_size: Number of actions in a chunk.
+        n_action_steps: Execution horizon in training: number of actions to execute before the next observation.
+        num_steps: Flow steps of a chunk.
+        noise_width: Width of the noise that a chunk is sampled from; its length is ``chunk_size``.
+        device: Device in torch's spelling.
+        empty_cameras: Number of cameras that may be missing, according to the checkpoint.
+        absent_cameras: Policy cameras that are left out on purpose; ``cameras`` lacks them.
+        control_hz: Control rate in Hz in training; None: unknown.
+        gripper: Gripper in training; None: unknown.
     """
 
     name: str
@@ -50,71 +50,75 @@ class PolicyCard:
 
     @property
     def env_cameras(self) -> tuple[str, ...]:
-        """The env's cameras that it looks through, each once."""
+        """The env cameras that the policy uses, each once."""
         return tuple(dict.fromkeys(self.camera_map.values()))
+
+    def draw_noise(self) -> Array:
+        """Return fresh noise for a chunk, standard normal, shape (chunk_size, noise_width)."""
+        return np.random.default_rng().standard_normal((self.chunk_size, self.noise_width), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class ChunkRequest:
-    """What a chunk is asked for with.
+    """Inputs of an action chunk.
 
     Attributes:
-        observation: The env's.
-        instruction: What to do, in words.
-        noise: What the flow starts from, standard normal, shape (chunk_size, noise_width).
-        leftover: What is still planned at the moment of the observation, in the policy's own units, shape (n, 7), for
-            the new chunk to continue (real-time chunking); None: nothing.
-        delay: How many of those will have been executed when the chunk arrives.
-        absent: The policy's cameras that are left out of this request, besides those that its card lacks.
+        observation: The env's observation.
+        instruction: The instruction in words.
+        noise: Start of the flow, standard normal, shape (chunk_size, noise_width).
+        leftover: For real-time chunking: actions that are still planned at the moment of the observation, in the
+            policy's normalized units, shape (n, 7), which the new chunk is guided to continue; None: no guidance.
+        inference_delay: Number of leftover actions that will be executed before the chunk arrives.
+        absent: Policy cameras that are left out of this request, in addition to those that the card lacks.
     """
 
     observation: Observation
     instruction: str
     noise: Array
     leftover: Array | None = None
-    delay: int = 0
+    inference_delay: int = 0
     absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Actions for the step of an observation and those that follow it.
+    """Action chunk: actions for the control step of an observation and the steps after it.
 
     Attributes:
         actions: Joint targets in rad and gripper opening, shape (chunk_size, 7), finite.
-        latent: The same in the policy's own (normalised) units.
+        normalized: The same actions in the policy's normalized units.
     """
 
     actions: Array
-    latent: Array
+    normalized: Array
 
 
 class ChunkPolicy(ABC):
-    """A policy that turns a request into a chunk. It has no state between two requests."""
+    """A policy that computes a chunk for each request. It has no state between requests."""
 
     @property
     @abstractmethod
     def card(self) -> PolicyCard:
-        """What there is to know of it."""
+        """Description of the policy."""
 
     def check_instruction(self, instruction: object) -> str:
-        """Return an instruction as the policy is to get it, without computing anything.
+        """Return an instruction as the policy gets it, without running inference.
 
         Raises:
-            OptionError: It is no instruction, or the policy cannot read all of it.
+            OptionError: The instruction is invalid, or longer than the policy reads.
         """
         return check_instruction(instruction)
 
     @abstractmethod
     def infer(self, request: ChunkRequest) -> Chunk:
-        """Computes a chunk; it may take its time.
+        """Compute a chunk; this blocks until it is computed.
 
         Raises:
             ActionError: The chunk is not finite.
-            OptionError: The instruction is none, or the policy cannot read all of it.
+            OptionError: The instruction is invalid, or longer than the policy reads.
             PolicyMismatchError: The observation is not what the policy needs.
-            PolicyConnectionError: It is elsewhere and cannot be reached at the moment; asking again may help.
+            PolicyConnectionError: The policy server cannot be reached at the moment; repeating the request may help.
         """
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Gives back what it holds; doing it twice does no harm."""
+    def close(self) -> None:  # noqa: B027 - most policies hold no resources
+        """Release resources. Calling it twice is harmless."""

@@ -1,4 +1,4 @@
-"""From noise to actions: the flow steps of the action expert, with an observation's keys and values at hand."""
+"""Flow steps of the action expert: from noise to actions, with the keys and values of the prefix."""
 
 from __future__ import annotations
 
@@ -17,55 +17,59 @@ from smolvla_gym.agent.sampler.prefix import Prefix
 
 @dataclass(frozen=True)
 class Context:
-    """What all flow steps of a chunk share.
+    """Values that all flow steps of a chunk share.
 
     Attributes:
-        keys: For each layer the keys, (batch, heads, length, head width): of the prefix, and where the actions look at
-            each other, behind them room for theirs.
-        values: The values.
+        keys: Keys of each layer, shape (batch, heads, length, head width): those of the prefix, and in self-attention
+            layers space for those of the actions after them.
+        values: Values of each layer, of the same shapes.
         length: Length of the prefix.
-        alone: Angles of the actions where they look at the prefix alone.
-        behind: Angles where they look at each other too.
-        prefix_mask: Which action looks at which token of the prefix; None: all at all.
-        mask: The same of prefix and actions.
+        cross_rotary: Rotary angles of the actions in cross-attention layers, which attend to the prefix alone.
+        self_rotary: Rotary angles of the actions in self-attention layers, which also attend to the actions.
+        prefix_mask: Which action attends to which token of the prefix; None: all to all.
+        mask: The same for the tokens of prefix and actions.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
     length: int
-    alone: Rotary
-    behind: Rotary
+    cross_rotary: Rotary
+    self_rotary: Rotary
     prefix_mask: Mask | None
     mask: Mask
 
 
-def prepare(layers: Sequence[DecoderLayer], prefix: Prefix, chunk: int) -> Context:
-    """Computes what does not change from one flow step to the next.
+def prepare_context(layers: Sequence[DecoderLayer], prefix: Prefix, chunk: int) -> Context:
+    """Compute the values that all flow steps share.
 
     Args:
-        layers: Of the expert.
-        prefix: The observation.
-        chunk: Actions a chunk.
+        layers: Layers of the expert.
+        prefix: Prefix of the observation.
+        chunk: Number of actions in a chunk.
     """
     length, width, device = prefix.keys[0].shape[2], layers[0].head_width, prefix.keys[0].device
     if prefix.exists is None:
-        alone, behind, mask = _of_whole_prefixes(length, chunk, width, device)
+        cross_rotary, self_rotary, mask = _angles_and_mask(length, chunk, width, device)
         prefix_mask = None
     else:
         place = torch.arange(chunk, device=device)[None]
-        alone, behind = rotary(place, width), rotary(prefix.exists.sum(dim=1, keepdim=True) + place, width)
+        cross_rotary = rotary(place, width)
+        self_rotary = rotary(prefix.exists.sum(dim=1, keepdim=True) + place, width)
         rows = prefix.exists[:, None].expand(-1, chunk, -1)
         prefix_mask, mask = Mask(rows), Mask(torch.cat([rows, _causal(chunk, device).expand(len(rows), -1, -1)], dim=2))
     keys, values = (
-        [part if layer.crosses else _with_room(part, chunk, layer) for layer, part in zip(layers, parts, strict=True)]
+        [
+            part if layer.cross_attention else _with_space(part, chunk, layer)
+            for layer, part in zip(layers, parts, strict=True)
+        ]
         for parts in (prefix.keys, prefix.values)
     )
-    return Context(keys, values, length, alone, behind, prefix_mask, mask)
+    return Context(keys, values, length, cross_rotary, self_rotary, prefix_mask, mask)
 
 
 @lru_cache(maxsize=16)
-def _of_whole_prefixes(length: int, chunk: int, width: int, device: torch.device) -> tuple[Rotary, Rotary, Mask]:
-    """Returns angles and mask of a chunk behind a prefix without gaps: the same for each observation of a length."""
+def _angles_and_mask(length: int, chunk: int, width: int, device: torch.device) -> tuple[Rotary, Rotary, Mask]:
+    """Return angles and mask of a chunk after a prefix without masked tokens; they depend on its length only."""
     place = torch.arange(chunk, device=device)[None]
     causal = _causal(chunk, device)
     sees = torch.cat([causal.new_ones(1, chunk, length), causal], dim=2)
@@ -77,26 +81,26 @@ def _causal(chunk: int, device: torch.device) -> Tensor:
     return (place[:, None] >= place)[None]
 
 
-def _with_room(states: Tensor, more: int, layer: DecoderLayer) -> Tensor:
+def _with_space(states: Tensor, more: int, layer: DecoderLayer) -> Tensor:
     dtype = torch.promote_types(states.dtype, layer.stacks[0].dtype)
-    room = states.new_empty((*states.shape[:2], states.shape[2] + more, states.shape[3]), dtype=dtype)
-    room[:, :, : states.shape[2]] = states
-    return room
+    extended = states.new_empty((*states.shape[:2], states.shape[2] + more, states.shape[3]), dtype=dtype)
+    extended[:, :, : states.shape[2]] = states
+    return extended
 
 
 def velocity(
     model: Any, layers: Sequence[DecoderLayer], norm: Any, x: Tensor, bias: Tensor, context: Context
 ) -> Tensor:
-    """Returns the velocity at a place.
+    """Return the velocity for a state of the flow.
 
     Args:
         model: The policy's ``VLAFlowMatching``.
-        layers: Of the expert.
-        norm: What comes after the last of them.
-        x: The place, shape (batch, chunk, padded action width).
-        bias: What the time adds in the first layer of the action's and time's network, shape (expert's width,), or
-            (batch, 1, expert's width) where each has a time of its own.
-        context: What all steps share. Its room for the actions' keys and values is written.
+        layers: Layers of the expert.
+        norm: Norm after the last layer.
+        x: State of the flow, shape (batch, chunk, padded action width).
+        bias: Contribution of the time in the first layer of the action-time network, shape (expert width,), or (batch,
+            1, expert width) if each row has its own time.
+        context: Values that all steps share. Its space for the actions' keys and values is overwritten.
 
     Returns:
         The shape of ``x``.
@@ -107,10 +111,10 @@ def velocity(
     hidden = model.action_time_mlp_out(F.silu(hidden))
     for layer, keys, values in zip(layers, context.keys, context.values, strict=True):
         normed = layer.normed(hidden)
-        if layer.crosses:
-            query, mask = layer.query(normed, context.alone), context.prefix_mask
+        if layer.cross_attention:
+            query, mask = layer.query(normed, context.cross_rotary), context.prefix_mask
         else:
-            query, key, value = layer.project(normed, context.behind)
+            query, key, value = layer.project(normed, context.self_rotary)
             keys[:, :, context.length :] = key.transpose(1, 2)
             values[:, :, context.length :] = value.transpose(1, 2)
             mask = context.mask

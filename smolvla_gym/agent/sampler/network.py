@@ -1,4 +1,4 @@
-"""The parts of a SmolVLA policy, as the sampler and the training see them."""
+"""Parts of a SmolVLA policy for the sampler and for training."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from smolvla_gym.agent.checkpoint.precision import crosses
+from smolvla_gym.agent.checkpoint.precision import is_cross_attention_layer
 from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
 from smolvla_gym.agent.sampler.linear import is_plain
 from smolvla_gym.agent.sampler.prefix import VisionTower
 
 
 class Network:
-    """A policy's modules, taken apart.
+    """Modules of a policy.
 
     Attributes:
         model: The policy's ``VLAFlowMatching``.
-        vision: From pictures to tokens.
-        words: The embedding of the instruction's tokens.
+        vision: The vision tower: from images to tokens.
+        token_embedding: The embedding of the instruction's tokens.
         text: Layers of the language model.
         expert: Layers of the action expert.
-        norm: What comes after the last of them.
-        stacks: All layers that are computed together.
+        norm: Norm after the last layer of the expert.
+        stacks: All groups of linear layers that are computed together.
     """
 
     def __init__(self, policy: Any, *, trains: bool = False) -> None:
-        """Looks at how the policy is built.
+        """Get the modules of a policy.
 
         Args:
             policy: A ``SmolVLAPolicy``.
-            trains: Whether gradients are to reach its weights.
+            trains: Whether gradients have to reach its weights.
 
         Raises:
-            UnsupportedPolicyError: It has parts that are not handled here.
+            UnsupportedPolicyError: The policy has parts that are not supported.
         """
         self._policy, self._config, self.model = policy, policy.config, policy.model
         network, config = self.model.vlm_with_expert, policy.config
@@ -54,10 +54,10 @@ class Network:
         width = int(network.vlm.config.text_config.head_dim)
         try:
             self.vision = VisionTower(vlm.vision_model, vlm.connector, trains=trains)
-            self.words = vlm.text_model.get_input_embeddings()
+            self.token_embedding = vlm.text_model.get_input_embeddings()
             self.text = [DecoderLayer(layer, width, trains=trains) for layer in vlm.text_model.layers]
             self.expert = [
-                DecoderLayer(layer, width, crosses=crosses(network, i), trains=trains)
+                DecoderLayer(layer, width, cross_attention=is_cross_attention_layer(network, i), trains=trains)
                 for i, layer in enumerate(network.lm_expert.layers)
             ]
         except AttributeError as error:
@@ -66,30 +66,30 @@ class Network:
         self.stacks = [*self.vision.stacks, *(stack for layer in self.text + self.expert for stack in layer.stacks)]
 
     def images(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns the pictures of the cameras that are there, and in which rows of the batch they are, shape (batch,).
+        """Return the images of the cameras in a batch, and for each the rows of the batch that have it, shape (batch,).
 
-        LeRobot puts black pictures behind them for cameras that are absent, which nothing looks at.
+        LeRobot appends masked black images for absent cameras; they are dropped here.
         """
         images, masks = self._policy.prepare_images(batch)
-        there = sum(key in batch for key in self._config.image_features)
-        return images[:there], masks[:there]
+        count = sum(key in batch for key in self._config.image_features)
+        return images[:count], masks[:count]
 
-    def prefix_tokens(self, pictures: list[Tensor], tokens: Tensor, state: Tensor) -> Tensor:
-        """Puts together what the language model sees, shape (batch, length, width).
+    def prefix_tokens(self, image_tokens: list[Tensor], tokens: Tensor, state: Tensor) -> Tensor:
+        """Return the input of the language model, shape (batch, length, width).
 
         Args:
-            pictures: What :attr:`vision` makes of each camera.
-            tokens: Of the instruction, shape (batch, words).
-            state: Shape (batch, padded state width).
+            image_tokens: Output of :attr:`vision` for each camera.
+            tokens: Tokens of the instruction, shape (batch, tokens).
+            state: State, shape (batch, padded state width).
         """
-        words = self.words(tokens)
-        scale = words.shape[-1] ** 0.5
-        # LeRobot makes a tensor of the pictures' type from their scale; in bfloat16 that is another number.
-        seen = [picture * _rounded(scale, picture.dtype) for picture in pictures]
-        return torch.cat([*seen, words * scale, self.model.state_proj(state)[:, None]], dim=1)
+        text = self.token_embedding(tokens)
+        scale = text.shape[-1] ** 0.5
+        # LeRobot rounds the scale to the type of the image tokens; in bfloat16 this changes it.
+        images = [image * _rounded(scale, image.dtype) for image in image_tokens]
+        return torch.cat([*images, text * scale, self.model.state_proj(state)[:, None]], dim=1)
 
     def embed_times(self, times: Tensor) -> Tensor:
-        """Returns the sinusoids of times 1 (noise) to 0 (actions) of shape (n,); shape (n, expert's width)."""
+        """Return sinusoidal embeddings, shape (n, expert width), of times 1 (noise) to 0 (actions), shape (n,)."""
         from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding
 
         width, config = self.model.vlm_with_expert.expert_hidden_size, self._config
@@ -99,7 +99,7 @@ class Network:
         return embedded
 
     def time_biases(self, embedded: Tensor) -> Tensor:
-        """Returns what times add in the first layer of the action's and time's network, shape (n, expert's width)."""
+        """Return the contribution of times in the first layer of the action-time network, shape (n, expert width)."""
         layer, width = self.model.action_time_mlp_in, embedded.shape[-1]
         return F.linear(embedded.to(layer.weight.dtype), layer.weight[:, width:], layer.bias)
 

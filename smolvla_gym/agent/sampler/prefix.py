@@ -1,4 +1,4 @@
-"""What the language model makes of an observation: the keys and values that the action expert looks at."""
+"""Encode an observation with the language model: keys and values for the action expert."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from smolvla_gym.agent.sampler.layers import DecoderLayer, Mask, Rotary, VisionL
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the flow needs of an observation.
+    """Encoded observation.
 
     Attributes:
-        keys: For each layer of the expert the keys of the prefix, shape (batch, heads, length, head width).
-        values: The values.
-        exists: Which of them exist, shape (batch, length); None: all.
-        tokens: What its last layer gets, normalised, shape (batch, length, width).
+        keys: Keys of the prefix for each layer of the expert, shape (batch, heads, length, head width).
+        values: Values, of the same shapes.
+        exists: Whether each token exists, shape (batch, length); None: all.
+        tokens: Normalised input of the last layer, shape (batch, length, width).
     """
 
     keys: list[Tensor]
@@ -31,28 +31,29 @@ class Prefix:
 
 
 class VisionTower:
-    """Pictures to tokens, all cameras together."""
+    """Vision tower: from images to tokens, all cameras together."""
 
     def __init__(self, vision: Any, connector: Any, *, trains: bool = False) -> None:
-        """Looks at how the tower is built.
+        """Wrap a vision tower.
 
         Args:
             vision: The policy's ``vision_model``.
-            connector: What makes tokens of the language model's width from its output.
-            trains: Whether gradients are to reach its weights.
+            connector: Converts its output to tokens of the language model's width.
+            trains: Whether gradients have to reach its weights.
         """
         self._vision, self._connector = vision, connector
         layers = vision.encoder.layers
-        known = all(type(layer).__name__ == "SmolVLMEncoderLayer" for layer in layers)
-        self._layers = [VisionLayer(layer, trains=trains) for layer in layers] if known else []
+        supported = all(type(layer).__name__ == "SmolVLMEncoderLayer" for layer in layers)
+        self._layers = [VisionLayer(layer, trains=trains) for layer in layers] if supported else []
         self.stacks = [stack for layer in self._layers for stack in layer.stacks]
         self._positions: dict[tuple[Any, ...], Tensor] = {}
 
     def __call__(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the tokens of each picture, shape (batch, tokens, width), not scaled yet.
+        """Return the tokens of each image, shape (batch, tokens, width), not scaled yet.
 
         Args:
-            images: Of each camera, shape (batch, 3, height, width), -1..1; those of a size go together.
+            images: Images of each camera, shape (batch, 3, height, width), -1..1. Images of equal size are computed
+                together.
         """
         if not images:
             return []
@@ -71,7 +72,7 @@ class VisionTower:
         return list(tokens.chunk(len(images)))
 
     def _patch_positions(self, pixels: Tensor) -> Tensor:
-        """Returns the number of each patch's position embedding, shape (1, patches), as the tower itself chooses it."""
+        """Return the index of each patch's position embedding, shape (1, patches), as the tower itself computes it."""
         key = (*pixels.shape[2:], pixels.device, self._vision.dtype)
         if key not in self._positions:
             chosen: list[Tensor] = []
@@ -85,36 +86,36 @@ class VisionTower:
         return self._positions[key]
 
 
-def encode(
+def encode_prefix(
     layers: Sequence[DecoderLayer], expert: Sequence[DecoderLayer], tokens: Tensor, exists: Tensor | None, before: int
 ) -> Prefix:
-    """Runs pictures, words and state through the language model, as far as their keys and values.
+    """Run images, instruction and state through the language model, up to the keys and values of its last layer.
 
     Args:
-        layers: Of the language model.
-        expert: The expert's; those that cross project the keys and values once more.
-        tokens: Shape (batch, length, width).
-        exists: Which tokens exist, shape (batch, length); None: all.
-        before: How many come before the state's.
+        layers: Layers of the language model.
+        expert: Layers of the expert; cross-attention layers project the keys and values once more.
+        tokens: Input tokens, shape (batch, length, width).
+        exists: Whether each token exists, shape (batch, length); None: all.
+        before: Number of tokens before the state's.
     """
     length, width = tokens.shape[1], layers[0].head_width
     if exists is None:
-        turn, mask = _of_whole_prefixes(length, before, width, tokens.device)
+        angles, mask = _angles_and_mask(length, before, width, tokens.device)
     else:
-        # Nobody looks at a token that is no token. It has to look at something itself, or it would be NaN.
+        # No token attends to a masked one. A masked token attends to itself, otherwise its result would be NaN.
         itself = torch.eye(length, dtype=torch.bool, device=tokens.device)
-        mask = Mask(_sees(length, before, tokens.device) & exists[:, None, :] | itself)
-        turn = rotary(exists.cumsum(1) - 1, width)
+        mask = Mask(_attends(length, before, tokens.device) & exists[:, None, :] | itself)
+        angles = rotary(exists.cumsum(1) - 1, width)
     keys, values = [], []
     for i, layer in enumerate(layers):
         normed = layer.normed(tokens)
         if i < len(layers) - 1:
-            query, key, value = layer.project(normed, turn)
+            query, key, value = layer.project(normed, angles)
             attended = attention(query, key.transpose(1, 2), value.transpose(1, 2), mask)
             tokens = layer.finish(tokens, attended)
-        else:  # of the last one nothing else is used
-            key, value = layer.keys_and_values(normed, turn)
-        if expert[i].crosses:
+        else:  # nothing else of the last layer is used
+            key, value = layer.keys_and_values(normed, angles)
+        if expert[i].cross_attention:
             key, value = expert[i].cross(key, value)
         keys.append(key.transpose(1, 2))
         values.append(value.transpose(1, 2))
@@ -122,12 +123,12 @@ def encode(
 
 
 @lru_cache(maxsize=16)
-def _of_whole_prefixes(length: int, before: int, width: int, device: torch.device) -> tuple[Rotary, Mask]:
-    """Returns angles and mask of a prefix without gaps: the same for each observation of a length."""
-    return rotary(torch.arange(length, device=device)[None], width), Mask(_sees(length, before, device))
+def _angles_and_mask(length: int, before: int, width: int, device: torch.device) -> tuple[Rotary, Mask]:
+    """Return angles and mask of a prefix without masked tokens; they depend on its length only."""
+    return rotary(torch.arange(length, device=device)[None], width), Mask(_attends(length, before, device))
 
 
-def _sees(length: int, before: int, device: torch.device) -> Tensor:
-    """Returns which token looks at which, shape (1, length, length): nobody at the state but itself."""
+def _attends(length: int, before: int, device: torch.device) -> Tensor:
+    """Return which token attends to which, shape (1, length, length): none but the state attends to the state."""
     place = torch.arange(length, device=device)
     return ((place[None, :] < before) | (place[:, None] >= place[None, :]) & (place[:, None] >= before))[None]

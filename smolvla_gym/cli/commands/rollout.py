@@ -126,9 +126,9 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
         if arguments.policy not in agent_options.SCRIPTED:
             smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
             stack.callback(smolvla.close)
-            from smolvla_gym.agent.images import legible_size
+            from smolvla_gym.agent.images import env_image_size
 
-            options = {"cameras": smolvla.cameras, "image_size": legible_size(smolvla.image_size)}
+            options = {"cameras": smolvla.cameras, "image_size": env_image_size(smolvla.image_size)}
         if arguments.env == "real":
             options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
         progress, ask = stack.enter_context(_progress(arguments.episodes * len(arguments.task)))

@@ -419,8 +419,8 @@ def _check_rate(arguments: argparse.Namespace, start: Path, recording: Recording
 
 def _check_start(arguments: argparse.Namespace, start: Path, recording: Recording) -> None:
     """Refuses a checkpoint that cannot learn from the dataset as it is."""
-    from smolvla_gym.agent.checkpoint.compatibility import check_checkpoint
     from smolvla_gym.agent.checkpoint.spec import read_spec
+    from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 
     spec = read_spec(start)
     check_checkpoint(spec)

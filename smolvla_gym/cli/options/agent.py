@@ -153,7 +153,7 @@ def check(arguments: argparse.Namespace) -> None:
         "--aggregate": arguments.aggregate,
     }
     if arguments.latency_ms is not None:
-        from smolvla_gym.agent.pipelines import check_latency
+        from smolvla_gym.agent.inference_runner import check_latency
 
         check_latency(arguments.latency_ms)
     if arguments.policy in SCRIPTED:
@@ -223,7 +223,7 @@ def load(arguments: argparse.Namespace, *, realtime: bool) -> SmolVLAAgent:
 
 def _known_cameras(agent: SmolVLAAgent) -> SmolVLAAgent:
     """Refuses a policy that looks through cameras which no env has, before one is made."""
-    from smolvla_gym.agent.checkpoint.compatibility import match_cameras
+    from smolvla_gym.agent.cameras import match_cameras
     from smolvla_gym.sim.scene import CAMERAS
 
     try:

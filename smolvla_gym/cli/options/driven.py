@@ -70,11 +70,11 @@ def driven_env(
 
     smolvla, size = None, (256, 256)
     if arguments.policy is not None and arguments.policy not in agent_options.SCRIPTED:
-        from smolvla_gym.agent.images import legible_size
+        from smolvla_gym.agent.images import env_image_size
 
         smolvla = agent_options.load(arguments, realtime=arguments.env == "real" and not arguments.lockstep)
         stack.callback(smolvla.close)
-        cameras, size = smolvla.cameras, legible_size(smolvla.image_size)
+        cameras, size = smolvla.cameras, env_image_size(smolvla.image_size)
     options = real.env_options(arguments, cameras) if arguments.env == "real" else {}
     made = {"task": arguments.task, "cameras": cameras, "image_size": size, "gripper": arguments.gripper}
     env = gym.make(

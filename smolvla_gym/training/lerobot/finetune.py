@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.configuration import check_configuration
-from smolvla_gym.agent.checkpoint.load import check_files
+from smolvla_gym.agent.checkpoint.load import check_checkpoint_files
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER, WEIGHTS, read_spec
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
@@ -288,7 +288,7 @@ def _check_saving(saving: Path, recording: Recording) -> None:
 
     An environment in it would be run, which may be the real arm, and the policy sent to a repository.
     """
-    check_files(read_spec(saving))  # as in prepare
+    check_checkpoint_files(read_spec(saving))  # as in prepare
     path = saving / _TRAIN_CONFIG
     content = _read(path)
     try:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smolvla_gym.agent.sampler.flow import prepare, velocity
+from smolvla_gym.agent.sampler.flow import prepare_context, velocity
 from smolvla_gym.agent.sampler.network import Network
-from smolvla_gym.agent.sampler.prefix import Prefix, encode
+from smolvla_gym.agent.sampler.prefix import Prefix, encode_prefix
 
 
 def sample_times(count: int, generator: torch.Generator) -> Tensor:
@@ -67,7 +67,7 @@ class FlowLoss:
         embedded = self._network.prefix_tokens(pictures, tokens, self._policy.prepare_state(batch))
         seen = sum(picture.shape[1] for picture in pictures)
         exists = torch.cat([words.new_ones((len(words), seen)), words, words.new_ones((len(words), 1))], dim=1)
-        return encode(self._network.text, self._network.expert, embedded, exists, seen + tokens.shape[1])
+        return encode_prefix(self._network.text, self._network.expert, embedded, exists, seen + tokens.shape[1])
 
     def __call__(self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, prefix: Prefix | None = None) -> Tensor:
         """Computes the mean squared error of the predicted flow over the actions that are not padding.
@@ -91,7 +91,7 @@ class FlowLoss:
         keys, values = (
             [part.repeat_interleave(draws, dim=0) for part in parts] for parts in (prefix.keys, prefix.values)
         )
-        context = prepare(network.expert, Prefix(keys, values, exists, prefix.tokens), noise.shape[1])
+        context = prepare_context(network.expert, Prefix(keys, values, exists, prefix.tokens), noise.shape[1])
         share = times[:, None, None]
         speed = velocity(
             network.model, network.expert, network.norm, share * noise + (1 - share) * actions,

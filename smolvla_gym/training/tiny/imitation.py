@@ -31,7 +31,7 @@ try:
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     from smolvla_gym.agent.sampler import UnsupportedPolicyError
-    from smolvla_gym.agent.sampler.graph import Replay
+    from smolvla_gym.agent.sampler.cuda_graph import GraphReplay
     from smolvla_gym.training.tiny.auxiliary import Regression, standardised
     from smolvla_gym.training.tiny.flow import FlowLoss, sample_times
     from smolvla_gym.training.tiny.paraphraser import Paraphraser
@@ -140,7 +140,7 @@ class _Trainer:
             raise CheckpointError(text) from reason
         # Of losses and gradients; the vision tower alone has another one, which the whole network's replaces.
         self._graphed = torch.device(checkpoint.device).type == "cuda"
-        self._graph: tuple[bool, Replay] | None = None
+        self._graph: tuple[bool, GraphReplay] | None = None
         self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self._means = [parameter.detach().clone() for parameter in self._parameters]
         self._seen: list[Tensor] | None = None
@@ -288,7 +288,7 @@ class _Trainer:
         if self._graphed and (self._graph is None or self._graph[0] != only_vision):
             self._graph = None  # its gradients are not those that the optimiser takes after the next capture
             try:
-                self._graph = only_vision, Replay(compute, values)
+                self._graph = only_vision, GraphReplay(compute, values)
             except RuntimeError as err:
                 text = f"No CUDA graph of a training step ({with_causes(err)}): it takes several times as long."
                 print(text, file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.fields import check_fields, number, text, whole
+from smolvla_gym.agent.checkpoint.field_checks import check_fields, number, text, whole
 from smolvla_gym.errors import CheckpointError, MissingExtraError
 from smolvla_gym.evaluation.success import wilson_interval
 from smolvla_gym.training.saving import replace_text

@@ -39,7 +39,7 @@ def talking(address, **options):
 
 @contextlib.contextmanager
 def impostor(first, *answers):
-    """A websocket server that says what it is told to, and nothing where that is None; 1009 closes the connection."""
+    """A websocket server with fixed answers; None: no first message; 1009 closes the connection."""
 
     def talk(connection):
         with contextlib.suppress(ConnectionClosed):

@@ -50,10 +50,10 @@ class Wave(ChunkPolicy):
 
     def chunk(self, request):
         ahead = np.arange(1, self._card.chunk_size + 1, dtype=np.float32)[:, None] * np.float32(0.001)
-        pictures = request.observation["pixels"]
-        looks = np.float32(pictures["scene"].mean() + 2 * pictures["wrist"].mean()) * np.float32(1e-6)
-        actions = np.asarray(request.observation["agent_pos"], np.float32) + ahead + looks
-        latent = request.noise[:, :7] + np.float32(len(request.instruction) + request.delay)
+        images = request.observation["pixels"]
+        offset = np.float32(images["scene"].mean() + 2 * images["wrist"].mean()) * np.float32(1e-6)
+        actions = np.asarray(request.observation["agent_pos"], np.float32) + ahead + offset
+        latent = request.noise[:, :7] + np.float32(len(request.instruction) + request.inference_delay)
         if request.leftover is not None:
             latent[: len(request.leftover)] += request.leftover
         return Chunk(actions, latent)
@@ -83,7 +83,7 @@ def request_map(**changes):
 
 def assert_same(left, right):
     assert left.actions.tobytes() == right.actions.tobytes()
-    assert left.latent.tobytes() == right.latent.tobytes()
+    assert left.normalized.tobytes() == right.normalized.tobytes()
 
 
 if __name__ == "__main__":

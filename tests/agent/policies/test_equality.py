@@ -42,9 +42,9 @@ def episode(agent, steps=60):
 )
 def test_episodes_equal_those_of_a_local_policy(bundled, options):
     with serving(bundled) as server, contextlib.closing(SmolVLAAgent.connect(server.address, **options)) as agent:
-        theirs, remote = episode(agent)
-    ours, local = episode(SmolVLAAgent(bundled, **options))
-    assert ours.tobytes() == theirs.tobytes()
+        remote_actions, remote = episode(agent)
+    local_actions, local = episode(SmolVLAAgent(bundled, **options))
+    assert local_actions.tobytes() == remote_actions.tobytes()
     assert remote == local
     assert local.chunks >= 3
 

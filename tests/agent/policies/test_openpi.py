@@ -6,7 +6,7 @@ import msgpack
 import numpy as np
 from websockets.sync.client import connect
 
-from smolvla_gym.agent.policies.remote import server as server_module
+from smolvla_gym.agent.policies.remote.server import ServerTimeouts
 from tests.agent.policies.connections import serving
 from tests.agent.policies.policies import make_request, request_map
 
@@ -44,10 +44,12 @@ def test_a_client_like_openpis(wave):
         assert isinstance(connection.recv(), str), "openpi's clients take a text for an error"
 
 
-def test_a_client_may_be_silent_for_as_long_as_it_likes(wave, monkeypatch):
+def test_a_client_may_be_silent_for_as_long_as_it_likes(wave):
     """As during a reset of its arm."""
-    monkeypatch.setattr(server_module, "_SEND_TIMEOUT", 0.2)
-    with serving(wave) as server, connect(server.address, compression=None, max_size=None) as connection:
+    with (
+        serving(wave, timeouts=ServerTimeouts(send_s=0.2)) as server,
+        connect(server.address, compression=None, max_size=None) as connection,
+    ):
         connection.recv()
         for pause in (0.0, 0.8):
             time.sleep(pause)

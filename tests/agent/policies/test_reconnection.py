@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from smolvla_gym.agent import RemotePolicy, SmolVLAAgent
-from smolvla_gym.agent.policies.remote import client as client_module
+from smolvla_gym.agent.policies.remote.client import ClientTimeouts
 from smolvla_gym.errors import PolicyConnectionError, PolicyServerError
 from tests.agent.policies.connections import TIMEOUT
 from tests.agent.policies.policies import HEIGHT, WIDTH, Wave, assert_same, make_request
@@ -169,11 +169,10 @@ def test_another_policy_at_the_same_address_is_refused(start):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_a_server_that_is_silent_counts_as_gone(start, monkeypatch):
-    for name, value in (("_PING_INTERVAL", 0.2), ("_PING_TIMEOUT", 0.3), ("_OPEN_TIMEOUT", 0.5)):
-        monkeypatch.setattr(client_module, name, value)
+def test_a_server_that_is_silent_counts_as_gone(start):
     program = start()
-    with contextlib.closing(RemotePolicy(program.address(), timeout_s=TIMEOUT)) as remote:
+    timeouts = ClientTimeouts(open_s=0.5, ping_interval_s=0.2, ping_timeout_s=0.3)
+    with contextlib.closing(RemotePolicy(program.address(), timeout_s=TIMEOUT, timeouts=timeouts)) as remote:
         program.process.send_signal(signal.SIGSTOP)
         for reason in ("was lost", "cannot be reached"):
             begin = time.monotonic()
@@ -185,10 +184,9 @@ def test_a_server_that_is_silent_counts_as_gone(start, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_one_that_is_silent_for_a_moment_does_not(start, monkeypatch):
-    monkeypatch.setattr(client_module, "_OPEN_TIMEOUT", 1.0)
+def test_one_that_is_silent_for_a_moment_does_not(start):
     program = start()
-    with contextlib.closing(RemotePolicy(program.address())) as remote:
+    with contextlib.closing(RemotePolicy(program.address(), timeouts=ClientTimeouts(open_s=1.0))) as remote:
         program.process.send_signal(signal.SIGSTOP)
         time.sleep(2.0)
         program.process.send_signal(signal.SIGCONT)
@@ -196,12 +194,11 @@ def test_one_that_is_silent_for_a_moment_does_not(start, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_a_server_that_takes_no_request_counts_as_gone(start, monkeypatch):
+def test_a_server_that_takes_no_request_counts_as_gone(start):
     """No ping gets past a request that is stuck."""
-    for name, value in (("_PING_INTERVAL", 0.2), ("_PING_TIMEOUT", 0.3)):
-        monkeypatch.setattr(client_module, name, value)
     program = start()
-    with contextlib.closing(RemotePolicy(program.address(), timeout_s=TIMEOUT)) as remote:
+    timeouts = ClientTimeouts(ping_interval_s=0.2, ping_timeout_s=0.3)
+    with contextlib.closing(RemotePolicy(program.address(), timeout_s=TIMEOUT, timeouts=timeouts)) as remote:
         remote._connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         request = make_request()
         request.observation["pixels"].update({name: np.zeros((600, 800, 3), np.uint8) for name in ("wrist", "scene")})

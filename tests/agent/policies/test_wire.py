@@ -27,8 +27,8 @@ def assert_same(left, right):
             assert_same(left[key], right[key])
     elif isinstance(left, list):
         assert len(left) == len(right)
-        for ours, theirs in zip(left, right, strict=True):
-            assert_same(ours, theirs)
+        for one, other in zip(left, right, strict=True):
+            assert_same(one, other)
     elif isinstance(left, np.ndarray):
         assert (left.dtype, left.shape) == (right.dtype, right.shape)
         np.testing.assert_array_equal(left, right)
@@ -164,11 +164,11 @@ def test_a_text_is_refused():
         decode("hello")
 
 
-def test_three_large_pictures_fit_and_twice_as_many_do_not():
-    picture = np.zeros((480, 640, 3), np.uint8)
-    assert len(decode(encode({"images": [picture] * 3}))["images"]) == 3
+def test_three_large_images_fit_and_twice_as_many_do_not():
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert len(decode(encode({"images": [image] * 3}))["images"]) == 3
     with pytest.raises(WireError, match=str(MAX_MESSAGE_BYTES)):
-        decode(encode({"images": [picture] * 6}))
+        decode(encode({"images": [image] * 6}))
 
 
 @pytest.mark.parametrize(

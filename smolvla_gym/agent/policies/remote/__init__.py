@@ -1,1 +1,1 @@
-"""A policy on one machine, the arm on another: a server, and a policy that asks it."""
+"""Run a policy on another machine than the arm: the policy server and its client."""

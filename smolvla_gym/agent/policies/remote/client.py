@@ -1,4 +1,4 @@
-"""A policy that runs elsewhere."""
+"""Client of a policy server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final, override
 from urllib.parse import urlsplit
@@ -16,9 +16,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 
-from smolvla_gym.agent.checkpoint.compatibility import map_cameras
+from smolvla_gym.agent.cameras import map_cameras
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
-from smolvla_gym.agent.policies.remote.messages import open_answer, read_answer, read_description, write_request
+from smolvla_gym.agent.policies.remote.messages import open_message, read_answer, read_description, write_request
 from smolvla_gym.agent.policies.remote.tokens import TOKEN_VARIABLE, authorization, choose_token
 from smolvla_gym.agent.policies.remote.wire import MAX_MESSAGE_BYTES, WireError
 from smolvla_gym.errors import (
@@ -29,33 +29,45 @@ from smolvla_gym.errors import (
     PolicyConnectionError,
     PolicyServerError,
 )
+from smolvla_gym.utils.option_values import check_number
 from smolvla_gym.utils.untrusted import printable
 
-_OPEN_TIMEOUT: Final = 3.0
-"""How long in s a server may take to let a client in."""
-
-_CLOSE_TIMEOUT: Final = 1.0
-"""How long in s a client waits for the server to say goodbye."""
-
-_PING_INTERVAL: Final = 1.0
-_PING_TIMEOUT: Final = 4.0
-"""After the sum of both in s, a server without a word (a cable that is out) or that takes no request counts as gone."""
-
-_PAUSE: Final = 0.1
-"""Between a failure and the next try, in s. In sync the arm waits meanwhile, and it brakes after 0.25 s."""
+_RETRY_S: Final = 0.1
+"""Pause in s between a failure and the next attempt. In sync the arm waits meanwhile, and it brakes after 0.25 s."""
 
 _MAX_ERROR: Final = 500
-"""Characters of a server's text that an error repeats."""
+"""Most characters of a server's text in an error."""
 
 _UNAVAILABLE: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
-class RemotePolicy(ChunkPolicy):
-    """The policy of a ``smolvla-gym serve``. A connection that drops is made anew at the next request.
+@dataclass(frozen=True)
+class ClientTimeouts:
+    """Timeouts of a connection to a policy server.
 
     Attributes:
-        timing: Of the latest chunk, in ms: ``round_trip_ms`` of the request, and of these on the server ``wait_ms`` for
-            other clients' requests and ``infer_ms``.
+        open_s: Longest time in s until the server accepts the connection, and until it sends its description.
+        close_s: How long in s the client waits for the server's closing handshake.
+        ping_interval_s: Time in s between two pings.
+        ping_timeout_s: Longest time in s for a pong. After the sum of both times the connection is lost if the server
+            is silent (such as with an unplugged cable) or accepts no request.
+    """
+
+    open_s: float = 3.0
+    close_s: float = 1.0
+    ping_interval_s: float = 1.0
+    ping_timeout_s: float = 4.0
+
+
+_DEFAULT_TIMEOUTS: Final = ClientTimeouts()
+
+
+class RemotePolicy(ChunkPolicy):
+    """The policy of a ``smolvla-gym serve``. After a lost connection the next request connects again.
+
+    Attributes:
+        timing: Times of the latest chunk in ms: ``round_trip_ms`` of the request, and as parts of it on the server
+            ``wait_ms`` for other clients' requests and ``infer_ms``.
     """
 
     def __init__(
@@ -65,29 +77,29 @@ class RemotePolicy(ChunkPolicy):
         token: str | None = None,
         camera_map: Mapping[str, str | None] | None = None,
         timeout_s: float = 10.0,
+        timeouts: ClientTimeouts = _DEFAULT_TIMEOUTS,
     ) -> None:
-        """Connects.
+        """Connect to the server.
 
         Args:
             address: ``"host:port"``, ``"ws://host:port"`` or, of a server behind TLS, ``"wss://host"``.
-            token: What the server wants to be told. None: that of the environment variable ``SMOLVLA_GYM_TOKEN``, if
-                it is set.
-            camera_map: Env camera by policy camera, for those whose names differ; None leaves a camera out.
-            timeout_s: How long an answer may take in s.
+            token: The server's token. None: that of the environment variable ``SMOLVLA_GYM_TOKEN``, if it is set.
+            camera_map: Env camera by policy camera, for cameras whose names differ; None leaves a camera out.
+            timeout_s: Longest time in s for an answer.
+            timeouts: Timeouts of the connection.
 
         Raises:
             OptionError: An option has a value that is not allowed.
             PolicyConnectionError: There is no server, or it cannot be reached.
-            PolicyServerError: It is of another kind or version, or wants another token.
+            PolicyServerError: The server is of another kind or version, or requires another token.
             PolicyMismatchError: Its policy is for another arm, or does not have the cameras of ``camera_map``.
         """
         self._address = _read_address(address)
         self._token = choose_token(token)
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0.0 < timeout_s < float("inf"):
-            raise OptionError("timeout_s", timeout_s, "a finite number of s above 0")
-        self._timeout = timeout_s
+        self._timeout_s = check_number("timeout_s", timeout_s, "a finite number of s above 0", above=0.0)
+        self._timeouts = timeouts
         self.timing: Mapping[str, float] = {}
-        # Two threads may ask the same policy; one request is on its way at a time.
+        # Several threads may use the policy; the lock allows one request at a time.
         self._lock = threading.Lock()
         self._numbers, self._numbered = itertools.count(1), False
         self._closed = threading.Event()
@@ -99,13 +111,13 @@ class RemotePolicy(ChunkPolicy):
         except BaseException:
             self.close()
             raise
-        left_out = tuple(camera for camera in self._served.cameras if camera not in cameras)
+        absent = tuple(camera for camera in self._served.cameras if camera not in cameras)
         self._card = replace(
             self._served,
             cameras={camera: self._served.cameras[camera] for camera in cameras},
             camera_map=cameras,
-            absent_cameras=left_out,
-            empty_cameras=max(0, self._served.empty_cameras - len(left_out)),
+            absent_cameras=absent,
+            empty_cameras=max(0, self._served.empty_cameras - len(absent)),
         )
 
     @property
@@ -115,16 +127,16 @@ class RemotePolicy(ChunkPolicy):
 
     @property
     def address(self) -> str:
-        """Where it runs."""
+        """Address of the server."""
         return self._address
 
     @override
     def infer(self, request: ChunkRequest) -> Chunk:
-        """See the base class; also raises what the constructor raises, and
+        """Compute a chunk on the server; see the base class. Connecting again raises the errors of the constructor.
 
         Raises:
-            InferenceError: The policy failed, or answered with something else than a chunk.
-            InferenceTimeoutError: It did not answer.
+            InferenceError: The policy failed, or the answer is no chunk.
+            InferenceTimeoutError: The server did not answer in time.
         """
         number = next(self._numbers)
         try:
@@ -134,33 +146,34 @@ class RemotePolicy(ChunkPolicy):
         with self._lock:
             if self._connection is None:
                 self._connection = self._reconnect()
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 self._check_idle(self._connection)
                 self._connection.send(message)
-                answer = self._connection.recv(self._timeout)
+                answer = self._connection.recv(self._timeout_s)
             except InferenceError:
                 self._drop()
                 raise
             except TimeoutError:
                 self._drop()
                 raise InferenceTimeoutError(
-                    f"The policy server at {self._address} gave no chunk within {self._timeout:g} s. The arm holds. Is "
-                    "it busy with other clients, or does its device hang? A slow one needs a larger timeout_s."
+                    f"The policy server at {self._address} sent no chunk within {self._timeout_s:g} s. The arm holds. "
+                    "Check whether it is busy with other clients or its device hangs; a slow server needs a larger "
+                    "timeout_s."
                 ) from None
             except ConnectionClosed as closed:
                 self._drop()
                 raise self._explain_closing(closed) from closed
-            except BaseException:  # Ctrl-C: the answer that still comes must not be taken for that of the next request
+            except BaseException:  # such as Ctrl-C: the pending answer must not be read as that of the next request
                 self._drop()
                 raise
-            took = 1e3 * (time.monotonic() - begun)
+            round_trip_ms = 1e3 * (time.monotonic() - started)
             try:
                 chunk, timing = self._read(answer, number)
             except _WrongNumberError:
                 self._drop()
                 raise
-        self.timing = {"round_trip_ms": took, **timing}
+        self.timing = {"round_trip_ms": round_trip_ms, **timing}
         return chunk
 
     @override
@@ -171,7 +184,7 @@ class RemotePolicy(ChunkPolicy):
             connection.close()
 
     def _check_idle(self, connection: ClientConnection) -> None:
-        """Refuses a connection on which something lies that nobody asked for: the next answer would be an old one."""
+        """Refuse a connection with an unread answer: it would be taken for the answer of the next request."""
         try:
             connection.recv(0)
         except TimeoutError:
@@ -185,7 +198,7 @@ class RemotePolicy(ChunkPolicy):
         if isinstance(answer, str):
             raise self._failure(answer)
         try:
-            message, answered = open_answer(answer)
+            message, answered = open_message(answer)
             if answered != number and (self._numbered or answered is not None):
                 raise _WrongNumberError(
                     f"The policy server at {self._address} answered request {answered}, not {number}. The arm holds; "
@@ -200,11 +213,11 @@ class RemotePolicy(ChunkPolicy):
                 "The arm holds."
             ) from error
         if not np.isfinite(chunk.actions).all():
-            raise ActionError(f"The policy server at {self._address} gave actions that are not finite. The arm holds.")
+            raise ActionError(f"The policy server at {self._address} sent actions that are not finite. The arm holds.")
         return chunk, timing
 
     def _failure(self, answer: str) -> ActionError | InferenceError:
-        """Returns the error that a server's text stands for."""
+        """Return the error of a server's error text."""
         kind, _, text = answer.partition(": ")
         if kind == ActionError.__name__:
             return ActionError(printable(text, _MAX_ERROR))
@@ -213,17 +226,17 @@ class RemotePolicy(ChunkPolicy):
         )
 
     def _reconnect(self) -> ClientConnection:
-        """Connects again, not at once after a failure: somebody who asks over and over must not spin."""
+        """Connect again. After a failure this waits first, so that a caller's retries do not spin."""
         if self._closed.wait(max(0.0, self._not_before - time.monotonic())):
             raise InferenceError(f"The connection to {self._address} was closed with close(). Connect again.")
         try:
             connection, card = self._connect()
         except BaseException:
-            self._fail()
+            self._delay_reconnection()
             raise
         if card != self._served:
             connection.close()
-            self._fail()
+            self._delay_reconnection()
             raise PolicyServerError(
                 f"The server at {self._address} serves another policy now: {printable(card, _MAX_ERROR)}. Before "
                 f"it was {printable(self._served, _MAX_ERROR)}. Serve that one again, or connect again to use this one."
@@ -233,10 +246,10 @@ class RemotePolicy(ChunkPolicy):
     def _connect(self) -> tuple[ClientConnection, PolicyCard]:
         connection = self._open()
         try:
-            # For a server that takes no more bytes: no ping comes through then. It bounds receiving as well, so it must
-            # not be shorter than what pings allow. SO_SNDTIMEO, which bounds sending alone, does nothing with TLS.
-            connection.socket.settimeout(_PING_INTERVAL + _PING_TIMEOUT)
-            card, self._numbered = read_description(connection.recv(_OPEN_TIMEOUT))
+            # For a server that accepts no more bytes, so that no ping gets through. The timeout applies to receiving
+            # too, so it must not be shorter than the pings'. SO_SNDTIMEO, for sending alone, has no effect with TLS.
+            connection.socket.settimeout(self._timeouts.ping_interval_s + self._timeouts.ping_timeout_s)
+            card, self._numbered = read_description(connection.recv(self._timeouts.open_s))
             return connection, card
         except BaseException as error:
             connection.close()
@@ -248,16 +261,16 @@ class RemotePolicy(ChunkPolicy):
 
     def _open(self) -> ClientConnection:
         try:
-            # Entered and not left: close() does that. A bare call is going to mean something else in websockets.
+            # __enter__ without __exit__: close() closes it. A bare call will change its meaning in websockets.
             entered: Any = connect(
                 self._address,
                 additional_headers=None if self._token is None else authorization(self._token),
                 compression=None,
                 proxy=None,
-                open_timeout=_OPEN_TIMEOUT,
-                ping_interval=_PING_INTERVAL,
-                ping_timeout=_PING_TIMEOUT,
-                close_timeout=_CLOSE_TIMEOUT,
+                open_timeout=self._timeouts.open_s,
+                ping_interval=self._timeouts.ping_interval_s,
+                ping_timeout=self._timeouts.ping_timeout_s,
+                close_timeout=self._timeouts.close_s,
                 max_size=MAX_MESSAGE_BYTES,
             ).__enter__()
             connection: ClientConnection = entered
@@ -270,47 +283,47 @@ class RemotePolicy(ChunkPolicy):
             status = error.response.status_code if isinstance(error, InvalidStatus) else None
             if status == HTTPStatus.UNAUTHORIZED:
                 raise PolicyServerError(
-                    f"The server at {self._address} wants {'another' if self._token else 'a'} token: what its "
-                    f"--token-file or its {TOKEN_VARIABLE} holds. Give it as token=... or in {TOKEN_VARIABLE}."
+                    f"The server at {self._address} requires {'another' if self._token else 'a'} token: that of its "
+                    f"--token-file or {TOKEN_VARIABLE}. Give it as token=... or in {TOKEN_VARIABLE}."
                 ) from error
-            # A tunnel whose other end has no server answers nothing.
-            nothing = isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError | OSError)
-            if nothing or status in _UNAVAILABLE:
+            # A tunnel without a server behind it closes the connection without an answer.
+            no_answer = isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError | OSError)
+            if no_answer or status in _UNAVAILABLE:
                 raise self._unreachable(error) from error
             raise PolicyServerError(
-                f"What answers at {self._address} is no policy server ({printable(error)}). Is it the port of "
-                "`smolvla-gym serve`?"
+                f"The program at {self._address} is no policy server ({printable(error)}). Check that this is the port "
+                "of `smolvla-gym serve`."
             ) from error
 
     def _unreachable(self, error: Exception) -> PolicyConnectionError:
-        why = printable(error) or type(error).__name__
+        reason = printable(error) or type(error).__name__
         return PolicyConnectionError(
-            f"The policy server at {self._address} cannot be reached ({why}). Start one there with `smolvla-gym "
-            "serve`, and look whether the address, the tunnel and the firewall are right."
+            f"The policy server at {self._address} cannot be reached ({reason}). Start one there with `smolvla-gym "
+            "serve`, and check the address, the tunnel and the firewall."
         )
 
     def _explain_closing(self, closed: ConnectionClosed) -> InferenceError | PolicyConnectionError:
         if closed.rcvd is not None and closed.rcvd.code == CloseCode.MESSAGE_TOO_BIG:
             return InferenceError(f"The request is too large for the policy server at {self._address}. The arm holds.")
-        why = printable(closed.__cause__ or closed)
-        return PolicyConnectionError(f"The connection to the policy server at {self._address} was lost ({why}).")
+        reason = printable(closed.__cause__ or closed)
+        return PolicyConnectionError(f"The connection to the policy server at {self._address} was lost ({reason}).")
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        self._fail()
+        self._delay_reconnection()
         if connection is not None:
             connection.close()
 
-    def _fail(self) -> None:
-        self._not_before = time.monotonic() + _PAUSE
+    def _delay_reconnection(self) -> None:
+        self._not_before = time.monotonic() + _RETRY_S
 
 
 class _WrongNumberError(InferenceError):
-    """An answer to another request."""
+    """The answer has the number of another request."""
 
 
 def _read_address(address: str) -> str:
-    """Returns the address as a URI."""
+    """Return the address as a URI."""
     allowed = "host:port, ws://host:port or wss://host"
     if not isinstance(address, str):
         raise OptionError("address", address, allowed)

@@ -1,4 +1,4 @@
-"""Accepting of connections, so that strangers who only open connections end nothing and shut nobody out."""
+"""Accept connections with limits, so that idle connections neither end the server nor lock out clients."""
 
 from __future__ import annotations
 
@@ -10,44 +10,50 @@ from collections.abc import Callable
 from typing import Any, Final
 
 MAX_OPENING: Final = 32
-"""Connections that have not come in yet: no request so far, or no token. The oldest makes room for a new one."""
+"""Connections that are not admitted yet: no request so far, or no token. A new one evicts the oldest."""
 
 MAX_CLIENTS: Final = 64
-"""Clients at once."""
+"""Clients that are connected at the same time."""
 
-_LOOK: Final = 0.1
-"""How often in s to look whether the server ends."""
+_POLL_S: Final = 0.1
+"""Period in s at which the accepting thread checks whether the limiter is closed."""
 
-_PAUSE: Final = 0.2
-"""How long in s nothing is accepted where the system gives no more connections."""
+_RETRY_S: Final = 0.2
+"""Pause in s after the system refused another connection."""
 
 _LOG: Final = logging.getLogger(__name__)
 
 
 class ConnectionLimiter:
-    """Accepts connections and hands each to a thread of its own, until it is closed.
+    """Accepts connections and hands each to its own thread, until it is closed.
 
-    A connection counts as opening until :meth:`let_in`. A client with a token needs milliseconds for that, so that it
-    comes in although strangers hold all other places.
+    A connection counts as opening until :meth:`admit`. A client with a token is admitted within milliseconds, so it
+    gets in even if other connections hold all opening places.
     """
 
-    def __init__(self, listening: socket.socket, handle: Callable[[socket.socket, Any], None]) -> None:
-        """Prepare the door.
+    def __init__(
+        self,
+        listening: socket.socket,
+        handle: Callable[[socket.socket, Any], None],
+        max_clients: int = MAX_CLIENTS,
+    ) -> None:
+        """Create a limiter.
 
         Args:
-            listening: A socket that is bound. The door does not close it.
+            listening: A bound socket. The limiter does not close it.
             handle: Serves one connection in the calling thread, and closes it.
+            max_clients: Most clients at the same time.
         """
-        self._listening, self._handle = listening, handle
+        self._listening, self._handle, self._max_clients = listening, handle, max_clients
         self._lock = threading.Lock()
         self._opening: dict[socket.socket, None] = {}
-        self._inside: set[socket.socket] = set()
+        self._admitted: set[socket.socket] = set()
         self._closed = threading.Event()
 
     def run(self) -> None:
-        """Accept connections until :meth:`close`; errors of the system are waited for to pass."""
-        with contextlib.suppress(OSError):  # it is closed already
-            self._listening.settimeout(_LOOK)
+        """Accept connections until :meth:`close`; after an error of the system it pauses and goes on."""
+        with contextlib.suppress(OSError):  # the socket is closed already
+            self._listening.settimeout(_POLL_S)
         failing = False
         while not self._closed.is_set():
             try:
@@ -60,46 +66,46 @@ class ConnectionLimiter:
                 if not failing:
                     _LOG.warning("no connection is accepted at the moment (%s)", error.strerror or error)
                 failing = True
-                self._evict()  # its descriptor may be the one that is missing
-                self._closed.wait(_PAUSE)
+                self._evict_oldest()  # frees a file descriptor
+                self._closed.wait(_RETRY_S)
                 continue
             failing = False
-            self._take(connection, address)
+            self._start_thread(connection, address)
 
     @property
     def full(self) -> bool:
-        """Whether no more clients are let in."""
+        """True if the number of clients has reached its limit."""
         with self._lock:
-            return len(self._inside) >= MAX_CLIENTS
+            return len(self._admitted) >= self._max_clients
 
-    def let_in(self, connection: socket.socket) -> bool:
-        """Count a connection as a client from here on; returns False where there are too many."""
+    def admit(self, connection: socket.socket) -> bool:
+        """Count a connection as a client from now on; return False if there are too many clients."""
         with self._lock:
-            if len(self._inside) >= MAX_CLIENTS or connection not in self._opening:
+            if len(self._admitted) >= self._max_clients or connection not in self._opening:
                 return False
             del self._opening[connection]
-            self._inside.add(connection)
+            self._admitted.add(connection)
             return True
 
     def close(self) -> None:
-        """Accept nothing more and drop the connections that have not come in; doing it twice does no harm."""
+        """Stop accepting, and drop connections that are not admitted. Calling it twice is harmless."""
         self._closed.set()
         with self._lock:
             for connection in self._opening:
-                _hang_up(connection)
+                _shut_down(connection)
 
-    def _take(self, connection: socket.socket, address: Any) -> None:
+    def _start_thread(self, connection: socket.socket, address: Any) -> None:
         connection.settimeout(None)
         with self._lock:
             self._opening[connection] = None
             full = len(self._opening) > MAX_OPENING
         if full:
-            self._evict()
-        # No daemon: its client is to be told that the server ends.
+            self._evict_oldest()
+        # Not a daemon thread: it sends its client the end of the connection when the server stops.
         thread = threading.Thread(target=self._serve, args=(connection, address), name="client")
         try:
             thread.start()
-        except RuntimeError as error:  # no more threads
+        except RuntimeError as error:  # the system has no more threads
             _LOG.warning("a connection was dropped: %s", error)
             self._forget(connection)
             connection.close()
@@ -113,17 +119,17 @@ class ConnectionLimiter:
     def _forget(self, connection: socket.socket) -> None:
         with self._lock:
             self._opening.pop(connection, None)
-            self._inside.discard(connection)
+            self._admitted.discard(connection)
 
-    def _evict(self) -> None:
+    def _evict_oldest(self) -> None:
         with self._lock:
             if self._opening:
                 oldest = next(iter(self._opening))
                 del self._opening[oldest]
-                _hang_up(oldest)
+                _shut_down(oldest)
 
 
-def _hang_up(connection: socket.socket) -> None:
-    # Not close(): the thread that serves it still uses its descriptor.
+def _shut_down(connection: socket.socket) -> None:
+    # Not close(): the thread that serves the connection still uses its descriptor.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

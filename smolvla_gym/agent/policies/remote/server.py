@@ -1,4 +1,4 @@
-"""Serves a policy to clients elsewhere, over websockets."""
+"""Serve a policy to clients on other machines, over websockets."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, InvalidStateError, wait
+from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
-import numpy as np
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import ServerConnection, serve
 
-from smolvla_gym.agent.inputs import standby_observation
-from smolvla_gym.agent.instructions import WARM_UP
-from smolvla_gym.agent.policies.base import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
+from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.policies.remote.connection_limiter import MAX_CLIENTS, ConnectionLimiter
 from smolvla_gym.agent.policies.remote.messages import (
-    open_request,
+    open_message,
     read_request,
     write_answer,
     write_description,
@@ -37,6 +35,7 @@ from smolvla_gym.agent.policies.remote.messages import (
 )
 from smolvla_gym.agent.policies.remote.tokens import TOKEN_VARIABLE, choose_token, is_authorized
 from smolvla_gym.agent.policies.remote.wire import MAX_MESSAGE_BYTES, WireError
+from smolvla_gym.agent.warm_up import make_warm_up_request
 from smolvla_gym.errors import OptionError, PolicyMismatchError, SmolVLAGymError
 from smolvla_gym.utils.http_guard import FragmentLimit, refusal
 from smolvla_gym.utils.untrusted import printable
@@ -47,46 +46,64 @@ DEFAULT_PORT: Final = 8765
 _LOG: Final = logging.getLogger(__name__)
 
 _QUIET: Final = logging.Logger("websockets")
-"""In place of the library's logger, which writes a traceback for every stranger that is no websocket client."""
+"""Replaces the library's logger, which writes a traceback for each connection that is no websocket client."""
 _QUIET.addHandler(logging.NullHandler())
 
-_OPEN_TIMEOUT: Final = 5.0
-"""How long in s a connection may take to send its request, with all headers."""
-
-_SEND_TIMEOUT: Final = 5.0
-"""How long in s a client may accept not one byte of an answer."""
-
-_CLOSE_TIMEOUT: Final = 1.0
-"""How long in s the end waits for a client to say goodbye."""
-
-_CHUNK_TIMEOUT: Final = 3.0
-"""How long in s the end waits for the chunk that is being computed. A process whose interpreter ends while a thread is
-in torch aborts."""
-
 _MAX_ERROR: Final = 2000
-"""Characters of an error that a client is told."""
+"""Most characters of an error in an answer."""
+
+
+@dataclass(frozen=True)
+class ServerTimeouts:
+    """Timeouts of a policy server.
+
+    Attributes:
+        open_s: Longest time in s until a connection has sent its HTTP request with all headers.
+        send_s: Longest time in s in which a client accepts no byte of an answer.
+        close_s: How long in s the server waits for a client's closing handshake when it stops.
+        chunk_s: How long in s the server waits for the chunk that is being computed when it stops. A process aborts if
+            its interpreter exits while a thread is in torch.
+    """
+
+    open_s: float = 5.0
+    send_s: float = 5.0
+    close_s: float = 1.0
+    chunk_s: float = 3.0
+
+
+_DEFAULT_TIMEOUTS: Final = ServerTimeouts()
 
 
 class PolicyServer:
-    """A port, and from :meth:`serve` on a policy behind it.
+    """Server of a policy: it binds a port, and :meth:`serve` answers requests.
 
-    Requests are answered one after the other, in the order in which they come, whichever client they come from. Each
-    client has one request in the queue at most: its next one is read after the answer.
+    The server answers requests of all clients one after the other, in order of arrival. Each client has at most one
+    request in the queue: the server reads its next request after the answer.
     """
 
-    def __init__(self, *, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, token: str | None = None) -> None:
-        """Takes the port; it refuses connections until :meth:`serve`.
+    def __init__(
+        self,
+        *,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        token: str | None = None,
+        timeouts: ServerTimeouts = _DEFAULT_TIMEOUTS,
+        max_clients: int = MAX_CLIENTS,
+    ) -> None:
+        """Bind the port; it refuses connections until :meth:`serve`.
 
         Args:
-            host: Name or address of the interface. Others than the loopback need a token.
-            port: Its port; 0 takes a free one.
-            token: What clients have to know. None: that of the environment variable ``SMOLVLA_GYM_TOKEN`` if it is
-                set, else everybody who reaches the port is served.
+            host: Name or address of the interface. Interfaces other than the loopback require a token.
+            port: The port; 0: a free one.
+            token: Token that clients have to send. None: that of the environment variable ``SMOLVLA_GYM_TOKEN`` if it
+                is set, otherwise no token is required.
+            timeouts: Timeouts of connections and of stopping.
+            max_clients: Most clients at the same time.
 
         Raises:
-            OptionError: An option has a value that is not allowed, or the port is taken.
+            OptionError: An option has a value that is not allowed, or the port is in use.
         """
-        self._token = choose_token(token)
+        self._token, self._timeouts, self._max_clients = choose_token(token), timeouts, max_clients
         self._socket = _bind(host, port, self._token)
         self._loopback = ipaddress.ip_address(self._socket.getsockname()[0]).is_loopback
         self._ended = Future[None]()
@@ -101,52 +118,52 @@ class PolicyServer:
 
     @property
     def address(self) -> str:
-        """What clients connect to, such as ``"ws://127.0.0.1:8765"``."""
+        """Address for clients, such as ``"ws://127.0.0.1:8765"``."""
         host, port = self._socket.getsockname()[:2]
         return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
     def serve(self, policy: ChunkPolicy, ready: Callable[[], None] = lambda: None) -> None:
-        """Answers requests until :meth:`close` is called, or an exception such as that of Ctrl-C comes.
+        """Answer requests until :meth:`close` is called or an exception occurs, such as Ctrl-C.
 
         Args:
-            policy: Computes the chunks, all of them in one thread, and the first one for nothing.
-            ready: Called once clients can connect.
+            policy: Computes the chunks, all of them in one thread. The first one is a warm-up.
+            ready: Called when clients can connect.
 
         Raises:
             PolicyMismatchError: The policy cannot be served.
-            SmolVLAGymError: The policy failed at its first chunk.
+            SmolVLAGymError: The policy failed to compute the warm-up chunk.
         """
         card = policy.card
         _check_servable(card)
-        worker = _Worker(policy)
+        worker = _InferenceThread(policy, self._timeouts.chunk_s)
         try:
             # The first chunk takes longest; no client should have to wait for it.
-            worker.submit(_empty_request(card)).result()
+            worker.submit(make_warm_up_request(card)).result()
             self._socket.listen()
             server = serve(
-                lambda connection: self._talk(connection, worker, card, door),
+                lambda connection: self._serve_client(connection, worker, card, limiter),
                 sock=self._socket,
-                process_request=lambda connection, request: self._admit(connection, request, door),
+                process_request=lambda connection, request: self._check_request(connection, request, limiter),
                 create_connection=_Connection,
                 compression=None,
                 max_size=MAX_MESSAGE_BYTES,
                 max_queue=2,
-                open_timeout=_OPEN_TIMEOUT,
-                close_timeout=_CLOSE_TIMEOUT,
+                open_timeout=self._timeouts.open_s,
+                close_timeout=self._timeouts.close_s,
                 logger=_QUIET,
             )
-            # Its own loop ends for good at the first error of accept().
-            door = ConnectionLimiter(self._socket, server.handler)
+            # The limiter replaces the library's accept loop, which ends at the first error of accept().
+            limiter = ConnectionLimiter(self._socket, server.handler, self._max_clients)
 
-            # In a thread of its own: a signal that came between two instructions of it would hang the end.
-            accepting = threading.Thread(target=door.run, name="policy server", daemon=True)
+            # A separate thread: an exception from a signal handler inside the loop could make stopping hang.
+            accepting = threading.Thread(target=limiter.run, name="policy server", daemon=True)
             accepting.start()
             try:
                 ready()
                 self._ended.result()
             finally:
                 self._end()
-                door.close()
+                limiter.close()
                 accepting.join()
                 server.shutdown()
         finally:
@@ -154,7 +171,7 @@ class PolicyServer:
             self.close()
 
     def close(self) -> None:
-        """Ends :meth:`serve` and gives the port back; doing it twice does no harm."""
+        """Stop :meth:`serve` and release the port. Calling it twice is harmless."""
         self._end()
         self._socket.close()
 
@@ -162,33 +179,40 @@ class PolicyServer:
         with contextlib.suppress(InvalidStateError):
             self._ended.set_result(None)
 
-    def _admit(self, connection: ServerConnection, request: Request, door: ConnectionLimiter) -> Response | None:
-        """Returns None for a client that may come in, and what it is told otherwise."""
+    def _check_request(
+        self, connection: ServerConnection, request: Request, limiter: ConnectionLimiter
+    ) -> Response | None:
+        """Return None if a client may connect, otherwise the response that refuses it."""
         hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
-        # Browsers name the page that asks. A page must not use a server that trusts its own machine. By which name
-        # others reach a server that is open to them is not known here.
-        why = refusal(hosts if self._loopback else ["localhost"], origins, own_pages=False)
-        if why is not None:
-            _LOG.warning("%s was refused: %s", _name(connection), why)
-            return connection.respond(HTTPStatus.FORBIDDEN, why + "\n")
+        # A page in a browser must not use a server that trusts its own machine. The name by which other machines reach
+        # a server is unknown here, so Host is checked on the loopback only.
+        reason = refusal(hosts if self._loopback else ["localhost"], origins, own_pages=False)
+        if reason is not None:
+            _LOG.warning("%s was refused: %s", _name(connection), reason)
+            return connection.respond(HTTPStatus.FORBIDDEN, reason + "\n")
         if self._token is not None and not is_authorized(request.headers.get_all("Authorization"), self._token):
             _LOG.warning("%s was refused: no token, or a wrong one", _name(connection))
             return connection.respond(
-                HTTPStatus.UNAUTHORIZED, "This server wants its token in the header 'Authorization: Api-Key <token>'.\n"
+                HTTPStatus.UNAUTHORIZED,
+                "This server requires its token in the header 'Authorization: Api-Key <token>'.\n",
             )
-        if door.full:
-            _LOG.warning("%s was refused: %d clients are connected", _name(connection), MAX_CLIENTS)
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CLIENTS} clients are connected already.\n")
+        if limiter.full:
+            _LOG.warning("%s was refused: %d clients are connected", _name(connection), self._max_clients)
+            return connection.respond(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"{self._max_clients} clients are connected already.\n"
+            )
         return None
 
-    def _talk(self, connection: ServerConnection, worker: _Worker, card: PolicyCard, door: ConnectionLimiter) -> None:
-        """Serves one client until it leaves."""
+    def _serve_client(
+        self, connection: ServerConnection, worker: _InferenceThread, card: PolicyCard, limiter: ConnectionLimiter
+    ) -> None:
+        """Serve one client until it disconnects."""
         client = _name(connection)
-        if not door.let_in(connection.socket):
+        if not limiter.admit(connection.socket):
             connection.close(CloseCode.TRY_AGAIN_LATER)
             return
-        _limit_sending(connection.socket, _SEND_TIMEOUT)
-        _LOG.info("%s came", client)
+        _limit_sending(connection.socket, self._timeouts.send_s)
+        _LOG.info("%s connected", client)
         try:
             connection.send(write_description(card))
             while True:
@@ -197,18 +221,18 @@ class PolicyServer:
                     break
                 connection.send(answer)
         except ConnectionClosedOK:
-            _LOG.info("%s left", client)
+            _LOG.info("%s disconnected", client)
         except ConnectionClosed as closed:
             _LOG.warning("%s was lost (%s)", client, printable(closed))
 
     def _answer(
-        self, message: bytes | str, connection: ServerConnection, worker: _Worker, card: PolicyCard
+        self, message: bytes | str, connection: ServerConnection, worker: _InferenceThread, card: PolicyCard
     ) -> bytes | str | None:
-        """Returns the answer to a message, a text where it is an error, or None where nobody waits for it any more."""
+        """Return the answer to a message, or None if the client has disconnected or the server stops."""
         number: int | None = None
         try:
-            content, number = open_request(message)
-            request = read_request(content, card, lambda: _draw_noise(card))
+            content, number = open_message(message)
+            request = read_request(content, card)
             chunk = worker.submit(request, wanted=lambda: connection.state is State.OPEN)
             either: tuple[Future[Any], ...] = (chunk, self._ended)
             done, _ = wait(either, return_when=FIRST_COMPLETED)
@@ -219,12 +243,12 @@ class PolicyServer:
             if not isinstance(error, WireError | SmolVLAGymError):
                 _LOG.exception("the policy failed")
             text = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
-            _LOG.warning("%s was told: %s", _name(connection), printable(text))
+            _LOG.warning("%s gets the error: %s", _name(connection), printable(text))
             return write_error(text, number)
 
 
 class _Connection(ServerConnection):
-    """Connection that is dropped where a message comes in endless fragments."""
+    """Connection that is dropped when a message has too many fragments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._fragments = FragmentLimit()
@@ -239,49 +263,50 @@ class _Connection(ServerConnection):
 
 
 _Answer = tuple[Chunk, dict[str, float]]
-"""A chunk, and how long what took in ms."""
+"""A chunk, and times in ms."""
 
 
-class _Worker:
-    """Computes answers, one after the other, in a thread of its own."""
+class _InferenceThread:
+    """Computes answers one after the other in a thread."""
 
-    def __init__(self, policy: ChunkPolicy) -> None:
+    def __init__(self, policy: ChunkPolicy, stop_timeout_s: float) -> None:
         self._jobs = queue.SimpleQueue[tuple[Future[_Answer], ChunkRequest, Callable[[], bool], float] | None]()
-        # A daemon: a policy that hangs must not keep the program from its end.
+        self._stop_timeout_s = stop_timeout_s
+        # A daemon thread: a policy that hangs must not keep the program from exiting.
         self._thread = threading.Thread(target=self._work, args=(policy,), name="inference", daemon=True)
         self._thread.start()
 
     def submit(self, request: ChunkRequest, wanted: Callable[[], bool] = lambda: True) -> Future[_Answer]:
-        """Has an answer computed, or cancelled where it is not ``wanted`` any more when its turn comes."""
+        """Queue a request. It is cancelled if it is no longer ``wanted`` when its turn comes."""
         answer = Future[_Answer]()
         self._jobs.put((answer, request, wanted, time.monotonic()))
         return answer
 
     def close(self) -> None:
-        """Ends the thread, unless the policy hangs."""
+        """Stop the thread, and wait for it up to the timeout."""
         self._jobs.put(None)
-        self._thread.join(_CHUNK_TIMEOUT)
+        self._thread.join(self._stop_timeout_s)
 
     def _work(self, policy: ChunkPolicy) -> None:
         while (job := self._jobs.get()) is not None:
-            answer, request, wanted, asked = job
+            answer, request, wanted, queued = job
             if not wanted():
                 answer.cancel()
                 answer.set_running_or_notify_cancel()
                 continue
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 chunk = policy.infer(request)
-                timing = {"wait_ms": 1e3 * (begun - asked), "infer_ms": 1e3 * (time.monotonic() - begun)}
+                timing = {"wait_ms": 1e3 * (started - queued), "infer_ms": 1e3 * (time.monotonic() - started)}
                 answer.set_result((chunk, timing))
             except BaseException as error:
                 answer.set_exception(error)
-            del job, answer, request, wanted  # an idle thread keeps no pictures
+            del job, answer, request, wanted  # an idle thread keeps no images
 
 
 def _bind(host: str, port: int, token: str | None) -> socket.socket:
     if type(port) is not int or not 0 <= port <= 0xFFFF:
-        raise OptionError("port", port, "0 to 65535; 0 takes a free one")
+        raise OptionError("port", port, "0 to 65535; 0 uses a free one")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
@@ -290,24 +315,24 @@ def _bind(host: str, port: int, token: str | None) -> socket.socket:
         raise OptionError(
             "host",
             host,
-            f"without a token 127.0.0.1 only, where no other machine comes in. Put a token into {TOKEN_VARIABLE} or "
-            "--token-file, or let clients come through a tunnel such as ssh -L",
+            f"without a token 127.0.0.1 only, which other machines cannot reach. Put a token into {TOKEN_VARIABLE} or "
+            "--token-file, or let clients connect through a tunnel such as ssh -L",
         )
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # elsewhere it means that two programs may have the same port
+        if os.name == "posix":  # on other systems it would let two programs use the same port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise OptionError("port", port, f"a free one of {host!r} ({error.strerror}); 0 takes any") from error
+        raise OptionError("port", port, f"a free one of {host!r} ({error.strerror}); 0 uses any") from error
     return bound
 
 
 def _limit_sending(connection: socket.socket, seconds: float) -> None:
-    """Makes sending fail after a time in which the other side took no byte, on a socket without TLS.
+    """Make sending fail after a time in which the client accepted no byte, on a socket without TLS.
 
-    ``settimeout`` would bound receiving too, and drop a client that has nothing to ask for a while.
+    ``settimeout`` would limit receiving too, and drop a client that sends no request for a while.
     """
     if os.name == "posix":
         limit = struct.pack("ll", int(seconds), int(seconds % 1.0 * 1e6))  # a struct timeval
@@ -317,7 +342,7 @@ def _limit_sending(connection: socket.socket, seconds: float) -> None:
 
 
 def _check_servable(card: PolicyCard) -> None:
-    """Refuses a policy two of whose cameras are the same one of the env: clients may give them different pictures."""
+    """Refuse a policy with two cameras for one env camera: a client may send different images for them."""
     if len(set(card.camera_map.values())) < len(card.camera_map):
         raise PolicyMismatchError(
             f"The policy {card.name!r} has the camera map {dict(card.camera_map)}. To be served, each of its cameras "
@@ -325,16 +350,7 @@ def _check_servable(card: PolicyCard) -> None:
         )
 
 
-def _empty_request(card: PolicyCard) -> ChunkRequest:
-    sizes = {theirs: card.cameras[ours] for ours, theirs in card.camera_map.items()}
-    return ChunkRequest(standby_observation(card, sizes), WARM_UP, _draw_noise(card))
-
-
-def _draw_noise(card: PolicyCard) -> Array:
-    return np.random.default_rng().standard_normal((card.chunk_size, card.noise_width), dtype=np.float32)
-
-
 def _name(connection: ServerConnection) -> str:
-    with contextlib.suppress(OSError):  # it may be gone already
+    with contextlib.suppress(OSError):  # the connection may be closed already
         return "client {}:{}".format(*connection.remote_address[:2])
     return "a client"

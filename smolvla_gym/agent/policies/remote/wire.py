@@ -1,4 +1,4 @@
-"""Bytes on the wire: msgpack, and arrays as openpi's clients and servers write them. Nothing here can run code."""
+"""Encode and decode messages: msgpack, with arrays in openpi's format. Decoding cannot run code."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 from smolvla_gym.utils.untrusted import printable
 
 MAX_MESSAGE_BYTES: Final = 4 * 2**20
-"""Three pictures of 640x480 are 2.6 MiB and the rest of a request some kB: this leaves room for a fourth picture."""
+"""Largest message. Three images of 640x480 are 2.6 MiB and the rest of a request some kB; a fourth image still fits."""
 
 _MAX_LENGTH: Final = 1024
-"""Entries of a list or map. All that is long travels as an array."""
+"""Most entries of a list or map. Long data is sent as an array."""
 
 _MAX_TEXT: Final = 16_384
-"""Bytes of a text."""
+"""Most bytes of a text."""
 
 _MAX_CONTAINERS: Final = 1024
-"""Lists and maps of a message. An empty list is one byte on the wire and fifty in memory."""
+"""Most lists and maps of a message. An empty list takes one byte on the wire and fifty in memory."""
 
 _MAX_DIMENSIONS: Final = 8
 
 _DTYPES: Final = frozenset(["|b1", "|i1", "|u1", "<i2", "<i4", "<i8", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8"])
-"""Little-endian numbers, in numpy's spelling. No objects, no texts, no structures."""
+"""Little-endian numbers in NumPy's spelling. Objects, texts and structures are excluded."""
 
 _PLAIN: Final = frozenset(
     {type(None), bool, int, float, str, bytes, list, dict, np.ndarray, *(np.dtype(name).type for name in _DTYPES)}
@@ -38,36 +38,36 @@ _SCALAR: Final = frozenset({b"__npgeneric__", b"data", b"dtype"})
 
 
 class WireError(ValueError):
-    """A message that is not what it should be."""
+    """Invalid message."""
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """Returns a map of plain values, arrays and numpy's numbers as bytes.
+    """Return a map of plain values, arrays and NumPy numbers as bytes.
 
     Raises:
-        WireError: A value has no place in a message.
+        WireError: A value of another type.
     """
     try:
         packed: bytes = msgpack.packb(message, default=_pack)
     except (TypeError, ValueError, OverflowError) as error:
-        raise WireError(f"this cannot be sent: {error}") from error
+        raise WireError(f"a value cannot be sent: {error}") from error
     return packed
 
 
 def decode(data: bytes | str) -> dict[str, Any]:
-    """Returns the map that a message holds. Arrays in it are copies that may be written to.
+    """Return the map of a message. Its arrays are writable copies.
 
     Raises:
-        WireError: These bytes, or this text, are no message.
+        WireError: The data is no valid message.
     """
     if isinstance(data, str):
         raise WireError(f"a message is binary, not the text {printable(data, 80)!r}")
     if len(data) > MAX_MESSAGE_BYTES:
         raise WireError(f"a message of {len(data)} bytes is too large: {MAX_MESSAGE_BYTES} are allowed")
-    counter = itertools.count(1)
+    containers = itertools.count(1)
 
     def check(values: Iterable[Any]) -> None:
-        if next(counter) > _MAX_CONTAINERS:
+        if next(containers) > _MAX_CONTAINERS:
             raise WireError(f"a message has {_MAX_CONTAINERS} lists and maps at most")
         for value in values:
             if type(value) not in _PLAIN:
@@ -105,7 +105,7 @@ def decode(data: bytes | str) -> dict[str, Any]:
 def _pack(value: Any) -> dict[bytes, Any]:
     if not isinstance(value, np.ndarray | np.generic) or value.dtype.str not in _DTYPES:
         kind = value.dtype if isinstance(value, np.ndarray | np.generic) else type(value).__name__
-        raise WireError(f"{kind} is no plain value")
+        raise WireError(f"{kind} is not a plain value")
     if isinstance(value, np.ndarray):
         return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
     return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
@@ -125,7 +125,7 @@ def _read_array(fields: Mapping[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _read_scalar(fields: Mapping[Any, Any]) -> Any:
     if fields.keys() != _SCALAR or type(fields[b"data"]) not in (bool, int, float):
-        raise WireError("a number of numpy is a map of __npgeneric__, data and dtype")
+        raise WireError("a NumPy number is a map of __npgeneric__, data and dtype")
     return _read_dtype(fields[b"dtype"]).type(fields[b"data"])
 
 
@@ -136,4 +136,4 @@ def _read_dtype(name: Any) -> np.dtype[Any]:
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:
-    raise WireError(f"msgpack's extension {code} has no place in a message")
+    raise WireError(f"msgpack's extension {code} is not allowed in a message")

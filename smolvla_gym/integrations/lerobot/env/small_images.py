@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from smolvla_gym.agent.images import legible_size, resize_area
+from smolvla_gym.agent.images import env_image_size, resize_area
 from smolvla_gym.envs.env_options import check_image_size
 from smolvla_gym.envs.time_limit import DEFAULT_STEPS
 
@@ -64,7 +64,7 @@ def make_sim(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.En
     from smolvla_gym.envs.make_sim import make_sim_env
 
     size = check_image_size(image_size)
-    return SmallImages(make_sim_env(image_size=legible_size(size), **options), size)
+    return SmallImages(make_sim_env(image_size=env_image_size(size), **options), size)
 
 
 def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.Env[Any, Any]:
@@ -75,7 +75,7 @@ def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.E
     if options.get("port") == TWIN:
         # It stands there homed, and its scene says what to do.
         options |= {"camera": TWIN, "home": None, "instruction": None, "twin_options": {"homed": True}}
-    return SmallImages(make_real_env(image_size=legible_size(size), **options), size)
+    return SmallImages(make_real_env(image_size=env_image_size(size), **options), size)
 
 
 for _id, _entry in ((LEROBOT_SIM_ID, make_sim), (LEROBOT_REAL_ID, make_real)):

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from lerobot.robots.robot import Robot
 
-from smolvla_gym.agent.images import legible_size, resize_area
+from smolvla_gym.agent.images import env_image_size, resize_area
 from smolvla_gym.envs.env_options import check_image_size
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.errors import DeviceError
@@ -153,7 +153,7 @@ class PAROL6Robot(Robot, abc.ABC):
     def _options(self) -> dict[str, Any]:
         config = self.config
         return {
-            "task": config.task, "cameras": self._names, "image_size": legible_size(self._size),
+            "task": config.task, "cameras": self._names, "image_size": env_image_size(self._size),
             "control_hz": float(config.fps), "gripper": config.gripper,
         }  # fmt: skip
 

@@ -9,9 +9,9 @@ pytest.importorskip("lerobot")
 
 import torch
 
-from smolvla_gym.agent.guidance import SCHEDULES, PrefixGuidance, prefix_weights
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
+from smolvla_gym.agent.rtc_guidance import SCHEDULES, PrefixGuidance, prefix_weights
 
 CHUNK, WIDTH = 16, 7
 
@@ -50,9 +50,9 @@ def step(processor, x, left, delay, time, horizon=CHUNK, slope=0.7):
 def test_it_is_lerobots_where_nothing_is_padded(schedule, time, delay):
     generator = torch.Generator().manual_seed(0)
     x, left = torch.randn(2, CHUNK, WIDTH, generator=generator)
-    ours = step(PrefixGuidance(5.0, schedule), x[None], left, delay, time)
-    theirs = step(lerobots(5.0, schedule), x[None], left[None], delay, time)
-    torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
+    actual = step(PrefixGuidance(5.0, schedule), x[None], left, delay, time)
+    expected = step(lerobots(5.0, schedule), x[None], left[None], delay, time)
+    torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5)
 
 
 def flow(guidance, left, delay, steps=5, target=3.0):
@@ -90,13 +90,13 @@ def request_(policy, observation, left=None, delay=0):
 
 def test_the_policy_continues_a_plan(policy, observation):
     free = policy.infer(request_(policy, observation))
-    left = free.latent[4:] + np.float32(0.5)
+    left = free.normalized[4:] + np.float32(0.5)
     guided = policy.infer(request_(policy, observation, left, delay=6))
-    far, near = np.abs(free.latent[:6] - left[:6]).mean(), np.abs(guided.latent[:6] - left[:6]).mean()
+    far, near = np.abs(free.normalized[:6] - left[:6]).mean(), np.abs(guided.normalized[:6] - left[:6]).mean()
     assert near < 0.35 * far
     # Without anything left it is the same as ever, and an empty rest is nothing left.
     empty = policy.infer(request_(policy, observation, left[:0]))
-    np.testing.assert_array_equal(empty.latent, free.latent)
+    np.testing.assert_array_equal(empty.normalized, free.normalized)
 
 
 def test_no_gradient_is_recorded(policy, loaded, observation):
@@ -113,13 +113,13 @@ def test_no_gradient_is_recorded(policy, loaded, observation):
 
 
 def test_lerobots_own_results_are_untouched(loaded, observation):
-    """The chunk without guidance is what ``predict_action_chunk`` gives a policy nobody has wrapped."""
+    """The chunk without guidance equals that of ``predict_action_chunk`` of an unwrapped policy."""
     policy = LocalPolicy(loaded, sampler="reference")
     asked = request_(policy, observation)
-    ours = policy.infer(asked).latent
+    actual = policy.infer(asked).normalized
     loaded.policy.config.rtc_config = None
     loaded.policy.model.rtc_processor = None
     with torch.no_grad():
         batch = loaded.preprocessor(policy._frame(asked, asked.instruction))
-        theirs = loaded.policy.predict_action_chunk(batch, noise=torch.from_numpy(asked.noise)[None])
-    np.testing.assert_array_equal(ours, theirs[0].numpy())
+        expected = loaded.policy.predict_action_chunk(batch, noise=torch.from_numpy(asked.noise)[None])
+    np.testing.assert_array_equal(actual, expected[0].numpy())

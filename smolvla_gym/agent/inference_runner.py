@@ -1,4 +1,4 @@
-"""Where chunks are computed, and from which control step on they can be used: in simulated or in real time."""
+"""Run inference in simulated or in real time, and decide from which control step on a chunk may be used."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from smolvla_gym.errors import OptionError
 
 _ROUNDING: Final = 1e-9
 
-_LAST_CHUNK: Final = 3.0
-"""How long in s the end waits for the chunk that is being computed."""
+_JOIN_TIMEOUT_S: Final = 3.0
+"""Longest time in s for which :meth:`RealTimeRunner.close` waits for the chunk that is being computed."""
 
 
 def check_latency(latency_ms: Any) -> tuple[float, ...]:
-    """Returns latencies in s.
+    """Return latencies in s.
 
     Args:
         latency_ms: A latency in ms, or a sequence or array of them.
 
     Raises:
-        OptionError: It is none of both, empty, negative or not finite.
+        OptionError: The value has another type, or a latency is negative or not finite, or there is none.
     """
     try:
         values = np.atleast_1d(np.asarray(latency_ms))
@@ -44,48 +44,48 @@ def check_latency(latency_ms: Any) -> tuple[float, ...]:
     return tuple(float(value) / 1e3 for value in values)
 
 
-class Pipeline(ABC):
-    """Takes one request at a time."""
+class InferenceRunner(ABC):
+    """Computes one chunk at a time."""
 
     blocks: bool
-    """Whether waiting for a chunk makes it come; in lockstep only steps do."""
+    """True in real time, where a chunk arrives while the caller waits; in lockstep it takes control steps."""
 
-    def begin(self) -> None:  # noqa: B027 - real time goes on
-        """Begins an episode."""
+    def begin(self) -> None:  # noqa: B027 - the real-time runner has no state of an episode
+        """Begin an episode."""
 
     @abstractmethod
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
-        """Has a chunk computed.
+        """Start to compute a chunk.
 
         Args:
-            request: What is asked for.
-            step: The control step of its observation.
+            request: The request.
+            step: Control step of the request's observation.
         """
 
     @abstractmethod
-    def usable(self, future: Future[Chunk], step: int) -> bool:
-        """Tells whether a result (or an error) may be looked at in a control step."""
+    def is_usable(self, future: Future[Chunk], step: int) -> bool:
+        """Return whether a result or an error may be used in a control step."""
 
-    def close(self) -> None:  # noqa: B027 - in lockstep nothing runs
-        """Ends what runs; doing it twice does no harm."""
+    def close(self) -> None:  # noqa: B027 - the lockstep runner has no thread
+        """Stop the runner. Calling it twice is harmless."""
 
 
-class Lockstep(Pipeline):
-    """Simulated time: a chunk that is asked for in step t can be used from step t + ceil(latency * control_hz) on.
+class LockstepRunner(InferenceRunner):
+    """Simulated time: a chunk requested in step t may be used from step t + ceil(latency * control_hz) on.
 
-    It is computed at once, so that the same seeds give the same episode on any machine.
+    The chunk is computed at once, so that the same seeds give the same episode on any machine.
     """
 
     blocks = False
 
     def __init__(self, policy: ChunkPolicy, control_hz: float, latencies: Sequence[float] = (0.0,)) -> None:
-        """Prepares it.
+        """Create a runner.
 
         Args:
             policy: Computes the chunks.
-            control_hz: Control steps a second.
-            latencies: In s; the requests of an episode take them in turn, over and over. So a recording can be played
-                back.
+            control_hz: Control rate in Hz.
+            latencies: In s. The requests of an episode take them in turn, repeatedly, so that measured latencies can
+                be replayed.
         """
         self._policy = policy
         self._steps = [math.ceil(latency * control_hz - _ROUNDING) for latency in latencies]
@@ -94,38 +94,38 @@ class Lockstep(Pipeline):
     @override
     def begin(self) -> None:
         # An episode depends on its seeds alone, not on the episodes before it.
-        self._delays, self._due = itertools.cycle(self._steps), 0
+        self._delays, self._usable_from = itertools.cycle(self._steps), 0
 
     @override
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
-        self._due = step + next(self._delays)
+        self._usable_from = step + next(self._delays)
         future = Future[Chunk]()
         _fulfil(future, lambda: self._policy.infer(request))
         return future
 
     @override
-    def usable(self, future: Future[Chunk], step: int) -> bool:
-        return step >= self._due
+    def is_usable(self, future: Future[Chunk], step: int) -> bool:
+        return step >= self._usable_from
 
 
-class RealTime(Pipeline):
-    """Real time: a thread computes, and a chunk can be used once it is there."""
+class RealTimeRunner(InferenceRunner):
+    """Real time: a thread computes, and a chunk may be used as soon as it is computed."""
 
     blocks = True
 
     def __init__(self, policy: ChunkPolicy, latencies: Sequence[float] = (0.0,)) -> None:
-        """Starts the thread.
+        """Start the thread.
 
         Args:
             policy: Computes the chunks.
-            latencies: In s; what the requests take at least, in turn and over and over.
+            latencies: Shortest time of a request in s; the requests take them in turn, repeatedly.
         """
         self._jobs = queue.SimpleQueue[_Job | None]()
         self._latencies = itertools.cycle(latencies)
-        # A daemon: a policy that hangs must not keep the program from its end.
-        thread = threading.Thread(target=_work, args=(policy, self._jobs), name="inference", daemon=True)
+        # A daemon thread: a policy that hangs must not keep the program from exiting.
+        thread = threading.Thread(target=_run_jobs, args=(policy, self._jobs), name="inference", daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _finish, self._jobs, thread)
+        self._stop = weakref.finalize(self, _stop_thread, self._jobs, thread)
 
     @override
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
@@ -134,39 +134,39 @@ class RealTime(Pipeline):
         return future
 
     @override
-    def usable(self, future: Future[Chunk], step: int) -> bool:
+    def is_usable(self, future: Future[Chunk], step: int) -> bool:
         return future.done()
 
     @override
     def close(self) -> None:
-        self._end()
+        self._stop()
 
 
 _Job = tuple["Future[Chunk]", ChunkRequest, float]
 
 
-def _finish(jobs: queue.SimpleQueue[_Job | None], thread: threading.Thread) -> None:
+def _stop_thread(jobs: queue.SimpleQueue[_Job | None], thread: threading.Thread) -> None:
     jobs.put(None)
-    # An interpreter that ends while a thread is in torch aborts the process.
+    # An interpreter that exits while a thread is in torch aborts the process.
     if thread is not threading.current_thread():
-        thread.join(_LAST_CHUNK)
+        thread.join(_JOIN_TIMEOUT_S)
 
 
-def _work(policy: ChunkPolicy, jobs: queue.SimpleQueue[_Job | None]) -> None:
+def _run_jobs(policy: ChunkPolicy, jobs: queue.SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
-        _answer(policy, *job)
-        del job  # an idle thread keeps no pictures
+        _run_job(policy, *job)
+        del job  # an idle thread keeps no images
 
 
-def _answer(policy: ChunkPolicy, future: Future[Chunk], request: ChunkRequest, latency: float) -> None:
-    """Computes a chunk that takes ``latency`` in s at least, unless nobody waits for it any more."""
+def _run_job(policy: ChunkPolicy, future: Future[Chunk], request: ChunkRequest, latency: float) -> None:
+    """Compute a chunk in at least ``latency`` s, unless its request was cancelled."""
     if not future.set_running_or_notify_cancel():
         return
-    due = time.monotonic() + latency
+    not_before = time.monotonic() + latency
 
     def compute() -> Chunk:
         chunk = policy.infer(request)
-        time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(max(0.0, not_before - time.monotonic()))
         return chunk
 
     _fulfil(future, compute)

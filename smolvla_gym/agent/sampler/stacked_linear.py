@@ -1,4 +1,4 @@
-"""Several linear layers over the same input, computed as one."""
+"""Compute several linear layers with the same input as one product."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from smolvla_gym.agent.sampler.linear import is_plain, linear
 
 
-class Stacked:
-    """Linear layers whose weights lie one behind the other, so that one product gives the outputs of all.
+class StackedLinear:
+    """Linear layers whose weights are contiguous in memory, so that one product returns the outputs of all.
 
-    The layers stay what they are: their parameters become views of the common memory. Whoever changes them in place
-    changes both, and no weight is there twice.
+    The layers' parameters become views of the common memory: in-place changes affect both, and no weight is stored
+    twice.
     """
 
     def __init__(self, parent: Any, *names: str, trains: bool = False) -> None:
-        """Lays the weights together where the layers are plain and of one type; others are called one by one.
+        """Join the weights if the layers are plain and of one type; otherwise the layers are called one by one.
 
         Args:
-            parent: The module that has the layers.
-            names: Their names in it, such as q_proj, k_proj and v_proj; all map the same input.
-            trains: Whether gradients are to reach the weights: then they stay where they are, and are put together in
-                each call.
+            parent: The module of the layers.
+            names: Their names in it, such as q_proj, k_proj and v_proj; all have the same input.
+            trains: Whether gradients have to reach the weights. Then the weights keep their memory, and each call
+                concatenates them.
         """
         self._parent, self._names, self._trains = parent, names, trains
         self._layers: tuple[Any, ...] = ()
@@ -43,7 +43,7 @@ class Stacked:
         return dtype
 
     def refresh(self) -> None:
-        """Follows layers or weights that were put in the place of others, such as an adapter."""
+        """Use the current layers and weights, which may have been replaced, such as by an adapter."""
         self._layers = tuple(getattr(self._parent, name) for name in self._names)
         self._plain = _alike(self._layers)
         if not self._plain:
@@ -64,11 +64,11 @@ class Stacked:
         return [part for layer in self._layers for part in (layer.weight, layer.bias) if part is not None]
 
     def __call__(self, states: Tensor, skip: int = 0) -> Tensor:
-        """Returns the outputs side by side.
+        """Return the concatenated outputs.
 
         Args:
-            states: Shape (..., width).
-            skip: How many of the layers, from the first on, are left out.
+            states: Inputs, shape (..., width).
+            skip: Number of layers to leave out, from the first on.
         """
         layers = self._layers[skip:]
         if not self._plain:
@@ -82,7 +82,7 @@ class Stacked:
 
 
 def _alike(layers: Sequence[Any]) -> bool:
-    """Says whether the layers can be one."""
+    """Return whether the layers can be computed as one product."""
     if not all(is_plain(layer) for layer in layers):
         return False
     kinds = {(layer.weight.dtype, layer.weight.device, layer.bias is None, layer.in_features) for layer in layers}
@@ -90,17 +90,17 @@ def _alike(layers: Sequence[Any]) -> bool:
 
 
 def _own_memory(layer: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
-    """Gives what is saved memory of its own: safetensors refuses a part of something larger."""
+    """Copy saved weights to their own memory: safetensors refuses views of a larger tensor."""
     for name in ("weight", "bias"):
         entry = state.get(prefix + name)
-        if entry is not None and not isinstance(entry, nn.Parameter):  # those who keep parameters save nothing
+        if entry is not None and not isinstance(entry, nn.Parameter):  # with keep_vars nothing is saved
             state[prefix + name] = entry.clone()
 
 
-@torch.inference_mode(False)  # the weights stay when the caller's mode is over, and may be trained then
+@torch.inference_mode(False)  # the weights outlive the caller's inference mode, and may be trained later
 @torch.no_grad()
 def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Makes parameters views of common memory, unless they are that already, and returns it."""
+    """Make parameters views of common memory, unless they are already, and return it."""
     first = parameters[0].data
     if len(parameters) == 1:
         return first
@@ -112,7 +112,7 @@ def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
         end += parameter.numel() * parameter.element_size()
     else:
         memory = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-        if len(memory) == 1:  # another sampler of the same policy laid them together
+        if len(memory) == 1:  # another sampler of the same policy has joined them
             return first.as_strided((rows, *first.shape[1:]), first.stride())
     common = torch.cat([parameter.data for parameter in parameters])
     start = 0

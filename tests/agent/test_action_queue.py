@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smolvla_gym.agent.action_queue import ActionQueue
 from smolvla_gym.agent.aggregation import AGGREGATES, get_aggregate
-from smolvla_gym.agent.chunks import ActionQueue
 from smolvla_gym.agent.policies.base import Chunk
 from smolvla_gym.errors import UnknownNameError
 
@@ -24,64 +24,64 @@ def drain(queue):
 
 def test_actions_come_in_order_and_then_none():
     queue = ActionQueue()
-    assert queue.splice(chunk(0, 3), asked_at=0) == 0
+    assert queue.merge(chunk(0, 3), requested_at=0) == 0
     assert len(queue) == 3
     assert drain(queue) == [0, 1, 2]
     assert queue.pop() is None
-    assert queue.popped == 3
+    assert queue.executed == 3
 
 
 def test_the_chunk_is_copied():
     queue = ActionQueue()
     given_ = chunk(0, 2)
-    queue.splice(given_, 0)
+    queue.merge(given_, 0)
     given_.actions[:] += 1
     assert drain(queue) == [0, 1]
 
 
 def test_the_action_is_a_copy():
     queue = ActionQueue()
-    queue.splice(chunk(0, 2), 0)
+    queue.merge(chunk(0, 2), 0)
     queue.pop()[:] = 9
-    queue.splice(chunk(1, 4), 1, get_aggregate("average"))
+    queue.merge(chunk(1, 4), 1, get_aggregate("average"))
     assert drain(queue) == [1, 2, 3, 4]
 
 
 def test_a_late_chunk_goes_where_it_belongs():
     queue = ActionQueue()
-    queue.splice(chunk(0, 5), 0)
+    queue.merge(chunk(0, 5), 0)
     for _ in range(2):
         queue.pop()
-    asked_at = queue.popped
+    requested_at = queue.executed
     for _ in range(2):
         queue.pop()
-    assert queue.splice(chunk(2, 5), asked_at) == 2
+    assert queue.merge(chunk(2, 5), requested_at) == 2
     assert drain(queue) == [4, 5, 6]
 
 
-def test_while_the_arm_held_nothing_became_overdue():
+def test_no_action_expires_while_the_arm_holds():
     queue = ActionQueue()
-    queue.splice(chunk(0, 3), 0)
+    queue.merge(chunk(0, 3), 0)
     queue.pop()
-    asked_at = queue.popped
+    requested_at = queue.executed
     for _ in range(10):
         queue.pop()  # eight of them find nothing
-    assert queue.splice(chunk(1, 5), asked_at) == 2
+    assert queue.merge(chunk(1, 5), requested_at) == 2
     assert drain(queue) == [3, 4, 5]
 
 
 def test_a_chunk_that_is_altogether_late_gives_its_last_action():
     queue = ActionQueue()
-    queue.splice(chunk(0, 9), 0)
+    queue.merge(chunk(0, 9), 0)
     for _ in range(9):
         queue.pop()
-    assert queue.splice(chunk(0, 3), 0) == 2
+    assert queue.merge(chunk(0, 3), 0) == 2
     assert drain(queue) == [2]
 
 
 def test_what_is_left_is_in_the_policys_units():
     queue = ActionQueue()
-    queue.splice(chunk(0, 4), 0)
+    queue.merge(chunk(0, 4), 0)
     queue.pop()
     assert queue.leftover[:, 0].tolist() == [-1, -2, -3]
     assert queue.leftover.shape == (3, 7)
@@ -89,7 +89,7 @@ def test_what_is_left_is_in_the_policys_units():
 
 def test_clear_forgets():
     queue = ActionQueue()
-    queue.splice(chunk(0, 2), 0)
+    queue.merge(chunk(0, 2), 0)
     queue.clear()
     assert len(queue) == 0
     assert queue.pop() is None
@@ -100,7 +100,7 @@ def test_clear_forgets():
 def test_only_chunks_are_taken(shape):
     array = np.zeros(shape, np.float32)
     with pytest.raises(ValueError, match="shape"):
-        ActionQueue().splice(Chunk(array, array), 0)
+        ActionQueue().merge(Chunk(array, array), 0)
 
 
 @given(
@@ -112,21 +112,21 @@ def test_only_chunks_are_taken(shape):
 def test_every_action_is_executed_at_its_moment(played, flight, lengths, name):
     """Two chunks that agree on what to do at each moment give that, however late the second one is."""
     queue = ActionQueue()
-    queue.splice(chunk(0, lengths[0]), 0)
+    queue.merge(chunk(0, lengths[0]), 0)
     done = [a for a in (queue.pop() for _ in range(played)) if a is not None]
-    asked_at = queue.popped
+    requested_at = queue.executed
     done += [a for a in (queue.pop() for _ in range(flight)) if a is not None]
-    moment = queue.popped
-    overdue = queue.splice(chunk(asked_at, lengths[1]), asked_at, get_aggregate(name))
-    assert 0 <= overdue <= lengths[1]
+    moment = queue.executed
+    expired = queue.merge(chunk(requested_at, lengths[1]), requested_at, get_aggregate(name))
+    assert 0 <= expired <= lengths[1]
     assert np.allclose(queue.leftover, -queue._actions[queue._next :])
     assert [a[0] for a in done] == list(range(len(done)))
     left = drain(queue)
-    if overdue == lengths[1]:  # altogether late, and something else is planned
+    if expired == lengths[1]:  # altogether late, and something else is planned
         assert left == list(range(moment, lengths[0]))
     else:
-        assert left == pytest.approx(list(range(asked_at + overdue, asked_at + lengths[1])))
-        assert asked_at + overdue == moment or (overdue, len(left)) == (lengths[1] - 1, 1)
+        assert left == pytest.approx(list(range(requested_at + expired, requested_at + lengths[1])))
+        assert requested_at + expired == moment or (expired, len(left)) == (lengths[1] - 1, 1)
 
 
 # Aggregation.

@@ -1,4 +1,4 @@
-"""When chunks are asked for and how they are put together; the policy's actions tell what they were meant for."""
+"""Chunk scheduling; the number of an action is the control step that it is for."""
 
 import gc
 import itertools
@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvla_gym.agent import chunk_statistics as statistics_module
-from smolvla_gym.agent.engine import EngineOptions
+from smolvla_gym.agent.agent_options import AgentNotAttachedError, AgentNotResetError
+from smolvla_gym.agent.chunk_scheduler import ChunkingOptions
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, PolicyCard
-from smolvla_gym.agent.smolvla_agent import AgentNotAttachedError, AgentNotResetError, SmolVLAAgent
+from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 from smolvla_gym.errors import (
     ActionError,
     InferenceError,
@@ -56,7 +57,7 @@ class Numbered(ChunkPolicy):
 
 
 class Clock(gym.Env):
-    """What an agent is told of an env's clock."""
+    """An env of which only the clock and the spaces matter."""
 
     observation_space = gym.spaces.Dict({
         "pixels": gym.spaces.Dict({"wrist": gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)}),
@@ -139,7 +140,7 @@ def test_async_does_not_stall_once_it_runs(mode):
     assert path.tolist() == [*[0] * 9, *range(291)]
     assert set(agent.statistics.delays) == {9}
     # What was in a chunk for the time that it took is left out, but for the first one: the arm held.
-    assert agent.statistics.overdue_actions == 9 * (agent.statistics.chunks - 1)
+    assert agent.statistics.expired_actions == 9 * (agent.statistics.chunks - 1)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "rtc"])
@@ -179,8 +180,8 @@ def test_a_queue_that_runs_out_holds_and_says_so():
     assert statistics.waited_steps == 15
     assert statistics.stalled_steps >= 10 * (statistics.chunks - 2)
     assert statistics.report()["stalled_steps"] == statistics.stalled_steps
-    # The arm stood still meanwhile: only what was executed is overdue.
-    assert statistics.overdue_actions == 5 * (statistics.chunks - 1)
+    # The arm stood still meanwhile: only executed actions have expired.
+    assert statistics.expired_actions == 5 * (statistics.chunks - 1)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, lambda values: np.array(values, np.float32)])
@@ -202,7 +203,7 @@ def test_overlaps_are_aggregated():
         def infer(self, request):
             chunk = super().infer(request)
             shift = 0.5 * len(self.requests)
-            return Chunk(chunk.actions + np.float32(shift), chunk.latent)
+            return Chunk(chunk.actions + np.float32(shift), chunk.normalized)
 
     late = make(Shifted(), mode="async", latency_ms=0, aggregate="latest_only", queue_threshold=10)
     mean = make(Shifted(), mode="async", latency_ms=0, aggregate="average", queue_threshold=10)
@@ -215,10 +216,10 @@ def test_overlaps_are_aggregated():
 
 def test_by_default_it_asks_when_half_is_left_or_when_the_policy_would_look_again():
     card = Numbered().card  # chunks of 20, of which it executes 8
-    assert EngineOptions.choose(card, mode="async").queue_threshold == 12
-    assert EngineOptions.choose(card, mode="rtc", n_action_steps=10).queue_threshold == 5
-    assert EngineOptions.choose(replace(card, n_action_steps=20), mode="async").queue_threshold == 10
-    assert EngineOptions.choose(card, mode="sync").queue_threshold == 0
+    assert ChunkingOptions.choose(card, mode="async").queue_threshold == 12
+    assert ChunkingOptions.choose(card, mode="rtc", n_action_steps=10).queue_threshold == 5
+    assert ChunkingOptions.choose(replace(card, n_action_steps=20), mode="async").queue_threshold == 10
+    assert ChunkingOptions.choose(card, mode="sync").queue_threshold == 0
 
 
 def test_rtc_is_told_what_is_left_and_how_long_it_takes():
@@ -230,14 +231,14 @@ def test_rtc_is_told_what_is_left_and_how_long_it_takes():
         step = step_of(request)
         left = request.leftover[:, 0] * 10
         np.testing.assert_allclose(left, np.arange(step, step + 10))
-        assert request.delay == 6
+        assert request.inference_delay == 6
 
 
 def test_the_estimate_of_the_delay_forgets_a_slow_chunk():
     policy = Numbered()
     agent = make(policy, mode="rtc", latency_ms=[33, 33, 300, *[33] * 100])
     play(agent, 400)
-    delays = [request.delay for request in policy.requests[1:]]
+    delays = [request.inference_delay for request in policy.requests[1:]]
     assert 9 in delays
     assert delays[-1] == 1
 
@@ -246,7 +247,7 @@ def test_the_other_modes_ask_for_no_continuation():
     for mode in ("sync", "async"):
         policy = Numbered()
         play(make(policy, mode=mode, latency_ms=100), 100)
-        assert all(request.leftover is None and request.delay == 0 for request in policy.requests)
+        assert all(request.leftover is None and request.inference_delay == 0 for request in policy.requests)
 
 
 def test_the_first_thing_held_is_the_pose():
@@ -266,7 +267,7 @@ def test_jumps_are_told_apart():
 
 
 def test_an_endless_episode_does_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(statistics_module, "_REMEMBERED", 20)
+    monkeypatch.setattr(statistics_module, "HISTORY_LENGTH", 20)
     agent = make(mode="async", latency_ms=[300, *[33] * 100])
     play(agent, 500)
     statistics = agent.statistics
@@ -361,7 +362,7 @@ def test_the_rest_of_an_old_chunk_is_no_delay_of_the_next_one():
     assert agent.statistics.delays[0] >= 30
     guided = [request for request in policy.requests if request.leftover is not None]
     assert len(guided) > 3
-    assert all(request.delay < len(request.leftover) for request in guided)
+    assert all(request.inference_delay < len(request.leftover) for request in guided)
     agent.close()
 
 
@@ -431,12 +432,12 @@ def test_threads_and_pictures_do_not_pile_up():
 def test_an_idle_thread_keeps_no_pictures():
     policy = Numbered()
     agent = make(policy, mode="sync", realtime=True)
-    picture = np.zeros((16, 16, 3), np.uint8)
-    forgotten = weakref.ref(picture)
+    image = np.zeros((16, 16, 3), np.uint8)
+    forgotten = weakref.ref(image)
     agent.reset("count")
-    agent.act({**observe(0), "pixels": {"wrist": picture}})
+    agent.act({**observe(0), "pixels": {"wrist": image}})
     policy.requests.clear()
-    del picture
+    del image
     wait_for(lambda: forgotten() is None)
     agent.close()
 

@@ -1,4 +1,4 @@
-"""Checks of values that come from a checkpoint's JSON files: type, range and length, before anything uses them."""
+"""Check fields of untrusted JSON objects and messages before use: type, range and length."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Check = Callable[[Any], Any]
-"""Returns the value as it is to be used, or raises ``ValueError`` with what would be allowed."""
+"""Returns the checked value, or raises ``ValueError`` with a description of the allowed values."""
 
 
 class ExpectedError(ValueError):
-    """A single value that is not allowed; the message says what would be."""
+    """A value is not allowed; the message describes the allowed values."""
 
 
 class UnknownFieldsError(ValueError):
-    """An object has fields that are not known, as another LeRobot release or another program writes them."""
+    """An object has unknown fields, such as those of another LeRobot release or of another program."""
 
 
 def check_fields(content: object, fields: Mapping[str, Check], required: Sequence[str] = ()) -> dict[str, Any]:
@@ -22,42 +22,58 @@ def check_fields(content: object, fields: Mapping[str, Check], required: Sequenc
 
     Args:
         content: The object.
-        fields: A check for each field that may stand in it.
-        required: Fields that must stand in it.
+        fields: A check for each allowed field.
+        required: Fields that must be present.
 
     Raises:
-        UnknownFieldsError: It has other fields.
+        UnknownFieldsError: The object has other fields.
         ValueError: It is no object, lacks a field, or a value is not allowed.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"{shown(content)} stands where an object is expected")
+        raise ValueError(f"{format_value(content)} stands where an object is expected")
     unknown = [name for name in content if name not in fields]
     if unknown:
-        raise UnknownFieldsError(f"unknown field {', '.join(shown(name) for name in unknown[:5])}")
+        raise UnknownFieldsError(f"unknown field {', '.join(format_value(name) for name in unknown[:5])}")
     missing = [name for name in required if name not in content]
     if missing:
         raise ValueError(f"{', '.join(missing)} is missing")
     return {name: check_field(name, value, fields[name]) for name, value in content.items()}
 
 
-def check_field(name: str, value: Any, check: Check) -> Any:
-    """Return a checked value.
+def check_known_fields(content: object, fields: Mapping[str, Check], required: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the checked fields of a JSON object, and drop all fields without a check.
+
+    Args:
+        content: The object.
+        fields: A check for each field to return.
+        required: Fields that must be present.
 
     Raises:
-        ValueError: It is not allowed; the message names it.
+        ValueError: It is no object, lacks a field, or a value is not allowed.
+    """
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if name in fields}
+    return check_fields(content, fields, required)
+
+
+def check_field(name: str, value: Any, check: Check) -> Any:
+    """Return the checked value of a field.
+
+    Raises:
+        ValueError: The value is not allowed; the message names the field.
     """
     try:
         return check(value)
     except UnknownFieldsError:
         raise
     except ExpectedError as err:
-        raise ValueError(f"{name} is {shown(value)}; expected {err}") from None
+        raise ValueError(f"{name} is {format_value(value)}; expected {err}") from None
     except ValueError as err:
         raise ValueError(f"{name}: {err}") from None
 
 
-def shown(value: object, limit: int = 80) -> str:
-    """Return a foreign value as it may stand in a message: escaped and cut."""
+def format_value(value: object, limit: int = 80) -> str:
+    """Return an untrusted value for a message: escaped and cut."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     if isinstance(value, str) and len(value) > limit:
@@ -66,14 +82,14 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def flag(value: Any) -> bool:
-    """Check a truth value."""
+    """Check for a bool."""
     if not isinstance(value, bool):
         raise ExpectedError("true or false")
     return value
 
 
 def whole(low: int, high: int) -> Check:
-    """Make a check of whole numbers."""
+    """Create a check for whole numbers."""
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -84,7 +100,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """Make a check of numbers."""
+    """Create a check for numbers."""
 
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -95,7 +111,7 @@ def number(low: float, high: float) -> Check:
 
 
 def text(limit: int = 300) -> Check:
-    """Make a check of texts up to a length."""
+    """Create a check for texts up to a length."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or len(value) > limit or "\0" in value:
@@ -106,7 +122,7 @@ def text(limit: int = 300) -> Check:
 
 
 def one_of(*choices: Any) -> Check:
-    """Make a check of values out of a few."""
+    """Create a check for one of several values."""
 
     def check(value: Any) -> Any:
         if not any(type(value) is type(choice) and value == choice for choice in choices):
@@ -117,7 +133,7 @@ def one_of(*choices: Any) -> Check:
 
 
 def optional(inner: Check) -> Check:
-    """Make a check that also lets null pass."""
+    """Create a check that also accepts null."""
 
     def check(value: Any) -> Any:
         return None if value is None else inner(value)
@@ -126,7 +142,7 @@ def optional(inner: Check) -> Check:
 
 
 def list_of(inner: Check, low: int, high: int) -> Check:
-    """Make a check of lists with ``low`` to ``high`` entries; it returns a tuple."""
+    """Create a check for lists with ``low`` to ``high`` entries; it returns a tuple."""
 
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not low <= len(value) <= high:
@@ -137,13 +153,13 @@ def list_of(inner: Check, low: int, high: int) -> Check:
 
 
 def mapping_of(key: Check, inner: Check, high: int) -> Check:
-    """Make a check of objects with at most ``high`` entries, whatever their names."""
+    """Create a check for objects with at most ``high`` entries of any names."""
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) > high:
             raise ExpectedError(f"an object of at most {high} entries")
         return {
-            check_field("a name", name, key): check_field(shown(name), inner_value, inner)
+            check_field("a name", name, key): check_field(format_value(name), inner_value, inner)
             for name, inner_value in value.items()
         }
 

@@ -1,4 +1,4 @@
-"""Safetensors files, checked by their header before anything is allocated."""
+"""Read safetensors files; the header is checked before anything is allocated."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.fields import check_fields, list_of, one_of, shown, whole
+from smolvla_gym.agent.checkpoint.field_checks import check_fields, format_value, list_of, one_of, whole
 from smolvla_gym.utils.untrusted import parse_json, read_file
 
 _MAX_HEADER: Final = 1 << 20
-"""Largest header in bytes. That of SmolVLA has 100 kB."""
+"""Largest header in bytes. SmolVLA's has 100 kB."""
 
-_SPARSE: Final = 1 << 20
-"""From this size on in bytes a file is looked at for holes."""
+_MIN_SPARSE_CHECK: Final = 1 << 20
+"""Size in bytes from which on a file is checked for holes."""
 
 _BYTES: Final[Mapping[str, int]] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "BOOL": 1}
 _NUMPY: Final = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
@@ -28,12 +29,12 @@ _NUMPY: Final = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64":
 
 @dataclass(frozen=True)
 class SavedTensor:
-    """A tensor as the header of its file describes it.
+    """Description of a tensor in the header of its file.
 
     Attributes:
         dtype: Its type in safetensors' spelling, such as ``"F32"``.
         shape: Its shape.
-        start: Offset of its first byte behind the header.
+        start: Offset of its first byte after the header.
     """
 
     dtype: str
@@ -52,24 +53,24 @@ class SavedTensor:
 
 
 def read_header(path: Path) -> dict[str, SavedTensor]:
-    """Return what a safetensors file holds, without reading the tensors.
+    """Return the tensors' descriptions in a safetensors file, without reading the tensors.
 
     Raises:
         OSError: The file is missing or cannot be read.
-        ValueError: It is no such file, truncated, has holes, or a header that is too large.
+        ValueError: It is no safetensors file, truncated, has holes, or its header is too large.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
-        if status.st_size >= _SPARSE and _is_sparse(file.fileno(), status.st_size):
+        if status.st_size >= _MIN_SPARSE_CHECK and _is_sparse(file.fileno(), status.st_size):
             raise ValueError(f"most of its {status.st_size} bytes are not on the disk (a sparse file)")
         return _parse_header(file.read(8), file, status.st_size)
 
 
 def _is_sparse(handle: int, size: int) -> bool:
-    """Return whether less than a quarter of a file is data. The sizes that ``stat`` tells lag on some file systems."""
+    """Return whether less than a quarter of a file is data. Block counts of ``stat`` lag on some file systems."""
     if not hasattr(os, "SEEK_HOLE"):
         return False
     data = place = 0
@@ -77,7 +78,7 @@ def _is_sparse(handle: int, size: int) -> bool:
         try:
             begin = os.lseek(handle, place, os.SEEK_DATA)
             place = os.lseek(handle, begin, os.SEEK_HOLE)
-        except OSError:  # no data behind this place, or a file system that does not tell
+        except OSError:  # no data after this place, or a file system without this information
             if place == 0:
                 data = size
             break
@@ -97,10 +98,8 @@ def read_tensors(path: Path, max_bytes: int) -> dict[str, NDArray[Any]]:
 
     Raises:
         OSError: The file is missing or cannot be read.
-        ValueError: It is no such file, or larger.
+        ValueError: It is no safetensors file, or larger.
     """
-    from io import BytesIO
-
     content = read_file(path, max_bytes)
     file = BytesIO(content)
     header = _parse_header(file.read(8), file, len(content))
@@ -110,7 +109,7 @@ def read_tensors(path: Path, max_bytes: int) -> dict[str, NDArray[Any]]:
 
 def _array(name: str, tensor: SavedTensor, content: bytes, begin: int) -> NDArray[Any]:
     if tensor.dtype not in _NUMPY:
-        raise ValueError(f"{shown(name)} has the type {tensor.dtype}")
+        raise ValueError(f"{format_value(name)} has the type {tensor.dtype}")
     values = np.frombuffer(content, np.dtype(_NUMPY[tensor.dtype]), tensor.size, begin + tensor.start)
     return values.reshape(tensor.shape).copy()
 
@@ -134,18 +133,18 @@ def _parse_header(prefix: bytes, file: Any, size: int) -> dict[str, SavedTensor]
         try:
             checked = check_fields(entry, fields, tuple(fields))
         except ValueError as err:
-            raise ValueError(f"{shown(name)}: {err}") from None
+            raise ValueError(f"{format_value(name)}: {err}") from None
         start, end = checked["data_offsets"]
         tensor = SavedTensor(checked["dtype"], checked["shape"], start)
         if end - start != tensor.nbytes:
-            raise ValueError(f"{shown(name)} has {end - start} bytes for the shape {tensor.shape}")
+            raise ValueError(f"{format_value(name)} has {end - start} bytes for the shape {tensor.shape}")
         tensors[name] = tensor
         places.append((start, end))
     place = 0
     for start, end in sorted(places):
         if start != place:
-            raise ValueError("its tensors overlap, or leave bytes out")
+            raise ValueError("its tensors overlap or have gaps")
         place = end
     if place != size - 8 - length:
-        raise ValueError(f"it has {size - 8 - length} bytes behind its header, which announces {place}")
+        raise ValueError(f"it has {size - 8 - length} bytes after its header, which describes {place}")
     return tensors

@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from smolvla_gym.agent.inputs import check_observation, check_spaces, check_state, standby_observation
+from smolvla_gym.agent.input_validation import check_observation, check_spaces, check_state
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, PolicyCard
 from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
+from smolvla_gym.agent.warm_up import make_warm_up_observation
 from smolvla_gym.errors import ObservationError, PolicyMismatchError, SmolVLAGymError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, STANDBY
 
@@ -22,7 +23,7 @@ STATE = np.append(STANDBY, 0.5).astype(np.float32)
 
 
 def observe(**changes):
-    return standby_observation(CARD, SIZES) | changes
+    return make_warm_up_observation(CARD, SIZES) | changes
 
 
 def images(**changes):
