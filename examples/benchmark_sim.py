@@ -1,12 +1,12 @@
-"""Control steps a second of PAROL6Sim-v0, beside two well-known MuJoCo arms.
+"""Measure the control steps per second of PAROL6Sim-v0 and of two other MuJoCo arms.
 
-    python examples/benchmark_sim.py                  # the peers too, where they are installed
-    python examples/benchmark_sim.py --install-peers  # fetches them with uv, into an environment of their own
+    python examples/benchmark_sim.py                  # with the other arms, if they are installed
+    python examples/benchmark_sim.py --install-peers  # installs them with uv into an environment of their own
     python examples/benchmark_sim.py --json
 
-The peers are those of Gymnasium-Robotics and gym-aloha. Neither works with every MuJoCo that this package works with
-(FetchPickAndPlace-v4 needs one before 3.4), so each of them runs in an interpreter of its own.
-Random actions, one process, resets and warm-up not counted, the median of several runs.
+The other arms ("peers") are those of Gymnasium-Robotics and gym-aloha. FetchPickAndPlace-v4 needs a MuJoCo before 3.4,
+so each peer runs in an interpreter of its own. The figures are medians of several runs with random actions in one
+process; resets and warm-up do not count.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ PEERS = {
     "fetch_256": ("FetchPickAndPlace-v4, 256x256", "gymnasium_robotics", 50),
     "aloha_480": ("AlohaTransferCube-v0, 480x640", "gym_aloha", 20),
 }
-# What is measured, what it is compared with (a rate a second or a peer), and the factor to reach.
+# Measured case, peer (None: the target is a rate per second), and the target factor or rate.
 TARGETS = (("state", "fetch_state", 5.0), ("480x640", "aloha_480", 20.0), ("256x256", None, 250.0))
 
 
-def measure(env: Any, steps: int, runs: int, picture: Callable[[], Any] | None = None) -> list[float]:
-    """Returns the steps a second of each run.
+def measure(env: Any, steps: int, runs: int, render: Callable[[], Any] | None = None) -> list[float]:
+    """Return the steps per second of each run.
 
     Args:
-        env: The env.
+        env: The environment.
         steps: Steps of a run.
-        runs: How many runs.
-        picture: Called after every step, where the env's observation has no picture in it.
+        runs: Number of runs.
+        render: Called after every step; for an environment without images in its observation.
     """
     rates = []
     env.action_space.seed(0)
@@ -55,8 +55,8 @@ def measure(env: Any, steps: int, runs: int, picture: Callable[[], Any] | None =
             action = env.action_space.sample()
             began = time.perf_counter()
             _, _, terminated, truncated, _ = env.step(action)
-            if picture is not None:
-                picture()
+            if render is not None:
+                render()
             elapsed += time.perf_counter() - began
             if terminated or truncated:
                 env.reset()
@@ -66,7 +66,7 @@ def measure(env: Any, steps: int, runs: int, picture: Callable[[], Any] | None =
 
 
 def measure_peer(name: str, steps: int, runs: int) -> list[float]:
-    """Measures a peer in this interpreter."""
+    """Measure a peer in this interpreter."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     import gymnasium as gym
 
@@ -75,10 +75,10 @@ def measure_peer(name: str, steps: int, runs: int) -> list[float]:
         env = gym.make("gym_aloha/AlohaTransferCube-v0", obs_type="pixels")
     else:
         gym.register_envs(importlib.import_module("gymnasium_robotics"))
-        pictures: dict[str, Any] = (
+        options: dict[str, Any] = (
             {"render_mode": "rgb_array", "width": 256, "height": 256} if name == "fetch_256" else {}
         )
-        env = gym.make("FetchPickAndPlace-v4", **pictures)
+        env = gym.make("FetchPickAndPlace-v4", **options)
     try:
         return measure(env, steps, runs, env.render if name == "fetch_256" else None)
     finally:
@@ -86,10 +86,10 @@ def measure_peer(name: str, steps: int, runs: int) -> list[float]:
 
 
 def ask_peer(name: str, runs: int, install: bool) -> tuple[list[float], str]:
-    """Measures a peer in an interpreter of its own.
+    """Measure a peer in an interpreter of its own.
 
     Returns:
-        The steps a second of each run, and why there are none.
+        The steps per second of each run, and the reason why there are none.
     """
     _, package, steps = PEERS[name]
     command = [sys.executable]
@@ -112,7 +112,7 @@ def ask_peer(name: str, runs: int, install: bool) -> tuple[list[float], str]:
 
 
 def measure_parol6(runs: int, quality: str) -> dict[str, list[float]]:
-    """Returns the steps a second of each run of PAROL6Sim-v0, state only and by size of its picture."""
+    """Return the steps per second of each run of PAROL6Sim-v0, without images and by size of the image."""
     import gymnasium as gym
 
     import smolvla_gym
@@ -128,7 +128,7 @@ def measure_parol6(runs: int, quality: str) -> dict[str, list[float]]:
 
 
 def judge(medians: dict[str, float]) -> list[dict[str, Any]]:
-    """Compares what was measured with the targets."""
+    """Compare the measured medians with the targets."""
     verdicts = []
     for what, peer, factor in TARGETS:
         if peer is not None and peer not in medians:
@@ -142,11 +142,11 @@ def judge(medians: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def show(rates: dict[str, list[float]], absent: dict[str, str], verdicts: list[dict[str, Any]]) -> None:
-    """Prints tables."""
+    """Print the tables."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("env", "steps/s, median", "lowest .. highest", title="Control steps a second")
+    table = Table("env", "steps/s, median", "lowest .. highest", title="Control steps per second")
     for name, values in rates.items():
         label = PEERS[name][0] if name in PEERS else f"PAROL6Sim-v0, {name}"
         table.add_row(label, f"{statistics.median(values):,.1f}", f"{min(values):,.1f} .. {max(values):,.1f}")
@@ -164,11 +164,11 @@ def show(rates: dict[str, list[float]], absent: dict[str, str], verdicts: list[d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Control steps a second of PAROL6Sim-v0 beside its peers.")
-    parser.add_argument("--runs", type=int, default=5, help="the median of as many runs is shown")
-    parser.add_argument("--quality", choices=("fast", "balanced", "high"), default="fast", help="of the pictures")
-    parser.add_argument("--install-peers", action="store_true", help="run the peers through uv run --with ...")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser = argparse.ArgumentParser(description="Control steps per second of PAROL6Sim-v0 and its peers.")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs, of which the median is shown")
+    parser.add_argument("--quality", choices=("fast", "balanced", "high"), default="fast", help="of rendering")
+    parser.add_argument("--install-peers", action="store_true", help="run the peers with uv run --with ...")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--peer", nargs=3, metavar=("NAME", "STEPS", "RUNS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.runs < 1:

@@ -1,4 +1,4 @@
-"""How often the scripted experts succeed: a Markdown table, one row a task.
+"""Print the success rates of the scripted experts: a Markdown table with one row per task.
 
 python examples/evaluate_experts.py [--episodes 100] [--gripper ssg48] [--randomization 1] [--task lift ...]
 """
@@ -11,12 +11,11 @@ import gymnasium as gym
 import numpy as np
 
 import smolvla_gym
-from smolvla_gym.parol6 import GRIPPERS
-from smolvla_gym.tasks import TASKS
+from smolvla_gym import GRIPPERS, TASKS
 
 
 def run(env: gym.Env, seed: int) -> int | None:
-    """Returns the control steps that the expert needs for an episode, or None where it does not succeed."""
+    """Return the control steps of an episode of the expert, or None if it failed."""
     env.reset(seed=seed)
     steps = 0
     while True:
@@ -27,7 +26,7 @@ def run(env: gym.Env, seed: int) -> int | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Success of the scripted experts.")
+    parser = argparse.ArgumentParser(description="Success rates of the scripted experts.")
     parser.add_argument("--episodes", type=int, default=100, help="seeds 0 .. N-1 of each task")
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--gripper", choices=GRIPPERS, default="ssg48")
@@ -48,10 +47,10 @@ def main() -> None:
         )
         steps = {seed: run(env, seed) for seed in range(options.episodes)}
         env.close()
-        won = [count for count in steps.values() if count is not None]
-        lost = [str(seed) for seed, count in steps.items() if count is None]
-        figures = f"{np.mean(won):.0f} | {max(won)}" if won else "- | -"
-        print(f"| {task} | {len(won)}/{options.episodes} | {figures} | {', '.join(lost) or '-'} |", flush=True)
+        succeeded = [count for count in steps.values() if count is not None]
+        failed = [str(seed) for seed, count in steps.items() if count is None]
+        figures = f"{np.mean(succeeded):.0f} | {max(succeeded)}" if succeeded else "- | -"
+        print(f"| {task} | {len(succeeded)}/{options.episodes} | {figures} | {', '.join(failed) or '-'} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""A task of your own: what lies there, what is said, when it is done, and an expert that shows how.
+"""A task of your own: objects, instruction templates, success, and a scripted expert.
 
     uv run python examples/own_task.py --root outputs/between
 
-Here the gripper has to go between two discs. The script records demonstrations; every command does the same with
-"module:task", as Gymnasium does with envs. In this folder:
+In this task the gripper goes between two discs. The script records demonstrations. Every command takes the task as
+"module:task", as ``gym.make`` takes environments. In this folder:
 
     smolvla-gym record --task own_task:between --num-objects 3 --episodes 50 --root between
     smolvla-gym train --dataset between --task own_task:between --out trained
     smolvla-gym eval --policy trained/policy --task own_task:between --num-objects 3
 
-A person can demonstrate in place of the expert (`smolvla-gym record --source keyboard`).
+With `smolvla-gym record --source keyboard` you demonstrate the task by hand; the task then needs no good expert.
 """
 
 from __future__ import annotations
@@ -21,23 +21,27 @@ from typing import override
 import gymnasium as gym
 import numpy as np
 
-import smolvla_gym  # noqa: F401 - registers the env
-from smolvla_gym.data.dataset import Dataset
-from smolvla_gym.data.record import record
-from smolvla_gym.data.sources import ExpertSource
-from smolvla_gym.data.spec import DatasetSpec
-from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.scene import DISC
-from smolvla_gym.sim.world import World
-from smolvla_gym.tasks import Layout, Task, register_task
-from smolvla_gym.tasks.expert import move, square_yaw
+from smolvla_gym import (
+    DISC,
+    Array,
+    Dataset,
+    DatasetSpec,
+    ExpertSource,
+    Layout,
+    Task,
+    World,
+    move,
+    record,
+    register_task,
+    square_yaw,
+)
 
 HEIGHT = 0.05
-"""How high in m the fingertips have to be."""
+"""Height of the fingertips above the table in m."""
 
 
 class Between(Task):
-    """The tool centre point has to stay 5 cm above the middle between two discs."""
+    """Task: hold the tool centre point 5 cm above the middle between two discs."""
 
     name = "between"
     phrasings = ("go between the {color} and the {base} disc", "point between the {color} disc and the {base} one")
@@ -76,7 +80,7 @@ register_task(Between())
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("outputs/between"), help="folder of the dataset")
-    parser.add_argument("--episodes", type=int, default=3, help="how many it is to have (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=3, help="episodes in the dataset (default: %(default)s)")
     args = parser.parse_args()
 
     env = gym.make("PAROL6Sim-v0", task="between", num_objects=3, cameras=("wrist", "scene"), image_size=(64, 64))

@@ -1,11 +1,11 @@
-"""Whether the real arm's loop keeps its beat for long, on the virtual twin in real time.
+"""Measure whether the control loop of the real arm keeps its rate for long, on the virtual twin in real time.
 
     python examples/soak_twin.py --minutes 10
     python examples/soak_twin.py --minutes 10 --policy bundled --mode async --latency-ms 466 --out soak.json
 
-Everything runs on one machine, each in its process: the driver, the virtual board with the virtual cameras (which have
-to be drawn), the policy and the loop. A real arm and real cameras leave more of the processor to the rest. It wants
-psutil, which a clone of the repository has.
+Driver, policy, control loop, and the virtual board with its rendered cameras run on one machine, each in a process of
+its own. A real arm and real cameras need less of the processor. The script needs psutil, which the development
+environment (`uv sync`) contains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import gymnasium as gym
 import psutil
 
 import smolvla_gym
-from smolvla_gym.agent.scripted import Agent, ExpertAgent, RandomAgent
+from smolvla_gym import Agent, ExpertAgent, RandomAgent
 from smolvla_gym.episodes.cadence import Cadence, describe, watch_link
 
 PROGRESS = 30.0
@@ -34,12 +34,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--control-hz", type=float, default=30.0)
     parser.add_argument("--policy", choices=("expert", "random", "bundled"), default="expert")
-    parser.add_argument("--mode", choices=("sync", "async", "rtc"), default="async", help="of the bundled policy")
-    parser.add_argument("--latency-ms", type=float, default=0.0, help="how long a chunk takes at least")
+    parser.add_argument("--mode", choices=("sync", "async", "rtc"), default="async", help="mode of the bundled policy")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="least inference latency")
     parser.add_argument("--task", default="lift")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--homed", action="store_true", help="skip the half minute of homing")
-    parser.add_argument("--out", type=Path, help="where to write the result as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file of the result")
     arguments = parser.parse_args()
 
     smolvla = None
@@ -73,7 +73,7 @@ def main() -> int:
     begin, end = result["begin"], result["end"]
     print(f"Memory:  {begin['memory_mb']:.0f} MB at the beginning, {end['memory_mb']:.0f} MB at the end")
     print(f"Threads: {begin['threads']} at the beginning, {end['threads']} at the end")
-    print(f"Episodes: {result['episodes']}, solved {result['solved']}, faults {result['faults'] or 'none'}")
+    print(f"Episodes: {result['episodes']}, succeeded {result['succeeded']}, faults {result['faults'] or 'none'}")
     if result["chunks"]:
         print("Chunks:   " + ", ".join(f"{name} {count}" for name, count in result["chunks"].items()))
     if arguments.out is not None:
@@ -83,14 +83,14 @@ def main() -> int:
 
 
 def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float, seed: int) -> dict[str, Any]:
-    """Runs episodes until the steps have taken so long.
+    """Run episodes until their steps have taken this long, and return the measurements.
 
-    The beginning is the end of the first reset, when everything is loaded. Resets are no steps and count in the link's
-    statistics only.
+    Memory and threads are first measured after the first reset, when everything is loaded. Resets count only in the
+    statistics of the serial line.
     """
     cadence, faults, chunks = Cadence(), dict[str, int](), dict[str, int]()
-    episodes = solved = 0
-    stepped, told = 0.0, 0.0
+    episodes = succeeded = 0
+    stepped, reported = 0.0, 0.0
     watch, begin = None, dict[str, float]()
     while stepped < seconds:
         observation, info = env.reset(seed=seed + episodes)
@@ -101,24 +101,24 @@ def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float
         done, first = False, True
         while not done and stepped < seconds:
             observation, _, terminated, truncated, info = env.step(agent.act(observation))
-            if not first:  # the first step sets the beat
+            if not first:  # the first step starts the clock
                 cadence.add(info["timing"])
                 stepped += info["timing"]["step"]
             done, first = terminated or truncated, False
-            solved += bool(info["is_success"])
-            if stepped - told >= PROGRESS:
-                told = stepped
+            succeeded += bool(info["is_success"])
+            if stepped - reported >= PROGRESS:
+                reported = stepped
                 report = cadence.report()
                 print(
                     f"{stepped:6.0f} s  {report['rate_hz']:.2f} Hz  {report['over_budget']} of {report['steps']} steps "
-                    f"over budget  worst {1e3 * report['worst_step_s']:.1f} ms  episodes {episodes}  solved {solved}  "
-                    f"memory {resources()['memory_mb']:.0f} MB",
+                    f"over budget  worst {1e3 * report['worst_step_s']:.1f} ms  episodes {episodes}  "
+                    f"succeeded {succeeded}  memory {resources()['memory_mb']:.0f} MB",
                     file=sys.stderr,
                     flush=True,
                 )
             if info["fault"] is not None:
                 faults[info["fault"]] = faults.get(info["fault"], 0) + 1
-                time.sleep(1.0)  # for the arm to come to rest, and the cause to go
+                time.sleep(1.0)  # the arm comes to rest, and the cause ends
                 env.unwrapped.clear_fault()  # type: ignore[attr-defined]
         add_counts(chunks, agent)
     assert watch is not None  # noqa: S101 - narrows a type
@@ -130,21 +130,21 @@ def soak(env: gym.Env[Any, Any], agent: Agent, seconds: float, control_hz: float
         "begin": begin,
         "end": resources(),
         "episodes": episodes,
-        "solved": solved,
+        "succeeded": succeeded,
         "faults": faults,
         "chunks": chunks,
     }
 
 
 def add_counts(total: dict[str, int], agent: Agent) -> None:
-    """Adds what became of the chunks of the agent's episode so far, where it has any."""
+    """Add the chunk statistics of the agent's present episode; a scripted agent has none."""
     statistics = getattr(agent, "statistics", None)
     for name in ("chunks", "waited_steps", "stalled_steps", "expired_actions") if statistics is not None else ():
         total[name] = total.get(name, 0) + getattr(statistics, name)
 
 
 def resources() -> dict[str, float]:
-    """Returns the resident memory in MB and the threads of this process and of those that it has started."""
+    """Return the resident memory in MB and the threads of this process and of those that it has started."""
     memory, threads = 0, 0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,22 +1,23 @@
-"""Makes a policy for all five tasks from nothing: demonstrations of the experts, imitation, and DAgger three times.
+"""Train a policy for all five tasks from random weights: expert demonstrations, imitation, and DAgger three times.
 
     uv run python examples/train_bundled.py --out outputs/bundled --device cuda --workers 16
     OMP_WAIT_POLICY=PASSIVE uv run python examples/train_bundled.py --out outputs/bundled
 
-A run that was cut short goes on where it was last saved. ``--from`` begins with another policy than a random one.
-Evaluate the result with
+The same command continues an interrupted run from its last checkpoint. ``--from`` starts from a trained policy instead
+of random weights. Evaluate the result with
 
     uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
 
-On an NVIDIA H100 with 16 cores the first three stages took 9 minutes, three of them training. The fourth was run on 2
-AMD cores (Zen 4), with ``--episodes 600``: 6 minutes of recording and 34 of training. Of seeds 0..199 that policy
-reached 200, lifted 198, placed 196, pushed 193 and stacked 182; without the fourth stage 200, 198, 194, 189 and 167.
+On an NVIDIA H100 with 16 cores the first three stages took 9 minutes, 3 of them training. The fourth stage ran on 2 AMD
+cores (Zen 4) with ``--episodes 600``: 6 minutes of recording and 34 of training. On seeds 0..199 that policy succeeded
+in 200 episodes of reach, 198 of lift, 196 of place, 193 of push and 182 of stack; without the fourth stage in 200, 198,
+194, 189 and 167.
 
-Nobody has run all of it on a CPU: with 0.7 s a step on those 2 cores it would be four and a half hours, and it wants 20
-GB of memory. Do not cut it short: after 5,600 steps, on 60 % of the demonstrations, a policy reached 27, lifted 24,
-placed 8, pushed 3 and stacked 0 of 60; most often it went to another object than the one that is named, which is what
-is learned last. The model card of the policy that is bundled, ``assets/policies/parol6_tiny/README.md``, says how that
-one came about, in more stages than these.
+All stages were never run on a CPU: at 0.7 s per step on those 2 cores they would take four and a half hours, with 20 GB
+of memory. Fewer steps are not enough: after 5,600 steps on 60 % of the demonstrations a policy succeeded in 27 of 60
+episodes of reach, 24 of lift, 8 of place, 3 of push and 0 of stack. It mostly went to another object than the named
+one: the policy learns the instruction last. The model card of the bundled policy, in
+``assets/policies/parol6_tiny/README.md``, describes its training, which had more stages.
 """
 
 from __future__ import annotations
@@ -48,25 +49,25 @@ from smolvla_gym.training.tiny.statistics import compute_stats
 from smolvla_gym.utils.worker_pool import process_pool
 
 CHUNK = 32
-"""Actions a chunk: a second and a bit, so that plenty is left when a chunk comes half a second late."""
+"""Actions per chunk: 1.07 s at 30 Hz, so that half of a chunk is left after an inference delay of half a second."""
 
 VOCABULARY = 484
-"""Tokens: an instruction takes some ten of them."""
+"""Size of the tokenizer's vocabulary: an instruction then has about ten tokens."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Demonstrations that are recorded, and a training on these and earlier ones.
+    """Stage of the recipe: record demonstrations, then train on these and earlier ones.
 
     Attributes:
         name: Name of its folders.
-        episodes: Episodes of each task to record, relative to the number that is asked for.
-        shares: By stage that recorded them, the share of each task in what is drawn for training: by their length
-            alone the long ones would be most of it.
-        steps: Steps of training, at scale 1.
-        vision_share: Share of them, at its beginning, in which only the vision tower learns.
+        episodes: Episodes to record by task, relative to ``--episodes``.
+        shares: By recording stage and task, the share of the training samples. Without shares, tasks with long
+            episodes would dominate.
+        steps: Optimiser steps at scale 1.
+        vision_share: Share of the steps, at the start, that train only the vision tower.
         learning_rate: Peak of the schedule.
-        latencies_ms: By task, how long a chunk of the policy that drives takes, where not 0.
+        latencies_ms: By task, the inference latencies of the driving policy in ms, where not 0.
     """
 
     name: str
@@ -123,7 +124,7 @@ STAGES = (
 
 
 def sentences() -> list[str]:
-    """Returns instructions of all tasks, for the tokenizer, so that they take few tokens."""
+    """Return instructions of all tasks; the tokenizer built from them encodes an instruction in few tokens."""
     return [
         phrase.format(color=color, base=base)
         for name, task in TASKS.items()
@@ -133,7 +134,7 @@ def sentences() -> list[str]:
 
 
 def recording(data: Path, stage: str, task: str, options: DemonstrationOptions) -> tuple[Path, DemonstrationOptions]:
-    """Returns the file of a stage's demonstrations of a task, and what is to be recorded into it."""
+    """Return the file of a stage's demonstrations of a task, and the options to record it with."""
     number, chosen = next((i, s) for i, s in enumerate(STAGES, 1) if s.name == stage)
     wanted = replace(
         options, task=task, episodes=max(1, round(chosen.episodes[task] * options.episodes)),
@@ -144,8 +145,8 @@ def recording(data: Path, stage: str, task: str, options: DemonstrationOptions) 
 
 
 def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
-    """Records the demonstrations of a stage that are missing."""
-    # One process is this one; several are begun once for all tasks.
+    """Record the missing demonstrations of a stage."""
+    # One worker is this process; several are started once for all tasks.
     with process_pool(options.workers) if options.workers > 1 else contextlib.nullcontext() as pool:
         for task in stage.episodes:
             path, wanted = recording(data, stage.name, task, options)
@@ -155,12 +156,12 @@ def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
 
 
 def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
-    """Returns what a stage is trained on."""
+    """Return the training frames of a stage."""
     recordings = []
     for name, shares in stage.shares.items():
         for task, share in shares.items():
             with recording(data, name, task, options)[0].open("rb") as file:
-                frames = pickle.load(file)  # noqa: S301 - a file that this program wrote
+                frames = pickle.load(file)  # noqa: S301 - this program wrote the file
             recordings.append(replace(frames, weights=share * frames.weights / frames.weights.sum()))
     return join(recordings)
 
@@ -179,7 +180,7 @@ def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor
 def run_stage(
     stage: Stage, previous: Path | None, frames: Frames, folder: Path, steps: int, device: str, batch_size: int
 ) -> Path:
-    """Trains one stage, or goes on with it, and returns its policy."""
+    """Train one stage, or continue its training, and return the folder of its policy."""
     part, state, policy = folder / f"{stage.name}.part", folder / f"{stage.name}.state.pt", folder / stage.name
     if not state.exists():
         shutil.rmtree(part, ignore_errors=True)
@@ -205,20 +206,20 @@ def run_stage(
 
 
 def halve(weights: Path) -> None:
-    """Rounds weights to bfloat16, which halves the file; evaluate the result."""
+    """Round weights to bfloat16, which halves the file. Evaluate the result afterwards."""
     rounded = {name: value.bfloat16() for name, value in load_file(weights).items()}
     save_file(rounded, weights, metadata={"format": "pt"})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of data and policies")
-    parser.add_argument("--from", type=Path, dest="start", help="a policy to begin with (default: random weights)")
-    parser.add_argument("--episodes", type=int, default=500, help="of a task and recording (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the steps of all stages (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="frames a step (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that record (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of all results")
+    parser.add_argument("--from", type=Path, dest="start", help="policy to start from (default: random weights)")
+    parser.add_argument("--episodes", type=int, default=500, help="episodes per task and stage (default: %(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for all steps (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="training device (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="frames per step (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="recording processes (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -230,7 +231,7 @@ def main() -> None:
             frames = read(args.out / "data", stage, options)
             steps = max(1, round(args.scale * stage.steps))
             run_stage(stage, previous, frames, args.out, steps, args.device, args.batch_size)
-            del frames  # before the next ones take their place in memory
+            del frames  # frees the memory before the next stage reads its frames
         previous = args.out / stage.name
     assert previous is not None  # noqa: S101 - narrows a type
     shutil.copytree(previous, args.out / "policy", dirs_exist_ok=True)

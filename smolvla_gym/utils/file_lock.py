@@ -1,4 +1,4 @@
-"""Keep a second program from writing where one writes already."""
+"""Locks that keep two programs from writing to the same place."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _BUSY: Final = (errno.EACCES, errno.EAGAIN)
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
-    """Hold a folder for this program alone.
+    """Lock a folder for this program.
 
-    The folder itself is locked, so that no file has to be made for it, and the system releases it when the program
-    ends in whatever way. On Windows and on network file systems without locks nothing is locked.
+    The lock is on the folder itself and needs no file. The system releases it when the program ends in any way. On
+    Windows and on network file systems without locks nothing is locked.
 
     Args:
-        folder: It has to exist.
-        shown: What the error names in its place.
+        folder: An existing folder.
+        shown: Path that the error names instead of it.
 
     Raises:
-        RecordingError: Another program holds it.
-        OSError: It cannot be opened.
+        RecordingError: Another program has locked the folder.
+        OSError: The folder cannot be opened.
     """
     if _fcntl is None:
         yield
@@ -45,14 +45,14 @@ def lock_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock_file(file: Path) -> Iterator[None]:
-    """Hold the name of a file, which need not exist yet, by locking ``.<name>.lock`` beside it; see above.
+    """Lock the name of a file for this program with a file ``.<name>.lock`` beside it; see :func:`lock_folder`.
 
     Args:
-        file: Its folder has to exist.
+        file: A file in an existing folder. It need not exist yet.
 
     Raises:
-        RecordingError: Another program holds it.
-        OSError: The lock's file cannot be made.
+        RecordingError: Another program has locked the name.
+        OSError: The lock file cannot be created.
     """
     if _fcntl is None:
         yield
@@ -74,9 +74,9 @@ def _lock(handle: int, path: Path, shown: Path) -> None:
         _fcntl.flock(handle, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _BUSY:
-            return  # a file system that knows no locks
+            return  # a file system without locks
         raise _busy(shown) from error
-    # It may have been removed or renamed after it was opened here: what is held then keeps nobody out.
+    # A file that was removed or renamed after it was opened here excludes no other program.
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(handle), path.stat()):
             return

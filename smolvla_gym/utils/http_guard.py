@@ -1,8 +1,8 @@
 """Checks of HTTP requests that keep pages of other web sites away from servers on this machine.
 
-A browser lets any page open WebSockets to ``127.0.0.1`` and send requests there. It names the page in ``Origin``, and
-the address that the page used in ``Host``. Both servers of this package, the page of ``smolvla-gym view`` and the
-policy server of ``smolvla-gym serve``, check them here.
+A browser lets any page open WebSockets to ``127.0.0.1`` and send requests there. The header ``Origin`` names the page,
+and ``Host`` the address that the page used. This module checks both for the two servers of this package, the page of
+``smolvla-gym view`` and the policy server of ``smolvla-gym serve``.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))
 _ORIGIN: Final = re.compile(r"https?://([^/?#@\s]+)")
 
 MAX_FRAGMENTS: Final = 1024
-"""Frames of a WebSocket message. Clients send a message in one; an empty one takes six bytes to send and a hundred to
-keep, so that a limit of bytes alone is none."""
+"""Largest number of frames of a WebSocket message. Clients of this package send one frame per message. An empty frame
+takes six bytes to send and a hundred to keep, so a limit of bytes does not limit memory."""
 
 _NETWORKS: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 MAX_TEXT: Final = 100
-"""Characters of a foreign header that a message repeats."""
+"""Largest number of characters of a foreign header in an error."""
 
 
 def is_loopback_host(value: str) -> bool:
     """Return whether the value of a ``Host`` header is a loopback name with any port.
 
-    Loopback names are ``localhost``, ``127.0.0.0/8`` and ``[::1]``. Any port is right, because a forwarded port
-    (``ssh -L``) has another number than the server's own. A name such as ``evil.example`` is refused even where it
-    resolves to ``127.0.0.1``: DNS rebinding works that way.
+    Loopback names are ``localhost``, ``127.0.0.0/8`` and ``[::1]``. Any port is allowed, because a forwarded port
+    (``ssh -L``) differs from the server's own. A name such as ``evil.example`` is refused even if it resolves to
+    ``127.0.0.1``: DNS rebinding works that way.
     """
     parsed = _HOST.fullmatch(value)
     if parsed is None or (parsed[2] is not None and not 0 < int(parsed[2]) <= 0xFFFF):
@@ -48,11 +48,11 @@ def is_loopback_host(value: str) -> bool:
 
 
 def refusal(hosts: Sequence[str], origins: Sequence[str], *, own_pages: bool) -> str | None:
-    """Return why a request must be refused, or None where it may be served.
+    """Return the reason to refuse a request, or None if the server may answer it.
 
     Args:
         hosts: The values of all its headers ``Host``.
-        origins: The values of all its headers ``Origin``. Programs that are no browsers send none.
+        origins: The values of all its headers ``Origin``. Only browsers send this header.
         own_pages: Whether the server has pages of its own, which may call it. Their origin equals the host.
     """
     if len(hosts) != 1 or not is_loopback_host(hosts[0]):
@@ -74,7 +74,7 @@ def _shown(values: Sequence[str]) -> str:
 
 
 class FragmentLimit:
-    """Limit of the frames of one WebSocket message, for one connection."""
+    """Limit of the frames per WebSocket message of one connection."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -83,8 +83,8 @@ class FragmentLimit:
         """Count a frame, and return whether its message has too many.
 
         Args:
-            opcode: The frame's; those from 8 on stand between the frames of a message.
-            fin: Whether it is the last one of its message.
+            opcode: Opcode of the frame. Control frames, from 8 on, may come between the frames of a message.
+            fin: Whether the frame is the last one of its message.
         """
         if opcode < 8:
             self._count = 0 if fin else self._count + 1

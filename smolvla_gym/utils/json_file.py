@@ -1,4 +1,4 @@
-"""Writing results, whole or not at all."""
+"""Write result files completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from smolvla_gym.errors import RecordingError
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], what: str) -> Iterator[Path]:
-    """Give a name to write a file under; it gets its own once the block is done and the content is on the disk.
+    """Yield a temporary name for a file, and rename the file once its content is on the disk.
 
-    A reader sees the old file or the whole new one, never a part.
+    A reader sees the old file or the complete new one, never a part.
 
     Args:
-        path: Where to; folders are made.
-        what: What it is, for the message.
+        path: The file; missing folders are created.
+        what: Kind of file, for the error.
 
     Yields:
         Another name in the same folder.
 
     Raises:
-        RecordingError: It could not be written; what stood there before still does.
+        RecordingError: The file could not be written; an old file is unchanged.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
+        part.unlink(missing_ok=True)  # may be a link to a file elsewhere
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -46,20 +46,20 @@ def whole_file(path: str | os.PathLike[str], what: str) -> Iterator[Path]:
 
 
 def save_json(path: str | os.PathLike[str], values: Any, what: str) -> None:
-    """Writes JSON. A reader sees the old file or the whole new one, never a part.
+    """Write JSON. A reader sees the old file or the complete new one, never a part.
 
     Args:
-        path: Where to; folders are made.
-        values: What can be written as JSON.
-        what: What it is, for the message.
+        path: The file; missing folders are created.
+        values: A value that JSON can represent.
+        what: Kind of file, for the error.
 
     Raises:
-        RecordingError: It could not be written; what stood there before still does.
+        RecordingError: The file could not be written; an old file is unchanged.
     """
     save_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n", what)
 
 
 def save_text(path: str | os.PathLike[str], text: str, what: str) -> None:
-    """Writes a text as :func:`save_json` does."""
+    """Write a text in the same way as :func:`save_json`."""
     with whole_file(path, what) as part:
         part.write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Options of any type: each is taken for what it means, as a plain Python value, or refused with a sentence.
+"""Check values of options, and return them as plain Python values.
 
-NumPy's scalars count as the numbers that they are. A number written as text does not: whether ``"5"`` means a number, a
-port or a serial number is the caller's to say.
+NumPy scalars count as numbers. A number written as text does not: only the caller knows whether ``"5"`` is a number, a
+port or a serial number.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 from smolvla_gym.errors import OptionError
 
 _SERIAL_DIGITS: Final = 12
-"""Digits of a RealSense camera's serial number; a number in YAML or JSON has lost those zeros that lead."""
+"""Digits of a RealSense camera's serial number; a number in YAML or JSON has lost its leading zeros."""
 
 _LONGEST_SENTENCE: Final = 1000
-"""Characters of the longest instruction; a policy reads some 200 of them."""
+"""Characters of the longest instruction; a policy uses about 200 of them."""
 
 _JOINERS: Final = "\u200c\u200d"
 """Format characters that are part of words in some scripts."""
 
 
 def plain(value: object) -> object:
-    """Return a NumPy scalar, or an array without axes, as the Python value that it holds, and all else as it is."""
+    """Return a NumPy scalar or an array of shape () as a Python value, and other values unchanged."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.shape == ()):
         return value.item()
     return value
@@ -38,7 +38,7 @@ def check_switch(option: str, value: object) -> bool:
     """Return a value that is True or False.
 
     Raises:
-        OptionError: It is neither.
+        OptionError: The value is neither.
     """
     given = plain(value)
     if not isinstance(given, bool):
@@ -47,13 +47,13 @@ def check_switch(option: str, value: object) -> bool:
 
 
 def check_choice(option: str, value: object, allowed: Sequence[Any]) -> Any:
-    """Return the one of the allowed values that a value equals.
+    """Return the allowed value that equals a value.
 
     Raises:
-        OptionError: It equals none of them.
+        OptionError: No allowed value equals it.
     """
     given = plain(value)
-    # A bool equals 0 or 1, yet nobody who writes randomization=True knows which level that is.
+    # True equals 1, but randomization=True names no level.
     if given is None or (isinstance(given, str | int | float) and not isinstance(given, bool)):
         for choice in allowed:
             if given == choice:
@@ -74,14 +74,14 @@ def check_number(
 
     Args:
         option: Name of the option.
-        value: What was given.
-        allowed: What is allowed, in words.
-        above: What the number is greater than.
-        low: Least number.
-        high: Greatest number.
+        value: The value.
+        allowed: Description of the allowed values, for the error.
+        above: Lower bound, itself excluded.
+        low: Lower bound, itself included.
+        high: Upper bound, itself included.
 
     Raises:
-        OptionError: It is no number, not finite, or outside the limits.
+        OptionError: The value is no number, not finite, or out of bounds.
     """
     given = plain(value)
     if isinstance(given, int | float) and not isinstance(given, bool):
@@ -95,10 +95,10 @@ def check_number(
 
 
 def check_whole(option: str, value: object, allowed: str, *, low: int, high: int) -> int:
-    """Return a whole number from ``low`` to ``high``; a float is none, even ``256.0``.
+    """Return a whole number from ``low`` to ``high``; floats such as ``256.0`` are refused.
 
     Raises:
-        OptionError: It is something else.
+        OptionError: The value is no such number.
     """
     given = plain(value)
     if isinstance(given, bool) or not isinstance(given, int) or not low <= given <= high:
@@ -110,7 +110,7 @@ def check_pair(option: str, value: object, allowed: str, *, low: int, high: int)
     """Return two whole numbers from ``low`` to ``high``, given as a tuple, a list or an array.
 
     Raises:
-        OptionError: They are something else.
+        OptionError: The value is no such pair.
     """
     parts = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(parts, str | bytes) or not isinstance(parts, Sequence) or len(parts) != 2:
@@ -126,7 +126,7 @@ def check_text(option: str, value: object, allowed: str) -> str:
     """Return a text that is not blank and has no control characters.
 
     Raises:
-        OptionError: It is something else.
+        OptionError: The value is no such text.
     """
     if not isinstance(value, str) or not value.strip() or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
         raise OptionError(option, value, allowed)
@@ -134,10 +134,10 @@ def check_text(option: str, value: object, allowed: str) -> str:
 
 
 def check_sentence(option: str, value: object, allowed: str) -> str:
-    """Return one line of plain text of up to 1000 characters, without the line end after it.
+    """Return one line of plain text of up to 1000 characters, without the line break at its end.
 
     Raises:
-        OptionError: It is something else.
+        OptionError: The value is no such line.
     """
     text = value.rstrip("\r\n") if isinstance(value, str) else value
     if isinstance(text, str) and (len(text) > _LONGEST_SENTENCE or any(is_control_character(c) for c in text)):
@@ -154,7 +154,7 @@ def check_path(option: str, value: object, allowed: str) -> Path:
     """Return the name of a file or device, given as a text or a path.
 
     Raises:
-        OptionError: It is something else.
+        OptionError: The value is neither.
     """
     name = os.fspath(value) if isinstance(value, os.PathLike) else value
     try:
@@ -164,17 +164,17 @@ def check_path(option: str, value: object, allowed: str) -> Path:
 
 
 def check_names(value: object) -> object:
-    """Return names given as an array, a list or a tuple as a tuple, and one name, or what is none, as it is."""
+    """Return an array, a list or a tuple as a tuple, and other values unchanged."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
 def check_serial(option: str, value: object) -> str:
-    """Return a camera's serial number as a text; a number gets back the zeros that it lost.
+    """Return a camera's serial number as a text; a number gets its leading zeros back.
 
     Raises:
-        OptionError: It is neither a text nor a whole number.
+        OptionError: The value is neither a text nor a whole number.
     """
     allowed = "the camera's serial number, a text such as '405000000001' (`smolvla-gym doctor` lists them)"
     given = plain(value)
@@ -187,10 +187,10 @@ def check_serial(option: str, value: object) -> str:
 
 
 def check_keys(option: str, given: object, known: Iterable[str]) -> dict[str, Any]:
-    """Return options that are handed on to a part which knows them.
+    """Return options with known names as a dictionary; None gives an empty one.
 
     Raises:
-        OptionError: They are no mapping, or a name is none that the part knows.
+        OptionError: The value is no mapping, or has an unknown key.
     """
     known = tuple(known)
     if given is None:

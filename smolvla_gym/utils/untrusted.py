@@ -1,7 +1,7 @@
-"""Read what comes from files, hubs and sockets: bounded, without side effects, and with one error per defect.
+"""Read data of files, hubs and sockets: bounded, without side effects, and with one error per defect.
 
-Every reader of a foreign file or message goes through this module, so that a defect is closed once for all of them.
-``SECURITY.md`` states what is defended against.
+Every reader of a foreign file or message uses this module, so that a defect is fixed once for all of them.
+``SECURITY.md`` has the threat model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
     Raises:
         OSError: The file is missing or cannot be read.
-        ValueError: It is no regular file, or larger than ``max_bytes``.
+        ValueError: The file is no regular file, or larger than ``max_bytes``.
     """
     # Without O_NONBLOCK opening a FIFO waits for a writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -72,7 +72,7 @@ def parse_json(text: str | bytes, max_depth: int = MAX_JSON_DEPTH) -> Any:
 
 
 def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Return the object of a JSON file; see :func:`read_file` and :func:`parse_json` for what is refused.
+    """Return the object of a JSON file that :func:`read_file` and :func:`parse_json` accept.
 
     Args:
         path: The file.
@@ -89,11 +89,11 @@ def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, A
 
 
 def check_inside(root: Path, name: object) -> Path:
-    """Return the path of a file that is named in a file, relative to a folder.
+    """Return the path of a file below a folder, from a name in a foreign file.
 
     Args:
         root: The folder.
-        name: The name as it stands in the file, with ``/`` between folders.
+        name: The name as the foreign file has it, with ``/`` between folders.
 
     Raises:
         ValueError: The name is no text, absolute, empty, or leaves the folder.
@@ -107,10 +107,10 @@ def check_inside(root: Path, name: object) -> Path:
 
 
 def has_link(root: Path, path: Path) -> bool:
-    """Return whether a symbolic link stands on the way from a folder to a path below it, the path included.
+    """Return whether a path below a folder, or a folder between them, is a symbolic link.
 
     Args:
-        root: The folder; a link that leads to it does not count.
+        root: The folder; a link to the folder itself does not count.
         path: A path below it.
 
     Raises:

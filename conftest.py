@@ -1,0 +1,89 @@
+"""Tests of the documentation: the code blocks of README.md and docs/ are run or checked.
+
+- ``python`` blocks run, those of a page in one namespace, in a folder of their own. ``<!-- skip: next -->`` before a
+  block skips it: it needs devices.
+- ``sh`` blocks run.
+- ``bash`` blocks are not run. The command line has to accept the options of each ``smolvla-gym`` command in them.
+"""
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+sys.path.insert(0, str(Path(__file__).parent / "docs" / "_ext"))
+
+LONGEST_S = 240
+"""Time limit in s of a block of shell commands."""
+
+
+def run_commands(example):
+    """Run the commands of a block with this interpreter's console scripts."""
+    folder = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"], "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example.parsed], env=environment, capture_output=True, text=True,
+        timeout=LONGEST_S, check=False,
+    )  # fmt: skip
+    return None if done.returncode == 0 else f"exit code {done.returncode}: {done.stdout}{done.stderr}"
+
+
+def check_options(example):
+    """Parse the arguments of each ``smolvla-gym`` command of a block."""
+    pytest.importorskip("sphinx")
+    from generated import command_parser
+
+    parser = command_parser()
+    for line in example.parsed.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if "smolvla-gym" in words:
+            try:
+                parser.parse_args(words[words.index("smolvla-gym") + 1 :])
+            except SystemExit:
+                return f"smolvla-gym does not accept: {line}"
+    return None
+
+
+@pytest.fixture
+def folder(tmp_path_factory, request):
+    """Run a block in the folder of its page."""
+    page = tmp_path_factory.getbasetemp() / f"page-{request.node.path.stem}"
+    page.mkdir(exist_ok=True)
+    with contextlib.chdir(page):
+        yield
+
+
+def remember_tasks(namespace):
+    """Keep the registered tasks before the first block of a page."""
+    from smolvla_gym.tasks import TASKS
+
+    namespace["_tasks"] = dict(TASKS)
+
+
+def forget(namespace):
+    """Remove the tasks that a page has registered, and its objects."""
+    from smolvla_gym.tasks import TASKS
+
+    TASKS.clear()
+    TASKS.update(namespace["_tasks"])
+    namespace.clear()
+
+
+pytest_collect_file = Sybil(
+    parsers=[
+        PythonCodeBlockParser(),
+        CodeBlockParser(language="sh", evaluator=run_commands),
+        CodeBlockParser(language="bash", evaluator=check_options),
+        SkipParser(),
+    ],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    fixtures=["folder"],
+    setup=remember_tasks,
+    teardown=forget,
+).pytest()
