@@ -117,7 +117,7 @@ class CycloneTransport(Transport):
 
     def _warn(self, topic: str) -> Any:
         def warn(*_: Any) -> None:
-            why = "messages of a publisher are not received, because its quality of service is not reliable: make it so"
+            why = "messages of a best-effort publisher are not received: use a reliable quality of service"
             self._problems.append((topic, why))
 
         return warn

@@ -169,7 +169,7 @@ class RclpyTransport(Transport):
         self._received.append((topic, message))
 
     def _report_mismatch(self, topic: str) -> None:
-        why = "messages of a publisher are not received, because its quality of service is not reliable: make it so"
+        why = "messages of a best-effort publisher are not received: use a reliable quality of service"
         self._problems.append((topic, why))
 
     def _ignore(self, _: object) -> None:
