@@ -176,7 +176,7 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Progress) ->
 
     def check_sampler() -> None:
         if policy.fallback is not None and (variant.compile_mode is not None or variant.compare):
-            raise _failure(variant, f"LeRobot's own code computes the chunks, not the fast sampler: {policy.fallback}")
+            raise _failure(variant, f"LeRobot's own code has to compute the chunks: {policy.fallback}")
 
     check_sampler()
     benchmark = run_benchmark(policy, options, progress)

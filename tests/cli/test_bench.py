@@ -96,17 +96,18 @@ def test_both_samplers_in_turn_and_where_the_time_goes(capsys):
 
 
 @pytest.mark.slow
-def test_what_the_fast_sampler_cannot_do_is_not_sold_as_its_figures(capsys, tmp_path):
+def test_a_fallback_to_the_reference_is_named_and_refused_where_the_fast_sampler_is_to_be_measured(capsys, tmp_path):
     folder = shutil.copytree(bundled_checkpoint(), tmp_path / "other")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "add_image_special_tokens": True}))
     assert main([*QUICK, "--policy", str(folder), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["variants"]
-    assert (row["sampler"], row["fallback"]) == ("reference", "this policy has add_image_special_tokens")
+    assert row["sampler"] == "reference"
+    assert "add_image_special_tokens" in row["fallback"]
     for option in ("--compare", "--compile"):
         assert main([*QUICK, "--policy", str(folder), option]) == 1
         said = capsys.readouterr().err
-        assert "not the fast sampler: this policy has add_image_special_tokens" in said
+        assert "add_image_special_tokens" in said
         assert "warm-up" not in said
 
 
