@@ -23,6 +23,7 @@ import psutil
 
 import smolvla_gym
 from smolvla_gym import Agent, ExpertAgent, RandomAgent
+from smolvla_gym.agent.protocol import attach
 from smolvla_gym.episodes.cadence import Cadence, describe, watch_link
 
 PROGRESS = 30.0
@@ -64,7 +65,8 @@ def main() -> int:
         smolvla.attach(env)
         agent = smolvla
     else:
-        agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+        agent = ExpertAgent() if arguments.policy == "expert" else RandomAgent()
+        attach(agent, env)
     try:
         result = soak(env, agent, arguments.minutes * 60.0, arguments.control_hz, arguments.seed)
     finally:

@@ -3,28 +3,27 @@
     uv run python examples/train_bundled.py --out outputs/bundled --device cuda --workers 16
     OMP_WAIT_POLICY=PASSIVE uv run python examples/train_bundled.py --out outputs/bundled
 
-The same command continues an interrupted run from its last checkpoint. ``--from`` starts from a trained policy instead
-of random weights. Evaluate the result with
+A run that was interrupted continues from where it was last saved. ``--from`` starts from a trained policy.
+Evaluate the result with
 
     uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
 
-On an NVIDIA H100 with 16 cores the first three stages took 9 minutes, 3 of them training. The fourth stage ran on 2 AMD
-cores (Zen 4) with ``--episodes 600``: 6 minutes of recording and 34 of training. On seeds 0..199 that policy succeeded
-in 200 episodes of reach, 198 of lift, 196 of place, 193 of push and 182 of stack; without the fourth stage in 200, 198,
-194, 189 and 167.
+On an NVIDIA H100 with 16 cores the first three stages took 9 minutes, three of them training. The fourth was run on 2
+AMD cores (Zen 4), with ``--episodes 600``: 6 minutes of recording and 34 of training. On seeds 0..199 that policy
+succeeded in 200 (reach), 198 (lift), 196 (place), 193 (push) and 182 (stack) episodes; without the fourth stage in 200,
+198, 194, 189 and 167.
 
-All stages were never run on a CPU: at 0.7 s per step on those 2 cores they would take four and a half hours, with 20 GB
-of memory. Fewer steps are not enough: after 5,600 steps on 60 % of the demonstrations a policy succeeded in 27 of 60
-episodes of reach, 24 of lift, 8 of place, 3 of push and 0 of stack. It mostly went to another object than the named
-one: the policy learns the instruction last. The model card of the bundled policy, in
-``assets/policies/parol6_tiny/README.md``, describes its training, which had more stages.
+The whole recipe was not measured on a CPU: at 0.7 s a step on those 2 cores it would take four and a half hours, and it
+needs 20 GB of memory. Do not shorten it: after 5,600 steps, on 60 % of the demonstrations, a policy succeeded in 27
+(reach), 24 (lift), 8 (place), 3 (push) and 0 (stack) of 60 episodes. Its most frequent failure was to go to another
+object than the named one, which is learned last. The model card of the bundled policy,
+``assets/policies/parol6_tiny/README.md``, describes its training, in more stages than these.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import pickle
 import shutil
 import time
 from collections.abc import Mapping
@@ -35,39 +34,40 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from smolvla_gym.agent.checkpoint.provenance import Provenance, extract_words
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.provenance import write_provenance
 from smolvla_gym.training.tiny.augmentation import Augmentation
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, collect
 from smolvla_gym.training.tiny.frames import Frames, join
+from smolvla_gym.training.tiny.frames_file import load_frames, save_frames
 from smolvla_gym.training.tiny.imitation import train
 from smolvla_gym.training.tiny.options import TrainOptions
 from smolvla_gym.training.tiny.paraphrases import paraphrases
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 from smolvla_gym.utils.worker_pool import process_pool
 
 CHUNK = 32
-"""Actions per chunk: 1.07 s at 30 Hz, so that half of a chunk is left after an inference delay of half a second."""
+"""Actions in a chunk: about a second, so that actions are left when the next chunk comes half a second late."""
 
 VOCABULARY = 484
-"""Size of the tokenizer's vocabulary: an instruction then has about ten tokens."""
+"""Size of the tokenizer's vocabulary: an instruction takes about ten tokens."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage of the recipe: record demonstrations, then train on these and earlier ones.
+    """Recording of demonstrations, and training on these and earlier ones.
 
     Attributes:
-        name: Name of its folders.
-        episodes: Episodes to record by task, relative to ``--episodes``.
-        shares: By recording stage and task, the share of the training samples. Without shares, tasks with long
-            episodes would dominate.
-        steps: Optimiser steps at scale 1.
-        vision_share: Share of the steps, at the start, that train only the vision tower.
+        name: Name of the folders of the stage.
+        episodes: Episodes of each task to record, relative to ``--episodes``.
+        shares: For each stage whose recordings are used, the share of each task in the training samples. With shares
+            by length, tasks with long episodes would prevail.
+        steps: Steps of training, at scale 1.
+        vision_share: Share of them, at the start, in which only the vision tower learns.
         learning_rate: Peak of the schedule.
-        latencies_ms: By task, the inference latencies of the driving policy in ms, where not 0.
+        latencies_ms: By task the inference delays in ms of the policy that interrupts the expert, where not 0.
     """
 
     name: str
@@ -124,7 +124,7 @@ STAGES = (
 
 
 def sentences() -> list[str]:
-    """Return instructions of all tasks; the tokenizer built from them encodes an instruction in few tokens."""
+    """Return instructions of all tasks, from which the tokenizer is trained."""
     return [
         phrase.format(color=color, base=base)
         for name, task in TASKS.items()
@@ -134,19 +134,19 @@ def sentences() -> list[str]:
 
 
 def recording(data: Path, stage: str, task: str, options: DemonstrationOptions) -> tuple[Path, DemonstrationOptions]:
-    """Return the file of a stage's demonstrations of a task, and the options to record it with."""
+    """Return the file of a stage's demonstrations of a task, and the options of their recording."""
     number, chosen = next((i, s) for i, s in enumerate(STAGES, 1) if s.name == stage)
     wanted = replace(
         options, task=task, episodes=max(1, round(chosen.episodes[task] * options.episodes)),
         first_seed=1_000_000 * number + 100_000 * list(chosen.episodes).index(task),
         latencies_ms=chosen.latencies_ms.get(task, options.latencies_ms),
     )  # fmt: skip
-    return data / stage / f"{task}_{wanted.episodes}.pickle", wanted
+    return data / stage / f"{task}_{wanted.episodes}.npz", wanted
 
 
 def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
-    """Record the missing demonstrations of a stage."""
-    # One worker is this process; several are started once for all tasks.
+    """Record the demonstrations of a stage that do not exist yet."""
+    # With one worker this process records. Several workers are started once for all tasks.
     with process_pool(options.workers) if options.workers > 1 else contextlib.nullcontext() as pool:
         for task in stage.episodes:
             path, wanted = recording(data, stage.name, task, options)
@@ -156,12 +156,12 @@ def record(data: Path, stage: Stage, options: DemonstrationOptions) -> None:
 
 
 def read(data: Path, stage: Stage, options: DemonstrationOptions) -> Frames:
-    """Return the training frames of a stage."""
+    """Return the demonstrations on which a stage is trained."""
     recordings = []
     for name, shares in stage.shares.items():
         for task, share in shares.items():
-            with recording(data, name, task, options)[0].open("rb") as file:
-                frames = pickle.load(file)  # noqa: S301 - this program wrote the file
+            frames = load_frames(recording(data, name, task, options)[0])
+            assert frames.weights is not None  # noqa: S101 - narrows a type
             recordings.append(replace(frames, weights=share * frames.weights / frames.weights.sum()))
     return join(recordings)
 
@@ -170,17 +170,16 @@ def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor
     began = time.monotonic()
     frames = collect(options, lambda done: print(f"{options.task}: {done}/{options.episodes}", flush=True), pool=pool)
     seconds = time.monotonic() - began
-    print(f"{options.task}: {len(frames)} frames, {len(frames.pictures)} drawn, in {seconds:.0f} s", flush=True)
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        pickle.dump(frames, file, protocol=5)
-    part.replace(path)
+    print(
+        f"{options.task}: {len(frames)} frames, {len(frames.with_images)} with images, in {seconds:.0f} s", flush=True
+    )
+    save_frames(path, frames)
 
 
 def run_stage(
     stage: Stage, previous: Path | None, frames: Frames, folder: Path, steps: int, device: str, batch_size: int
 ) -> Path:
-    """Train one stage, or continue its training, and return the folder of its policy."""
+    """Train one stage, or resume it, and return the folder of its policy."""
     part, state, policy = folder / f"{stage.name}.part", folder / f"{stage.name}.state.pt", folder / stage.name
     if not state.exists():
         shutil.rmtree(part, ignore_errors=True)
@@ -206,20 +205,20 @@ def run_stage(
 
 
 def halve(weights: Path) -> None:
-    """Round weights to bfloat16, which halves the file. Evaluate the result afterwards."""
+    """Round weights to bfloat16, which halves the file; evaluate the result."""
     rounded = {name: value.bfloat16() for name, value in load_file(weights).items()}
     save_file(rounded, weights, metadata={"format": "pt"})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of all results")
-    parser.add_argument("--from", type=Path, dest="start", help="policy to start from (default: random weights)")
-    parser.add_argument("--episodes", type=int, default=500, help="episodes per task and stage (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor for all steps (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="training device (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="frames per step (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="recording processes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bundled"), help="folder of data and policies")
+    parser.add_argument("--from", type=Path, dest="start", help="a policy to start from (default: random weights)")
+    parser.add_argument("--episodes", type=int, default=500, help="of a task and recording (default: %(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the steps of all stages (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="frames a step (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that record (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -231,7 +230,7 @@ def main() -> None:
             frames = read(args.out / "data", stage, options)
             steps = max(1, round(args.scale * stage.steps))
             run_stage(stage, previous, frames, args.out, steps, args.device, args.batch_size)
-            del frames  # frees the memory before the next stage reads its frames
+            del frames  # frees the memory for the next ones
         previous = args.out / stage.name
     assert previous is not None  # noqa: S101 - narrows a type
     shutil.copytree(previous, args.out / "policy", dirs_exist_ok=True)

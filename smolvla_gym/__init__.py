@@ -40,22 +40,33 @@ from smolvla_gym.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Unpack
+
     from smolvla_gym.agent import RemotePolicy, SmolVLAAgent
-    from smolvla_gym.agent.scripted import Agent, ExpertAgent, RandomAgent
+    from smolvla_gym.agent.agent_options import AgentOptions
+    from smolvla_gym.agent.protocol import Agent, Demonstrator, EpisodeOver
+    from smolvla_gym.agent.scripted import ExpertAgent, RandomAgent
+    from smolvla_gym.data.dagger import DaggerAgent
     from smolvla_gym.data.dataset import Dataset
+    from smolvla_gym.data.reader import open_recording
     from smolvla_gym.data.record import Attempt, record
-    from smolvla_gym.data.sources import DaggerSource, ExpertSource, ReplaySource
+    from smolvla_gym.data.replay import ReplayAgent
     from smolvla_gym.data.spec import DatasetSpec
     from smolvla_gym.envs import DeltaJointAction, FlatObservation, PAROL6Env, ToolAction
-    from smolvla_gym.episodes.rollout import RolloutSummary, rollout
-    from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome, evaluate
+    from smolvla_gym.episodes.callback import Callback, Step
+    from smolvla_gym.episodes.record import EpisodeRecord
+    from smolvla_gym.episodes.rollout import rollout
+    from smolvla_gym.episodes.runner import run_episode
+    from smolvla_gym.episodes.summary import RolloutSummary
+    from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
+    from smolvla_gym.evaluation.evaluate import evaluate
     from smolvla_gym.parol6 import ACTION_NAMES, GRIPPERS, JOINT_NAMES, Array, forward_kinematics
     from smolvla_gym.sim.scene import COLORS, CUBE, DISC, PUCK, ObjectKind
     from smolvla_gym.sim.world import World
     from smolvla_gym.tasks import TASKS, Layout, Task, get_task, register_task
     from smolvla_gym.tasks.expert import move, square_yaw
     from smolvla_gym.training.lerobot.finetune import FinetuneOptions, finetune
-    from smolvla_gym.training.recordings import open_recording
     from smolvla_gym.training.tiny.imitation import train
     from smolvla_gym.training.tiny.options import TrainOptions
 
@@ -91,21 +102,28 @@ if REAL_ID not in gym.registry:
 
 _NAMES: Final = {
     "smolvla_gym.agent": ("RemotePolicy", "SmolVLAAgent"),
-    "smolvla_gym.agent.scripted": ("Agent", "ExpertAgent", "RandomAgent"),
+    "smolvla_gym.agent.protocol": ("Agent", "Demonstrator", "EpisodeOver"),
+    "smolvla_gym.agent.scripted": ("ExpertAgent", "RandomAgent"),
+    "smolvla_gym.data.dagger": ("DaggerAgent",),
     "smolvla_gym.data.dataset": ("Dataset",),
+    "smolvla_gym.data.reader": ("open_recording",),
     "smolvla_gym.data.record": ("Attempt", "record"),
-    "smolvla_gym.data.sources": ("DaggerSource", "ExpertSource", "ReplaySource"),
+    "smolvla_gym.data.replay": ("ReplayAgent",),
     "smolvla_gym.data.spec": ("DatasetSpec",),
     "smolvla_gym.envs": ("DeltaJointAction", "FlatObservation", "PAROL6Env", "ToolAction"),
-    "smolvla_gym.episodes.rollout": ("RolloutSummary", "rollout"),
-    "smolvla_gym.evaluation.evaluate": ("Condition", "EvaluationOptions", "Outcome", "evaluate"),
+    "smolvla_gym.episodes.callback": ("Callback", "Step"),
+    "smolvla_gym.episodes.record": ("EpisodeRecord",),
+    "smolvla_gym.episodes.rollout": ("rollout",),
+    "smolvla_gym.episodes.runner": ("run_episode",),
+    "smolvla_gym.episodes.summary": ("RolloutSummary",),
+    "smolvla_gym.evaluation.conditions": ("Condition", "EvaluationOptions", "Outcome"),
+    "smolvla_gym.evaluation.evaluate": ("evaluate",),
     "smolvla_gym.parol6": ("ACTION_NAMES", "GRIPPERS", "JOINT_NAMES", "Array", "forward_kinematics"),
     "smolvla_gym.sim.scene": ("COLORS", "CUBE", "DISC", "PUCK", "ObjectKind"),
     "smolvla_gym.sim.world": ("World",),
     "smolvla_gym.tasks": ("TASKS", "Layout", "Task", "get_task", "register_task"),
     "smolvla_gym.tasks.expert": ("move", "square_yaw"),
     "smolvla_gym.training.lerobot.finetune": ("FinetuneOptions", "finetune"),
-    "smolvla_gym.training.recordings": ("open_recording",),
     "smolvla_gym.training.tiny.imitation": ("train",),
     "smolvla_gym.training.tiny.options": ("TrainOptions",),
 }
@@ -114,16 +132,24 @@ _NAMES: Final = {
 _MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
 
 
-def connect(address: str, **options: Any) -> SmolVLAAgent:
+def connect(
+    address: str,
+    *,
+    token: str | None = None,
+    camera_map: Mapping[str, str | None] | None = None,
+    **options: Unpack[AgentOptions],
+) -> SmolVLAAgent:
     """Return an agent whose policy runs on a policy server, see :meth:`SmolVLAAgent.connect`.
 
     Args:
         address: ``"host:port"`` or ``"ws://host:port"`` of a server that ``smolvla-gym serve`` started.
-        **options: Those of :meth:`SmolVLAAgent.connect`, such as ``token``, ``camera_map`` and ``mode``.
+        token: Token of the server; ``None``: that of the environment variable ``SMOLVLA_GYM_TOKEN``, if it is set.
+        camera_map: Env camera by policy camera, for cameras whose names differ; ``None`` leaves a camera out.
+        **options: Keywords of :class:`SmolVLAAgent`, such as ``mode``.
     """
     from smolvla_gym.agent import SmolVLAAgent
 
-    return SmolVLAAgent.connect(address, **options)
+    return SmolVLAAgent.connect(address, token=token, camera_map=camera_map, **options)
 
 
 def __getattr__(name: str) -> Any:
@@ -138,13 +164,13 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ACTION_NAMES", "COLORS", "CUBE", "DISC", "GRIPPERS", "JOINT_NAMES", "PUCK", "REAL_ID", "SIM_ID", "TASKS",
-    "ActionError", "Agent", "Array", "Attempt", "CheckpointError", "Condition", "DaggerSource", "Dataset",
-    "DatasetError", "DatasetSpec", "DeltaJointAction", "DeviceError", "EvaluationOptions", "ExpertAgent",
-    "ExpertSource", "FaultError", "FinetuneOptions", "FlatObservation", "InferenceError", "InferenceTimeoutError",
-    "Layout", "MissingExtraError", "NotHomedError", "ObjectKind", "ObservationError", "OptionError", "Outcome",
-    "PAROL6Env", "PolicyConnectionError", "PolicyMismatchError", "PolicyServerError", "RandomAgent",
-    "RecordingError", "RemotePolicy", "RenderingError", "ReplaySource", "RolloutSummary", "SmolVLAAgent",
-    "SmolVLAGymError", "Task", "ToolAction", "TrainOptions", "UnknownNameError", "World", "__version__", "connect",
-    "evaluate", "finetune", "forward_kinematics", "get_task", "move", "open_recording", "record", "register_task",
-    "rollout", "square_yaw", "train",
+    "ActionError", "Agent", "Array", "Attempt", "Callback", "CheckpointError", "Condition", "DaggerAgent", "Dataset",
+    "DatasetError", "DatasetSpec", "DeltaJointAction", "Demonstrator", "DeviceError", "EpisodeOver", "EpisodeRecord",
+    "EvaluationOptions", "ExpertAgent", "FaultError", "FinetuneOptions", "FlatObservation", "InferenceError",
+    "InferenceTimeoutError", "Layout", "MissingExtraError", "NotHomedError", "ObjectKind", "ObservationError",
+    "OptionError", "Outcome", "PAROL6Env", "PolicyConnectionError", "PolicyMismatchError", "PolicyServerError",
+    "RandomAgent", "RecordingError", "RemotePolicy", "RenderingError", "ReplayAgent", "RolloutSummary",
+    "SmolVLAAgent", "SmolVLAGymError", "Step", "Task", "ToolAction", "TrainOptions", "UnknownNameError", "World",
+    "__version__", "connect", "evaluate", "finetune", "forward_kinematics", "get_task", "move", "open_recording",
+    "record", "register_task", "rollout", "run_episode", "square_yaw", "train",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ Where to find what:
 * ``smolvla_agent``: the agent's API; ``agent_options``: its keywords.
 * ``action_queue``: select the action of a control step, drop expired actions, merge chunks (``aggregation``).
 * ``chunk_scheduler``: decide when a chunk is requested (sync, async, rtc). ``inference_runner``: compute it in
-  simulated or in real time. ``chunk_noise``, ``rtc_guidance``: continue the previous chunk. ``chunk_statistics``.
+  simulated or in real time (``inference_thread``). ``chunk_noise``, ``rtc_guidance``: continue the previous chunk.
 * ``input_validation``: validate observations and envs; ``cameras``, ``images``, ``instructions``: prepare the inputs.
 * ``checkpoint.validation``: validate that a checkpoint can drive the arm; ``checkpoint.load``: load it.
 * ``policies.local``: inference in this process, by ``sampler`` or by LeRobot's code. ``policies.process``: in a worker
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smolvla_gym.agent.action_queue import ActionQueue as ActionQueue
     from smolvla_gym.agent.aggregation import AGGREGATES as AGGREGATES
-    from smolvla_gym.agent.checkpoint.load import bundled_checkpoint as bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint as bundled_checkpoint
     from smolvla_gym.agent.checkpoint.load import load_checkpoint as load_checkpoint
     from smolvla_gym.agent.images import resize_area as resize_area
     from smolvla_gym.agent.policies.base import Chunk as Chunk
@@ -43,26 +43,12 @@ _MODULES = {
     "PolicyServer": "smolvla_gym.agent.policies.remote.server",
     "RemotePolicy": "smolvla_gym.agent.policies.remote.client",
     "SmolVLAAgent": "smolvla_gym.agent.smolvla_agent",
-    "bundled_checkpoint": "smolvla_gym.agent.checkpoint.load",
+    "bundled_checkpoint": "smolvla_gym.agent.checkpoint.hub",
     "load_checkpoint": "smolvla_gym.agent.checkpoint.load",
     "resize_area": "smolvla_gym.agent.images",
 }
 
-__all__ = [
-    "AGGREGATES",
-    "ActionQueue",
-    "Chunk",
-    "ChunkPolicy",
-    "ChunkRequest",
-    "LocalPolicy",
-    "PolicyCard",
-    "PolicyServer",
-    "RemotePolicy",
-    "SmolVLAAgent",
-    "bundled_checkpoint",
-    "load_checkpoint",
-    "resize_area",
-]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import queue
-import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Final, override
 
 import numpy as np
 
+from smolvla_gym.agent.inference_thread import InferenceThread, run_job
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, ChunkRequest
 from smolvla_gym.errors import OptionError
 
 _ROUNDING: Final = 1e-9
-
-_JOIN_TIMEOUT_S: Final = 3.0
-"""Longest time in s for which :meth:`RealTimeRunner.close` waits for the chunk that is being computed."""
 
 
 def check_latency(latency_ms: Any) -> tuple[float, ...]:
@@ -100,7 +94,7 @@ class LockstepRunner(InferenceRunner):
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
         self._usable_from = step + next(self._delays)
         future = Future[Chunk]()
-        _fulfil(future, lambda: self._policy.infer(request))
+        run_job(future, lambda: self._policy.infer(request))
         return future
 
     @override
@@ -120,18 +114,20 @@ class RealTimeRunner(InferenceRunner):
             policy: Computes the chunks.
             latencies: Shortest time of a request in s; the requests take them in turn, repeatedly.
         """
-        self._jobs = queue.SimpleQueue[_Job | None]()
+        self._policy, self._thread = policy, InferenceThread()
         self._latencies = itertools.cycle(latencies)
-        # A daemon thread: a policy that hangs must not keep the program from exiting.
-        thread = threading.Thread(target=_run_jobs, args=(policy, self._jobs), name="inference", daemon=True)
-        thread.start()
-        self._stop = weakref.finalize(self, _stop_thread, self._jobs, thread)
 
     @override
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:
-        future = Future[Chunk]()
-        self._jobs.put((future, request, next(self._latencies)))
-        return future
+        policy, latency = self._policy, next(self._latencies)
+
+        def compute() -> Chunk:
+            not_before = time.monotonic() + latency
+            chunk = policy.infer(request)
+            time.sleep(max(0.0, not_before - time.monotonic()))
+            return chunk
+
+        return self._thread.submit(compute)
 
     @override
     def is_usable(self, future: Future[Chunk], step: int) -> bool:
@@ -139,46 +135,4 @@ class RealTimeRunner(InferenceRunner):
 
     @override
     def close(self) -> None:
-        self._stop()
-
-
-_Job = tuple["Future[Chunk]", ChunkRequest, float]
-
-
-def _stop_thread(jobs: queue.SimpleQueue[_Job | None], thread: threading.Thread) -> None:
-    jobs.put(None)
-    # An interpreter that exits while a thread is in torch aborts the process.
-    if thread is not threading.current_thread():
-        thread.join(_JOIN_TIMEOUT_S)
-
-
-def _run_jobs(policy: ChunkPolicy, jobs: queue.SimpleQueue[_Job | None]) -> None:
-    while (job := jobs.get()) is not None:
-        _run_job(policy, *job)
-        del job  # an idle thread keeps no images
-
-
-def _run_job(policy: ChunkPolicy, future: Future[Chunk], request: ChunkRequest, latency: float) -> None:
-    """Compute a chunk in at least ``latency`` s, unless its request was cancelled."""
-    if not future.set_running_or_notify_cancel():
-        return
-    not_before = time.monotonic() + latency
-
-    def compute() -> Chunk:
-        chunk = policy.infer(request)
-        time.sleep(max(0.0, not_before - time.monotonic()))
-        return chunk
-
-    _fulfil(future, compute)
-
-
-def _fulfil(future: Future[Chunk], compute: Callable[[], Chunk]) -> None:
-    try:
-        chunk = compute()
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
-            raise
-        with contextlib.suppress(Exception):
-            future.set_exception(error)
-    else:
-        future.set_result(chunk)
+        self._thread.close()

@@ -1,74 +1,76 @@
-"""What drives an arm: the protocol of all agents, and the two that need no network."""
+"""Agents without a network: the scripted expert and random actions."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
-from smolvla_gym.errors import OptionError
-
-Observation = dict[str, Any]
-Action = NDArray[np.float32]
-
-
-class Agent(Protocol):
-    """Anything that turns observations into actions, one a control step."""
-
-    def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Begins an episode.
-
-        Args:
-            instruction: What to do, in words.
-            seed: Seed of the agent's own randomness; ``None`` draws a fresh one.
-        """
-
-    def act(self, observation: Observation) -> Action:
-        """Returns the action for an observation of the env, shape (7,), float32."""
-        ...
-
-
-def attach(agent: Agent, env: gym.Env[Any, Any]) -> None:
-    """Tells an agent that wants to know, such as ``SmolVLAAgent``, which env it is going to act in."""
-    take = getattr(agent, "attach", None)
-    if take is not None:
-        take(env)
+from smolvla_gym.agent.protocol import Action, Demonstrator, Observation
+from smolvla_gym.errors import OptionError, SmolVLAGymError
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 
 
 class RandomAgent:
-    """Uniform actions: the floor that a policy has to beat."""
+    """Uniformly random actions: the baseline that a policy has to beat."""
 
-    def __init__(self, action_space: gym.Space[Any]) -> None:
-        """Takes a copy of the space, so that the env's own random state stays untouched.
+    def __init__(self) -> None:
+        """Create an agent that needs :meth:`attach` before it acts."""
+        self._space: gym.Space[Any] | None = None
 
-        Args:
-            action_space: The env's action space.
-        """
-        self._space = copy.deepcopy(action_space)
+    def attach(self, env: gym.Env[Any, Any]) -> None:
+        """Copy the env's action space, so that the env's own random state stays untouched."""
+        self._space = copy.deepcopy(env.action_space)
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Restarts the sequence of actions."""
-        self._space.seed(seed)
+        """Restart the sequence of actions."""
+        self._attached().seed(seed)
 
     def act(self, observation: Observation) -> Action:
-        """Returns a uniform draw from the action space, shape (7,)."""
-        return np.asarray(self._space.sample(), dtype=np.float32)
+        """Return a uniform draw from the action space, shape (7,)."""
+        return np.asarray(self._attached().sample(), dtype=np.float32)
+
+    def _attached(self) -> gym.Space[Any]:
+        if self._space is None:
+            raise SmolVLAGymError("RandomAgent has no action space yet: call attach(env) after gym.make().")
+        return self._space
 
 
-class ExpertAgent:
-    """The scripted expert of the env's task. It sees the whole simulation, not just the observation."""
+class ExpertAgent(Demonstrator):
+    """Scripted expert of the env's task. It reads the state of the simulation, not the observation.
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        """Looks the expert up.
+    With noise the arm is pushed off its way while the label stays the expert's own, clean action: a policy sees how to
+    come back.
+    """
+
+    def __init__(self, *, noise: float = 0.0) -> None:
+        """Create an agent that needs :meth:`attach` before it acts.
 
         Args:
-            env: A simulated env. Its wrappers must not change the actions, since the expert speaks to the bare env.
+            noise: Standard deviation of what is added to the joints, in rad.
 
         Raises:
-            OptionError: The env has no scripted expert, such as the one of the real arm.
+            OptionError: The noise is negative or not finite.
+        """
+        if not 0.0 <= noise < 0.5:
+            raise OptionError("noise", noise, "a standard deviation in rad from 0 to 0.5")
+        self.name = "expert" if noise == 0.0 else f"expert, noise {noise:g} rad"
+        self._noise = noise
+        self._rng = np.random.default_rng(0)
+        self._expert_action: Callable[[], Action] | None = None
+
+    def attach(self, env: gym.Env[Any, Any]) -> None:
+        """Look the expert up.
+
+        Args:
+            env: A simulated env or a twin. Its wrappers must not change the actions: the expert's are those of the
+                unwrapped env.
+
+        Raises:
+            OptionError: The env has no scripted expert.
         """
         expert = getattr(env.unwrapped, "expert_action", None)
         if expert is None:
@@ -76,8 +78,15 @@ class ExpertAgent:
         self._expert_action = expert
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Does nothing: the expert's plan lives in the env and restarts with it."""
+        """Restart the noise. The expert itself has no state: its action depends on the simulation's alone."""
+        self._rng = np.random.default_rng(None if seed is None else [seed, 2])
 
     def act(self, observation: Observation) -> Action:
-        """Returns the expert's action for the present state of the simulation, shape (7,)."""
-        return np.asarray(self._expert_action(), dtype=np.float32)
+        """Return the expert's action in the present state of the simulation, with the noise, shape (7,)."""
+        if self._expert_action is None:
+            raise SmolVLAGymError("ExpertAgent has no env yet: call attach(env) after gym.make().")
+        action = self.label = np.asarray(self._expert_action(), dtype=np.float32)
+        if self._noise:
+            action = action.copy()
+            action[:6] = np.clip(action[:6] + self._rng.normal(0.0, self._noise, 6), JOINT_LOWER, JOINT_UPPER)
+        return action

@@ -198,6 +198,11 @@ class SmolVLAAgent:
             raise
 
     @property
+    def policy(self) -> ChunkPolicy:
+        """The policy that computes the chunks."""
+        return self._policy
+
+    @property
     def card(self) -> PolicyCard:
         """Description of the policy: its own names of the cameras, the sizes of its images and chunks."""
         return self._policy.card
@@ -336,7 +341,7 @@ class SmolVLAAgent:
             )
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
-        """Begin an episode: drop the planned actions and set the instruction. This also holds if it is refused.
+        """Begin an episode: drop the planned actions, also if the instruction is refused, and set the instruction.
 
         Args:
             instruction: The instruction in words; the env provides it as ``info["instruction"]``.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from smolvla_gym.benchmark.random_450m import MAX_CAMERAS, RANDOM_450M, build_random_450m
 from smolvla_gym.errors import OptionError, PolicyMismatchError
-from smolvla_gym.training.random_450m import MAX_CAMERAS, RANDOM_450M, build_random_450m
 
 if TYPE_CHECKING:
     from smolvla_gym.agent.policies.local import LocalPolicy

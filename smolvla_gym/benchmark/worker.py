@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.agent.checkpoint.spec import STATE
+from smolvla_gym.agent.checkpoint.configuration import STATE
 from smolvla_gym.benchmark.inputs import INPUTS
 from smolvla_gym.benchmark.measure import Benchmark, BenchmarkOptions, Progress, ignore_progress, run_benchmark
 from smolvla_gym.benchmark.variant import Variant, load_variant

@@ -1,13 +1,11 @@
-"""The files of a LeRobot dataset: which episode is in which, whether they are whole, and how they reach the disk."""
+"""Files of a LeRobot dataset: which episode is in which file, and which files are complete."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import shutil
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,8 +16,8 @@ from smolvla_gym.data.video import VideoHeader, read_header
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.utils.untrusted import printable
 
-PART: Final = ".part"
-"""At the end of a name: what is being written, and counts for nothing yet."""
+RATE_TOLERANCE: Final = 0.02
+"""Relative deviation of a measured frame rate from ``info.json`` that is accepted."""
 
 _EPISODES: Final = "episodes"
 _VIDEOS: Final = "videos/"
@@ -29,14 +27,14 @@ _MAX_INDEX: Final = 10**9
 
 @dataclass(frozen=True)
 class EpisodeFiles:
-    """Where an episode is.
+    """Files of an episode.
 
     Attributes:
-        index: Its number in the dataset.
-        length: Frames.
-        data: The Parquet file with its rows.
-        videos: For each camera's feature the file with its images.
-        starts: For each camera's feature the time in s at which it begins there.
+        index: Number of the episode in the dataset.
+        length: Number of frames.
+        data: The Parquet file with the rows.
+        videos: For each camera's feature the file with the images.
+        starts: For each camera's feature the time in s at which the episode starts in that file.
     """
 
     index: int
@@ -47,18 +45,18 @@ class EpisodeFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All its files."""
+        """All files of the episode."""
         return (self.data, *self.videos.values())
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """Which files of a dataset are whole, without a frame being decoded.
+    """State of the files of a dataset; no frame was decoded.
 
     Attributes:
-        episodes: All episodes that the metadata names, in the order of their numbers.
-        problems: For each file that is missing or cut off what is wrong with it.
-        headers: For each video that can be opened its header.
+        episodes: All episodes in the metadata, in the order of their numbers.
+        problems: For each file that is missing or truncated a sentence part that says what is wrong.
+        headers: Headers of the videos that can be opened.
     """
 
     episodes: tuple[EpisodeFiles, ...]
@@ -67,18 +65,18 @@ class FileReport:
 
     @property
     def complete(self) -> tuple[EpisodeFiles, ...]:
-        """The episodes whose files are all whole."""
+        """The episodes all of whose files are complete."""
         return tuple(episode for episode in self.episodes if self.problems.keys().isdisjoint(episode.paths))
 
 
 def read_episodes(info: DatasetInfo) -> list[EpisodeFiles]:
-    """Return where each episode is, in the order of their numbers.
+    """Return the files of each episode, in the order of their numbers.
 
     Args:
         info: The dataset; its ``meta`` may be a copy.
 
     Raises:
-        DatasetError: A file in ``meta/episodes`` is broken, or names an episode twice or a file outside the dataset.
+        DatasetError: A file in ``meta/episodes`` is broken, or has an episode twice or a file outside the dataset.
     """
     folder = info.meta / _EPISODES
     with reading(folder):
@@ -124,7 +122,7 @@ def _read_episodes(info: DatasetInfo, file: Path) -> list[EpisodeFiles]:
 
 
 def examine_files(info: DatasetInfo) -> FileReport:
-    """Look at all files of a dataset; no frame is decoded.
+    """Check all files of a dataset; no frame is decoded.
 
     Raises:
         DatasetError: As :func:`read_episodes`.
@@ -149,7 +147,7 @@ def examine_files(info: DatasetInfo) -> FileReport:
 
 
 def _rows(path: Path) -> int | str:
-    """Return the number of rows of a Parquet file, or what is wrong with it."""
+    """Return the number of rows of a Parquet file, or a sentence part that says what is wrong with it."""
     import pyarrow as pa
 
     if text := _unreadable(path):
@@ -162,7 +160,7 @@ def _rows(path: Path) -> int | str:
 
 
 def _header(path: Path, fps: float) -> VideoHeader | str:
-    """Return the header of a video, or what is wrong with it."""
+    """Return the header of a video, or a sentence part that says what is wrong with it."""
     import av
 
     if text := _unreadable(path):
@@ -179,79 +177,25 @@ def _unreadable(path: Path) -> str | None:
     return "is empty" if path.stat().st_size == 0 else None
 
 
-def read_sentences(info: DatasetInfo) -> dict[int, str]:
-    """Return the sentence of each ``task_index`` from ``meta/tasks.parquet``.
-
-    pandas writes the sentences as its index, with or without a name; other tools write an ordinary column.
-
-    Raises:
-        DatasetError: The file is missing or broken, or it cannot be told which column holds the sentences.
-    """
-    path = info.meta / "tasks.parquet"
-    with reading(path), contextlib.closing(open_parquet(path)) as file:
-        names = list(file.schema_arrow.names)
-    others = [name for name in names if name != "task_index"]
-    column = next((name for name in ("task", "__index_level_0__") if name in names), others[0] if others else None)
-    if column is None or (column not in ("task", "__index_level_0__") and len(others) > 1):
-        raise DatasetError(
-            f"{path} has the columns {printable(names, 100)}, and the sentences are expected in one named task. "
-            "Take another copy of the dataset."
-        )
-    columns = read_columns(path, {"task_index": "integer", column: "text"})
-    numbers = columns["task_index"].tolist()
-    if len(set(numbers)) != len(numbers):
-        raise DatasetError(f"{path} has a task_index twice. Take another copy of the dataset.")
-    return dict(zip(numbers, columns[column].tolist(), strict=True))
-
-
-def sync(path: Path) -> None:
-    """Has a file, or the names in a folder, written through to the disk."""
-    if path.is_dir():
-        with contextlib.suppress(OSError):  # Windows and some network file systems cannot
-            _sync(path, os.O_RDONLY)
-    else:
-        _sync(path, os.O_RDWR)
-
-
-def _sync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_tree(root: Path, known: Collection[Path] = ()) -> None:
-    """Has the files below a folder written through to the disk, then all folders, so that a power loss takes none.
+def video_mismatches(
+    info: DatasetInfo, episodes: Sequence[EpisodeFiles], headers: Mapping[Path, VideoHeader]
+) -> Iterator[tuple[str, str, str]]:
+    """Compare the size and the frame rate of videos with ``meta/info.json``.
 
     Args:
-        root: The folder.
-        known: Files that are on the disk already and did not change since.
+        info: The dataset.
+        episodes: The episodes whose videos are compared.
+        headers: Headers of the videos.
+
+    Yields:
+        For each difference the camera's feature, ``"size"`` or ``"rate"``, and a sentence that says the difference.
     """
-    folders = [root]
-    for path in root.rglob("*"):
-        if path.is_dir():
-            folders.append(path)
-        elif path not in known:
-            sync(path)
-    for folder in reversed(folders):
-        sync(folder)
-
-
-def copy_meta(source: Path, target: Path) -> None:
-    """Copies a folder ``meta``, and has the copy written through to the disk.
-
-    Files of episodes never change: where the file system can, they are linked, which costs neither space nor time.
-    """
-    linked: set[Path] = set()
-
-    def copy(file: str, to: str) -> None:
-        if Path(file).is_relative_to(source / _EPISODES):
-            with contextlib.suppress(OSError):  # no links on FAT, for one
-                os.link(file, to)
-                linked.add(Path(to))
-                return
-        shutil.copyfile(file, to)
-
-    shutil.copytree(source, target, copy_function=copy)
-    sync_tree(target, linked)
+    for name in info.videos:
+        size = info.features[name].image_size
+        for path in sorted({episode.videos[name] for episode in episodes} & headers.keys()):
+            header, shown = headers[path], path.relative_to(info.root)
+            if (header.height, header.width) != size:
+                found = f"{shown} has frames of {header.height}x{header.width}"
+                yield name, "size", f"{found}, and info.json says {size[0]}x{size[1]}"
+            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
+                yield name, "rate", f"{shown} has {header.fps:.4g} frames a second, and info.json says {info.fps} Hz"

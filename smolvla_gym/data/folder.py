@@ -1,4 +1,7 @@
-"""What a writer may touch: plain files and folders inside a dataset that this package recorded, and nothing else."""
+"""Folder of a dataset as a writer needs it: recorded by this package, made of plain files and folders, and movable.
+
+A writer changes nothing outside such a folder.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from smolvla_gym.data.files import PART
+from smolvla_gym.data.disk import PART
 from smolvla_gym.data.info import DATA_PATH, META, VIDEO_PATH, DatasetInfo, read_info
 from smolvla_gym.data.seeds import SEEDS, read_seeds
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import DatasetError
 
 REMOVED: Final = ".removed"
-"""Folder inside a dataset for what a repair has taken out of it: nothing is deleted."""
+"""Folder inside a dataset for the files that a repair has removed from it: nothing is deleted."""
 
 
 def beside(root: Path, suffix: str) -> Path:
@@ -24,10 +27,10 @@ def beside(root: Path, suffix: str) -> Path:
 
     Args:
         root: Folder of the dataset.
-        suffix: What follows ``.NAME.parol6``.
+        suffix: The end of the name, after ``.NAME.parol6``.
 
     Raises:
-        DatasetError: There is nothing beside it, as with the root of a disk.
+        DatasetError: The folder has no folder around it, as the root of a disk.
     """
     place = root if root.name not in ("", "..") else root.resolve()
     if not place.name:
@@ -35,7 +38,7 @@ def beside(root: Path, suffix: str) -> Path:
     return place.with_name(f".{place.name}.parol6{suffix}")
 
 
-def check_ours(root: Path, meta: Path) -> DatasetInfo:
+def check_recorded(root: Path, meta: Path) -> DatasetInfo:
     """Return the metadata of a dataset that this package recorded.
 
     Args:
@@ -43,7 +46,7 @@ def check_ours(root: Path, meta: Path) -> DatasetInfo:
         meta: The folder to read instead of ``meta``.
 
     Raises:
-        DatasetError: It is broken, of another robot, or has no ``parol6.json``.
+        DatasetError: The metadata are broken, of another robot, or have no ``parol6.json``.
     """
     info = read_info(root, meta)
     if info.robot_type != ROBOT_TYPE:
@@ -53,21 +56,26 @@ def check_ours(root: Path, meta: Path) -> DatasetInfo:
             f"{meta} names files as {info.data_path!r:.100} and {info.video_path!r:.100}, not as LeRobot."
         )
     if not (meta / SEEDS).is_file():
-        raise DatasetError(f"{meta} has no {SEEDS}: `smolvla-gym record` did not make it.")
+        raise DatasetError(f"{meta} has no {SEEDS}: the dataset was not recorded by `smolvla-gym record`.")
     read_seeds(root, meta)
     return info
 
 
-def check_plain(root: Path) -> None:
-    """Refuse a folder that is not made of plain files and folders alone.
+def is_link(path: Path) -> bool:
+    """Return True for a symbolic link or a junction."""
+    return path.is_symlink() or path.is_junction()
 
-    A link or a mounted folder leads elsewhere, and what a program writes or removes there is somebody else's.
+
+def check_plain(root: Path) -> None:
+    """Refuse a folder that contains anything but plain files and folders.
+
+    A link or a mounted folder leads to files outside the dataset, which a writer must not change.
 
     Args:
         root: The folder; it may itself be reached through a link.
 
     Raises:
-        DatasetError: There is a link, a folder of another disk, a FIFO, a socket or a device in it.
+        DatasetError: The folder contains a link, a folder of another disk, a FIFO, a socket or a device.
     """
     device = root.stat().st_dev
     folders = [root]
@@ -79,17 +87,17 @@ def check_plain(root: Path) -> None:
                 if stat.S_ISREG(status.st_mode):
                     continue
                 if entry.is_symlink() or entry.is_junction():
-                    what = "a link"
+                    found = "a link"
                 elif not stat.S_ISDIR(status.st_mode):
-                    what = "neither a file nor a folder"
+                    found = "neither a file nor a folder"
                 elif status.st_dev != device:
-                    what = "a folder of another disk"
+                    found = "a folder of another disk"
                 else:
                     folders.append(path)
                     continue
                 raise DatasetError(
-                    f"{path.relative_to(root)} in {root} is {what}: nothing is written to such a dataset or removed "
-                    "from it. Copy it as plain files, for instance with `cp -rL`, and take the copy."
+                    f"{path.relative_to(root)} in {root} is {found}, and such a dataset is not changed. Copy the "
+                    "dataset as plain files, for instance with `cp -rL`, and use the copy."
                 )
 
 
@@ -98,10 +106,10 @@ def set_aside(root: Path, paths: Iterable[Path]) -> Path:
 
     Args:
         root: Folder of the dataset; :func:`check_plain` has accepted it.
-        paths: What to move; what does not exist is left out.
+        paths: Files and folders to move; those that do not exist are skipped.
 
     Returns:
-        The new folder that they are in.
+        The new folder inside ``.removed``.
     """
     target = _new_folder(root / REMOVED)
     for path in paths:
@@ -113,23 +121,30 @@ def set_aside(root: Path, paths: Iterable[Path]) -> Path:
 
 
 def set_aside_beside(root: Path, path: Path) -> Path:
-    """Move a folder beside a dataset away, into ``.NAME.parol6.removed`` beside it; returns where it is then.
+    """Move a folder beside a dataset into ``.NAME.parol6.removed``.
+
+    Args:
+        root: Folder of the dataset.
+        path: The folder to move.
+
+    Returns:
+        The new path of the folder.
 
     Raises:
-        DatasetError: It is a link.
+        DatasetError: One of the two folders is a link.
     """
     folder = beside(root, REMOVED)
     for place in (path, folder):
-        if place.is_symlink() or place.is_junction():
-            raise DatasetError(f"{place} is a link and not what this program has left there. Remove the link.")
+        if is_link(place):
+            raise DatasetError(f"{place} is a link, and this program makes a folder there. Remove the link.")
     target = _new_folder(folder) / path.name
     path.rename(target)
     return target
 
 
 def _new_folder(parent: Path) -> Path:
-    if os.path.lexists(parent) and (not parent.is_dir() or parent.is_symlink() or parent.is_junction()):
-        raise DatasetError(f"{parent} is no folder, and what is repaired is kept there. Move it away.")
+    if os.path.lexists(parent) and (not parent.is_dir() or is_link(parent)):
+        raise DatasetError(f"{parent} is not a folder, and a repair keeps removed files there. Move it away.")
     parent.mkdir(exist_ok=True)
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(1000):
@@ -139,11 +154,17 @@ def _new_folder(parent: Path) -> Path:
         except FileExistsError:
             continue
         return target
-    raise DatasetError(f"{parent} has no room for another folder. Remove it, if you need nothing of it.")
+    raise DatasetError(f"{parent} has no free name for another folder. Remove the folders that you do not need.")
 
 
 def unshare(root: Path) -> None:
-    """Give the files directly in ``meta``, which change in place, a copy of their own where other names share them."""
+    """Replace each hard link directly in ``meta`` by a copy.
+
+    These files change in place, and so would the other names of a hard link.
+
+    Args:
+        root: Folder of the dataset.
+    """
     for path in sorted((root / META).iterdir()):
         if path.is_file() and path.stat().st_nlink > 1:
             part = path.with_name(path.name + PART)

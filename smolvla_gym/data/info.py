@@ -1,7 +1,7 @@
 """``meta/info.json`` of a LeRobot dataset v3 as a typed, validated value.
 
-A dataset may be a download. Every number, name and path template in this file is checked before anything else reads it;
-a path template is expanded by code of this module, because ``str.format`` would follow attributes and accept any width.
+A dataset may be a download. Every number, name and path template in this file is checked before other code uses it.
+This module expands the path templates itself, because ``str.format`` would follow attributes and accept any width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ _MAX_FPS: Final = 1000
 _MAX_FEATURES: Final = 1000
 _MAX_COUNT: Final = 2**53
 _MAX_LENGTH: Final = 1_000_000
-"""Largest number of components of a feature that is no image."""
+"""Largest number of components of a feature other than an image."""
 
 _FIELD: Final = re.compile(r"\{(chunk_index|file_index|video_key)(?::0?([1-9])d)?\}")
 
@@ -45,11 +45,11 @@ class Feature:
     """A column of a dataset.
 
     Attributes:
-        name: Its name, such as ``observation.images.wrist``.
-        dtype: Its type as LeRobot names it: ``video``, ``image``, ``float32`` and so on.
-        shape: Its shape.
-        names: A name for each component; None: there are none.
-        units: A unit for each component; None: the file does not say.
+        name: Name of the column, such as ``observation.images.wrist``.
+        dtype: Type as LeRobot names it: ``video``, ``image``, ``float32`` and so on.
+        shape: Shape of a value.
+        names: A name for each component; None: unknown.
+        units: A unit for each component; None: unknown.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Feature:
 
     @property
     def is_camera(self) -> bool:
-        """Tells whether its values are images."""
+        """Whether the values are images."""
         return self.dtype in ("video", "image")
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in px of a camera's images."""
+        """Height and width in px of the images."""
         channels_first = self.names is not None and self.names[0] in ("channels", "channel", "c")
         return self.shape[1:3] if channels_first else self.shape[:2]  # type: ignore[return-value]
 
@@ -77,16 +77,16 @@ class Feature:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What ``meta/info.json`` says of a dataset; every field was checked.
+    """Content of ``meta/info.json``; every field was checked.
 
     Attributes:
         root: Folder of the dataset.
-        meta: The folder ``meta`` that was read: ``root / "meta"``, or the copy that a killed program has left.
-        fps: Frames a second.
+        meta: The folder ``meta`` that was read: ``root / "meta"``, or the copy that a killed program left.
+        fps: Frame rate in Hz.
         robot_type: Name of the robot; None: unknown.
         total_episodes: Number of episodes.
         total_frames: Number of frames.
-        total_tasks: Number of sentences; None: the file does not say.
+        total_tasks: Number of instructions; None: unknown.
         features: The columns, by name.
         data_path: Template of the Parquet files' names.
         video_path: Template of the video files' names; None: there are none.
@@ -112,6 +112,22 @@ class DatasetInfo:
     def videos(self) -> tuple[str, ...]:
         """Names of the features whose images are in video files."""
         return tuple(name for name, feature in self.features.items() if feature.dtype == "video")
+
+    def require_videos(self, cameras: Iterable[str]) -> None:
+        """Refuse a dataset whose images are in Parquet files.
+
+        Args:
+            cameras: Features of the cameras that are used.
+
+        Raises:
+            DatasetError: One of them has the dtype ``image``.
+        """
+        if stored := [name for name in cameras if self.features[name].dtype != "video"]:
+            raise DatasetError(
+                f"The images of the camera {stored[0].removeprefix(IMAGES)} in {self.root} are in Parquet files "
+                "(dtype image), and videos are needed. LeRobot makes them: lerobot-edit-dataset --operation.type "
+                "convert_image_to_video."
+            )
 
     def data_file(self, chunk: int, file: int) -> Path:
         """Return the path of a Parquet file with rows; it may not exist.
@@ -140,7 +156,7 @@ def read_info(root: Path, meta: Path | None = None) -> DatasetInfo:
         meta: The folder to read instead of ``meta``.
 
     Raises:
-        DatasetError: There is no dataset in the folder, its format is another one, or the file is broken.
+        DatasetError: The folder has no dataset, the dataset has another format, or the file is broken.
     """
     meta = meta or root / META
     path = meta / "info.json"

@@ -1,4 +1,4 @@
-"""Which components and cameras of a foreign dataset are those of this arm, and in which units its values are."""
+"""Map the components, cameras and units of another recorder's dataset to those of this arm."""
 
 from __future__ import annotations
 
@@ -12,39 +12,37 @@ from numpy.typing import NDArray
 
 from smolvla_gym.data.info import IMAGES, DatasetInfo, Feature
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
+from smolvla_gym.data.units import DEGREES_AND_PERCENT, MAX_ANGLE, OPENING_RANGE
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
+from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.utils.untrusted import printable
 
 Units = Literal["auto", "rad", "degrees"]
-"""Of a dataset: ``rad`` with a gripper from 0 to 1, ``degrees`` with one from 0 to 100, or what the values show."""
+"""Units of a dataset: ``rad`` with a gripper from 0 to 1, ``degrees`` with one from 0 to 100, or found from values."""
 
 UNIT_NAMES: Final[tuple[str, ...]] = get_args(Units)
 
 PLUGIN_TYPES: Final = ("parol6_follower", "parol6_sim")
-"""Names of this arm among LeRobot's robots, which count in degrees and percent unless ``use_degrees=false``."""
+"""Names of this arm's LeRobot robots, whose units are degrees and percent unless ``use_degrees=false``."""
 
 _SUFFIX: Final = ".pos"
 _CAMERA: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,3}")
-_PER_UNIT: Final = np.append(np.full(NUM_JOINTS, 180.0 / np.pi), 100.0)
 _ELBOW: Final = 2
 _ELBOW_RANGE: Final[Mapping[str, tuple[float, float]]] = {"rad": (1.6, 5.3), "degrees": (92.0, 304.0)}
-"""Range of joint 3, whose limits are 108 and 288 degrees, with a margin: no value is in both."""
-_OPENING: Final = (-0.1, 1.1)
-_TURN: Final = 4 * np.pi
+"""Range of joint 3, whose limits are 108 and 288 degrees, with a margin; the two ranges do not overlap."""
 _MOVED: Final = 0.5
-"""Part of the range from 0 to 1 that a gripper's values cover where it can be told from one in percent."""
+"""Share of the range 0..1 that a gripper's values must cover to be distinguished from values in percent."""
 
 
 @dataclass(frozen=True)
 class DatasetMapping:
-    """Where the components and cameras of this arm are in a dataset.
+    """Components and cameras of this arm in a dataset.
 
     Attributes:
         info: The dataset.
         components: For state and action the column of each of the seven components.
-        cameras: For each camera's feature its new name, both with ``observation.images.``.
-        units: What was asked for.
+        cameras: New names of the cameras' features by old ones, both with ``observation.images.``.
+        units: Units that the caller gave.
     """
 
     info: DatasetInfo
@@ -54,7 +52,7 @@ class DatasetMapping:
 
 
 def is_native(info: DatasetInfo) -> bool:
-    """Tell whether a dataset says that it is in this arm's format: its robot, names and units."""
+    """Return True for a dataset whose robot, names and units are those of this arm, according to its metadata."""
     if info.robot_type != ROBOT_TYPE:
         return False
     vectors = [info.features.get(name) for name in (STATE, ACTION)]
@@ -62,7 +60,7 @@ def is_native(info: DatasetInfo) -> bool:
 
 
 def plan_mapping(info: DatasetInfo, renames: Mapping[str, str], units: Units = "auto") -> DatasetMapping:
-    """Return where this arm's components and cameras are in a dataset.
+    """Find the components and cameras of this arm in a dataset.
 
     Args:
         info: The dataset.
@@ -71,10 +69,10 @@ def plan_mapping(info: DatasetInfo, renames: Mapping[str, str], units: Units = "
 
     Raises:
         DatasetError: A component is missing or there twice, a name is unknown, or the dataset is of another robot and
-            no option says that it is to be taken for this arm's. The message names the option to give.
+            neither ``renames`` nor ``units`` is given. The message names the option to give.
     """
     if units not in UNIT_NAMES:
-        raise DatasetError(f"The units are {units!r:.60}, and {', '.join(UNIT_NAMES)} are possible.")
+        raise DatasetError(f"The units are {units!r:.60}, and one of {', '.join(UNIT_NAMES)} is expected.")
     vectors = {name: _vector(info, name) for name in (STATE, ACTION)}
     cameras, components = _split(info, vectors.values(), renames)
     if info.robot_type not in (ROBOT_TYPE, *PLUGIN_TYPES) and not renames and units == "auto":
@@ -84,21 +82,17 @@ def plan_mapping(info: DatasetInfo, renames: Mapping[str, str], units: Units = "
             "degrees or --units rad, and --rename OLD=NEW for each name that differs."
         )
     columns = {name: _columns(info, feature, components, units) for name, feature in vectors.items()}
-    if stored := [name for name in cameras.values() if info.features[_old(cameras, name)].dtype != "video"]:
-        raise DatasetError(
-            f"The images of the camera {stored[0]} in {info.root} are in Parquet files (dtype image), and videos are "
-            "needed. LeRobot makes them: lerobot-edit-dataset --operation.type convert_image_to_video."
-        )
+    info.require_videos(cameras)
     return DatasetMapping(info, columns, cameras, units)
 
 
 def find_units(mapping: DatasetMapping, values: Mapping[str, NDArray[Any]]) -> Literal["rad", "degrees"]:
-    """Return the units of states and actions, and make sure that all values agree with them.
+    """Return the units of states and actions, after a check that all values agree with them.
 
-    Joint 3 of this arm is between 108 and 288 degrees, that is 1.9 and 5 rad: its values show the unit.
+    Joint 3 of this arm is between 108 and 288 degrees, that is 1.9 and 5 rad, so that its values show the unit.
 
     Args:
-        mapping: The dataset; its ``units`` are checked against the values where they say more than ``auto``.
+        mapping: The dataset; ``units`` other than ``auto`` are checked against the values.
         values: For state and action the selected components, shape (N, 7).
 
     Raises:
@@ -108,24 +102,25 @@ def find_units(mapping: DatasetMapping, values: Mapping[str, NDArray[Any]]) -> L
     for name, rows in values.items():
         if bad := int((~np.isfinite(rows)).sum()):
             raise DatasetError(
-                f"{name} in {info.root} has {bad} values that are not finite. `smolvla-gym dataset check` tells where; "
+                f"{name} in {info.root} has {bad} values that are not finite. `smolvla-gym dataset check` names them; "
                 "remove the episode with lerobot-edit-dataset."
             )
     found = {name: _elbow_units(rows[:, _ELBOW]) for name, rows in values.items()}
     kinds = set(found.values())
-    said = "; ".join(
-        f"{name} from {rows[:, _ELBOW].min():.4g} to {rows[:, _ELBOW].max():.4g}" for name, rows in values.items()
+    ranges = "; ".join(
+        f"joint_3 of {name} is from {rows[:, _ELBOW].min():.4g} to {rows[:, _ELBOW].max():.4g}"
+        for name, rows in values.items()
     )
     clear = kinds in ({"rad"}, {"degrees"})
     if asked == "auto" and not clear:
         raise DatasetError(
-            f"The units of {info.root} cannot be told: joint_3 goes {said}, and on this arm it is between 1.9 and 5 in "
-            "rad or 108 and 288 in degrees. If they are mixed, convert the parts one by one; otherwise give --units "
+            f"The units of {info.root} are ambiguous: {ranges}, and the range of this arm is 1.9 to 5 rad or 108 to "
+            "288 degrees. If the units are mixed, convert the parts one by one; otherwise give --units "
             "degrees or --units rad, or a --rename OLD=joint_3 that names another component."
         )
     if clear and asked != "auto" and kinds != {asked}:
         raise DatasetError(
-            f"--units {asked} contradicts the dataset in {info.root}: joint_3 goes {said}. Give --units {kinds.pop()}."
+            f"--units {asked} contradicts the dataset in {info.root}: {ranges}. Give --units {kinds.pop()}."
         )
     units: Literal["rad", "degrees"] = ("rad" if kinds == {"rad"} else "degrees") if asked == "auto" else asked
     for name, rows in values.items():
@@ -138,9 +133,9 @@ def convert_values(rows: NDArray[Any], units: Literal["rad", "degrees"]) -> NDAr
 
     Args:
         rows: The selected components, shape (N, 7).
-        units: Their units.
+        units: Units of the components.
     """
-    return (np.asarray(rows, np.float64) / (_PER_UNIT if units == "degrees" else 1.0)).astype(np.float32)
+    return (np.asarray(rows, np.float64) / (DEGREES_AND_PERCENT if units == "degrees" else 1.0)).astype(np.float32)
 
 
 def _elbow_units(values: NDArray[Any]) -> str:
@@ -152,23 +147,23 @@ def _elbow_units(values: NDArray[Any]) -> str:
 
 def _check_ranges(info: DatasetInfo, name: str, rows: NDArray[Any], units: str) -> None:
     joints = np.abs(rows[:, :-1]).max(initial=0.0)
-    if units == "rad" and joints > _TURN:
+    if units == "rad" and joints > MAX_ANGLE:
         raise DatasetError(
-            f"{name} in {info.root} has joint angles up to {joints:.4g}, which are not in rad. Are units mixed in it? "
-            "`smolvla-gym dataset check` tells where; otherwise give --units degrees."
+            f"{name} in {info.root} has joint angles up to {joints:.4g}, which are not in rad. Where units are mixed, "
+            "`smolvla-gym dataset check` names the episodes; otherwise give --units degrees."
         )
     scale = 100.0 if units == "degrees" else 1.0
     low, high = float(rows[:, -1].min()), float(rows[:, -1].max())
-    if low < _OPENING[0] * scale or high > _OPENING[1] * scale:
+    if low < OPENING_RANGE[0] * scale or high > OPENING_RANGE[1] * scale:
         raise DatasetError(
-            f"{name} in {info.root} has gripper openings from {low:.4g} to {high:.4g}, and with joints in {units} they "
-            f"go from 0, closed, to {scale:g}, open. Convert the gripper's values first, or name another component "
-            "with --rename OLD=gripper."
+            f"{name} in {info.root} has gripper openings from {low:.4g} to {high:.4g}, and with joints in {units} "
+            f"0 (closed) to {scale:g} (open) is expected. Convert the gripper's values first, or name another "
+            "component with --rename OLD=gripper."
         )
-    if units == "degrees" and info.robot_type not in PLUGIN_TYPES and high <= _OPENING[1] and high - low >= _MOVED:
+    if units == "degrees" and info.robot_type not in PLUGIN_TYPES and high <= OPENING_RANGE[1] and high - low >= _MOVED:
         raise DatasetError(
             f"{name} in {info.root} has joints in degrees and gripper openings from {low:.4g} to {high:.4g}: with "
-            "degrees they go from 0, closed, to 100, open. Convert the gripper's values first."
+            "degrees, 0 (closed) to 100 (open) is expected. Convert the gripper's values first."
         )
 
 
@@ -268,8 +263,8 @@ def _columns(info: DatasetInfo, feature: Feature, renames: Mapping[str, str], un
         example = f"{left[0] if left else 'OLD'}={missing[0]}"
         raise DatasetError(
             f"{feature.name} in {info.root} has the components {printable(', '.join(feature.names), 200)}, and "
-            f"{', '.join(missing)} of this arm {'is' if len(missing) == 1 else 'are'} missing. Say which they are, for "
-            f"instance --rename {printable(example, 100)}."
+            f"{', '.join(missing)} of this arm {'is' if len(missing) == 1 else 'are'} missing. Name them, for "
+            f"instance with --rename {printable(example, 100)}."
         )
     for name, columns in found.items():
         if len(columns) > 1:
@@ -282,22 +277,18 @@ def _columns(info: DatasetInfo, feature: Feature, renames: Mapping[str, str], un
 
 
 def _parts(info: DatasetInfo, vectors: Mapping[str, Feature]) -> str:
-    """Say which components and cameras are there."""
-    said = [
+    """Return a sentence that names the components and cameras of a dataset."""
+    parts = [
         f"{name}: {printable(', '.join(vector.names or ['without names']), 200)}" for name, vector in vectors.items()
     ]
-    return f"It has {'; '.join(said)}; cameras: {printable(', '.join(info.cameras) or 'none', 200)}."
-
-
-def _old(cameras: Mapping[str, str], new: str) -> str:
-    return next(old for old, name in cameras.items() if name == new)
+    return f"It has {'; '.join(parts)}; cameras: {printable(', '.join(info.cameras) or 'none', 200)}."
 
 
 def parse_renames(texts: Sequence[str]) -> dict[str, str]:
-    """Return the pairs of options of the form ``OLD=NEW``.
+    """Return new names by old ones from options of the form ``OLD=NEW``.
 
     Raises:
-        DatasetError: An option has another form, or an old name stands twice.
+        DatasetError: An option has another form, or an old name is there twice.
     """
     pairs: dict[str, str] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""Recording: a source demonstrates, and what succeeds is kept."""
+"""Recording of demonstrations: the episodes that succeed are added to a dataset."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from typing import Any, Final
 
 import gymnasium as gym
 
+from smolvla_gym.agent.protocol import Demonstrator
 from smolvla_gym.data.dataset import Dataset, Episode
-from smolvla_gym.data.sources import SolvedAlone, Source
 from smolvla_gym.envs.time_limit import steps_within
-from smolvla_gym.episodes.observer import EpisodeObserver, Watch
+from smolvla_gym.episodes.callback import Callback, Step
+from smolvla_gym.episodes.record import EpisodeRecord
+from smolvla_gym.episodes.runner import run_episode
 from smolvla_gym.errors import DatasetError, FaultError
 
 _LONGEST_S: Final = 20.0
 """Time in s of an episode for which there has to be room on the disk, where the env has no limit of its own."""
 
 _PATIENCE: Final = 50
-"""Failures in a row after which it goes on in vain; an expert that succeeds one time in ten hardly has so many."""
+"""Failures in a row after which recording ends; an expert that succeeds one time in ten hardly has so many."""
 
-SOLVED_ALONE: Final = "solved by the policy alone"
+POLICY_SUCCEEDED: Final = "the policy succeeded alone"
+"""Reason of an episode that ended before the demonstrator took over from a policy."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of an episode.
+    """Result of one demonstration.
 
     Attributes:
-        seed: Its seed.
-        instruction: What to do.
-        frames: How many were recorded.
-        kept: Whether it is in the dataset.
+        seed: Seed of the episode.
+        instruction: Instruction of the episode.
+        frames: Number of frames that were recorded.
+        kept: Whether the episode is in the dataset.
         reason: Why it is not, in a few words; None: it is.
     """
 
@@ -43,31 +46,90 @@ class Attempt:
     reason: str | None = None
 
 
+class DatasetWriter(Callback):
+    """Collects the recorded steps of each episode, and adds it to a dataset if it is a success.
+
+    An episode that was interrupted or ended by a fault is neither added nor counted.
+
+    Attributes:
+        attempt: Result of the latest episode; None before the end of the first.
+    """
+
+    def __init__(self, dataset: Dataset, demonstrator: Demonstrator) -> None:
+        """Take the dataset.
+
+        Args:
+            dataset: Dataset to add to.
+            demonstrator: Demonstrator of the episodes.
+        """
+        self.attempt: Attempt | None = None
+        self._dataset, self._demonstrator = dataset, demonstrator
+        self._episode = Episode.begin("", 0, "", ())
+        self._observation: dict[str, Any] = {}
+
+    def begin(self, env: gym.Env[Any, Any], record: EpisodeRecord) -> None:
+        """Begin an episode without frames."""
+        cameras = self._dataset.spec.cameras
+        self._episode = Episode.begin(record.instruction, record.seed, self._demonstrator.name, cameras)
+
+    def step(self, record: EpisodeRecord, step: Step) -> None:
+        """Note the label of a step beside the observation before it."""
+        if step.label is not None:
+            self._episode.note(self._observation, step.label)
+        self._observation = step.observation
+
+    def end(self, record: EpisodeRecord) -> None:
+        """Add the episode, or count it among those that are left out.
+
+        Raises:
+            DatasetError: The disk is full, or another program records into the dataset.
+        """
+        if record.end in ("fault", "interrupted"):
+            return
+        reason = self._reason(record)
+        if reason is None:
+            self._dataset.add(self._episode)
+        else:
+            self._dataset.leave_out(record.seed, solved_alone=reason == POLICY_SUCCEEDED)
+        self.attempt = Attempt(record.seed, record.instruction, len(self._episode), reason is None, reason)
+
+    def _reason(self, record: EpisodeRecord) -> str | None:
+        """Return why an episode is not kept, in a few words; None: it is."""
+        if not len(self._episode):
+            return POLICY_SUCCEEDED if record.success else "over before there was anything to record"
+        if record.success:
+            return None if len(self._episode) > 1 else "over after one step"
+        if self._demonstrator.verdict is not None:
+            return "discarded"
+        return record.failure or "no success"
+
+
 def record(
     env: gym.Env[Any, Any],
-    source: Source,
+    demonstrator: Demonstrator,
     dataset: Dataset,
     seeds: Iterable[int],
     episodes: int,
     progress: Callable[[Attempt], None] = lambda attempt: None,
-    observers: Sequence[EpisodeObserver] = (),
+    *,
+    callbacks: Sequence[Callback] = (),
     longest: int | None = None,
     patience: int | None = _PATIENCE,
 ) -> None:
-    """Records until the dataset has so many episodes, or the seeds are used up.
+    """Record until the dataset has a number of episodes, or the seeds are used up.
 
     Each finished episode is on the disk before the next one begins; those that fail are counted and left out.
 
     Args:
-        env: Where.
-        source: Who demonstrates.
-        dataset: Where to.
-        seeds: Of the episodes that are tried.
-        episodes: How many the dataset is to have.
+        env: The env. It stays open.
+        demonstrator: Agent that demonstrates; it is attached to the env.
+        dataset: Dataset to add to.
+        seeds: Seeds of the episodes that are tried.
+        episodes: Number of episodes that the dataset is to have.
         progress: Called after each attempt.
-        observers: Who else watches, see :mod:`smolvla_gym.integrations`. They stay open.
+        callbacks: Further callbacks, see :mod:`smolvla_gym.integrations`. They stay open.
         longest: Frames for which there has to be room on the disk; None: those of the env's longest episode.
-        patience: After how many failures in a row it gives up; None: never.
+        patience: Number of failures in a row after which recording ends with an error; None: never.
 
     Raises:
         FaultError: The arm stopped; the episode is lost, those before are kept.
@@ -77,66 +139,27 @@ def record(
         longest = env.spec.max_episode_steps if env.spec and env.spec.max_episode_steps else None
         longest = longest or steps_within(_LONGEST_S, env.metadata["render_fps"])
     dataset.check_disk(longest)
+    demonstrator.attach(env)
+    writer = DatasetWriter(dataset, demonstrator)
     failures: list[str] = []  # since the last success
     for seed in seeds:
         if len(dataset) >= episodes:
             return
-        episode, reason = _demonstrate(env, source, dataset, seed, observers)
-        if reason is None:
-            dataset.add(episode)
+        demonstrator.prepare()
+        episode = run_episode(env, demonstrator, [*callbacks, writer], seed=seed)
+        if episode.fault is not None:
+            raise FaultError(f"The arm stopped: {episode.fault}. The episode with seed {seed} was not kept.")
+        attempt = writer.attempt
+        assert attempt is not None  # noqa: S101 - narrows a type
+        if attempt.kept:
             dataset.check_disk(longest)
-        else:
-            dataset.leave_out(seed, solved_alone=reason == SOLVED_ALONE)
-        progress(Attempt(seed, episode.instruction, len(episode), reason is None, reason))
-        if reason is None:
             failures.clear()
-        elif reason != SOLVED_ALONE:
-            failures.append(reason)
+        elif attempt.reason is not None and attempt.reason != POLICY_SUCCEEDED:
+            failures.append(attempt.reason)
+        progress(attempt)
         if failures and len(failures) == patience:
-            kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(failures).most_common())
+            modes = ", ".join(f"{mode} {count}" for mode, count in Counter(failures).most_common())
             raise DatasetError(
-                f"The last {patience} episodes have all failed ({kinds}), up to seed {seed}. Everything recorded until "
-                "now is complete. Take another source, less noise or an easier scene, or begin with another seed."
+                f"The last {patience} episodes have all failed ({modes}), up to seed {seed}. Everything recorded until "
+                "now is complete. Take another demonstrator, less noise or an easier scene, or begin with another seed."
             )
-
-
-def _demonstrate(
-    env: gym.Env[Any, Any], source: Source, dataset: Dataset, seed: int, observers: Sequence[EpisodeObserver]
-) -> tuple[Episode, str | None]:
-    """Returns an episode, and why it is not to be kept; None: it is."""
-    source.prepare()
-    observation, info = env.reset(seed=seed)
-    instruction = str(info["instruction"])
-    episode = Episode.begin(instruction, seed, source.name, dataset.spec.cameras)
-    watch = Watch(observers, env, source, seed, instruction)  # before an operator's arm waits for its first action
-    try:
-        first = source.begin(env, observation, instruction, seed)
-    except SolvedAlone:
-        watch.end(True)
-        return episode, SOLVED_ALONE
-    if first is None:
-        watch.end(False)
-        return episode, "over before there was anything to record"
-    observation = first
-    watch.note(observation, info, None)
-    success = False
-    while not success and (chosen := source.act(observation)) is not None:
-        label, command = chosen
-        if label is not None:
-            episode.note(observation, label)
-        observation, _, terminated, truncated, info = env.step(command)
-        watch.note(observation, info, command)
-        if info["fault"]:
-            raise FaultError(f"The arm stopped: {info['fault']}. The episode with seed {seed} was not kept.")
-        success = bool(info["is_success"])
-        if terminated or truncated:
-            break
-    good = success if source.verdict is None else source.verdict
-    watch.end(good)
-    if good:
-        return episode, None if len(episode) > 1 else "over after one step"
-    if source.verdict is not None:
-        return episode, "thrown away"
-    bare: Any = env.unwrapped
-    stage = getattr(bare.backend, "stage", None)  # a real arm has none: nobody judges there
-    return episode, "not solved" if stage is None else stage.failure()

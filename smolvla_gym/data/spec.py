@@ -1,4 +1,4 @@
-"""What the frames of a dataset are: the arm's dimensions, their units, the cameras and the rate."""
+"""Format of the frames of a dataset: the arm's components, their units, the cameras and the frame rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smolvla_gym.utils.untrusted import printable
 ROBOT_TYPE: Final = "parol6"
 
 UNITS: Final = ("rad",) * NUM_JOINTS + ("opening 0..1",)
-"""Of the components of ``observation.state`` and ``action``."""
+"""Units of the components of ``observation.state`` and ``action``."""
 
 STATE: Final = "observation.state"
 ACTION: Final = "action"
@@ -24,12 +24,12 @@ _CHANNELS: Final = ("height", "width", "channels")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What all frames of a dataset have in common.
+    """Format that all frames of a dataset have.
 
     Attributes:
-        fps: Frames a second: the control rate of the env in Hz.
+        fps: Frame rate, which is the control rate of the env, in Hz.
         cameras: Names of the cameras.
-        image_size: Height and width of their pictures in px.
+        image_size: Height and width of the images in px.
         gripper: The gripper that was mounted.
     """
 
@@ -40,64 +40,69 @@ class DatasetSpec:
 
     @classmethod
     def of(cls, env: Any) -> DatasetSpec:
-        """Returns that of an env.
+        """Return the format of the frames that an env gives.
 
         Raises:
-            DatasetError: The env has no camera, or a rate that is no whole number of Hz.
+            DatasetError: The env has no camera, or its control rate is not a whole number of Hz.
         """
         bare = env.unwrapped
         pixels = bare.observation_space.spaces.get("pixels")
         if pixels is None:
-            raise DatasetError("A dataset needs pictures, and this env has no camera: make it with cameras=('wrist',).")
+            raise DatasetError(
+                "A dataset needs images, and this env has no camera: make the env with cameras=('wrist',)."
+            )
         hz = float(bare.control_hz)
         if not hz.is_integer():
-            raise DatasetError(f"A dataset has a whole number of frames a second, and this env has control_hz={hz:g}.")
+            raise DatasetError(
+                f"The frame rate of a dataset is a whole number, and this env has control_hz={hz:g}. Choose a whole "
+                "number."
+            )
         cameras = tuple(pixels.spaces)
         height, width, _ = pixels[cameras[0]].shape
         return cls(int(hz), cameras, (height, width), bare.gripper.name)
 
     def features(self) -> dict[str, dict[str, Any]]:
-        """Returns the features as LeRobot wants them, with the units beside the names."""
+        """Return the features as LeRobot expects them, with the units beside the names."""
         vector = {"dtype": "float32", "shape": (len(ACTION_NAMES),), "names": list(ACTION_NAMES), "units": list(UNITS)}
-        picture = {"dtype": "video", "shape": (*self.image_size, 3), "names": list(_CHANNELS)}
+        image = {"dtype": "video", "shape": (*self.image_size, 3), "names": list(_CHANNELS)}
         return {
             STATE: dict(vector),
             ACTION: dict(vector),
-            **{f"{IMAGES}{camera}": dict(picture) for camera in self.cameras},
+            **{f"{IMAGES}{camera}": dict(image) for camera in self.cameras},
         }
 
     def differences(self, info: DatasetInfo, gripper: str | None) -> list[str]:
-        """Tell in what a dataset differs from this.
+        """Return the differences between a dataset and this format.
 
         Args:
-            info: Its ``meta/info.json``.
-            gripper: The gripper that it was recorded with; None: unknown.
+            info: The dataset.
+            gripper: The gripper with which the dataset was recorded; None: unknown.
 
         Returns:
-            A phrase for each difference, such as ``"fps is 15, here 30"``.
+            A sentence part for each difference, such as ``"fps is 15, here 30"``.
         """
         found = []
 
-        def compare(what: str, theirs: object, ours: object) -> None:
-            if theirs != ours:
-                found.append(f"{what} is {printable(theirs)}, here {ours}")
+        def compare(name: str, there: object, here: object) -> None:
+            if there != here:
+                found.append(f"{name} is {printable(there)}, here {here}")
 
         compare("robot_type", info.robot_type, ROBOT_TYPE)
         compare("fps", info.fps, self.fps)
         if gripper is not None:
             compare("gripper", gripper, self.gripper)
         compare("cameras", sorted(info.cameras), sorted(self.cameras))
-        for name, ours in self.features().items():
-            theirs = info.features.get(name)
-            if theirs is None:
+        for name, own in self.features().items():
+            feature = info.features.get(name)
+            if feature is None:
                 if not name.startswith(IMAGES):
                     found.append(f"{name} is missing")
                 continue
-            compare(f"dtype of {name}", theirs.dtype, ours["dtype"])
-            compare(f"shape of {name}", list(theirs.shape), list(ours["shape"]))
+            compare(f"dtype of {name}", feature.dtype, own["dtype"])
+            compare(f"shape of {name}", list(feature.shape), list(own["shape"]))
             if not name.startswith(IMAGES):
-                compare(f"names of {name}", _plain(theirs.names), list(ours["names"]))
-                compare(f"units of {name}", _plain(theirs.units), list(ours["units"]))
+                compare(f"names of {name}", _plain(feature.names), list(own["names"]))
+                compare(f"units of {name}", _plain(feature.units), list(own["units"]))
         return found
 
 

@@ -1,4 +1,4 @@
-"""Columns of Parquet files as NumPy arrays: bounded before they are read, and of the types that are expected."""
+"""Columns of Parquet files as NumPy arrays: sizes are bounded before reading, and types are checked."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from smolvla_gym.errors import DatasetError, MissingExtraError
 from smolvla_gym.utils.untrusted import printable
 
 Kind = Literal["integer", "number", "vector", "text"]
-"""Of a column: int64 (N,), float64 (N,), float64 (N, components), or object (N,) of ``str``."""
+"""Type of a column: int64 (N,), float64 (N,), float64 (N, components), or object (N,) of ``str``."""
 
 _MAX_BYTES: Final = 4 << 30
-"""Largest size in bytes of the columns of one file, as its metadata has it. LeRobot's files have 100 MB."""
+"""Largest size in bytes of the columns of one file, as stated in its metadata. LeRobot's files have 100 MB."""
 
 _BATCH: Final = 4096
 """Rows that are converted at a time."""
 
 _FREE_ROWS: Final = 100_000
 _ROWS_PER_BYTE: Final = 8
-"""A file may have so many rows, or so many a byte of its size: real rows have timestamps, which take more."""
+"""Largest number of rows, and of rows per byte of the file, whichever is more; real rows have time stamps.
+
+A file that claims more rows is refused before memory is allocated for them.
+"""
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn every error of reading a file of a dataset into a :class:`DatasetError` that names it.
+    """Turn every error of reading a file of a dataset into a :class:`DatasetError` that names the file.
 
     Raises:
         DatasetError: The block failed.
@@ -50,10 +53,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def open_parquet(path: Path) -> Any:
-    """Return a ``pyarrow.parquet.ParquetFile`` whose metadata was read, and nothing else; the caller closes it.
+    """Return a ``pyarrow.parquet.ParquetFile`` of which only the metadata were read; the caller closes it.
 
     Raises:
-        OSError, ValueError, pyarrow.ArrowException: It cannot be opened, or claims more rows than it can have.
+        OSError, ValueError, pyarrow.ArrowException: The file cannot be opened, or claims more rows than it can have.
     """
     import pyarrow.parquet as pq
 
@@ -69,11 +72,11 @@ def open_parquet(path: Path) -> Any:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file: opening a FIFO would wait for ever.
+    """Refuse a path that is not a regular file: opening a FIFO would block.
 
     Raises:
-        OSError: It is missing.
-        ValueError: It is no file, or an empty one.
+        OSError: The file is missing.
+        ValueError: It is not a regular file, or is empty.
     """
     if not path.is_file():
         if not path.exists():
@@ -88,11 +91,11 @@ def read_columns(path: Path, wanted: Mapping[str, Kind]) -> dict[str, NDArray[An
 
     Args:
         path: The file.
-        wanted: Names of the columns and what they have to be.
+        wanted: Names and types of the columns.
 
     Raises:
-        DatasetError: The file is missing or broken, claims to be too large, or a column is missing, of another type
-            or without a value somewhere.
+        DatasetError: The file is missing or broken, claims to be too large, or a column is missing, has
+            another type, or lacks a value.
         MissingExtraError: pyarrow is not installed.
     """
     with reading(path), contextlib.closing(open_parquet(path)) as file:
@@ -101,7 +104,7 @@ def read_columns(path: Path, wanted: Mapping[str, Kind]) -> dict[str, NDArray[An
             if names.count(name) != 1:
                 raise ValueError(f"it has {'no' if name not in names else 'more than one'} column {name}")
         _check_size(file, wanted)
-        # Texts stay a dictionary: a thousand times the same long one would not fit into the memory.
+        # Texts stay a dictionary: a long text that a thousand rows repeat would otherwise fill the memory.
         texts = [name for name, kind in wanted.items() if kind == "text"]
         with contextlib.closing(_with_dictionaries(path, texts) if texts else file) as source:
             table = source.read(columns=list(wanted), use_threads=False)
@@ -122,9 +125,9 @@ def rewrite_columns(
     Args:
         source: The file.
         target: The copy; it must not exist.
-        rename: Columns to keep, or a function that returns the new name of a column, None to leave it out.
-        changes: For columns of vectors what makes an Arrow array of their rows, shape (N, components).
-        add: Returns further Arrow arrays by name, given the column ``episode_index`` of a batch.
+        rename: Names of the columns to keep, or a function that returns the new name of a column, None to drop it.
+        changes: For columns of vectors a function from their rows, shape (N, components), to an Arrow array.
+        add: Function that returns further Arrow arrays by name, given the column ``episode_index`` of a batch.
 
     Raises:
         DatasetError: The source is broken or claims to be too large, or the copy cannot be written.
@@ -166,7 +169,7 @@ def rewrite_columns(
 
 
 def _is_numeric(kind: Any) -> bool:
-    """Tell whether a column's type is that of numbers, or of lists of them."""
+    """Return True for a column type of numbers, or of lists of numbers."""
     import pyarrow as pa
 
     while True:
@@ -236,9 +239,7 @@ def _convert(name: str, column: Any, kind: Kind) -> NDArray[Any]:
     values = values.astype(np.float64)
     if kind == "number":
         return values
-    if rows and len(values) % rows:
-        raise ValueError(f"the rows of column {name} have different lengths")
-    if depth and rows and not _same_lengths(column):
+    if rows and (len(values) % rows or (depth and not _same_lengths(column))):
         raise ValueError(f"the rows of column {name} have different lengths")
     return values.reshape(rows, -1) if rows else values.reshape(0, 1)
 
@@ -259,8 +260,8 @@ def _texts(name: str, column: Any) -> list[str]:
         if chunk.null_count:
             raise ValueError(f"column {name} lacks a value")
         if isinstance(chunk, pa.DictionaryArray):
-            words = chunk.dictionary.to_pylist()
-            texts += [words[i] for i in chunk.indices.to_pylist()]
+            values = chunk.dictionary.to_pylist()
+            texts += [values[i] for i in chunk.indices.to_pylist()]
         else:
             texts += chunk.to_pylist()
     if not all(isinstance(text, str) for text in texts):

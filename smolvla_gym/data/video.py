@@ -1,4 +1,4 @@
-"""Video files of a dataset: what their headers say, and their frames one after another."""
+"""Video files of a dataset: headers, and frames one after another."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MAX_PIXELS: Final = 8192 * 4320
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What a video file says of itself, without a frame being decoded.
+    """Header of a video file; no frame is decoded.
 
     Attributes:
         frames: Number of frames.
-        height: Of a frame in px.
-        width: Of a frame in px.
-        fps: Frames a second; None: it does not say.
+        height: Height of a frame in px.
+        width: Width of a frame in px.
+        fps: Frame rate in Hz; None: unknown.
     """
 
     frames: int
@@ -36,14 +36,14 @@ class VideoHeader:
 
 
 def read_header(path: Path, fps: float) -> VideoHeader:
-    """Return what the header of a video says.
+    """Return the header of a video.
 
     Args:
         path: The file.
-        fps: Frames a second by which frames are counted where the header gives a duration alone.
+        fps: Frame rate in Hz with which frames are counted where the header has only a duration.
 
     Raises:
-        OSError, ValueError, av.FFmpegError: It cannot be opened, or holds no video or a video of huge frames.
+        OSError, ValueError, av.FFmpegError: The file cannot be opened, has no video, or has frames that are too large.
     """
     with _open(path) as (container, stream):
         rate = float(stream.average_rate) if stream.average_rate else None
@@ -56,7 +56,7 @@ def read_frames(path: Path, pixels: Literal["rgb24", "gray"] = "rgb24") -> Itera
     """Yield the frames of a video as uint8: (height, width, 3), or (height, width) of grey values.
 
     Raises:
-        OSError, ValueError, av.FFmpegError: It cannot be decoded, or its frames change their size.
+        OSError, ValueError, av.FFmpegError: The video cannot be decoded, or the size of its frames changes.
     """
     with _open(path) as (container, stream):
         size = stream.height, stream.width
@@ -71,11 +71,11 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     import av
 
     check_regular(path)
-    av.logging.set_libav_level(av.logging.PANIC)  # it would print beside the exception that it raises
-    # By its content FFmpeg would also take a playlist that names other files or addresses.
+    av.logging.set_libav_level(av.logging.PANIC)  # it prints in addition to raising an exception
+    # With the format detected by content, FFmpeg would also open a playlist with other files or addresses.
     with av.open(str(path), format="mp4", metadata_errors="ignore") as container:
         if not container.streams.video:
-            raise ValueError("it has no video")
+            raise ValueError("it has no video stream")
         stream = container.streams.video[0]
         height, width = stream.height, stream.width
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= _MAX_PIXELS):

@@ -1,4 +1,4 @@
-"""How well the control loop of a real arm kept its beat."""
+"""Timing of the control loop of a real arm."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import gymnasium as gym
 import numpy as np
 
 LATE: Final = 1e-3
-"""Lateness in s from which on a step is over its budget."""
+"""Lateness in s above which a step is over its budget."""
 
 Report = dict[str, float]
 """Numbers by name; times are in s and their names end in ``_s``."""
 
 
 class Cadence:
-    """Collects ``info["timing"]`` of steps in real time.
+    """Statistics of ``info["timing"]`` of control steps in real time.
 
     Example:
         >>> cadence = Cadence()
@@ -29,29 +29,28 @@ class Cadence:
     """
 
     def __init__(self) -> None:
-        """Starts with no steps."""
-        self._rows = array("d")  # plain numbers: hours of steps take no memory to speak of
+        """Create statistics of no steps."""
+        self._rows = array("d")  # plain numbers: hours of steps take little memory
 
     def __len__(self) -> int:
         return len(self._rows) // 3
 
     def add(self, timing: Mapping[str, float]) -> None:
-        """Takes a step.
+        """Add a step.
 
-        The first one of an episode is better left out: it sets the beat, and what was prepared since the reset counts
-        as its agent's share.
+        Leave out the first step of an episode: the due times of the others count from it, and the preparations since
+        the reset count as its agent's share.
 
         Args:
             timing: ``step``, from the end of the step before to the end of this one; ``agent``, the part of it before
-                the env was called; ``late``, how long after its due end there was still
-                something to do but wait; all in s.
+                the env was called; ``late``, the time between the step's due end and the end of its work; all in s.
         """
         self._rows.extend((timing["step"], timing["agent"], timing["late"]))
 
     def report(self) -> Report:
-        """Returns what there is to know, empty where there were no steps.
+        """Return the statistics, empty where there were no steps.
 
-        ``steps``, ``rate_hz`` (steps a second in fact), ``over_budget`` (steps that ended more than 1 ms late),
+        ``steps``, ``rate_hz`` (the measured control rate), ``over_budget`` (steps that ended more than 1 ms late),
         ``worst_step_s``, ``worst_late_s``, and the medians and 99th percentiles of the duration of a step and of the
         agent's share, ``step_p50_s`` and so on.
         """
@@ -72,10 +71,10 @@ class Cadence:
 
 
 class LinkWatch:
-    """Compares the statistics of an arm's link at two moments."""
+    """Statistics of the exchanges with a board since a moment."""
 
     def __init__(self, link: Any) -> None:
-        """Begins.
+        """Note the board's counters.
 
         Args:
             link: A ``BoardClient`` in real time.
@@ -84,10 +83,10 @@ class LinkWatch:
         self._began, self._before = time.monotonic(), link.statistics()
 
     def report(self) -> Report:
-        """Returns what happened since the beginning.
+        """Return the statistics since this object was created.
 
         ``serial_hz`` (exchanges with the board a second), ``ticks``, ``replies`` and ``late_ticks``; and
-        ``worst_lateness_s`` of a tick since the link was made.
+        ``worst_lateness_s`` of a tick since the connection was made.
         """
         elapsed, now = time.monotonic() - self._began, self._link.statistics()
         counts = {
@@ -102,7 +101,7 @@ class LinkWatch:
 
 
 def watch_link(env: gym.Env[Any, Any]) -> LinkWatch | None:
-    """Begins to watch the link of an env's arm; None where it has none or runs on simulated time."""
+    """Return statistics of the env's board that begin now; None where the env has no board in real time."""
     link = getattr(getattr(env.unwrapped, "backend", None), "link", None)
     if link is None:
         return None
@@ -112,12 +111,12 @@ def watch_link(env: gym.Env[Any, Any]) -> LinkWatch | None:
 
 
 def describe(cadence: Mapping[str, float], link: Mapping[str, float] | None, control_hz: float) -> str:
-    """Returns both reports as lines for people.
+    """Format both reports as lines of text.
 
     Args:
-        cadence: Of :meth:`Cadence.report`.
-        link: Of :meth:`LinkWatch.report`, or None.
-        control_hz: The rate that was wanted.
+        cadence: Report of :meth:`Cadence.report`.
+        link: Report of :meth:`LinkWatch.report`, or None.
+        control_hz: Nominal control rate in Hz.
     """
 
     def ms(report: Mapping[str, float], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Videos of rollouts: an H.264 recorder that never leaves half a file."""
+"""H.264 video recorder that never leaves half a file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 
 from smolvla_gym.errors import RecordingError
 
-Image = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
 _CODEC_OPTIONS: Final = {"preset": "veryfast", "crf": "20"}
 _MAX_QUEUED: Final = 32
-"""Frames that may wait for the encoder before :meth:`VideoRecorder.add` waits too: bounds the memory."""
+"""Frames that may wait for the encoder before :meth:`VideoRecorder.add` waits: bounds the memory."""
 
 
 class VideoRecorder:
-    """Writes frames to an H.264 MP4 that plays everywhere (yuv420p, even sizes, index at the front).
+    """Writer of an H.264 MP4 that plays everywhere (yuv420p, even sizes, index at the front).
 
-    While it records, the file is called ``<name>.part.mp4``; only :meth:`close` gives it its final name, so whatever
-    stands there is whole. As a context manager it closes on every way out, Ctrl-C included. Frames are encoded in a
-    thread of their own: a control loop does not wait for the encoder, and Ctrl-C cannot hit it between two packets.
+    During the recording the file is called ``<name>.part.mp4``; only :meth:`close` gives it its final name, so a file
+    of that name is complete. As a context manager the recorder closes after any exception, Ctrl-C included. Frames are
+    encoded in a thread of their own: a control loop does not wait for the encoder, and Ctrl-C cannot interrupt it
+    between two packets.
 
     Example:
         >>> import numpy as np, pathlib, tempfile
@@ -41,11 +42,11 @@ class VideoRecorder:
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
-        """Prepares the folder; the file is opened by the first frame, which also fixes the size.
+        """Prepare the folder; the file is opened by the first frame, which also fixes the size.
 
         Args:
-            path: Where the video shall stand, ending in ``.mp4``. An older one is replaced when this one is whole.
-            fps: Frames per second.
+            path: Path of the video, ending in ``.mp4``. An older file is replaced when this one is complete.
+            fps: Frame rate in Hz.
 
         Raises:
             RecordingError: The folder cannot be made.
@@ -54,7 +55,7 @@ class VideoRecorder:
         self.frames = 0
         """Frames taken so far."""
         self.saved = False
-        """Whether the finished file stands under its final name."""
+        """Whether the finished file has its final name."""
         self._part = self.path.with_name(f"{self.path.stem}.part.mp4")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._shape: tuple[int, ...] | None = None
@@ -69,8 +70,8 @@ class VideoRecorder:
         self._pending: deque[Future[None]] = deque()
         self._encoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="video-encoder")
 
-    def add(self, frame: Image) -> None:
-        """Appends a frame.
+    def add(self, frame: ImageArray) -> None:
+        """Append a frame.
 
         Args:
             frame: RGB, shape (H, W, 3), uint8; H and W as in the first frame. An odd size is padded by one pixel.
@@ -91,16 +92,16 @@ class VideoRecorder:
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture.pts, picture.time_base = self.frames, 1 / self._rate
+        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        image.pts, image.time_base = self.frames, 1 / self._rate
         first = self.frames == 0
         self.frames += 1
-        self._pending.append(self._encoder.submit(self._encode, picture))
+        self._pending.append(self._encoder.submit(self._encode, image))
         # The first frame is awaited so that a folder without write permission shows at once and not at the end.
         self._collect(0 if first else _MAX_QUEUED)
 
     def close(self) -> None:
-        """Finishes the file and gives it its final name; without a frame there is no file. Repeating it does nothing.
+        """Finish the file and give it its final name; without a frame there is no file. Repeating it does nothing.
 
         Raises:
             RecordingError: The file could not be finished; nothing of it is left.
@@ -120,29 +121,29 @@ class VideoRecorder:
         try:
             self.close()
         except RecordingError as failure:
-            if failure is not error:  # the one that add() raised is on its way out already
+            if failure is not error:  # add() has raised it already
                 raise
 
     def _collect(self, allowed: int) -> None:
-        """Waits until no more than ``allowed`` frames are queued and raises what went wrong in the encoder."""
+        """Wait until no more than ``allowed`` frames are queued, and raise an error of the encoder."""
         while self._pending and (len(self._pending) > allowed or self._pending[0].done()):
             self._pending[0].result()
             self._pending.popleft()
 
-    # What follows runs in the encoder's thread.
+    # The methods below run in the encoder's thread.
 
-    def _encode(self, picture: av.VideoFrame) -> None:
+    def _encode(self, image: av.VideoFrame) -> None:
         if self._failure is not None:
             raise self._failure
         try:
             if self._container is None or self._stream is None:
-                self._part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
+                self._part.unlink(missing_ok=True)  # it may be a symbolic link to another file
                 self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
                 self._stream = self._container.add_stream("libx264", rate=self._rate, options=_CODEC_OPTIONS)
-                self._stream.width, self._stream.height = picture.width, picture.height
+                self._stream.width, self._stream.height = image.width, image.height
                 self._stream.pix_fmt = "yuv420p"
                 self._container.start_encoding()  # opens the file now; else that waits for the encoder's first packet
-            self._container.mux(self._stream.encode(picture))
+            self._container.mux(self._stream.encode(image))
         except (OSError, av.FFmpegError) as error:
             self._fail(error)
 
@@ -160,10 +161,10 @@ class VideoRecorder:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Removes the temporary file and raises the failure, now and at each later frame."""
+        """Remove the temporary file and raise the failure, now and at each later frame."""
         self._failure = self._error(error)
         if self._container is not None:
-            with contextlib.suppress(OSError, av.FFmpegError):  # it cannot be finished: that is why we are here
+            with contextlib.suppress(OSError, av.FFmpegError):  # the file is broken already
                 self._container.close()
         with contextlib.suppress(OSError):
             self._part.unlink()

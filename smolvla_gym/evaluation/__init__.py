@@ -1,1 +1,1 @@
-"""Running an agent and writing down how it did."""
+"""Evaluation of policies in the simulation: success rates, failure modes and their comparison."""

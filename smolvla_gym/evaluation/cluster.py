@@ -16,19 +16,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.load import BUNDLED
+from smolvla_gym.agent.checkpoint.hub import BUNDLED
 from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
-from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome, run_job
+from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
+from smolvla_gym.evaluation.evaluate import run_job
 
 LOCAL: Final = "local"
-"""In place of an address: a cluster on this machine that ends with the evaluation."""
+"""Address of a cluster on this machine that ends with the evaluation."""
 
 _PLACE: Final = re.compile(r"(?:ray://)?(\[[\da-fA-F:]+\]|[^:/]+):(\d+)")
 _PATIENCE: Final = 5.0
-"""How long in s a machine may take to answer."""
+"""Timeout in s of a connection."""
 
 _GPU_SHARE: Final = 0.25
-"""Part of a GPU that a job takes, where the policy computes on one: while one of four steps its env, others infer."""
+"""Fraction of a GPU that a job takes: while one of four jobs steps its env, the others infer."""
 
 Job = tuple[EvaluationOptions, Condition, list[int]]
 
@@ -36,28 +37,28 @@ Job = tuple[EvaluationOptions, Condition, list[int]]
 def run_on_cluster(
     address: str, workers: int | None, jobs: Sequence[Job], take: Callable[[list[tuple[Condition, Outcome]]], None]
 ) -> None:
-    """Runs jobs on a cluster, one a core, until all are done.
+    """Run jobs on a cluster, one a core, until all are done.
 
-    A policy that is a folder here is sent along; any other name has to mean the same on all machines. They need this
-    package in the same version.
+    A policy that is a folder on this machine is sent to the workers; any other name has to mean the same on all
+    machines. They need this package in the same version.
 
     Args:
-        address: Of the cluster's head, such as ``"auto"``, ``"192.168.1.7:6379"`` or ``"ray://host:10001"``; or
+        address: Address of the cluster's head, such as ``"auto"``, ``"192.168.1.7:6379"`` or ``"ray://host:10001"``; or
             ``LOCAL``.
         workers: Cores of a local cluster; None: all.
-        jobs: What to run.
+        jobs: The jobs.
         take: Called with the result of each job, in no particular order.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        SmolVLAGymError: The cluster cannot be reached, has no GPU for a policy that wants one, or lost a worker.
+        SmolVLAGymError: The cluster cannot be reached, has no GPU for a policy on ``cuda``, or lost a worker.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # A program that `uv run` started would have its workers make environments of their own, without Ray in them.
+    # Below `uv run` Ray would start its workers in new environments, which lack Ray.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if address == LOCAL:
-        _ask_for_token()
+        _require_token()
     try:
         import ray
     except ImportError as error:
@@ -67,7 +68,7 @@ def run_on_cluster(
         for options, _, _ in jobs:
             if options.policy not in sent:
                 sent[options.policy] = ray.put(_pack(options.policy))
-        task = ray.remote(num_cpus=1)(_run_there)
+        task = ray.remote(num_cpus=1)(_run_in_worker)
         waiting = [task.options(num_gpus=_gpus(ray, job[0].device)).remote(job, sent[job[0].policy]) for job in jobs]
         while waiting:
             done, waiting = ray.wait(waiting)
@@ -80,27 +81,27 @@ def run_on_cluster(
                 raise SmolVLAGymError(f"The cluster lost a worker: {error}") from error
 
 
-def _ask_for_token() -> None:
-    """Have the local cluster obey its own processes alone: Ray listens on all interfaces and runs what it is sent.
+def _require_token() -> None:
+    """Require a token from clients of the local cluster: Ray listens on all interfaces and runs the code it receives.
 
-    They inherit the token. Without one in the environment Ray would write one to a file in the home folder.
+    The workers inherit the token. Without one in the environment Ray would write one to a file in the home folder.
     """
-    if "ray" not in sys.modules:  # it reads its settings when it is imported; newer releases want a token anyway
+    if "ray" not in sys.modules:  # Ray reads its settings at the import; newer releases require a token anyway
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _gpus(ray: Any, device: str) -> float:
-    """Returns which part of a GPU a job needs; Ray hides those that were not asked for."""
-    there = bool(ray.cluster_resources().get("GPU"))
+    """Return the fraction of a GPU that a job needs; Ray hides GPUs that a job does not request."""
+    has_gpu = bool(ray.cluster_resources().get("GPU"))
     if device == "auto":
-        return _GPU_SHARE * there
+        return _GPU_SHARE * has_gpu
     if not device.startswith("cuda"):
         return 0.0
-    if not there:
+    if not has_gpu:
         raise SmolVLAGymError(
-            f"The policy is to compute on {device!r}, and no machine of the cluster has a GPU that Ray knows "
-            "of. Take device='cpu' (--device cpu), or start Ray there with `ray start --num-gpus N`."
+            f"device={device!r}, and no machine of the cluster has a GPU that Ray knows of. Take device='cpu' "
+            "(--device cpu), or start Ray there with `ray start --num-gpus N`."
         )
     return _GPU_SHARE
 
@@ -124,7 +125,7 @@ def _connection(ray: Any, address: str, workers: int | None) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuses an address at which nobody listens; Ray itself would try it for minutes."""
+    """Refuse an address where no server listens; Ray itself would try it for minutes."""
     found = _PLACE.fullmatch(address)
     if found is None:
         return
@@ -137,22 +138,22 @@ def _check_reachable(address: str) -> None:
 def _no_cluster(address: str, error: Exception) -> SmolVLAGymError:
     return SmolVLAGymError(
         f"There is no Ray cluster at {address!r} ({' '.join(str(error).split())[:200]}). Start one with `ray start "
-        "--head`, and give what it prints; or take --ray local."
+        "--head` and give the address that it prints, or take --ray local."
     )
 
 
 def _pack(policy: str) -> dict[str, bytes] | None:
-    """Returns the files of a policy that is a folder, by their paths in it."""
+    """Return the files of a policy that is a folder, by their paths in it."""
     folder = Path(policy).expanduser()
     if policy == BUNDLED or not folder.is_dir():
         return None
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-# -- on the other machines -----------------------------------------------------------------------------------------
+# -- in the workers -----------------------------------------------------------------------------------------
 
 
-def _run_there(job: Job, files: dict[str, bytes] | None) -> list[tuple[Condition, Outcome]]:
+def _run_in_worker(job: Job, files: dict[str, bytes] | None) -> list[tuple[Condition, Outcome]]:
     options, condition, seeds = job
     _prepare()
     if options.device.startswith("cuda:"):  # Ray shows a job its own GPU alone
@@ -173,7 +174,7 @@ _unpacked: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
 
 def _unpack(files: dict[str, bytes]) -> Path:
-    """Writes a policy's files, once a process."""
+    """Write a policy's files, once a process."""
     digest = hashlib.sha256()
     for name, content in sorted(files.items()):
         digest.update(f"{name} {len(content)} ".encode() + content)

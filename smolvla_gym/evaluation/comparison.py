@@ -1,4 +1,4 @@
-"""A comparison of conditions, as a table and as a plot."""
+"""Comparison of conditions as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-"""What :func:`smolvla_gym.evaluation.evaluate.summarise` returns."""
+"""Figures of a condition, see :func:`smolvla_gym.evaluation.summary.summarise`."""
 
 LEGEND: Final = (
     "ms: latency of a chunk. 95 %: interval of the success rate. time: median of the episodes that succeeded. "
     "waited, stalled: steps an episode in which the arm held, before the first chunk and later. border, inner: change "
     "of a joint from one command to the next in rad, where a new chunk begins and elsewhere: 99th percentile/largest."
 )
-"""What the columns mean."""
+"""Meaning of the columns."""
 
 _Cells = dict[str, Callable[[Row], str]]
 
-_WHAT: Final[_Cells] = {"task": lambda row: name(row)}
+_NAME: Final[_Cells] = {"task": lambda row: name(row)}
 _FIGURES: Final[_Cells] = {
     "mode": lambda row: str(row["mode"]),
     "ms": lambda row: f"{row['latency_ms']:g}",
@@ -41,25 +41,25 @@ _CHUNKS: Final[_Cells] = {
 
 
 def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Returns the table as text: its heads, and a row for each condition.
+    """Return the table as text: its heads, and a row for each condition.
 
-    What is the same in all of them, or cannot differ, has no column: short enough for a terminal.
+    To fit into a terminal it has no column for what is the same in all conditions.
     """
     several = len({name(row) for row in rows}) > 1
     late = any(row["mode"] != "sync" or row["latency_ms"] > 0.0 for row in rows)
-    columns = (_WHAT if several else {}) | _FIGURES | (_CHUNKS if late else {})
+    columns = (_NAME if several else {}) | _FIGURES | (_CHUNKS if late else {})
     return [tuple(columns), *(tuple(cell(row) for cell in columns.values()) for row in rows)]
 
 
 def name(row: Row) -> str:
-    """Returns what a condition asks for in a word or two."""
-    words = "" if row["words"] == "given" else f", {row['words']} words"
+    """Return a short name of a condition."""
+    instruction = "" if row["words"] == "given" else f", {row['words']} instruction"
     steps = "" if row["num_steps"] is None else f", {row['num_steps']} flow step{'s'[: row['num_steps'] > 1]}"
-    return f"{row['task']}{words}{steps}"
+    return f"{row['task']}{instruction}{steps}"
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
-    """Returns for each condition with failures a line on what they looked like."""
+    """Return for each condition with failures a line with its failure modes and their numbers."""
     return [
         f"{name(row)}, {row['mode']}, {row['latency_ms']:g} ms failed: "
         + ", ".join(f"{kind} {count}" for kind, count in row["failures"].items())
@@ -77,7 +77,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Returns the table in Markdown, what its columns mean, and what failed."""
+    """Return the table in Markdown, the meaning of its columns, and the failure modes."""
     heads, *cells = table(rows)
     lines = [heads, ("---",) * len(heads), *cells]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{LEGEND}\n"
@@ -85,10 +85,10 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def paired(pair: Row, first: str, second: str) -> str:
-    """Returns a comparison of two policies in words.
+    """Return a comparison of two policies as a sentence.
 
     Args:
-        pair: What :func:`smolvla_gym.evaluation.evaluate.compare` returns.
+        pair: Figures of :func:`smolvla_gym.evaluation.summary.compare`.
         first: Name of the first one.
         second: Name of the second one.
     """
@@ -108,12 +108,12 @@ _PANELS: Final = (
 
 
 def plot(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draws the figures over the latency, a line a mode, or where there are several tasks their success rates.
+    """Plot the figures over the latency, a line a mode, or the success rates where there are several tasks.
 
     Args:
-        rows: The conditions.
-        path: Where to, ending in ``.png`` or another format of matplotlib's.
-        title: Stands above.
+        rows: Figures of the conditions.
+        path: Path of the plot, ending in ``.png`` or another format of matplotlib's.
+        title: Title of the plot.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

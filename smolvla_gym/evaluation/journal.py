@@ -1,4 +1,4 @@
-"""The episodes of an evaluation as they arrive, so that one that was stopped can go on."""
+"""Journal of the episodes of an evaluation, with which an interrupted evaluation is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
-from smolvla_gym.evaluation.evaluate import Condition, Outcome
+from smolvla_gym.evaluation.conditions import Condition, Outcome
 from smolvla_gym.utils.untrusted import parse_json, printable, read_file
 
 JOURNAL_NAME: Final = "episodes.jsonl"
@@ -22,30 +22,30 @@ _MAX_BYTES: Final = 1 << 30
 _MAX_NUMBER: Final = 2**53
 _FORMAT: Final = 1
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
-"""Nothing is written through a link, which in a folder of somebody else's leads to another file."""
+"""Flag that refuses symbolic links: in a folder that others can write to a link may lead to another file."""
 
 Key = tuple[int, Condition, int]
 """Number of the policy, condition and seed of an episode."""
 
 
 class EpisodeJournal:
-    """Append-only file of lines of JSON: the options first, then an episode each; a context manager.
+    """Append-only file of lines of JSON: the options first, then one line an episode; a context manager.
 
-    A line counts once its end is on the disk; one that was cut off is dropped when the evaluation goes on.
+    A line counts once its end is on the disk; an incomplete one is dropped when the evaluation is resumed.
 
     Attributes:
-        done: The episodes that are there, by policy, condition and seed.
-        found: How many of them were there when the file was opened.
-        seconds: How long the evaluation has run until the latest of them, in s.
+        done: Outcomes in the file, by policy, condition and seed.
+        found: Number of outcomes in the file when it was opened.
+        seconds: Duration of the evaluation until the latest outcome, in s.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any], total: int) -> None:
-        """Begins a file with the first episode, in place of one that is there.
+        """Create a journal whose file is written with the first episode; it replaces an older one.
 
         Args:
             path: The file.
-            options: What decides about the results, as JSON can hold it.
-            total: How many episodes there will be.
+            options: Options that decide about the results, as JSON values.
+            total: Number of episodes of the whole evaluation.
         """
         self.path = path
         self.done: dict[Key, Outcome] = {}
@@ -56,7 +56,7 @@ class EpisodeJournal:
 
     @classmethod
     def resume(cls, path: Path) -> Self:
-        """Opens a file to go on with it.
+        """Open a file to resume its evaluation.
 
         Raises:
             RecordingError: It is missing, broken, or cannot be written.
@@ -64,7 +64,7 @@ class EpisodeJournal:
         head, episodes, length = _read(path)
         journal = cls(path, head["options"], head["episodes"])
         for entry, outcome in episodes:
-            journal.done[entry["policy"], Condition(**entry["condition"]), outcome.seed] = outcome
+            journal.done[entry["policy"], Condition.from_dict(entry["condition"]), outcome.seed] = outcome
             journal.seconds = max(journal.seconds, float(entry["seconds"]))
         journal.found = len(journal.done)
         try:
@@ -75,7 +75,7 @@ class EpisodeJournal:
         return journal
 
     def of(self, policy: int) -> dict[Condition, list[Outcome]]:
-        """Returns the episodes of a policy by their condition."""
+        """Return the episodes of a policy by their condition."""
         episodes: dict[Condition, list[Outcome]] = {}
         for (number, condition, _), outcome in self.done.items():
             if number == policy:
@@ -83,13 +83,13 @@ class EpisodeJournal:
         return episodes
 
     def add(self, policy: int, condition: Condition, outcome: Outcome, seconds: float) -> None:
-        """Adds an episode; once this returns neither a crash nor a power loss takes it back.
+        """Add an episode. After this returns the episode survives a crash and a power loss.
 
         Args:
             policy: Number of the policy.
-            condition: What it was under.
-            outcome: What became of it.
-            seconds: How long the evaluation has run until now, in s.
+            condition: Its condition.
+            outcome: Its outcome.
+            seconds: Duration of the evaluation until now, in s.
 
         Raises:
             RecordingError: It cannot be written; those before are kept.
@@ -100,7 +100,7 @@ class EpisodeJournal:
             except OSError as error:
                 raise self._failure(error) from error
             self._write(self._head)
-        entry = {"policy": policy, "condition": asdict(condition), "seconds": round(seconds, 3)}
+        entry = {"policy": policy, "condition": condition.to_dict(), "seconds": round(seconds, 3)}
         self._write({**entry, "outcome": {**asdict(outcome), "statistics": _statistics(outcome.statistics)}})
         self.done[policy, condition, outcome.seed] = outcome
 
@@ -114,7 +114,7 @@ class EpisodeJournal:
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> RecordingError:
-        return RecordingError(f"The episodes {self.path} could not be written: {error.strerror or error}.")
+        return RecordingError(f"{self.path} could not be written: {error.strerror or error}.")
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +126,7 @@ class EpisodeJournal:
 
 
 def read_head(path: Path) -> tuple[dict[str, Any], int, int]:
-    """Returns the options of an evaluation, how many episodes it has, and how many it is to have.
+    """Return the options of an evaluation, its number of episodes so far, and that of the whole evaluation.
 
     Raises:
         RecordingError: The file is missing or broken.
@@ -136,8 +136,8 @@ def read_head(path: Path) -> tuple[dict[str, Any], int, int]:
 
 
 def digest(policy: str) -> str | None:
-    """Returns a digest of the files of a policy that is a folder here, None for one on the hub."""
-    from smolvla_gym.agent.checkpoint.load import BUNDLED, bundled_checkpoint
+    """Return a digest of the files of a policy that is a folder on this machine; None for one on the hub."""
+    from smolvla_gym.agent.checkpoint.hub import BUNDLED, bundled_checkpoint
 
     folder = bundled_checkpoint() if policy == BUNDLED else Path(policy).expanduser()
     if not folder.is_dir():
@@ -150,7 +150,7 @@ def digest(policy: str) -> str | None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Outcome]], int]:
-    """Returns the head, the episodes, and the length in bytes of what is whole."""
+    """Return the head, the episodes, and the length in bytes of the complete lines."""
     try:
         content = read_file(path, _MAX_BYTES)
         whole = content[: content.rfind(b"\n") + 1]
@@ -159,29 +159,29 @@ def _read(path: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Outcom
         if not isinstance(head, dict) or head.get("format") != _FORMAT or not isinstance(head.get("options"), dict):
             raise ValueError(f"its first line is not that of an evaluation in format {_FORMAT}")
         if type(head["episodes"]) is not int or not 0 < head["episodes"] <= _MAX_NUMBER:
-            raise ValueError(f"it is to have {head['episodes']!r:.50} episodes")
+            raise ValueError(f"its number of episodes is {head['episodes']!r:.50}")
         return head, [_entry(parse_json(line)) for line in lines[1:]], len(whole)
     except OSError as error:
-        raise RecordingError(f"There is no evaluation to go on with in {path.parent}: {error.strerror}.") from error
+        raise RecordingError(f"There is no evaluation to resume in {path.parent}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RecordingError(
-            f"{path} cannot be gone on with ({printable(error, 200)}). Remove it, or choose another folder."
+            f"{path} cannot be resumed ({printable(error, 200)}). Remove it, or choose another folder."
         ) from error
 
 
 def _entry(entry: Any) -> tuple[dict[str, Any], Outcome]:
     outcome = dict(entry["outcome"])
-    condition = Condition(**entry["condition"])
+    condition = Condition.from_dict(entry["condition"])
     statistics: dict[str, Any] = dict(outcome["statistics"])
     statistics |= {name: deque(statistics[name], maxlen=length) for name, length in _lengths.items()}
     outcome["statistics"] = AgentStatistics(**statistics)
     episode = Outcome(**outcome)
     for value, kind in ((entry["policy"], int), (episode.seed, int), (episode.steps, int), (episode.success, bool)):
         if not isinstance(value, kind):
-            raise ValueError(f"{value!r:.50} is not of the type {kind.__name__}")
+            raise ValueError(f"{value!r:.50} is no {kind.__name__}")
     flat = [x for v in statistics.values() for x in (v if isinstance(v, deque) else [v])]
     if not all(isinstance(value, int | float) and abs(value) <= _MAX_NUMBER for value in (*flat, entry["seconds"])):
-        raise ValueError("a number of an episode is none, or huge")
+        raise ValueError("a value of an episode is no number, or huge")
     hash(condition)
     return entry, episode
 
@@ -192,4 +192,4 @@ def _statistics(statistics: AgentStatistics) -> dict[str, Any]:
 
 
 _lengths: Final = {name: value.maxlen for name, value in vars(AgentStatistics()).items() if isinstance(value, deque)}
-"""The lists of the statistics, and how many values each keeps."""
+"""Maximum length of each list of the statistics, by its name."""

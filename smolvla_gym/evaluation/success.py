@@ -1,15 +1,38 @@
-"""How sure a success rate is, and the difference of two."""
+"""Success rate of episodes, its confidence interval, and the difference of two rates."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-_Z = 1.959964
+_Z: Final = 1.959964
 """Standard deviations of the normal distribution that hold 95 %."""
 
 
+class SuccessRate(NamedTuple):
+    """Success rate with its 95 % Wilson interval ``low`` .. ``high``, all as fractions of ``episodes``."""
+
+    successes: int
+    episodes: int
+    rate: float
+    low: float
+    high: float
+
+
+def success_rate(successes: Sequence[bool]) -> SuccessRate:
+    """Return the success rate of episodes, at least one.
+
+    Example:
+        >>> success_rate([True] * 93 + [False] * 7).rate
+        0.93
+    """
+    count, episodes = sum(successes), len(successes)
+    return SuccessRate(count, episodes, count / episodes, *wilson_interval(count, episodes))
+
+
 def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a success rate by Wilson's score.
+    """Return the 95 % Wilson score interval of a success rate.
 
     Args:
         successes: Episodes that succeeded.
@@ -28,13 +51,14 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
-    """Returns how likely chance alone makes two policies differ at least that much on the same seeds.
+    """Return the p-value of McNemar's exact, two-sided test of two policies on the same seeds.
 
-    The exact, two-sided test of McNemar: only seeds that one of them solves and the other one does not say anything.
+    It is the probability that chance alone makes the policies differ at least that much. Seeds on which both succeed
+    or both fail carry no information.
 
     Args:
-        first_only: Seeds that only the first one solves.
-        second_only: Seeds that only the second one solves.
+        first_only: Seeds on which only the first policy succeeds.
+        second_only: Seeds on which only the second policy succeeds.
 
     Example:
         >>> round(mcnemar(8, 1), 3)

@@ -1,1 +1,1 @@
-"""What makes the arm known to other programs: LeRobot's command line, ROS 2 and the browser."""
+"""Integrations of the arm: LeRobot's command line, ROS 2, the browser, Rerun and MCAP."""

@@ -10,7 +10,8 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
-from smolvla_gym.episodes.observer import EpisodeObserver, Moment
+from smolvla_gym.episodes.callback import Callback, Step
+from smolvla_gym.episodes.record import EpisodeRecord
 from smolvla_gym.errors import MissingExtraError, RecordingError
 from smolvla_gym.integrations import ros_messages as ros
 from smolvla_gym.integrations.scene_pose import ScenePose
@@ -20,10 +21,10 @@ WORLD: Final = "world"
 """Frame at the bottom of the arm's base, x forward, z up."""
 
 _GAP_S: Final = 1.0
-"""Between one episode and the next."""
+"""Time in s between one episode and the next."""
 
 
-class McapLog(EpisodeObserver):
+class McapLog(Callback):
     """All episodes in one file.
 
     Topics: ``/joint_states`` and ``/joint_commands`` (joints in rad, ``gripper`` 0 to 1), ``/camera/<name>/image/
@@ -32,10 +33,10 @@ class McapLog(EpisodeObserver):
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Opens the file.
+        """Open the file.
 
         Args:
-            path: Where to, ending in ``.mcap``; what was there is replaced.
+            path: Path of the file, ending in ``.mcap``; an older one is replaced.
 
         Raises:
             MissingExtraError: The packages for it are not installed.
@@ -53,58 +54,60 @@ class McapLog(EpisodeObserver):
             raise RecordingError(f"{self._path} cannot be written: {error.strerror or error}.") from error
         self._writer = Writer(self._file)
         self._schemas: dict[str, Any] = {}
-        self._begin, self._now = time.time(), time.time()
-        self._scene_pose: ScenePose | None = None
+        self._begin_time, self._now = time.time(), time.time()
+        self.scene_pose: ScenePose | None = None
         self._failure: OSError | None = None
         self._finished = False
 
-    def begin(self, env: gym.Env[Any, Any], seed: int, instruction: str) -> None:
-        """Writes what is known of an episode beforehand."""
-        self._begin = self._now + _GAP_S
-        self._now = self._begin
-        if self._scene_pose is None or not self._scene_pose.shows(env):
-            self._scene_pose = ScenePose(env)
-        self._text("/instruction", instruction)
-        self._text("/status", json.dumps({"event": "begin", "seed": seed, "instruction": instruction}))
+    def begin(self, env: gym.Env[Any, Any], record: EpisodeRecord) -> None:
+        """Write the instruction and the seed."""
+        self._begin_time = self._now + _GAP_S
+        self._now = self._begin_time
+        if self.scene_pose is None or not self.scene_pose.shows(env):
+            self.scene_pose = ScenePose(env)
+        self._text("/instruction", record.instruction)
+        begin = {"event": "begin", "seed": record.seed, "instruction": record.instruction}
+        self._text("/status", json.dumps(begin))
 
-    def note(self, moment: Moment) -> None:
-        """Writes a step."""
-        scene_pose = self._scene_pose
+    def step(self, record: EpisodeRecord, step: Step) -> None:
+        """Write a step."""
+        scene_pose = self.scene_pose
         assert scene_pose is not None  # noqa: S101 - narrows a type
-        self._now = now = self._begin + moment.time
-        state = np.asarray(moment.observation["agent_pos"], np.float64)
+        self._now = now = self._begin_time + step.time
+        state = np.asarray(step.observation["agent_pos"], np.float64)
         self._write("/joint_states", "sensor_msgs/JointState", ros.joint_state(now, ACTION_NAMES, state))
-        if moment.action is not None:
-            command = ros.joint_state(now, ACTION_NAMES, np.asarray(moment.action, np.float64))
+        if step.action is not None:
+            command = ros.joint_state(now, ACTION_NAMES, np.asarray(step.action, np.float64))
             self._write("/joint_commands", "sensor_msgs/JointState", command)
-        seen = now - float(moment.info.get("frame_age_s") or 0.0)
-        for name, picture in moment.observation.get("pixels", {}).items():
+        seen = now - float(step.info.get("frame_age_s") or 0.0)
+        for name, pixels in step.observation.get("pixels", {}).items():
             frame, topic = f"{name}_camera", f"/camera/{name}"
-            image = ros.compressed_image(seen, frame, picture)
+            image = ros.compressed_image(seen, frame, pixels)
             self._write(f"{topic}/image/compressed", "sensor_msgs/CompressedImage", image)
-            info = ros.camera_info(seen, frame, scene_pose.intrinsics(name, picture.shape[:2]))
+            info = ros.camera_info(seen, frame, scene_pose.intrinsics(name, pixels.shape[:2]))
             self._write(f"{topic}/camera_info", "sensor_msgs/CameraInfo", info)
-        for name, depth in moment.observation.get("depth", {}).items():
+        for name, depth in step.observation.get("depth", {}).items():
             image = ros.compressed_depth(seen, f"{name}_camera", depth)
             self._write(f"/camera/{name}/depth/compressed", "sensor_msgs/CompressedImage", image)
         frames = scene_pose.frames(state)
         transforms = [ros.transform(now, WORLD, child, *pose) for child, pose in frames.items()]
         self._write("/tf", "tf2_msgs/TFMessage", {"transforms": transforms})
         status = {
-            "planned_actions": len(moment.plan), "fault": moment.info.get("fault"),
-            "frame_age_s": moment.info.get("frame_age_s"), "is_success": moment.info.get("is_success"),
-            **(moment.info.get("timing") or {}),
+            "planned_actions": len(step.plan), "fault": step.info.get("fault"),
+            "frame_age_s": step.info.get("frame_age_s"), "is_success": step.info.get("is_success"),
+            **(step.info.get("timing") or {}),
         }  # fmt: skip
         self._text("/status", json.dumps(status))
-        for event in moment.info.get("safety", ()):
+        for event in step.info.get("safety", ()):
             self._text("/safety", json.dumps(event, default=float))
 
-    def end(self, success: bool) -> None:
-        """Writes how the episode ended."""
-        self._text("/status", json.dumps({"event": "end", "success": success}))
+    def end(self, record: EpisodeRecord) -> None:
+        """Write whether a complete episode was a success."""
+        if record.end != "interrupted":
+            self._text("/status", json.dumps({"event": "end", "success": record.success}))
 
     def close(self) -> None:
-        """Finishes the file.
+        """Finish the file.
 
         Raises:
             RecordingError: It could not be written.
@@ -132,5 +135,5 @@ class McapLog(EpisodeObserver):
         moment = round(self._now * 1e9)
         try:
             self._writer.write_message(topic, self._schemas[datatype], message, log_time=moment, publish_time=moment)
-        except OSError as error:  # such as a full disk: the arm goes on, and the end tells of it
+        except OSError as error:  # such as a full disk: the arm goes on, and close() raises the error
             self._failure = error

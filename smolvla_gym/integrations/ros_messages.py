@@ -1,4 +1,4 @@
-"""The ROS 2 messages that are written and sent: their definitions, and values of them as dictionaries."""
+"""ROS 2 messages: their definitions, and functions that build them as dictionaries."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ FIELDS: Final[Mapping[str, str]] = {
     "trajectory_msgs/JointTrajectory": "std_msgs/Header header\nstring[] joint_names\n"
     "trajectory_msgs/JointTrajectoryPoint[] points",
 }
-"""Names and types of the fields, as the interfaces of ROS 2 have them."""
+"""Definitions of the messages: type and name of each field, as in the interface packages of ROS 2."""
 
 _BASIC: Final = {"bool", "uint8", "int32", "uint32", "float64", "string"}
 _JPEG_QUALITY: Final = 90
 
 
 def definition(datatype: str) -> str:
-    """Returns the definition of a message with those of its parts, as MCAP wants it.
+    """Return the definition of a message with those of its parts, in the format of MCAP.
 
     Args:
-        datatype: Such as ``"sensor_msgs/JointState"``.
+        datatype: Type, such as ``"sensor_msgs/JointState"``.
     """
     parts, todo = [datatype], [datatype]
     while todo:
@@ -67,13 +67,13 @@ def definition(datatype: str) -> str:
 
 
 def header(seconds: float, frame: str = "") -> Message:
-    """Returns a header with a time in s."""
+    """Return a header with a time in s."""
     nanoseconds = round(seconds * 1e9)
     return {"stamp": {"sec": nanoseconds // 10**9, "nanosec": nanoseconds % 10**9}, "frame_id": frame}
 
 
 def joint_state(seconds: float, names: Sequence[str], positions: Iterable[float]) -> Message:
-    """Returns a ``sensor_msgs/JointState``: angles in rad and jaws in m."""
+    """Return a ``sensor_msgs/JointState``: angles in rad and jaw travel in m."""
     return {
         "header": header(seconds), "name": list(names), "position": [float(p) for p in positions], "velocity": [],
         "effort": [],
@@ -81,38 +81,38 @@ def joint_state(seconds: float, names: Sequence[str], positions: Iterable[float]
 
 
 def trajectory_point(seconds: float, positions: Iterable[float]) -> Message:
-    """Returns a ``trajectory_msgs/JointTrajectoryPoint``: positions in rad at a time from the start in s."""
+    """Return a ``trajectory_msgs/JointTrajectoryPoint``: positions in rad at a time from the start in s."""
     return {
         "positions": [float(p) for p in positions], "velocities": [], "accelerations": [], "effort": [],
         "time_from_start": header(seconds)["stamp"],
     }  # fmt: skip
 
 
-def image(seconds: float, frame: str, picture: NDArray[np.uint8]) -> Message:
-    """Returns a ``sensor_msgs/Image`` of a picture, uint8, shape (H, W, 3)."""
-    height, width = picture.shape[:2]
+def image(seconds: float, frame: str, pixels: NDArray[np.uint8]) -> Message:
+    """Return a ``sensor_msgs/Image`` of an image, uint8, shape (H, W, 3)."""
+    height, width = pixels.shape[:2]
     return {
         "header": header(seconds, frame), "height": height, "width": width, "encoding": "rgb8", "is_bigendian": 0,
-        "step": 3 * width, "data": picture.tobytes(),
+        "step": 3 * width, "data": pixels.tobytes(),
     }  # fmt: skip
 
 
-def compressed_image(seconds: float, frame: str, picture: NDArray[np.uint8]) -> Message:
-    """Returns a ``sensor_msgs/CompressedImage`` of a picture, uint8, shape (H, W, 3)."""
+def compressed_image(seconds: float, frame: str, pixels: NDArray[np.uint8]) -> Message:
+    """Return a ``sensor_msgs/CompressedImage`` of an image, uint8, shape (H, W, 3)."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return {"header": header(seconds, frame), "format": "jpeg", "data": buffer.getvalue()}
 
 
 def compressed_depth(seconds: float, frame: str, depth: NDArray[np.uint16]) -> Message:
-    """Returns a ``sensor_msgs/CompressedImage`` of depth in 0.1 mm, uint16, shape (H, W, 1), without a loss."""
+    """Return a ``sensor_msgs/CompressedImage`` of depth in 0.1 mm, uint16, shape (H, W, 1), lossless."""
     buffer = io.BytesIO()
     Image.fromarray(depth[..., 0]).save(buffer, "PNG")
     return {"header": header(seconds, frame), "format": "png", "data": buffer.getvalue()}
 
 
 def camera_info(seconds: float, frame: str, camera: Intrinsics) -> Message:
-    """Returns a ``sensor_msgs/CameraInfo`` of a camera without distortion."""
+    """Return a ``sensor_msgs/CameraInfo`` of a camera without distortion."""
     fx, fy, cx, cy = camera.fx, camera.fy, camera.ppx, camera.ppy
     return {
         "header": header(seconds, frame), "height": camera.height, "width": camera.width,
@@ -126,7 +126,7 @@ def camera_info(seconds: float, frame: str, camera: Intrinsics) -> Message:
 
 
 def transform(seconds: float, parent: str, child: str, position: Array, rotation: Array) -> Message:
-    """Returns a ``geometry_msgs/TransformStamped``: position in m, shape (3,), and rotation, shape (3, 3)."""
+    """Return a ``geometry_msgs/TransformStamped``: position in m, shape (3,), and rotation, shape (3, 3)."""
     x, y, z, w = quaternion(rotation)
     return {
         "header": header(seconds, parent),
@@ -139,7 +139,7 @@ def transform(seconds: float, parent: str, child: str, position: Array, rotation
 
 
 def quaternion(rotation: Array) -> tuple[float, float, float, float]:
-    """Returns x, y, z, w of a rotation matrix, shape (3, 3)."""
+    """Return the quaternion x, y, z, w of a rotation matrix, shape (3, 3)."""
     import mujoco
 
     values = np.empty(4)

@@ -1,4 +1,4 @@
-"""Where every body of the scene is, whatever the arm's body."""
+"""Poses of the arm, its cameras and the objects of a scene, for the simulated and the real arm."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from smolvla_gym.sim.shapes import Shape, body_poses, visible_shapes
 
 
 class ScenePose:
-    """A scene without physics: the arm takes the pose that is observed, and objects lie where the simulation has them.
+    """Copy of a scene without physics: the arm has the observed pose, and objects lie where the simulation has them.
 
-    It never touches the simulation's own state. Of a real table it shows the arm alone.
+    It never changes the state of the simulation. For a real table it contains the arm alone.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        """Builds the scene of an env.
+        """Build the scene of an env.
 
         Args:
             env: A ``PAROL6Env``, wrapped or not.
@@ -46,21 +46,21 @@ class ScenePose:
         self._tip = self._model.site(GRIPPER_PREFIX + "tcp").id
 
     def shows(self, env: gym.Env[Any, Any]) -> bool:
-        """Tells whether it was built of this env; another one has another scene."""
+        """Return whether it was built from this env; another env has another scene."""
         return self._env is env.unwrapped
 
     @property
     def shapes(self) -> list[Shape]:
-        """What is seen; on a real table the arm alone."""
+        """Visible shapes of the scene; for a real table the arm alone."""
         shapes = visible_shapes(self._model)
         if self._world is not None:
             return shapes
         return [shape for shape in shapes if not shape.body.startswith(("object_", "goal"))]
 
     def poses(self, agent_pos: Array) -> dict[str, tuple[Array, Array]]:
-        """Returns position in m and rotation of each body, with the arm as it was observed, shape (7,)."""
+        """Return position in m and rotation matrix of each MuJoCo body for an observed state, shape (7,)."""
         if self._world is not None:
-            # Objects as they are; reading the positions alone disturbs nothing.
+            # The objects as they lie; reading the positions does not change the simulation.
             self._data.qpos[:] = self._world.data.qpos
             self._data.mocap_pos[:] = self._world.data.mocap_pos
             self._data.mocap_quat[:] = self._world.data.mocap_quat
@@ -68,14 +68,14 @@ class ScenePose:
         return body_poses(self._model, self._data)
 
     def frames(self, agent_pos: Array) -> dict[str, tuple[Array, Array]]:
-        """Returns the frames that others may want, in the world: the links, the tool centre point and the cameras.
+        """Return the coordinate frames in the world: the links, the tool centre point and the cameras.
 
         Args:
-            agent_pos: The arm as it was observed, shape (7,).
+            agent_pos: Observed state of the arm, shape (7,).
 
         Returns:
-            Position in m and rotation of ``base``, ``link1`` to ``link6``, ``tool`` and, with the axes that pictures
-            have (x right, y down, z into the picture), ``wrist_camera`` and ``scene_camera``.
+            Position in m and rotation of ``base``, ``link1`` to ``link6``, ``tool`` and, with the axes of
+            images (x right, y down, z into the image), ``wrist_camera`` and ``scene_camera``.
         """
         poses = self.poses(agent_pos)
         frames = {name: pose for name, pose in poses.items() if name == "base" or name.startswith("link")}
@@ -88,16 +88,16 @@ class ScenePose:
         return frames
 
     def intrinsics(self, camera: str, size: tuple[int, int]) -> Intrinsics:
-        """Returns the pinhole model of an observed picture.
+        """Return the intrinsics of an observed image.
 
         Args:
             camera: ``"wrist"`` or ``"scene"``.
-            size: Height and width of the picture in px.
+            size: Height and width of the image in px.
         """
         return REFERENCES[camera].framed(size)
 
     def tool_path(self, actions: NDArray[np.floating[Any]]) -> Array:
-        """Returns where the tool centre point would be for each action, in m, shape (n, 3)."""
+        """Return the position of the tool centre point at each action, in m, shape (n, 3)."""
         path = np.zeros((len(actions), 3))
         for row, action in zip(path, actions, strict=True):
             self._take(action)

@@ -1,1 +1,1 @@
-"""Driving the arm by hand: what keys and sticks mean, and the window in which one sees what one does."""
+"""Teleoperation: the keyboard or a gamepad moves the arm, and a window shows its cameras."""

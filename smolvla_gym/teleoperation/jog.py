@@ -1,4 +1,4 @@
-"""Jogging: speeds of the tool become joint targets."""
+"""Jogging: turn speeds of the tool into joint targets."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ TURN_SPEED: Final = 1.2
 """Speed of the jaws' turn in rad/s at full deflection."""
 
 LEAD: Final = 0.02
-"""How far in m the target may be ahead of the tool: what one lets go of stops at once."""
+"""Largest distance in m of the target from the tool, so that the arm stops at once when a key is released."""
 
-_BEHIND: Final = 0.5
-"""How far in rad a joint may be behind its target."""
+_MAX_LAG: Final = 0.5
+"""Largest distance in rad of a joint from its target."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the operator wants in a step.
+    """Command of the operator in a control step.
 
     Attributes:
-        velocity: Of the tool along x, y and z of the world, each -1 to 1, shape (3,).
-        turn: Of the jaws about the vertical, -1 to 1.
-        toggle_gripper: Whether the gripper is to open if it is closed, and the other way round.
-        keep: Whether the episode is over and good.
-        discard: Whether it is over and not to be kept.
-        leave: Whether to record no more.
+        velocity: Velocity of the tool along x, y and z of the world as a share of ``SPEED``, each -1 to 1, shape (3,).
+        turn: Angular velocity of the jaws about the vertical as a share of ``TURN_SPEED``, -1 to 1.
+        toggle_gripper: Whether to open a closed gripper, or to close an open one.
+        keep: Whether to end the episode and keep it.
+        discard: Whether to end the episode and discard it.
+        leave: Whether to stop recording.
     """
 
     velocity: Array = field(default_factory=lambda: np.zeros(3))
@@ -46,14 +46,14 @@ class Command:
 
 
 class ToolJog:
-    """Moves a target for the tool, with the fingers pointing down, and solves for the joints."""
+    """Moves a target pose of the tool, with the fingers pointing down, and computes its joint angles."""
 
     def __init__(self, gripper: Gripper, control_hz: float) -> None:
-        """Begins nowhere; see :meth:`reset`.
+        """Take the gripper and the control rate; call :meth:`reset` before the first step.
 
         Args:
             gripper: The gripper that is mounted.
-            control_hz: Steps a second.
+            control_hz: Control rate in Hz.
         """
         self._gripper, self._dt = gripper, 1.0 / control_hz
         self._joints: Array = np.zeros(NUM_JOINTS)
@@ -62,45 +62,48 @@ class ToolJog:
         self._opening = 1.0
 
     def reset(self, agent_pos: NDArray[np.float32]) -> None:
-        """Takes the arm as it stands.
+        """Set the target to the present pose of the arm.
 
         Args:
-            agent_pos: Joint angles in rad and opening, shape (7,).
+            agent_pos: Joint angles in rad and gripper opening, shape (7,).
         """
         self._joints = np.asarray(agent_pos[:NUM_JOINTS], np.float64)
         self._position, self._yaw = self._pose(self._joints)
         self._opening = float(agent_pos[NUM_JOINTS] > 0.5)
 
     def step(self, command: Command, agent_pos: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the action for a control step, shape (7,): joint targets in rad and opening.
+        """Return the action for a control step, shape (7,): joint targets in rad and gripper opening.
 
-        Where the arm cannot follow, the target stays where it was.
+        A target that the arm cannot reach is not taken: the previous one stays.
 
         Args:
-            command: What the operator wants.
-            agent_pos: The arm as it stands, shape (7,).
+            command: Command of the operator.
+            agent_pos: Present joint angles in rad and gripper opening, shape (7,).
         """
         if command.toggle_gripper:
             self._opening = 1.0 - self._opening
         velocity, turn = np.clip(command.velocity, -1.0, 1.0), float(np.clip(command.turn, -1.0, 1.0))
         if velocity.any() or turn:
             here, _ = self._pose(np.asarray(agent_pos[:NUM_JOINTS], np.float64))
-            wanted = self._position + velocity * SPEED * self._dt
-            ahead = wanted - here
-            wanted = here + ahead * min(1.0, LEAD / max(float(np.linalg.norm(ahead)), 1e-9))
+            target = self._position + velocity * SPEED * self._dt
+            ahead = target - here
+            target = here + ahead * min(1.0, LEAD / max(float(np.linalg.norm(ahead)), 1e-9))
             yaw = self._yaw + turn * TURN_SPEED * self._dt
-            joints = follow(self._joints, wanted, yaw, self._gripper)
+            joints = follow(self._joints, target, yaw, self._gripper)
             if joints is not None and self._near(joints, agent_pos):
-                self._joints, self._position, self._yaw = joints, wanted, yaw
+                self._joints, self._position, self._yaw = joints, target, yaw
         return np.append(self._joints, self._opening).astype(np.float32)
 
     def _near(self, joints: Array, agent_pos: NDArray[np.float32]) -> bool:
-        """Tells whether the arm is not too far behind, or comes nearer: what it does not do now is not made up for."""
+        """Return True if the joints are near the target, or come nearer.
+
+        The target of an arm that is held does not move ahead, so that the arm does not catch up later.
+        """
         here = np.asarray(agent_pos[:NUM_JOINTS], np.float64)
-        far = float(np.abs(joints - here).max())
-        return far < _BEHIND or far < float(np.abs(self._joints - here).max())
+        lag = float(np.abs(joints - here).max())
+        return lag < _MAX_LAG or lag < float(np.abs(self._joints - here).max())
 
     def _pose(self, joints: Array) -> tuple[Array, float]:
-        """Returns the tool's position in m, shape (3,), and the direction of the jaws' travel in rad."""
+        """Return the position of the tool in m, shape (3,), and the direction of the jaws' travel in rad."""
         pose = forward_kinematics(joints, self._gripper)
         return pose[:3, 3].copy(), tool_yaw(pose)

@@ -1,4 +1,4 @@
-"""The window of the operator: pictures, and the keyboard or a gamepad."""
+"""Window of the operator: shows images, and reads the keyboard or a gamepad."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEVICES: Final = ("keyboard", "gamepad")
 
 HELP: Final[Mapping[str, Sequence[str]]] = {
     "keyboard": (
-        "W S forward, back   A D left, right   R F up, down   Q E turn   (Shift: slowly)",
+        "W S forward, back   A D left, right   R F up, down   Q E turn   (Shift: slow)",
         "Space gripper   Enter keep   Backspace discard   Esc leave",
     ),
     "gamepad": (
@@ -25,19 +25,20 @@ HELP: Final[Mapping[str, Sequence[str]]] = {
         "A gripper   Start keep   Back discard   (Esc leaves)",
     ),
 }
-"""What is written below the pictures."""
+"""Help lines below the images."""
 
 _HEIGHT: Final = 480
 _MARGIN: Final = 96
-_DEAD: Final = 0.12
-"""Deflection of a stick that is none."""
+_DEAD_ZONE: Final = 0.12
+"""Deflection of a stick, 0..1, that counts as zero."""
 
-_FULL: Final = 32_767
-"""What SDL gives for a stick that is pushed all the way."""
+_FULL_DEFLECTION: Final = 32_767
+"""SDL's value of a stick at full deflection."""
 
-_SLOWLY: Final = 0.3
+_SLOW: Final = 0.3
+"""Share of the speed while Shift is held."""
 
-_UNSEEN: Final = ("offscreen", "dummy")
+_HEADLESS: Final = ("offscreen", "dummy")
 """Video drivers of SDL without a display."""
 
 _KEYS: Final = {
@@ -47,27 +48,27 @@ _KEYS: Final = {
 
 
 class OperatorWindow:
-    """Shows pictures and tells what the operator wants."""
+    """Shows images to the operator, and reads the operator's commands."""
 
     def __init__(self, device: str) -> None:
-        """Opens the window.
+        """Open the window.
 
         Args:
             device: One of ``DEVICES``.
 
         Raises:
             MissingExtraError: pygame is not installed.
-            RenderingError: There is no display.
-            DeviceError: There is no gamepad.
+            RenderingError: No display was found.
+            DeviceError: No gamepad was found.
         """
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        # SDL would draw with OpenGL, whose context in this thread the simulation's pictures need for themselves.
+        # SDL would render with OpenGL, and its context would replace that of the simulation in this thread.
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
         os.environ.setdefault("SDL_RENDER_DRIVER", "software")
         try:
             import pygame
         except ImportError as error:
-            raise MissingExtraError("Driving by hand", "teleop", error) from error
+            raise MissingExtraError("Teleoperation", "teleop", error) from error
         self._pygame, self._device = pygame, device
         self._screen: Any = None
         self._stick: Any = None
@@ -80,8 +81,8 @@ class OperatorWindow:
         self._axes: dict[int, float] = {}
         try:
             pygame.display.init()
-            # Without a display SDL takes one of these, and would wait for keys that nobody can press.
-            if pygame.display.get_driver() in _UNSEEN and not os.environ.get("SDL_VIDEODRIVER"):
+            # Without a display SDL uses one of these, which have no keyboard.
+            if pygame.display.get_driver() in _HEADLESS and not os.environ.get("SDL_VIDEODRIVER"):
                 raise pygame.error("none was found")
             pygame.font.init()
             pygame.display.set_caption("smolvla-gym")
@@ -89,11 +90,11 @@ class OperatorWindow:
         except pygame.error as error:
             self.close()
             raise RenderingError(
-                f"There is no display for a window ({error}). On a machine without one: xvfb-run smolvla-gym ..."
+                f"No display was found for a window ({error}). On a machine without one: xvfb-run smolvla-gym ..."
             ) from error
         self._font = pygame.font.Font(None, 22)
         if device == "gamepad":
-            # SDL knows which of a gamepad's axes and buttons is which; as joysticks every make numbers them otherwise.
+            # SDL's controller interface maps axes and buttons; as joysticks, each make numbers them in its own way.
             from pygame._sdl2 import controller
 
             self._controller = controller
@@ -101,48 +102,48 @@ class OperatorWindow:
             self._connect()
             if self._stick is None:
                 self.close()
-                raise DeviceError("There is no gamepad that SDL knows. Plug one in, or drive with --source keyboard.")
+                raise DeviceError("No gamepad was found that SDL supports. Plug one in, or use --source keyboard.")
 
     def _connect(self) -> None:
-        """Opens the first gamepad that SDL knows, if there is one."""
+        """Open the first gamepad that SDL supports, if there is one."""
         for index in range(self._pygame.joystick.get_count()):
             if self._controller.is_controller(index):
                 self._stick = self._controller.Controller(index)
                 return
 
     def _check_stick(self) -> None:
-        """Notices that the gamepad is gone, asleep or unplugged, and opens it again once it is back.
+        """Detect that the gamepad is asleep or unplugged, and open it again when it is back.
 
-        What was held on it counts no more in either case: the arm stops, and goes on when a stick is moved again.
+        The deflections of its sticks are dropped: the arm stops, and moves again when a stick is moved again.
         """
         if self._device != "gamepad":
             return
         if self._stick is not None and not self._stick.attached():
             with contextlib.suppress(self._pygame.error):
-                self._stick.quit()  # or pygame would give the dead one for the same number
+                self._stick.quit()  # or pygame would return the dead one for the same index
             self._stick = None
             self._axes.clear()
         if self._stick is None:
             self._connect()
 
-    def show(self, pictures: Sequence[NDArray[np.uint8]], lines: Sequence[str]) -> None:
-        """Draws.
+    def show(self, images: Sequence[NDArray[np.uint8]], lines: Sequence[str]) -> None:
+        """Draw images and text.
 
         Args:
-            pictures: Side by side, each uint8 (H, W, 3).
-            lines: What stands below, over the help.
+            images: Images, drawn side by side, each uint8 (H, W, 3).
+            lines: Lines of text below the images, above the help.
         """
         pygame = self._pygame
-        widths = [round(_HEIGHT * picture.shape[1] / picture.shape[0]) for picture in pictures]
+        widths = [round(_HEIGHT * image.shape[1] / image.shape[0]) for image in images]
         size = (max(sum(widths), 640), _HEIGHT + _MARGIN)
         if self._screen.get_size() != size:
             self._screen = pygame.display.set_mode(size)
         if self._device == "gamepad" and self._stick is None:
-            lines = [*lines, "The gamepad is gone and the arm stands: wake it or plug it in."]
+            lines = [*lines, "The gamepad is disconnected and the arm stopped: wake it or plug it in."]
         self._screen.fill((24, 24, 24))
         left = 0
-        for picture, width in zip(pictures, widths, strict=True):
-            surface = pygame.surfarray.make_surface(np.ascontiguousarray(picture.swapaxes(0, 1)))
+        for image, width in zip(images, widths, strict=True):
+            surface = pygame.surfarray.make_surface(np.ascontiguousarray(image.swapaxes(0, 1)))
             self._screen.blit(pygame.transform.smoothscale(surface, (width, _HEIGHT)), (left, 0))
             left += width
         for number, line in enumerate([*lines, *HELP[self._device]]):
@@ -151,7 +152,7 @@ class OperatorWindow:
         pygame.display.flip()
 
     def poll(self) -> Command:
-        """Returns what the operator wants now; what is pressed for an instant only is not lost."""
+        """Return the present command; keys that were pressed and released since the last call count too."""
         pygame = self._pygame
         pressed: set[str] = set()
         for event in pygame.event.get():
@@ -163,10 +164,10 @@ class OperatorWindow:
             elif event.type == pygame.KEYUP:
                 self._held.discard(event.key)
             elif event.type == pygame.WINDOWFOCUSLOST:
-                self._held.clear()  # the key will be let go of elsewhere, and the arm must not go on
+                self._held.clear()  # its release goes to another window, and the arm must stop
             elif event.type == pygame.CONTROLLERAXISMOTION:
-                value = event.value / _FULL
-                self._axes[event.axis] = value if abs(value) > _DEAD else 0.0
+                value = event.value / _FULL_DEFLECTION
+                self._axes[event.axis] = value if abs(value) > _DEAD_ZONE else 0.0
             elif event.type == pygame.CONTROLLERBUTTONDOWN:
                 pressed.add(self._buttons.get(event.button, ""))
             elif event.type == pygame.CONTROLLERDEVICEREMOVED:
@@ -184,8 +185,8 @@ class OperatorWindow:
         def keys(more: str, less: str) -> float:
             return float(more in held) - float(less in held)
 
-        slowly = _SLOWLY if any("shift" in name for name in held) else 1.0
-        by_keys = slowly * np.array([keys("w", "s"), keys("a", "d"), keys("r", "f"), keys("q", "e")])
+        speed = _SLOW if any("shift" in name for name in held) else 1.0
+        by_keys = speed * np.array([keys("w", "s"), keys("a", "d"), keys("r", "f"), keys("q", "e")])
         left = pygame.CONTROLLER_AXIS_LEFTY, pygame.CONTROLLER_AXIS_LEFTX
         right = pygame.CONTROLLER_AXIS_RIGHTY, pygame.CONTROLLER_AXIS_RIGHTX
         # Sticks read -1 at the left and at the top.
@@ -194,12 +195,12 @@ class OperatorWindow:
         return motion[:3], float(motion[3])
 
     def forget(self) -> None:
-        """Forgets what was pressed until now: nobody saw what it would do."""
+        """Drop all input so far, which the operator gave without seeing its effect."""
         self._pygame.event.clear()
         self._held.clear()
         self._axes.clear()
 
     def close(self) -> None:
-        """Closes the window; doing it twice does no harm."""
+        """Close the window; a second call does nothing."""
         self._screen = None
         self._pygame.quit()

@@ -1,4 +1,4 @@
-"""Check before a training run what it needs at its end."""
+"""Check before a training run that its result can be saved."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _COPIES: Final = {"memory": 9, "lerobot": 5}
 """Disk space of a run, in sizes of the weights file.
 
 In memory: start, policy and its successor; the state of the run with parameters, means and the two moments of AdamW,
-and half of that state's successor. By LeRobot: start and policy, which are links where the file system can, and a
-saving of weights and two moments.
+and half of that state's successor. By LeRobot: start and policy, which are links where the file system supports them,
+and a checkpoint of weights and two moments.
 """
 
 _SPARE: Final = 200e6
-"""Bytes for everything that is not weights: decoded frames, curves, logs."""
+"""Bytes for all other files: decoded frames, curves, logs."""
 
 _TINY: Final = 8e6
 """Size in bytes of the weights of a new tiny policy."""
 
 
 def check_run(out: Path, start: Path | None, trainer: str) -> None:
-    """Refuse a run that could not save its result.
+    """Refuse a run whose result could not be saved.
 
     Args:
         out: Folder of the run; it need not exist.
-        start: The checkpoint to begin with; None: a new tiny one.
+        start: The checkpoint to start from; None: a new tiny one.
         trainer: ``"memory"`` or ``"lerobot"``.
 
     Raises:
-        OptionError: The folder cannot be written, or the disk has no room for the savings.
-        MissingExtraError: What draws the curve is not installed.
+        OptionError: The folder cannot be written, or the disk has too little free space.
+        MissingExtraError: matplotlib, which draws the curve, is not installed.
     """
     try:
         import matplotlib  # noqa: F401

@@ -1,4 +1,7 @@
-"""Writing beside a checkpoint what it was trained with; :mod:`smolvla_gym.agent.checkpoint.provenance` reads it."""
+"""Write the provenance of a checkpoint: control rate, gripper and instructions of its training.
+
+:mod:`smolvla_gym.agent.checkpoint.provenance` reads it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, Provenance, extract_words, read_provenance
-from smolvla_gym.training.saving import replace_text
+from smolvla_gym.utils.json_file import save_text
 
 __all__ = ["PROVENANCE", "Provenance", "copy_provenance", "describe_training", "read_provenance", "write_provenance"]
 
@@ -16,44 +19,49 @@ __all__ = ["PROVENANCE", "Provenance", "copy_provenance", "describe_training", "
 def describe_training(
     control_hz: float, gripper: str | None, instructions: Sequence[str], start: Path | None
 ) -> Provenance:
-    """Return what a policy is trained with.
+    """Return the provenance of a policy that is trained on a dataset.
 
-    A policy from random weights knows the words of its dataset and no others. One that begins from a checkpoint keeps
-    what is said of that one, as far as the dataset agrees.
+    A policy trained from random weights knows the words of its dataset only. A policy trained from a checkpoint
+    inherits the provenance of the checkpoint as far as the dataset agrees with it.
 
     Args:
-        control_hz: Of the dataset, in Hz.
-        gripper: Of the dataset; None: unknown.
-        instructions: Those of the dataset.
-        start: The checkpoint that it begins from; None: random weights.
+        control_hz: Control rate of the dataset in Hz.
+        gripper: Gripper of the dataset; None: unknown.
+        instructions: Instructions of the dataset.
+        start: The checkpoint that training starts from; None: random weights.
 
     Raises:
-        CheckpointError: What ``start`` says of itself cannot be read.
+        CheckpointError: The provenance of ``start`` cannot be read.
     """
     known = Provenance(control_hz, lowercase=True) if start is None else read_provenance(start)
     if known is None:
         return Provenance(control_hz, gripper)
     lowercase = known.lowercase and all(sentence == sentence.lower() for sentence in instructions)
-    # A checkpoint that lists no words knows those of a language.
+    # A checkpoint without a list of words knows a whole language.
     words = extract_words([*known.words, *instructions]) if start is None or known.words else ()
     return Provenance(control_hz, gripper, lowercase, words)
 
 
 def write_provenance(checkpoint: Path, provenance: Provenance) -> None:
-    """Write beside ``config.json`` what a checkpoint was trained with."""
+    """Write the provenance of a checkpoint beside its ``config.json``.
+
+    Raises:
+        RecordingError: The file cannot be written.
+    """
     content: dict[str, Any] = {"control_hz": provenance.control_hz, "gripper": provenance.gripper}
     if provenance.lowercase:
         content["lowercase"] = True
     if provenance.words:
         content["words"] = list(provenance.words)
-    replace_text(checkpoint / PROVENANCE, json.dumps(content, ensure_ascii=False) + "\n")
+    save_text(checkpoint / PROVENANCE, json.dumps(content, ensure_ascii=False) + "\n", "provenance of the policy")
 
 
 def copy_provenance(source: Path, target: Path) -> None:
-    """Give a checkpoint what another one, that it was made of, was trained with; do nothing where that is unknown.
+    """Copy the provenance of a checkpoint, if there is one, to a checkpoint that was made from it.
 
     Raises:
         CheckpointError: The file of ``source`` is broken.
+        RecordingError: The file of ``target`` cannot be written.
     """
     provenance = read_provenance(source)
     if provenance is not None:

@@ -1,4 +1,4 @@
-"""The folder of a training run that is gone on with: it may have been copied from elsewhere, like a checkpoint."""
+"""Folder of a training run that is resumed: it may come from elsewhere, like a checkpoint, and is checked."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _FIELDS: Final[Mapping[str, Check]] = {
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return what a run was begun with, after a look at its folder: nothing in it leads elsewhere.
+    """Return the options that a run was started with, and refuse a folder with links.
 
     Raises:
-        OSError: There is no such file, or it cannot be read.
-        ValueError: It is not what ``smolvla-gym train`` writes.
-        CheckpointError: There is a link in the folder: a run writes, and removes what it wrote.
+        OSError: The file ``run.json`` is missing, or cannot be read.
+        ValueError: The file is not one that ``smolvla-gym train`` writes.
+        CheckpointError: The folder contains a link: a run would write or remove files behind it.
     """
     _check_links(folder)
     run = check_fields(read_json_object(folder / RUN), _FIELDS, ("dataset",))
@@ -60,10 +60,10 @@ def _check_links(folder: Path) -> None:
             path = Path(place, name)
             if not path.is_symlink() and not path.is_junction():
                 continue
-            # LeRobot's name for its latest saving.
+            # LeRobot's link to its last checkpoint.
             if path.relative_to(folder).parts == ("lerobot", "checkpoints", "last") and len(path.readlink().parts) == 1:
                 continue
             raise CheckpointError(
-                f"{printable(path)} is a link, and nothing is written to such a run. Copy the run as plain files, for "
-                "instance with `cp -rL`, and go on with the copy."
+                f"{printable(path)} is a link, and a run with links is not resumed. Copy the run as plain files, for "
+                "instance with `cp -rL`, and resume the copy."
             )

@@ -1,4 +1,4 @@
-"""Trying a policy while it is trained: episodes in the simulation, in a process of its own."""
+"""Trials of a policy during its training: episodes in the simulation, in a separate process."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from smolvla_gym.data.reader import Recording
 from smolvla_gym.errors import SmolVLAGymError
-from smolvla_gym.training.lerobot.finetune import end_process
-from smolvla_gym.training.recordings import Recording
+from smolvla_gym.utils.subprocesses import end_process
 
 _START_S: Final = 600.0
 _EPISODE_S: Final = 300.0
-"""How long a trial may take in s: many times what it does, even for a large policy on a CPU."""
+"""Timeout of a trial in s, for its start and for each episode; many times what a large policy on a CPU needs."""
 
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """What is tried.
+    """Options of a trial.
 
     Attributes:
-        tasks: Names of the tasks; none: nothing is tried.
-        episodes: Episodes of each.
-        first_seed: The first of their seeds; the others follow.
-        device: Where the policy computes.
+        tasks: Names of the tasks; empty: there are no trials.
+        episodes: Episodes of each task.
+        first_seed: The first held-out seed; the others follow.
+        device: Device of the policy.
     """
 
     tasks: tuple[str, ...]
@@ -38,20 +38,20 @@ class TrialOptions:
 
     @property
     def timeout_s(self) -> float:
-        """Time in s after which a trial is taken to hang."""
+        """Timeout of a trial in s."""
         return _START_S + _EPISODE_S * self.episodes * len(self.tasks)
 
 
 def trial_command(policy: Path, recording: Recording, options: TrialOptions, out: Path) -> list[str]:
-    """Returns the command line that tries a policy in scenes as they were recorded.
+    """Return the command line that evaluates a policy in scenes as they were recorded.
 
     Args:
-        policy: The checkpoint's folder.
-        recording: What it was trained on.
-        options: What is tried.
+        policy: Folder of the checkpoint.
+        recording: The dataset of the training.
+        options: Options of the trial.
         out: Folder of the result.
     """
-    # Each process loads the policy. A GPU that trains meanwhile has room for one.
+    # Each worker loads the policy. A GPU that trains meanwhile has memory for one.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, options.episodes) if options.device == "cpu" else 1
     scene = {
@@ -68,30 +68,30 @@ def trial_command(policy: Path, recording: Recording, options: TrialOptions, out
 
 
 def run_trial(command: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
-    """Tries a policy.
+    """Evaluate a policy.
 
     Args:
-        command: From :func:`trial_command`.
-        timeout_s: Time in s after which it is ended.
+        command: Command line of :func:`trial_command`.
+        timeout_s: Time in s after which the evaluation is stopped.
 
     Returns:
         A row for each task, with ``task``, ``successes`` and ``episodes``.
 
     Raises:
-        SmolVLAGymError: It failed, or took longer.
+        SmolVLAGymError: The evaluation failed, or took longer.
     """
     process = subprocess.Popen(  # noqa: S603 - no shell
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
     )
     try:
-        printed, said = process.communicate(timeout=timeout_s)
+        printed, logged = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise SmolVLAGymError(f"it did not end within {timeout_s:.0f} s and was stopped") from error
+        raise SmolVLAGymError(f"the trial did not end within {timeout_s:.0f} s and was stopped") from error
     finally:
         end_process(process)
     if process.returncode != 0:
-        lines = said.strip().splitlines() or [f"it ended with status {process.returncode}"]
-        told = [line for line in lines if line.startswith("smolvla-gym: error: ")]  # notes follow it
-        raise SmolVLAGymError((told or lines)[-1])
+        lines = logged.strip().splitlines() or [f"the trial ended with status {process.returncode}"]
+        errors = [line for line in lines if line.startswith("smolvla-gym: error: ")]  # notes may follow
+        raise SmolVLAGymError((errors or lines)[-1])
     rows: list[dict[str, Any]] = json.loads(printed)["conditions"]
     return rows

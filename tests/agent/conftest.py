@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from smolvla_gym.training.tiny.statistics import compute_stats
+from smolvla_gym.data.statistics import compute_stats
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def stats():
 def tiny(tmp_path_factory, stats):
     """A complete checkpoint with two cameras. Not to be written to."""
     pytest.importorskip("lerobot")
-    from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
+    from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 
     return build_tiny_checkpoint(tmp_path_factory.mktemp("policies") / "tiny", cameras=("wrist", "scene"), stats=stats)
 

@@ -79,7 +79,7 @@ def test_a_chunk_that_is_altogether_late_gives_its_last_action():
     assert drain(queue) == [2]
 
 
-def test_what_is_left_is_in_the_policys_units():
+def test_leftover_actions_are_in_normalized_units():
     queue = ActionQueue()
     queue.merge(chunk(0, 4), 0)
     queue.pop()
@@ -87,7 +87,7 @@ def test_what_is_left_is_in_the_policys_units():
     assert queue.leftover.shape == (3, 7)
 
 
-def test_clear_forgets():
+def test_clear_drops_all_actions():
     queue = ActionQueue()
     queue.merge(chunk(0, 2), 0)
     queue.clear()
@@ -119,7 +119,7 @@ def test_every_action_is_executed_at_its_moment(played, flight, lengths, name):
     moment = queue.executed
     expired = queue.merge(chunk(requested_at, lengths[1]), requested_at, get_aggregate(name))
     assert 0 <= expired <= lengths[1]
-    assert np.allclose(queue.leftover, -queue._actions[queue._next :])
+    assert np.allclose(queue.leftover, -queue.planned)
     assert [a[0] for a in done] == list(range(len(done)))
     left = drain(queue)
     if expired == lengths[1]:  # altogether late, and something else is planned

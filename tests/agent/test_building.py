@@ -1,4 +1,4 @@
-"""A checkpoint that is built of checked values is the one that LeRobot loads by itself."""
+"""A checkpoint built from checked values equals the one that LeRobot loads itself."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_the_chunk_is_that_of_lerobots_own_loading(loaded, copy, edit, tmp_path,
     assert np.array_equal(actual, chunk(expected, pre, post))
 
 
-def test_what_is_saved_again_is_what_lerobot_saves(loaded, tiny, tmp_path):
+def test_a_saved_copy_equals_lerobots(loaded, tiny, tmp_path):
     loaded.policy.config.save_pretrained(tmp_path)
     loaded.preprocessor.save_pretrained(tmp_path)
     loaded.postprocessor.save_pretrained(tmp_path)

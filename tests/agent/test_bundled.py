@@ -1,4 +1,4 @@
-"""The checkpoint that is shipped: it is LeRobot's own class, it is self-contained, and it can do its job."""
+"""The bundled checkpoint: LeRobot loads it, it is self-contained, and it succeeds at its tasks."""
 
 import json
 import time
@@ -40,7 +40,7 @@ def test_a_folder_of_its_name_does_not_hide_it(tmp_path, monkeypatch):
 def test_lerobot_loads_it_as_it_is(agent):
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-    policy = agent._policy.checkpoint.policy
+    policy = agent.policy.checkpoint.policy
     assert type(policy) is SmolVLAPolicy
     assert sum(parameter.numel() for parameter in policy.parameters()) < 3e6
 
@@ -51,7 +51,7 @@ def test_it_refuses_an_env_without_its_cameras(agent):
 
 
 @pytest.mark.parametrize("task", ["reach", "lift", "place", "stack", "push"])
-def test_it_does_what_it_is_told_among_three_objects(agent, task):
+def test_it_follows_instructions_among_three_objects(agent, task):
     with gym.make("PAROL6Sim-v0", task=task, cameras=agent.cameras, num_objects=3, reward="sparse") as env:
         agent.check(env.observation_space, env.action_space)
         summary = smolvla_gym.rollout(env, agent, episodes=3, seed=503)
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_episode(agent):
 @given(OBSERVATIONS, INSTRUCTIONS)
 @example(images(scene=np.zeros((16, 16, 3), np.uint8)), "Pick up the RED cube")
 @example(images(scene=np.zeros((16, 16, 3), np.uint8)), "please " * 60)
-def test_whatever_it_gets_it_gives_numbers_or_refuses_at_once(agent, observation, instruction):
+def test_any_input_gives_finite_actions_or_an_error(agent, observation, instruction):
     began = time.monotonic()
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Cameras that training never saw are left out, as LeRobot does; another one's image is never shown in their place."""
+"""Cameras that were not used in training are left out, as in LeRobot; another camera's image never replaces them."""
 
 import json
 
@@ -61,11 +61,11 @@ def test_a_checkpoint_can_allow_it(loaded, copy, observation):
     assert agent.cameras == ("wrist", "scene")
     with gym.make("PAROL6Sim-v0", **agent.env_options) as env, pytest.warns(UserWarning, match="camera3"):
         agent.attach(env)
-    np.testing.assert_allclose(infer(agent._policy, observation), trained, atol=1e-5)
+    np.testing.assert_allclose(infer(agent.policy, observation), trained, atol=1e-5)
     assert [finding.remedy for finding in check_policy(str(copy)) if finding.remedy] == []
 
 
-def test_the_doctor_says_how_to_leave_it_out(copy):
+def test_doctor_advises_to_leave_it_out(copy):
     add_camera(copy, 0)
     (remedy,) = [finding.remedy for finding in check_policy(str(copy)) if finding.remedy]
     assert "camera_map={'camera3': None}" in remedy
@@ -81,7 +81,7 @@ def test_the_doctor_says_how_to_leave_it_out(copy):
         ({"camera3": ""}, "camera3"),
     ],
 )
-def test_maps_that_mean_nothing_are_refused(camera_map, word):
+def test_invalid_camera_maps_are_refused(camera_map, word):
     with pytest.raises(PolicyMismatchError, match=word):
         map_cameras("policy", USUAL, camera_map)
 

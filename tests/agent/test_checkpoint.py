@@ -56,7 +56,7 @@ def test_a_checkpoint_holds_no_path_of_this_machine(tiny):
 
 
 def test_round_trip_is_bit_identical_wherever_it_lies(loaded, copy):
-    from smolvla_gym.training.saving import save_checkpoint
+    from smolvla_gym.agent.checkpoint.saving import save_checkpoint
 
     again = load_checkpoint(copy, device="cpu")
     expected = predict(loaded)
@@ -298,7 +298,7 @@ def test_unknown_modes_of_compiling_are_refused(tiny, mode):
 
 
 @pytest.mark.parametrize("mode", [None, "reduce-overhead"])
-def test_only_who_asks_gets_it_compiled(copy, edit, mode):
+def test_only_a_compile_mode_compiles(copy, edit, mode):
     import torch
 
     edit(copy / "config.json", compile_model=True)  # As one that was trained with it says.
@@ -346,7 +346,7 @@ def test_the_renames_of_the_training_are_followed(copy, edit):
         ({"wrist": "wrist", "scene": "scene", "c": "c"}, ("wrist", "scene"), {"c": None}),
     ],
 )
-def test_what_an_env_lacks_is_paired_with_what_it_has(camera_map, offered, suggested):
+def test_missing_cameras_are_paired_with_unused_ones(camera_map, offered, suggested):
     assert suggest_camera_map(camera_map, offered) == suggested
     card = PolicyCard("policy", dict.fromkeys(camera_map, (64, 64)), camera_map, 16, 8, 5, 32, "cpu")
     with pytest.raises(PolicyMismatchError) as refused:

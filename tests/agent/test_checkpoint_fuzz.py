@@ -1,4 +1,4 @@
-"""Checkpoint folders that were changed at random: read rightly or refused within a second, and nothing else happens."""
+"""Randomly changed checkpoints are read correctly or refused within a second, without side effects."""
 
 import json
 import os

@@ -8,7 +8,7 @@ LENGTH, WIDTH = 20, 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, LENGTH)), max_size=8))
-def test_what_is_planned_keeps_its_noise(steps):
+def test_planned_actions_keep_their_noise(steps):
     noise, rng, moment, seen = TimeAlignedNoise((LENGTH, WIDTH)), np.random.default_rng(0), 0, {}
     for step, planned in [(0, 0), *steps]:
         moment += step

@@ -173,7 +173,7 @@ def test_a_chunk_that_failed_is_asked_for_with_other_noise(mode):
     assert not np.isin(failed.noise, again.noise).any()
 
 
-def test_a_queue_that_runs_out_holds_and_says_so():
+def test_an_empty_queue_holds_and_is_counted():
     agent = make(mode="async", latency_ms=500, queue_threshold=5)  # 15 steps, 5 actions left
     play(agent, 100)
     statistics = agent.statistics
@@ -214,7 +214,7 @@ def test_overlaps_are_aggregated():
     assert b[10] == (10.5 + 1.0) / 2
 
 
-def test_by_default_it_asks_when_half_is_left_or_when_the_policy_would_look_again():
+def test_default_queue_threshold():
     card = Numbered().card  # chunks of 20, of which it executes 8
     assert ChunkingOptions.choose(card, mode="async").queue_threshold == 12
     assert ChunkingOptions.choose(card, mode="rtc", n_action_steps=10).queue_threshold == 5
@@ -222,7 +222,7 @@ def test_by_default_it_asks_when_half_is_left_or_when_the_policy_would_look_agai
     assert ChunkingOptions.choose(card, mode="sync").queue_threshold == 0
 
 
-def test_rtc_is_told_what_is_left_and_how_long_it_takes():
+def test_rtc_requests_have_leftover_actions_and_inference_delay():
     policy = Numbered()
     agent = make(policy, mode="rtc", latency_ms=200, queue_threshold=10)  # 6 steps
     play(agent, 100)
@@ -234,7 +234,7 @@ def test_rtc_is_told_what_is_left_and_how_long_it_takes():
         assert request.inference_delay == 6
 
 
-def test_the_estimate_of_the_delay_forgets_a_slow_chunk():
+def test_the_delay_estimate_drops_a_slow_chunk():
     policy = Numbered()
     agent = make(policy, mode="rtc", latency_ms=[33, 33, 300, *[33] * 100])
     play(agent, 400)
@@ -250,14 +250,14 @@ def test_the_other_modes_ask_for_no_continuation():
         assert all(request.leftover is None and request.inference_delay == 0 for request in policy.requests)
 
 
-def test_the_first_thing_held_is_the_pose():
+def test_the_arm_first_holds_its_pose():
     agent = make(latency_ms=100)
     agent.reset("count")
     assert agent.act(observe(0.25)).tolist() == [0.25] * 7
     assert agent.act(observe(0.75)).tolist() == [0.25] * 7  # it does not follow its own sagging
 
 
-def test_jumps_are_told_apart():
+def test_border_and_inner_jumps_are_separate():
     agent = make(mode="sync", n_action_steps=5)
     play(agent, 20, advance=False)  # 0 1 2 3 4 0 1 2 3 4 ...
     report = agent.statistics.report()
@@ -266,7 +266,7 @@ def test_jumps_are_told_apart():
     assert len(agent.statistics.inner_jumps) == 16
 
 
-def test_an_endless_episode_does_not_fill_the_memory(monkeypatch):
+def test_an_endless_episode_uses_bounded_memory(monkeypatch):
     monkeypatch.setattr(statistics_module, "HISTORY_LENGTH", 20)
     agent = make(mode="async", latency_ms=[300, *[33] * 100])
     play(agent, 500)
@@ -299,7 +299,7 @@ def test_the_same_seed_gives_the_same_actions(mode, latencies, steps, seed):
 
 @pytest.mark.parametrize("realtime", [False, True])
 @pytest.mark.parametrize("mode", ["async", "rtc"])
-def test_reset_lets_no_old_chunk_through(mode, realtime):
+def test_no_chunk_survives_a_reset(mode, realtime):
     agent = make(mode=mode, latency_ms=150, realtime=realtime)
     for episode in range(5):
         agent.reset("count", seed=episode)
@@ -321,7 +321,7 @@ def wait_for(true):
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_what_is_given_up_before_its_turn_is_not_computed(mode):
+def test_a_dropped_request_is_not_computed(mode):
     release, seen = threading.Event(), []
 
     def before(request):
@@ -463,7 +463,7 @@ def failing(error, after=1):
         (ActionError("not finite"), ActionError, "not finite"),
     ],
 )
-def test_what_the_policy_raises_surfaces(realtime, error, kind, message):
+def test_errors_of_the_policy_are_raised(realtime, error, kind, message):
     agent = make(failing(error, after=2 if realtime else 1), mode="async", realtime=realtime, hz=100.0)
     with pytest.raises(kind, match=message):
         play(agent, 100, period=0.01)
@@ -557,7 +557,7 @@ def test_a_first_chunk_that_fails_leaves_no_clock(error, kind):
     ("options", "message"),
     [
         ({"n_action_steps": 0}, "n_action_steps=0 .* 1 to 20"),
-        ({"n_action_steps": 21}, "n_action_steps=21 .* 1 to 20, 20 being the length of a chunk"),
+        ({"n_action_steps": 21}, "n_action_steps=21 .* 1 to 20"),
         ({"n_action_steps": 2.0}, "n_action_steps=2.0"),
         ({"n_action_steps": True}, "n_action_steps=True"),
         ({"queue_threshold": 3}, "queue_threshold=3 .* mode='sync'"),
@@ -590,6 +590,6 @@ def test_names_are_checked_at_once(options):
 
 
 @pytest.mark.parametrize("options", [{"mode": "async"}, {"mode": "rtc"}, {"latency_ms": 100}])
-def test_what_needs_a_clock_says_so(options):
+def test_options_that_need_a_clock_are_refused_without(options):
     with pytest.raises(AgentNotAttachedError, match=r"agent\.attach\(env\)"):
         SmolVLAAgent(Numbered(), **options).reset("count")

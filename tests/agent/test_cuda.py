@@ -1,4 +1,4 @@
-"""The fast chunk on a GPU, where it is one CUDA graph, against LeRobot's own code there."""
+"""The fast sampler's chunk on a GPU, as one CUDA graph, against LeRobot's own code."""
 
 import threading
 import warnings
@@ -15,7 +15,7 @@ from smolvla_gym.agent.policies.local import LocalPolicy
 from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.agent.sampler import FastSampler
 from smolvla_gym.benchmark.inputs import noise_requests
-from smolvla_gym.training.random_450m import build_random_450m
+from smolvla_gym.benchmark.random_450m import build_random_450m
 from tests.agent.test_sampler import Adapted, assert_same, both, frames, noise_for, other_policy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -1,4 +1,4 @@
-"""What a download that fails says, against a stand-in for the hub on the loopback."""
+"""Errors of failed downloads, against a local stand-in for the hub."""
 
 import errno
 import http.server

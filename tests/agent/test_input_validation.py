@@ -1,4 +1,4 @@
-"""What goes into a policy: whatever it is, it is handled right or refused at once, and no arm moves."""
+"""Any input of a policy is handled correctly or refused at once, and the arm does not move."""
 
 import time
 import warnings
@@ -30,7 +30,7 @@ def images(**changes):
     return observe(pixels={name: np.zeros((*size, 3), np.uint8) for name, size in SIZES.items()} | changes)
 
 
-def test_what_fits_is_taken_as_it_is():
+def test_a_valid_observation_is_unchanged():
     observation = images()
     checked = check_observation(CARD, observation | {"pixels": observation["pixels"] | {"other": "anything"}})
     assert set(checked["pixels"]) == {"wrist", "scene"}
@@ -98,7 +98,7 @@ def test_a_pose_out_of_reach_is_warned_about():
 
 
 @pytest.mark.parametrize("observation", [None, [], {}, {"pixels": {}}, {"pixels": 3, "agent_pos": STATE}])
-def test_what_is_no_observation_is_refused(observation):
+def test_other_objects_are_refused(observation):
     with pytest.raises(PolicyMismatchError):
         check_observation(CARD, observation)
 

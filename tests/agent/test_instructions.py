@@ -1,4 +1,4 @@
-"""Instructions: what is none is refused, and what a policy would misread is said."""
+"""Invalid instructions are refused, and instructions that a policy would misread cause an error or a warning."""
 
 import json
 import time
@@ -29,14 +29,14 @@ def test_a_line_end_makes_no_difference(end):
     "text",
     ["", " \n", "a\nb", "a\tb", "a\0b", "\x1b[2J", "re\u200bd", "\u202ered", "\ud800", "a\u2028b", None, 3, b"x"],
 )
-def test_what_is_no_line_of_text_is_refused(text):
+def test_invalid_instructions_are_refused(text):
     with pytest.raises(OptionError) as refused:
         check_instruction(text)
     assert refused.value.option == "instruction"
     str(refused.value).encode()  # it can be printed
 
 
-def test_a_million_characters_are_refused_before_anybody_reads_them():
+def test_a_million_characters_are_refused_before_tokenizing():
     reader = InstructionReader("policy", lambda text: pytest.fail("it was tokenized"), limit=48)
     began = time.perf_counter()
     with pytest.raises(OptionError, match="1000000 characters") as refused:
@@ -46,7 +46,7 @@ def test_a_million_characters_are_refused_before_anybody_reads_them():
     assert check_instruction("x" * MAX_CHARACTERS)
 
 
-def test_what_would_be_cut_off_is_refused_with_both_numbers():
+def test_too_many_tokens_are_refused_with_both_numbers():
     reader = InstructionReader("policy", lambda text: len(text.split()) + 1, limit=6)
     assert reader.read(RED) == RED
     with pytest.raises(OptionError, match=r"7 tokens.* first 6"):
@@ -54,7 +54,7 @@ def test_what_would_be_cut_off_is_refused_with_both_numbers():
     assert reader.read(RED) == RED
 
 
-def test_only_who_was_trained_in_lower_case_gets_it():
+def test_only_a_policy_trained_in_lower_case_gets_lower_case():
     def read(provenance):
         return InstructionReader("policy", len, provenance=provenance).read("Pick up the RED cube")
 
@@ -93,20 +93,21 @@ def bundled():
 
 
 def tokens(agent, instruction):
-    text = agent._policy.check_instruction(instruction)
-    batch = agent._policy.checkpoint.preprocessor({"task": text, "observation.state": __import__("torch").zeros(7)})
+    text = agent.policy.check_instruction(instruction)
+    batch = agent.policy.checkpoint.preprocessor({"task": text, "observation.state": __import__("torch").zeros(7)})
     return batch["observation.language.tokens"][0].tolist()
 
 
-def test_case_means_nothing_to_the_bundled_policy(bundled):
+def test_the_bundled_policy_ignores_case(bundled):
     assert tokens(bundled, "Pick up the Red CUBE") == tokens(bundled, RED)
 
 
 def test_the_bundled_policy_reads_all_or_refuses(bundled):
-    tokenizer = bundled._policy._reader._count_tokens
+    steps = bundled.policy.checkpoint.preprocessor.steps
+    tokenizer = next(step.input_tokenizer for step in steps if hasattr(step, "input_tokenizer"))
     for count in range(30, 60):
         text = "cube" + " red" * count
-        needed = tokenizer(text)
+        needed = len(tokenizer(f"{text}\n")["input_ids"])
         if needed <= 48:
             assert len(tokens(bundled, text)) == needed
         else:
@@ -114,13 +115,13 @@ def test_the_bundled_policy_reads_all_or_refuses(bundled):
                 bundled.reset(text)
 
 
-def test_another_checkpoint_gets_the_text_as_it_is(loaded):
+def test_another_checkpoint_gets_the_text_unchanged(loaded):
     from smolvla_gym.agent.policies.local import LocalPolicy
 
     assert LocalPolicy(loaded).check_instruction("Pick up the Red CUBE") == "Pick up the Red CUBE"
 
 
-def test_a_checkpoint_can_say_what_it_knows(copy):
+def test_a_checkpoint_can_list_its_vocabulary(copy):
     from smolvla_gym.agent.checkpoint.load import load_checkpoint
     from smolvla_gym.agent.policies.local import LocalPolicy
 

@@ -1,4 +1,4 @@
-"""A linear layer gives the same, whichever library computes it."""
+"""A linear layer has the same result with each library."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_gradients_reach_states_and_weights() -> None:
 
 
 @torch.no_grad()
-def test_operations_are_counted_whoever_does_them() -> None:
+def test_operations_are_counted_with_each_library() -> None:
     rows, inner, columns = LARGE
     states, weight, bias = _parts(*LARGE, torch.float32)
     product = 2 * rows * inner * columns
@@ -120,7 +120,7 @@ def test_attention_head_by_head_agrees_with_torch() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ["gelu_pytorch_tanh", "gelu", "relu"])
 @torch.no_grad()
-def test_a_vision_layer_gives_what_its_module_does_whoever_hooks_in(activation: str, dtype: torch.dtype) -> None:
+def test_a_vision_layer_equals_its_module_with_hooks(activation: str, dtype: torch.dtype) -> None:
     from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
     from transformers.models.smolvlm.modeling_smolvlm import SmolVLMEncoderLayer
 

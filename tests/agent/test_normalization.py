@@ -1,4 +1,4 @@
-"""Statistics of a checkpoint: of the wrong unit, or such that a number would blow up."""
+"""Statistics of a checkpoint with wrong units or with spreads near zero are refused."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_deviations_that_blow_numbers_up_are_refused(copy, file, key, value):
 
 
 def test_a_deviation_at_the_floor_of_record_and_train_is_fine(copy):
-    from smolvla_gym.training.tiny.statistics import MIN_STD
+    from smolvla_gym.data.statistics import MIN_STD
 
     tensors(copy / PRE, lambda content: content["observation.state.std"].fill(MIN_STD))
     check(copy)

@@ -1,4 +1,4 @@
-"""A policy in a process of its own: the same chunks, the same errors, and nothing of it is left behind."""
+"""A policy in a worker process: the same chunks and errors, and no process is left behind."""
 
 import contextlib
 import gc
@@ -65,7 +65,7 @@ def test_it_gives_the_same_chunks_as_one_in_this_process(policy, tiny, observati
 @pytest.mark.slow
 def test_it_ends_when_the_agent_is_forgotten(tiny):
     agent = SmolVLAAgent.from_pretrained(tiny, device="cpu", process=True)
-    pid = agent._policy.pid
+    pid = agent.policy.pid
     assert alive(pid)
     del agent
     gc.collect()
@@ -96,7 +96,7 @@ from smolvla_gym import SmolVLAAgent
 
 agent = SmolVLAAgent.from_pretrained(sys.argv[1], device="cpu", process=True)
 try:
-    print(agent._policy.pid, flush=True)
+    print(agent.policy.pid, flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.5)
@@ -123,7 +123,7 @@ print(agent.statistics.chunks, "chunk")
         ({"device": "gpu"}, OptionError, "device='gpu'"),
     ],
 )
-def test_what_loading_raises_there_is_raised_here(tiny, options, kind, message):
+def test_errors_of_loading_are_raised_in_the_parent(tiny, options, kind, message):
     with pytest.raises(kind, match=message):
         PolicyProcess(**{"path_or_repo": tiny, "device": "cpu"} | options)
 

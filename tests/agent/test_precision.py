@@ -1,4 +1,4 @@
-"""The types of a policy's weights: whatever is asked for, LeRobot's SmolVLA runs with it."""
+"""Weight types: LeRobot's SmolVLA runs with each allowed dtype."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ def test_half_precision_runs_and_is_near(tiny, exact, observation, dtype, digits
     assert 0 < difference.max() < 2.0 ** (5 - digits)
 
 
-def test_float32_has_nothing_else(exact, observation):
+def test_float32_casts_all_weights(exact, observation):
     assert list(count_dtypes(exact.policy)) == ["float32"]
     assert np.isfinite(chunk(exact, observation)).all()
 
@@ -142,7 +142,7 @@ def test_a_mask_of_numbers_is_refused_when_the_checkpoint_is_loaded(tiny, monkey
         ("self_attn", 2, [0] * 4),
     ],
 )
-def test_which_layers_look_at_the_prefix_alone(mode, every, expected):
+def test_cross_attention_layers(mode, every, expected):
     """LeRobot's own class uses cross-attention in every layer by default."""
     config = SimpleNamespace(attention_mode=mode, self_attn_every_n_layers=every)
     assert [is_cross_attention_layer(config, layer) for layer in range(4)] == expected

@@ -1,4 +1,4 @@
-"""Real-time chunking's guidance: LeRobot's where that is right, and not where it is not."""
+"""Guidance of real-time chunking: equal to LeRobot's except for the documented differences."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ CHUNK, WIDTH = 16, 7
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), st.sampled_from(SCHEDULES))
-def test_the_weights_fall_from_one_to_nothing(delay, left, length, schedule):
+def test_the_weights_decay_from_one_to_zero(delay, left, length, schedule):
     weights = prefix_weights(delay, left, length, schedule)
     assert weights.shape == (length,)
     assert (np.diff(weights) <= 0).all()
@@ -47,7 +47,7 @@ def step(processor, x, left, delay, time, horizon=CHUNK, slope=0.7):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("time", [1.0, 0.8, 0.5, 0.2])
 @pytest.mark.parametrize("delay", [0, 3, 16])
-def test_it_is_lerobots_where_nothing_is_padded(schedule, time, delay):
+def test_it_equals_lerobots_without_padding(schedule, time, delay):
     generator = torch.Generator().manual_seed(0)
     x, left = torch.randn(2, CHUNK, WIDTH, generator=generator)
     actual = step(PrefixGuidance(5.0, schedule), x[None], left, delay, time)
@@ -64,7 +64,7 @@ def flow(guidance, left, delay, steps=5, target=3.0):
     return x[0]
 
 
-def test_what_is_left_is_continued_and_the_rest_is_free():
+def test_leftover_actions_are_continued_and_later_ones_are_free():
     left = torch.full((6, WIDTH), -1.0)
     result = flow(PrefixGuidance(5.0), left, delay=4)
     free = flow(PrefixGuidance(5.0), None, delay=4)

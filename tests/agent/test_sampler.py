@@ -1,4 +1,4 @@
-"""The fast chunk against LeRobot's own, from the same weights, inputs and noise."""
+"""The fast sampler's chunk against LeRobot's own code, with the same weights, inputs and noise."""
 
 import warnings
 from dataclasses import replace
@@ -10,16 +10,17 @@ pytest.importorskip("lerobot")
 
 import torch
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint, load_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.agent.checkpoint.new_policy import make_policy
 from smolvla_gym.agent.policies.base import ChunkRequest
 from smolvla_gym.agent.policies.local import LocalPolicy
 from smolvla_gym.agent.rtc_guidance import PrefixGuidance
 from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
+from smolvla_gym.benchmark.random_450m import build_random_450m
 from smolvla_gym.errors import UnknownNameError
 from smolvla_gym.parol6 import STANDBY
-from smolvla_gym.training.geometry import make_policy
-from smolvla_gym.training.random_450m import build_random_450m
-from smolvla_gym.training.tiny.recipe import tiny_geometry
+from smolvla_gym.training.tiny.checkpoint import tiny_geometry
 
 SENTENCES = ["pick up the red cube", "put the blue cube on the plate, please", "lift it", "go to the green disc"]
 
@@ -161,7 +162,7 @@ class ShapesStay(FastSampler):
 
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("rtc", [False, True])
-def test_the_way_of_a_gpu(bundled, count, rtc):
+def test_fixed_shapes_as_on_a_gpu(bundled, count, rtc):
     policy, batch, noise = bundled.policy, frames(bundled, count), noise_for(bundled.policy, count)
     left = noise_for(policy, 1, 5)[0, :20] if rtc else None
     _, reference = both(policy, batch, noise, left, 3)
@@ -172,7 +173,7 @@ def test_the_way_of_a_gpu(bundled, count, rtc):
     assert inputs.tokens.shape == (count, policy.config.tokenizer_max_length)
 
 
-def test_a_chunk_on_a_gpu_waits_for_nothing(bundled):
+def test_a_chunk_on_a_gpu_does_not_synchronize(bundled):
     """Traced without data: a value that the host had to know, or a shape that depends on one, would raise here."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -290,7 +291,7 @@ def test_it_may_be_trained_after_inference_mode(tmp_path):
     assert not any(parameter.is_inference() for parameter in policy.parameters())
 
 
-def test_what_is_not_known_is_left_to_lerobot(tmp_path):
+def test_unsupported_policies_are_refused(tmp_path):
     policy, _ = other_policy(tmp_path, use_cache=False)
     with pytest.raises(UnsupportedPolicyError, match="use_cache"):
         FastSampler(policy)
@@ -329,7 +330,7 @@ def test_only_the_first_chunk_is_computed_both_ways():
     assert policy.fallback is None
 
 
-def test_the_cause_is_told_where_ending_a_capture_fails_too():
+def test_the_cause_is_in_the_message_if_ending_a_capture_fails_too():
     policy = LocalPolicy(load_checkpoint("bundled", device="cpu"))
 
     def captured(*args):
@@ -344,7 +345,7 @@ def test_the_cause_is_told_where_ending_a_capture_fails_too():
     assert policy.sampler == "reference"
 
 
-def test_a_policy_that_was_changed_falls_back_and_says_so():
+def test_a_changed_policy_falls_back_with_a_warning():
     checkpoint = load_checkpoint(bundled_checkpoint(), device="cpu")
     model = checkpoint.policy.model
     own = model.denoise_step

@@ -94,7 +94,7 @@ def test_the_queue_is_used_up_without_inference(agent, loaded, observation, monk
     assert len(calls.batches) == 2
 
 
-def test_reset_forgets_the_plan(agent, loaded, observation, monkeypatch):
+def test_reset_drops_the_plan(agent, loaded, observation, monkeypatch):
     calls = Calls(monkeypatch, loaded.policy)
     agent.reset(SENTENCE)
     agent.act(observation)
@@ -108,7 +108,7 @@ def test_the_first_actions_of_a_chunk_are_executed_in_order(make, observation):
     assert np.array_equal(rollout(few, observation, 4), rollout(all_of_it, observation, 16)[:4])
 
 
-def test_what_the_policy_gets(agent, loaded, observation, monkeypatch):
+def test_inputs_of_the_policy(agent, loaded, observation, monkeypatch):
     import torch
 
     calls = Calls(monkeypatch, loaded.policy)
@@ -253,7 +253,7 @@ def test_weights_that_are_not_finite_reach_no_arm(tiny, observation):
 
     agent = SmolVLAAgent.from_pretrained(tiny, device="cpu")
     with torch.no_grad():
-        agent._policy.checkpoint.policy.model.action_out_proj.weight[0, 0] = float("nan")
+        agent.policy.checkpoint.policy.model.action_out_proj.weight[0, 0] = float("nan")
     agent.reset(SENTENCE)
     with pytest.raises(ActionError, match="not finite"):
         agent.act(observation)

@@ -192,7 +192,7 @@ def test_a_feature_that_smolvla_does_not_use_does_no_harm(copy):
     check(copy)
 
 
-def test_a_field_of_another_release_is_told(copy, edit):
+def test_a_field_of_another_release_is_named(copy, edit):
     edit(copy / "config.json", num_diffusion_heads=3)
     with pytest.raises(CheckpointError, match=r"num_diffusion_heads.*another release of LeRobot"):
         read_spec(copy)
@@ -201,7 +201,7 @@ def test_a_field_of_another_release_is_told(copy, edit):
 # What stays behind, and other programs that would run what a checkpoint names.
 
 
-def test_nothing_stays_in_the_folder_for_temporary_files(copy, tmp_path, monkeypatch):
+def test_no_temporary_file_is_left(copy, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     load_checkpoint(copy, device="cpu")
@@ -223,7 +223,7 @@ def test_a_checkpoint_saved_by_lerobot_itself_is_loaded(loaded, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["export", "prepare"])
-def test_what_is_handed_to_lerobot_names_no_class(copy, tmp_path, command):
+def test_lerobot_gets_no_class_names(copy, tmp_path, command):
     alter(copy / PRE, lambda content: content["steps"].append({"class": "subprocess.Popen", "config": {}}))
     if command == "export":
         from smolvla_gym.cli.main import main
@@ -242,7 +242,7 @@ def test_what_is_handed_to_lerobot_names_no_class(copy, tmp_path, command):
 
 
 def test_devices_and_linked_folders_are_not_copied(copy, tmp_path):
-    from smolvla_gym.training.saving import copy_checkpoint
+    from smolvla_gym.agent.checkpoint.saving import copy_checkpoint
 
     (copy / "zero").symlink_to("/dev/zero")
     (copy / "again").symlink_to(copy)
@@ -260,7 +260,7 @@ def test_devices_and_linked_folders_are_not_copied(copy, tmp_path):
 
 
 def test_the_copy_of_a_vlm_names_no_code(copy, tmp_path):
-    from smolvla_gym.training.saving import copy_checkpoint
+    from smolvla_gym.agent.checkpoint.saving import copy_checkpoint
 
     (copy / "vlm" / "processor_config.json").write_text('{"auto_map": {"AutoProcessor": "evil.Processor"}}')
     (copy / "vlm" / "evil.py").write_text("raise SystemExit")
@@ -269,7 +269,7 @@ def test_the_copy_of_a_vlm_names_no_code(copy, tmp_path):
     assert not (tmp_path / "out" / "vlm" / "evil.py").exists()
 
 
-def test_an_export_deletes_nothing_behind_a_link(copy, tmp_path, capsys):
+def test_an_export_deletes_no_linked_files(copy, tmp_path, capsys):
     from smolvla_gym.cli.main import main
 
     (tmp_path / "mine").mkdir()

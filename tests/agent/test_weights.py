@@ -1,4 +1,4 @@
-"""The weights of a checkpoint and its vision-language model: of one network, and nothing that is run or left out."""
+"""The weights of a checkpoint and its VLM files belong to one network; no code is run and no weight is ignored."""
 
 import json
 import os

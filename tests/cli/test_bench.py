@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint, load_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.load import load_checkpoint
 from smolvla_gym.benchmark import worker
 from smolvla_gym.benchmark.result import find_reference
 from smolvla_gym.benchmark.variant import Variant

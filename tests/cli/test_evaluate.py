@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.cli.main import main
-from smolvla_gym.evaluation.evaluate import Outcome
+from smolvla_gym.evaluation.conditions import Outcome
 from smolvla_gym.utils.file_lock import lock_folder
 from tests.training.full_disk import full_disk
 

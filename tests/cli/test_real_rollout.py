@@ -205,7 +205,7 @@ def test_in_lockstep(capsys, tmp_path):
     with av.open(str(tmp_path / "out" / "rollout.mp4")) as container:
         frames = list(container.decode(video=0))
     assert len(frames) == summary["episodes"][0]["steps"] + 1
-    assert (frames[0].width, frames[0].height) == (640, 480), "drawn by the env, as in the simulation"
+    assert frames[0].width == 640 + 480, "rendered by the env, as in the simulation, with the wrist view beside it"
 
 
 @pytest.mark.realtime

@@ -52,8 +52,8 @@ def made(wrapped):
 def policy(tmp_path_factory):
     """A checkpoint with two cameras of 64 px that nobody trained."""
     pytest.importorskip("lerobot")
-    from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-    from smolvla_gym.training.tiny.statistics import compute_stats
+    from smolvla_gym.data.statistics import compute_stats
+    from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 
     joints = np.random.default_rng(0).uniform(0.0, 1.0, (100, 7)).astype(np.float32)
     folder = tmp_path_factory.mktemp("policies") / "tiny"
@@ -88,7 +88,7 @@ def test_the_expert_reaches(capsys, tmp_path):
     assert files(tmp_path / "out") == ["rollout.mp4", "summary.json"]
     with av.open(str(tmp_path / "out" / "rollout.mp4")) as container:
         stream = container.streams.video[0]
-        assert (stream.width, stream.height, stream.average_rate) == (640, 480, 30)
+        assert (stream.width, stream.average_rate) == (640 + 480, 30)  # the wrist view stands beside the scene
         texts = [frame.to_ndarray(format="rgb24").astype(int)[435:] for frame in container.decode(video=0)]
     # SUCCESS is written in green.
     assert [(text[..., 1] - text[..., 0]).max() > 80 for text in texts] == [False] * episode["steps"] + [True]

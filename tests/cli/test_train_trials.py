@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.cli.commands.train_trials import announce, check_drawing, plan_trials
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import OptionError, UnknownNameError
-from smolvla_gym.training.recordings import open_recording
 from smolvla_gym.training.trials import TrialOptions
 from tests.training.datasets import make_dataset
 

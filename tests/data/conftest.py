@@ -17,9 +17,9 @@ def make_episode(spec):
         episode = Episode.begin(instruction, seed, "expert", spec.cameras)
         shade = np.linspace(40, 200, 48, dtype=np.uint8)[None, :, None]
         for _ in range(frames):
-            picture = np.broadcast_to(shade, (32, 48, 3)) + np.uint8(rng.integers(40))
+            image = np.broadcast_to(shade, (32, 48, 3)) + np.uint8(rng.integers(40))
             pos = np.append(rng.uniform(-1, 1, 6), rng.uniform(0, 0.8)).astype(np.float32)
-            episode.note({"pixels": {"wrist": picture}, "agent_pos": pos}, pos + np.float32(0.25))
+            episode.note({"pixels": {"wrist": image}, "agent_pos": pos}, pos + np.float32(0.25))
         return episode
 
     return make

@@ -16,7 +16,7 @@ PERCENT = np.append(np.full(6, 180 / np.pi), 100.0)
 
 
 def make_moving_dataset(root, seeds=(7, 8), frames=20):
-    """Records a smooth motion inside the limits, seen by two cameras; returns the folder."""
+    """Record a smooth motion inside the limits, seen by two cameras; returns the folder."""
     spec = DatasetSpec(30, ("wrist", "scene"), (64, 64), "ssg48")
     dataset = Dataset(root, spec)
     rng = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def make_moving_dataset(root, seeds=(7, 8), frames=20):
 
 
 def disguise(root, to, *, cameras=None, names=None, order=range(7), degrees=True, robot_type="parol6_sim", seeds=False):
-    """Writes a copy as LeRobot's programs record it; returns the folder.
+    """Write a copy as LeRobot's programs record it; returns the folder.
 
     Args:
         root: A dataset of ours.

@@ -21,14 +21,14 @@ FRAMES = 40
 WRIST = "observation.images.wrist"
 
 
-def images(rng, frames=FRAMES):
+def moving_pattern(rng, frames=FRAMES):
     """A bright pattern that moves by a pixel each frame."""
-    picture = np.kron(rng.integers(60, 200, (8, 16), np.uint8), np.ones((8, 8), np.uint8))
-    return [np.repeat(np.roll(picture, 2 * i, axis=1)[:, :64, None], 3, axis=2) for i in range(frames)]
+    image = np.kron(rng.integers(60, 200, (8, 16), np.uint8), np.ones((8, 8), np.uint8))
+    return [np.repeat(np.roll(image, 2 * i, axis=1)[:, :64, None], 3, axis=2) for i in range(frames)]
 
 
-def make(root, cameras=("wrist", "scene"), change=lambda seed, states, actions, pictures: None):
-    """Records two episodes in which all joints move; ``change`` spoils one before it is written."""
+def make(root, cameras=("wrist", "scene"), change=lambda seed, states, actions, images: None):
+    """Record two episodes in which all joints move; ``change`` spoils one before it is written."""
     spec = DatasetSpec(30, cameras, (64, 64), "ssg48")
     dataset = Dataset(root, spec, {"task": "lift", "num_objects": 2, "randomization": 1})
     rng = np.random.default_rng(0)
@@ -36,9 +36,9 @@ def make(root, cameras=("wrist", "scene"), change=lambda seed, states, actions, 
         phase = np.linspace(0, 1, FRAMES)[:, None]
         states = np.hstack([STANDBY - 0.3 * phase, 0.2 + 0.5 * phase]).astype(np.float32)
         actions = np.vstack([states[1:], states[-1:]])
-        pictures = {camera: images(rng) for camera in cameras}
-        change(seed, states, actions, pictures)
-        dataset.add(Episode("lift the red cube", seed, "expert", pictures, list(states), list(actions)))
+        images = {camera: moving_pattern(rng) for camera in cameras}
+        change(seed, states, actions, images)
+        dataset.add(Episode("lift the red cube", seed, "expert", images, list(states), list(actions)))
     return root
 
 
@@ -57,7 +57,7 @@ def codes(root, **options):
 
 
 def column(file, name, values):
-    """Replaces a column of a Parquet file."""
+    """Replace a column of a Parquet file."""
     table = pq.read_table(file)
     index = table.column_names.index(name)
     kept = table.schema.field(name)
@@ -80,7 +80,7 @@ def test_a_clean_dataset_has_no_findings(root, capsys):
 
 
 def vectors(change):
-    """Spoils states and actions of the second episode in its Parquet file."""
+    """Spoil states and actions of the second episode in its Parquet file."""
 
     def spoil(root):
         for name in ("observation.state", "action"):
@@ -158,7 +158,7 @@ def cut(pattern, share):
 
 
 def garble(root):
-    """Leaves the header of a video and spoils its frames."""
+    """Leave the header of a video and spoils its frames."""
     path = sorted(root.rglob("*.mp4"))[0]
     content = bytearray(path.read_bytes())
     start = content.index(b"mdat") + 1200
@@ -222,10 +222,10 @@ def test_where_a_defect_is(root):
 
 
 def test_cameras(tmp_path):
-    def change(seed, states, actions, pictures):
+    def change(seed, states, actions, images):
         if seed == 8:
-            pictures["wrist"][3:] = [pictures["wrist"][3]] * (FRAMES - 3)
-            pictures["scene"][:] = [picture // 40 for picture in pictures["scene"]]
+            images["wrist"][3:] = [images["wrist"][3]] * (FRAMES - 3)
+            images["scene"][:] = [image // 40 for image in images["scene"]]
 
     root = make(tmp_path / "data", change=change)
     found = {(f.code, f.episode, f.camera) for f in check_dataset(root).findings}
@@ -235,11 +235,11 @@ def test_cameras(tmp_path):
     assert codes(root, video=False) == set()
 
 
-def test_an_image_that_stands_still_with_the_arm_is_no_defect(tmp_path):
-    def change(seed, states, actions, pictures):
+def test_a_constant_image_of_a_resting_arm_is_no_defect(tmp_path):
+    def change(seed, states, actions, images):
         states[3:] = states[3]
         actions[3:] = actions[3]
-        pictures["wrist"][3:] = [pictures["wrist"][3]] * (FRAMES - 3)
+        images["wrist"][3:] = [images["wrist"][3]] * (FRAMES - 3)
 
     assert codes(make(tmp_path / "data", ("wrist",), change)) == set()
 
@@ -271,10 +271,10 @@ def test_another_robot(tmp_path):
     made = LeRobotDataset.create("local/x", 30, features, root, "so101_follower")
     rng = np.random.default_rng(0)
     for episode in range(2):
-        pictures = images(rng)
+        images = moving_pattern(rng)
         for i in range(FRAMES):
             state = (np.array([10, 40, -60, 20, 5, 50]) * np.sin(0.1 * i + episode)).astype(np.float32)
-            made.add_frame({"observation.state": state, "action": state + 1, "observation.images.front": pictures[i],
+            made.add_frame({"observation.state": state, "action": state + 1, "observation.images.front": images[i],
                             "task": "put the brick into the box"})  # fmt: skip
         made.save_episode(parallel_encoding=False)
     made.finalize()

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from smolvla_gym.cli.main import main
 from smolvla_gym.data.checks.check import check_dataset
 from smolvla_gym.data.convert import convert_dataset
+from smolvla_gym.data.decoding import decode_images
 from smolvla_gym.data.info import read_info
 from smolvla_gym.data.mapping import convert_values, parse_renames, plan_mapping
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.recordings import decode, open_recording
 from tests.data.foreign import PERCENT, VECTORS, disguise, make_moving_dataset
 
 CAMERAS = {"wrist": "scene", "scene": "front"}
@@ -53,7 +54,7 @@ def edit_info(root, change):
 
 
 def edit_values(root, change):
-    """Changes the values of state and action, shape (frames, components), in each file."""
+    """Change the values of state and action, shape (frames, components), in each file."""
     for path in (root / "data").rglob("*.parquet"):
         table = pq.read_table(path)
         for name in VECTORS:
@@ -71,9 +72,9 @@ def assert_same(one, other, tmp_path, pixels=True):
     assert one.instructions == other.instructions
     np.testing.assert_array_equal(one.instruction_ids, other.instruction_ids)
     if pixels:
-        frames = [decode(r, ("wrist", "scene"), (64, 64), tmp_path / str(i)) for i, r in enumerate((one, other))]
+        images = [decode_images(r, ("wrist", "scene"), (64, 64), tmp_path / str(i)) for i, r in enumerate((one, other))]
         for camera in ("wrist", "scene"):
-            np.testing.assert_array_equal(frames[0].images[camera], frames[1].images[camera])
+            np.testing.assert_array_equal(images[0][camera], images[1][camera])
 
 
 def test_round_trip(ours, foreign, tmp_path):
@@ -123,7 +124,7 @@ def test_the_copy_can_be_recorded_into(ours, foreign, tmp_path):
 
 
 @pytest.mark.parametrize("degrees", [True, False])
-def test_what_the_plugin_records_needs_no_option(ours, tmp_path, degrees):
+def test_recordings_of_the_plugin_need_no_option(ours, tmp_path, degrees):
     source = disguise(ours, tmp_path / "source", degrees=degrees, robot_type="parol6_follower")
     assert main(["dataset", "convert", str(source), str(tmp_path / "copy")]) == 0
     assert_same(tmp_path / "copy", ours, tmp_path, pixels=False)
@@ -162,7 +163,7 @@ def test_components_without_names_need_units(ours, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("renames", "said"),
+    ("renames", "message"),
     [
         ({"nose": "wrist"}, "front"),  # says which there are
         ({"front": "scene"}, "both"),
@@ -173,11 +174,11 @@ def test_components_without_names_need_units(ours, tmp_path):
         ({"front": "observation.state"}, None),
     ],
 )
-def test_wrong_renames(foreign, tmp_path, renames, said):
-    if said is None:  # it is a camera of that name, below observation.images.
+def test_wrong_renames(foreign, tmp_path, renames, message):
+    if message is None:  # it is a camera of that name, below observation.images.
         assert plan_mapping(read_info(foreign), renames).cameras["observation.images.front"].endswith(".state")
         return
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         convert_dataset(foreign, tmp_path / "copy", renames)
     assert list(tmp_path.iterdir()) == []
 
@@ -215,10 +216,10 @@ def halves(rows):
 
 
 @pytest.mark.parametrize(
-    ("change", "units", "said"),
+    ("change", "units", "message"),
     [
-        (halves, "auto", "cannot be told"),
-        (lambda rows: rows * 0, "auto", "cannot be told"),
+        (halves, "auto", "ambiguous"),
+        (lambda rows: rows * 0, "auto", "ambiguous"),
         (lambda rows: rows, "rad", "--units degrees"),
         (lambda rows: rows / PERCENT, "degrees", "--units rad"),
         (lambda rows: rows * np.nan, "auto", "not finite"),
@@ -227,10 +228,10 @@ def halves(rows):
         (lambda rows: np.hstack([rows[:, :6] / PERCENT[:6] + [9, 0, 0, 0, 0, 9], rows[:, 6:] / 100]), "auto", "rad"),
     ],
 )
-def test_wrong_units(ours, tmp_path, change, units, said):
+def test_wrong_units(ours, tmp_path, change, units, message):
     source = disguise(ours, tmp_path / "source")
     edit_values(source, change)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         convert_dataset(source, tmp_path / "copy", units=units)
     assert not (tmp_path / "copy").exists()
 
@@ -268,7 +269,7 @@ def test_targets(foreign, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["data/chunk-000/file-001.parquet", "meta/tasks.parquet"])
-def test_a_missing_or_cut_off_file(foreign, tmp_path, name):
+def test_a_missing_or_truncated_file(foreign, tmp_path, name):
     source = shutil.copytree(foreign, tmp_path / "source")
     (source / name).write_bytes((source / name).read_bytes()[:100])
     with pytest.raises(DatasetError):
@@ -296,11 +297,11 @@ convert.convert_dataset(sys.argv[1], sys.argv[2])
 
 
 def test_a_killed_conversion_leaves_nothing(foreign, tmp_path):
-    """The process is killed when everything is written but the name."""
+    """The process is killed before the finished copy gets its name."""
     command = [sys.executable, "-c", KILLED, str(foreign), str(tmp_path / "copy")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "written\n"
-        with pytest.raises(DatasetError, match="at this moment"):
+        with pytest.raises(DatasetError, match="Another program"):
             convert_dataset(foreign, tmp_path / "copy")
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "copy").exists()

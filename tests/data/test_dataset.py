@@ -1,4 +1,4 @@
-"""Datasets on the disk: LeRobot reads them, they can be continued, and nothing spoils them."""
+"""Datasets on the disk: LeRobot reads them, they can be continued, and crashes do not break them."""
 
 import dataclasses
 import json
@@ -17,6 +17,7 @@ pytest.importorskip("datasets")
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from smolvla_gym.data.dataset import Dataset, Episode
+from smolvla_gym.data.lerobot_writer import write_frames
 from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -27,7 +28,7 @@ def load(root):
 
 
 def agrees(root, episodes):
-    """Whether LeRobot finds exactly these episodes."""
+    """Check that LeRobot finds exactly these episodes."""
     dataset = load(root)
     assert dataset.num_episodes == len(episodes)
     assert len(dataset) == sum(len(episode) for episode in episodes)
@@ -39,12 +40,12 @@ def agrees(root, episodes):
             assert frame["task"] == episode.instruction
             np.testing.assert_array_equal(frame["observation.state"].numpy(), episode.states[i])
             np.testing.assert_array_equal(frame["action"].numpy(), episode.actions[i])
-            picture = 255 * frame["observation.images.wrist"].permute(1, 2, 0).numpy()
-            assert np.abs(picture - episode.pictures["wrist"][i]).mean() < 4
+            image = 255 * frame["observation.images.wrist"].permute(1, 2, 0).numpy()
+            assert np.abs(image - episode.images["wrist"][i]).mean() < 4
             index += 1
 
 
-def test_lerobot_reads_it(tmp_path, spec, make_episode):
+def test_lerobot_reads_the_dataset(tmp_path, spec, make_episode):
     dataset = Dataset(tmp_path / "new" / "data", spec)
     assert (len(dataset), dataset.next_seed, dataset.repaired) == (0, None, None)
     assert not dataset.root.exists()
@@ -63,7 +64,7 @@ def test_lerobot_reads_it(tmp_path, spec, make_episode):
     np.testing.assert_allclose(stats["observation.state"]["mean"], states.mean(axis=0), atol=1e-5)
 
 
-def test_it_is_continued(tmp_path, spec, make_episode):
+def test_a_dataset_is_continued(tmp_path, spec, make_episode):
     first = Dataset(tmp_path / "data", spec)
     first.add(make_episode(3))
     first.leave_out(4)
@@ -79,8 +80,9 @@ MOMENTS = ("before", "saved", "finalized", "written", "committed")
 
 
 def killed_at(moment, root, spec, episode):
-    """Adds an episode in a process that is killed meanwhile."""
+    """Add an episode in a process that is killed meanwhile."""
     from smolvla_gym.data import dataset as module
+    from smolvla_gym.data import transaction
 
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -92,8 +94,7 @@ def killed_at(moment, root, spec, episode):
     elif moment == "finalized":
         module.json.dumps = die
     elif moment == "written":
-        write = Dataset._write
-        Dataset._write = lambda *a, **k: (write(*a, **k), die())
+        module.sync_tree = transaction.sync_tree = die
     else:
         remove = shutil.rmtree
         module.shutil.rmtree = lambda path, **k: die() if not k and ".meta" in str(path) else remove(path, **k)
@@ -132,15 +133,12 @@ def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, make_episode, 
     assert sorted(path.name for path in tmp_path.iterdir()) == [*beside, "data"]
 
 
-def test_ctrl_c_waits_for_the_disk(tmp_path, spec, make_episode, monkeypatch):
-    dataset = Dataset(tmp_path / "data", spec)
-    write = Dataset._write
-
+def test_ctrl_c_takes_effect_after_the_writing(tmp_path, spec, make_episode):
     def interrupted(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
-        write(*arguments, **options)
+        write_frames(*arguments, **options)
 
-    monkeypatch.setattr(Dataset, "_write", interrupted)
+    dataset = Dataset(tmp_path / "data", spec, write=interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -151,7 +149,7 @@ def test_ctrl_c_waits_for_the_disk(tmp_path, spec, make_episode, monkeypatch):
     agrees(dataset.root, [make_episode(1)])
 
 
-def test_what_fails_while_it_is_written_leaves_the_rest(tmp_path, spec, make_episode, monkeypatch):
+def test_an_error_while_writing_keeps_the_other_episodes(tmp_path, spec, make_episode, monkeypatch):
     dataset = Dataset(tmp_path / "data", spec)
     dataset.add(make_episode(1))
     with monkeypatch.context() as patch:
@@ -189,7 +187,7 @@ def test_another_arm_or_unit_is_refused(tmp_path, spec, make_episode):
         Dataset(tmp_path / "data", spec)
 
 
-def test_what_is_no_dataset_is_refused(tmp_path, spec):
+def test_a_folder_without_a_dataset_is_refused(tmp_path, spec):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("my thesis")
     with pytest.raises(DatasetError, match=r"There is no LeRobot dataset in .*thesis: meta/info\.json is missing"):
@@ -207,13 +205,13 @@ def test_broken_frames_are_refused(tmp_path, spec, make_episode):
     with pytest.raises(DatasetError, match="without frames"):
         dataset.add(Episode.begin("", 0, "expert", spec.cameras))
     small = make_episode(1)
-    small.pictures["wrist"][0] = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(DatasetError, match=r"pictures of wrist are \[\(8, 8, 3\), \(32, 48, 3\)\]"):
+    small.images["wrist"][0] = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(DatasetError, match=r"images of wrist are \[\(8, 8, 3\), \(32, 48, 3\)\]"):
         dataset.add(small)
     assert not dataset.root.exists()
 
 
-def test_a_full_disk_is_noticed_before_the_episode(tmp_path, spec, make_episode, monkeypatch):
+def test_a_full_disk_is_detected_before_the_episode(tmp_path, spec, make_episode, monkeypatch):
     dataset = Dataset(tmp_path / "deep" / "data", spec)
     dataset.check_disk(1000)
     usage = shutil.disk_usage(tmp_path)
@@ -223,16 +221,16 @@ def test_a_full_disk_is_noticed_before_the_episode(tmp_path, spec, make_episode,
         dataset.check_disk(1000)
 
 
-def test_pictures_are_copied(spec):
-    picture = np.zeros((32, 48, 3), np.uint8)
+def test_images_are_copied(spec):
+    image = np.zeros((32, 48, 3), np.uint8)
     episode = Episode.begin("", 0, "expert", spec.cameras)
-    episode.note({"pixels": {"wrist": picture}, "agent_pos": np.zeros(7)}, np.zeros(7))
-    picture[:] = 255
-    assert not episode.pictures["wrist"][0].any()
+    episode.note({"pixels": {"wrist": image}, "agent_pos": np.zeros(7)}, np.zeros(7))
+    image[:] = 255
+    assert not episode.images["wrist"][0].any()
 
 
-def test_a_repair_that_was_cut_off_is_done_again(tmp_path, spec, make_episode):
-    """The last moment at which one can be killed: the broken ``meta`` is gone and the copy is not back yet."""
+def test_an_interrupted_repair_is_repeated(tmp_path, spec, make_episode):
+    """The last moment of a repair: the broken ``meta`` is removed and the copy is not renamed yet."""
     dataset = Dataset(tmp_path / "data", spec)
     for seed in (1, 2):
         dataset.add(make_episode(seed))
@@ -244,8 +242,8 @@ def test_a_repair_that_was_cut_off_is_done_again(tmp_path, spec, make_episode):
     assert len(Dataset(dataset.root, spec)) == 3
 
 
-def test_a_joint_that_stands_still_has_a_std_that_can_be_divided_by(tmp_path, spec, make_episode):
-    """However many episodes LeRobot merges into the statistics."""
+def test_the_std_of_a_resting_joint_has_a_floor(tmp_path, spec, make_episode):
+    """The floor holds for any number of episodes that LeRobot merges into the statistics."""
     dataset = Dataset(tmp_path / "data", spec)
     episodes = [make_episode(seed) for seed in range(3)]
     for episode in episodes:
@@ -260,7 +258,7 @@ def test_a_joint_that_stands_still_has_a_std_that_can_be_divided_by(tmp_path, sp
     assert stats["observation.state"]["count"] == [15]
 
 
-def test_of_two_recorders_the_second_is_refused(tmp_path, spec, make_episode):
+def test_a_second_recorder_is_refused(tmp_path, spec, make_episode):
     root = tmp_path / "data"
     one, two = Dataset(root, spec), Dataset(root, spec)
     one.add(make_episode(1))
@@ -278,7 +276,7 @@ def test_of_two_recorders_the_second_is_refused(tmp_path, spec, make_episode):
     agrees(tmp_path / "elsewhere", [make_episode(1), make_episode(3)])
 
 
-def test_seeds_that_were_left_out_are_remembered(tmp_path, spec, make_episode):
+def test_seeds_of_failed_episodes_are_stored(tmp_path, spec, make_episode):
     dataset = Dataset(tmp_path / "data", spec)
     dataset.leave_out(2)
     dataset.add(make_episode(3))
@@ -289,7 +287,7 @@ def test_seeds_that_were_left_out_are_remembered(tmp_path, spec, make_episode):
     assert again.tried == {2, 3, 4, 5}
 
 
-def test_scenes_are_noted(tmp_path, spec, make_episode):
+def test_scene_options_are_stored(tmp_path, spec, make_episode):
     root = tmp_path / "data"
     scene = {"task": "lift", "num_objects": 2}
     Dataset(root, spec, scene).add(make_episode(1))
@@ -303,7 +301,7 @@ def test_scenes_are_noted(tmp_path, spec, make_episode):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"episodes": [{}]}', '{"episodes": [{"seed": "3"}]}'])
-def test_broken_seeds_are_said(tmp_path, spec, make_episode, content):
+def test_broken_seeds_are_named(tmp_path, spec, make_episode, content):
     Dataset(tmp_path / "data", spec).add(make_episode(1))
     (tmp_path / "data" / "meta" / "parol6.json").write_text(content)
     with pytest.raises(DatasetError, match=r"parol6\.json is broken .*or remove it"):

@@ -1,4 +1,4 @@
-"""Which episodes of a dataset are whole."""
+"""Complete and truncated files of a dataset."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from smolvla_gym.data.files import examine_files
 from smolvla_gym.data.info import read_info
 
 
-def test_a_file_that_is_cut_off_costs_its_episode_alone(tmp_path, spec, make_episode):
+def test_a_truncated_file_costs_only_its_episode(tmp_path, spec, make_episode):
     dataset = Dataset(tmp_path / "data", spec)
     for seed in range(4):
         dataset.add(make_episode(seed, frames=5 + seed))

@@ -1,4 +1,4 @@
-"""Datasets in which anything may be wrong are read, or refused with an error of this package, and nothing else happens.
+"""Datasets with random defects are read, or refused with an error of this package, without any other effect.
 
 Each example spoils a small valid dataset in one to three places, and opens it in every way there is. Beside it lies a
 tree of files that has to stay as it is, byte for byte.
@@ -24,17 +24,17 @@ pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.checks.check import check_dataset
 from smolvla_gym.data.dataset import Dataset
-from smolvla_gym.data.sources import ReplaySource
+from smolvla_gym.data.reader import open_recording
+from smolvla_gym.data.replay import ReplayAgent
 from smolvla_gym.data.spec import DatasetSpec
 from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import SmolVLAGymError
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import make_dataset
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and FIFOs")
 
 LIMIT_S = 1.0
-"""Of computing; waiting for ever, as for the writer of a FIFO, ends the test by an alarm."""
+"""Limit of the computing time in s; an alarm ends a test that blocks, as on a FIFO."""
 
 SPEC = DatasetSpec(30, ("wrist", "scene"), (64, 64), "ssg48")
 
@@ -110,7 +110,7 @@ def spoil(root, kind, name, number, value):
 
 
 def place(root, kind, path, number):
-    """Puts something else where a file or folder is, or where a program looks for one."""
+    """Replace a file or folder, or make one that a program would use."""
     elsewhere = root.parent / "elsewhere"
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -128,7 +128,7 @@ def place(root, kind, path, number):
 
 
 def entries(value):
-    """Yields each place in a JSON value as what holds it and the key."""
+    """Yield each place in a JSON value as what holds it and the key."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield value, key
@@ -163,7 +163,7 @@ def alarm(seconds):
 
 WAYS = {
     "train": open_recording,
-    "replay": ReplaySource,
+    "replay": ReplayAgent,
     "check": check_dataset,
     "repair": repair,
     "record": lambda root: Dataset(root, SPEC),
@@ -175,7 +175,7 @@ WAYS = {
     max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow]
 )
 @given(st.lists(SPOILS, min_size=1, max_size=3))
-def test_anything_may_be_wrong(recorded, spoils):
+def test_any_defect_is_read_or_refused(recorded, spoils):
     with tempfile.TemporaryDirectory() as folder:
         root, elsewhere = Path(folder, "data"), Path(folder, "elsewhere")
         shutil.copytree(recorded, root)

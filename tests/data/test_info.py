@@ -1,4 +1,4 @@
-"""Broken metadata is refused in one sentence, whatever stands in it."""
+"""Broken metadata is refused with an error message of one line."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.data.info import DATA_PATH, VIDEO_PATH, read_info
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import DatasetError, SmolVLAGymError
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import edit_json, make_dataset
 
 WRIST = "observation.images.wrist"
@@ -39,7 +39,7 @@ def refused(root, *words):
         assert word in str(caught.value)
 
 
-def test_what_is_read(root):
+def test_the_content_is_read(root):
     info = read_info(root)
     assert (info.fps, info.robot_type, info.total_episodes, info.total_frames, info.total_tasks) == (
         30, "parol6", 2, 40, 1,
@@ -82,7 +82,7 @@ def test_a_camera_of_a_wrong_shape_is_named(root, shape):
     refused(root, WRIST, "shape")
 
 
-def test_a_size_that_the_video_has_not_is_named(root):
+def test_another_size_of_the_video_is_named(root):
     path = root / "meta" / "info.json"
     features = json.loads(path.read_text())["features"]
     features[WRIST]["shape"] = [32, 48, 3]
@@ -90,7 +90,7 @@ def test_a_size_that_the_video_has_not_is_named(root):
     refused(root, "64x64", "32x48")
 
 
-def test_a_rate_that_timestamps_and_videos_have_not_is_named(root):
+def test_another_rate_of_time_stamps_and_videos_is_named(root):
     edit_json(root / "meta" / "info.json", fps=15)
     refused(root, "15 Hz", "30 Hz")
     for file in (root / "data").rglob("*.parquet"):
@@ -105,7 +105,7 @@ def test_another_format_is_named_with_its_converter(root):
 
 
 def change(file, name, values, kind=None):
-    """Replaces a column of a Parquet file, perhaps with one of another type."""
+    """Replace a column of a Parquet file, perhaps with one of another type."""
     table = pq.read_table(file)
     index = table.column_names.index(name)
     column = pa.array(values(table[name]), kind or table.schema.field(name).type)
@@ -174,7 +174,7 @@ def test_a_table_that_unpacks_into_billions_of_rows_is_refused(root):
 @pytest.mark.parametrize(
     "name", ["meta/info.json", "meta/parol6.json", "meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet"]
 )
-def test_a_fifo_in_place_of_a_file_is_not_waited_for(root, name):
+def test_a_fifo_in_place_of_a_file_does_not_block(root, name):
     (root / name).unlink()
     os.mkfifo(root / name)
     refused(root, name.rpartition("/")[2])
@@ -182,7 +182,7 @@ def test_a_fifo_in_place_of_a_file_is_not_waited_for(root, name):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
 @pytest.mark.parametrize("pattern", ["data/**/*.parquet", "*.mp4"])
-def test_a_fifo_in_place_of_an_episode_costs_that_one(root, pattern):
+def test_a_fifo_in_place_of_a_file_costs_only_its_episode(root, pattern):
     path = first(root, pattern)
     path.unlink()
     os.mkfifo(path)
@@ -198,7 +198,7 @@ def test_a_playlist_is_no_video(root, text):
 
 
 @pytest.mark.parametrize("column", ["task", "__index_level_0__", "sentence"])
-def test_sentences_are_found_under_any_name(root, column):
+def test_instructions_are_found_under_any_name(root, column):
     pq.write_table(pa.table({"task_index": [0], column: ["lift the red cube"]}), root / "meta" / "tasks.parquet")
     assert open_recording(root).instructions == ("lift the red cube",)
 
@@ -208,7 +208,7 @@ def test_sentences_are_found_under_any_name(root, column):
     [{"task_index": [0]}, {"task": ["lift it"]}, {"task_index": [0], "a": ["x"], "b": ["y"]},
      {"task_index": [0], "task": [" "]}, {"task_index": [0], "task": [7]}, {"task_index": [0, 0], "task": ["x", "y"]}],
 )  # fmt: skip
-def test_sentences_that_cannot_be_told_are_refused(root, table):
+def test_ambiguous_instructions_are_refused(root, table):
     pq.write_table(pa.table(table), root / "meta" / "tasks.parquet")
     refused(root, "tasks.parquet")
 

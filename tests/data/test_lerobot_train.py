@@ -1,4 +1,4 @@
-"""LeRobot's own training takes what was recorded."""
+"""LeRobot's own training accepts recorded datasets."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.data.dataset import Dataset, Episode
 from smolvla_gym.data.spec import DatasetSpec
 
@@ -22,8 +22,8 @@ def test_two_steps_of_lerobot_train(tmp_path, make_episode):
     dataset = Dataset(tmp_path / "data", spec)
     for seed in range(2):
         one = make_episode(seed, frames=40)
-        pictures = dict.fromkeys(spec.cameras, one.pictures["wrist"])
-        dataset.add(Episode(one.instruction, seed, "expert", pictures, one.states, one.actions))
+        images = dict.fromkeys(spec.cameras, one.images["wrist"])
+        dataset.add(Episode(one.instruction, seed, "expert", images, one.states, one.actions))
     command = [
         Path(sys.executable).with_name("lerobot-train"), "--policy.path=.", "--policy.push_to_hub=false",
         "--policy.device=cpu", "--dataset.repo_id=local/parol6", f"--dataset.root={dataset.root}",

@@ -26,8 +26,8 @@ def root(tmp_path_factory, make_episode):
     rng = np.random.default_rng(0)
     for seed in (7, 8):
         one = make_episode(seed, frames=20)
-        pictures = {camera: [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(20)] for camera in spec.cameras}
-        dataset.add(Episode("lift the red cube", seed, "expert", pictures, one.states, one.actions))
+        images = {camera: [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(20)] for camera in spec.cameras}
+        dataset.add(Episode("lift the red cube", seed, "expert", images, one.states, one.actions))
     return dataset.root
 
 
@@ -71,7 +71,7 @@ def test_the_tiny_policy_from_nothing(root, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_frozen_vision_tower_stays_as_it_is(root, tmp_path):
+def test_a_frozen_vision_tower_does_not_change(root, tmp_path):
     out = tmp_path / "run"
     command = ["train", "--dataset", str(root), "--out", str(out), "--from", "bundled", "--freeze-vision", "--steps",
                "2", "--batch-size", "4", "--device", "cpu", "--eval-episodes", "0"]  # fmt: skip
@@ -131,7 +131,7 @@ def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
         (["--dataset", "nowhere"], "no LeRobot dataset"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_trained(root, tmp_path, arguments, message, capsys, monkeypatch):
+def test_wrong_options_are_refused_before_training(root, tmp_path, arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--dataset", str(root), "--steps", "2", *arguments]) != 0
     assert message in capsys.readouterr().err

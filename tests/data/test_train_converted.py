@@ -9,7 +9,7 @@ pytest.importorskip("lerobot.datasets")
 pytest.importorskip("accelerate")
 
 from smolvla_gym.cli.main import main
-from smolvla_gym.training.recordings import open_recording
+from smolvla_gym.data.reader import open_recording
 from tests.data.foreign import disguise, make_moving_dataset
 
 
@@ -26,7 +26,7 @@ def command(root, out, *more):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [["--from", "tiny"], ["--from", "bundled", "--trainer", "lerobot", "--workers", "0"]])
-def test_a_copy_is_made_and_trained_from(foreign, tmp_path, capsys, more):
+def test_training_uses_a_converted_copy(foreign, tmp_path, capsys, more):
     source = shutil.copytree(foreign, tmp_path / "source")
     out = tmp_path / "run"
     assert main(command(source, out, "--steps", "2", "--rename", "front=scene", *more)) == 0

@@ -43,7 +43,7 @@ def test_a_fault_ends_a_rollout_and_its_recording_is_kept(tmp_path):
         def press(record):
             tap.twin.faults.estop = record.steps == 12
 
-        summary = rollout(env, ExpertAgent(env), seed=3, out=tmp_path, progress=press)
+        summary = rollout(env, ExpertAgent(), seed=3, out=tmp_path, progress=press)
         (episode,) = summary.episodes
         assert (episode.end, episode.fault, episode.steps) == ("fault", "estop", 13)
         written = json.loads((tmp_path / "summary.json").read_text())["episodes"][0]
@@ -54,7 +54,7 @@ def test_a_fault_ends_a_rollout_and_its_recording_is_kept(tmp_path):
         assert pictures[-1].std() > 10.0
         assert not list(tmp_path.glob("*.part"))
         with pytest.raises(FaultError):
-            rollout(env, ExpertAgent(env), seed=4, out=tmp_path / "next")
+            rollout(env, ExpertAgent(), seed=4, out=tmp_path / "next")
         assert tap.twin.disabled
     finally:
         env.close()

@@ -1,10 +1,10 @@
-"""Puts into the real env what a simulation never does by itself: faults, interruptions, noise."""
+"""Wrappers that inject faults and interruptions into an env."""
 
 import gymnasium as gym
 
 
 class Faulty(gym.Wrapper):
-    """The body reports a fault at a step, as a real arm does; from there on the env holds it."""
+    """The backend reports a fault at a step, as a real arm does; from there on the env holds it."""
 
     def __init__(self, env, at, fault="ESTOP"):
         super().__init__(env)
@@ -13,20 +13,20 @@ class Faulty(gym.Wrapper):
     def step(self, action):
         self._left -= 1
         if self._left == 0:
-            body = self.unwrapped.backend
-            move = body.step
+            backend = self.unwrapped.backend
+            move = backend.step
 
             def move_and_fault(setpoint, dt):
                 reading = move(setpoint, dt)
                 reading.fault = self._fault
                 return reading
 
-            body.step = move_and_fault
+            backend.step = move_and_fault
         return super().step(action)
 
 
 class Disturbed(gym.Wrapper):
-    """Something happens in place of a step, counted over all episodes from 1; ``at`` 0 means the first reset."""
+    """Calls a function in place of a step, counted over all episodes from 1; ``at`` 0 means the first reset."""
 
     def __init__(self, env, at, what):
         super().__init__(env)
@@ -45,5 +45,5 @@ class Disturbed(gym.Wrapper):
 
 
 def throw(error):
-    """Raises, as a function."""
+    """Raises an error."""
     raise error

@@ -8,7 +8,8 @@ import pytest
 
 import smolvla_gym
 from smolvla_gym.agent.scripted import ExpertAgent, RandomAgent
-from smolvla_gym.episodes.rollout import RolloutSummary, rollout
+from smolvla_gym.episodes.rollout import rollout
+from smolvla_gym.episodes.summary import RolloutSummary
 from smolvla_gym.errors import ActionError, FaultError, OptionError, RecordingError
 from tests.episodes.injectors import Disturbed, Faulty, throw
 from tests.training.full_disk import full_disk
@@ -16,7 +17,7 @@ from tests.training.full_disk import full_disk
 
 @pytest.fixture
 def make():
-    """Makes real envs, blind and slow ones unless told otherwise, since a small number of steps is enough."""
+    """Makes envs, by default without cameras and at a low control rate, since a small number of steps is enough."""
     envs = []
 
     def make(**options):
@@ -49,7 +50,8 @@ def files(folder):
 
 
 def play(env, agent, seed):
-    """Runs an episode without anything of this package around the env; returns what a summary should say."""
+    """Runs an episode with a loop of its own; returns the expected entry of the summary."""
+    agent.attach(env)
     observation, info = env.reset(seed=seed)
     agent.reset(info["instruction"], seed=seed)
     rewards, rules, terminated, truncated = [], Counter(), False, False
@@ -72,7 +74,7 @@ def play(env, agent, seed):
 
 def test_the_summary_says_all(make, tmp_path):
     env, other = make(max_episode_steps=25), make(max_episode_steps=25)
-    summary = rollout(env, Moody(env), episodes=3, seed=4, out=tmp_path, policy="moody")
+    summary = rollout(env, Moody(), episodes=3, seed=4, out=tmp_path, policy="moody")
     assert files(tmp_path) == ["rollout_000.mp4", "rollout_001.mp4", "rollout_002.mp4", "summary.json"]
     saved = json.loads((tmp_path / "summary.json").read_text())
     assert saved == summary.to_dict()
@@ -84,7 +86,7 @@ def test_the_summary_says_all(make, tmp_path):
         "success_rate": pytest.approx(2 / 3),
         "interrupted": False,
     }
-    expected = [play(other, Moody(other), seed) for seed in (4, 5, 6)]
+    expected = [play(other, Moody(), seed) for seed in (4, 5, 6)]
     assert episodes == [{**episode, "video": f"rollout_{i:03}.mp4"} for i, episode in enumerate(expected)]
     assert [episode["success"] for episode in episodes] == [True, False, True]
     assert (episodes[1]["steps"], episodes[1]["end"]) == (25, "truncated")
@@ -96,38 +98,49 @@ def test_the_summary_says_all(make, tmp_path):
 
 def test_the_video_shows_the_scene_the_wrist_view_and_the_success(make, tmp_path):
     env = make(cameras=("wrist",), image_size=(96, 96))
-    (episode,) = rollout(env, ExpertAgent(env), out=tmp_path).episodes
+    (episode,) = rollout(env, ExpertAgent(), out=tmp_path).episodes
     assert files(tmp_path) == ["rollout.mp4", "summary.json"]
     assert (episode.end, episode.success, episode.video) == ("terminated", True, "rollout.mp4")
     with av.open(str(tmp_path / "rollout.mp4")) as container:
         stream = container.streams.video[0]
-        assert (stream.width, stream.height, stream.average_rate) == (640, 480, 10)
-    video = [picture.astype(int) for picture in decode(tmp_path / "rollout.mp4")]
+        assert (stream.width, stream.average_rate) == (640 + 480, 10)
+        assert stream.height > 480
+    video = [image.astype(int) for image in decode(tmp_path / "rollout.mp4")]
     assert len(video) == episode.steps + 1
-    # The video is what env.render() gives, with the wrist's view in a corner and a line of text.
+    # The video is the whole of what env.render() gives, with the wrist's view beside it and text below.
     env.reset(seed=0)
-    assert np.abs(video[0][200:400, 250:] - env.render()[200:400, 250:]).mean() < 3
-    assert np.abs(video[0] - video[-1])[200:400, 250:].mean() > 1, "the arm moved"
-    assert np.abs(video[0] - video[-1])[30:130, 30:130].mean() > 5, "and its camera with it"
-    green = [(picture[435:, :, 1] - picture[435:, :, 0]).max() > 80 for picture in video]
+    assert np.abs(video[0][:480, :640] - env.render()).mean() < 3
+    assert np.abs(video[0] - video[-1])[:480, :640].mean() > 0.5, "the arm moved"
+    assert np.abs(video[0] - video[-1])[:480, 640:].mean() > 5, "and its camera with it"
+    green = [(image[485:, :, 1] - image[485:, :, 0]).max() > 80 for image in video]
     assert green == [False] * episode.steps + [True]
+
+
+def test_a_failed_episode_says_why(make, tmp_path):
+    env = make(max_episode_steps=3)
+    (episode,) = rollout(env, RandomAgent(), out=tmp_path).episodes
+    assert episode.failure == env.unwrapped.backend.stage.failure()
+    assert not episode.success
+    red = [(image[485:, :, 0].astype(int) - image[485:, :, 1]).max() > 60 for image in decode(tmp_path / "rollout.mp4")]
+    assert red == [False] * 3 + [True]
+    assert "failure" not in episode.to_dict(), "files stay as they were"
 
 
 def test_without_a_folder_nothing_is_written(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = make(render_mode=None)
-    summary = rollout(env, ExpertAgent(env))
+    summary = rollout(env, ExpertAgent())
     assert summary.success_rate == 1.0
     assert summary.policy == "ExpertAgent"
     assert summary.episodes[0].video is None
     assert files(tmp_path) == []
-    rollout(env, ExpertAgent(env), out=tmp_path / "out", video=False)
+    rollout(env, ExpertAgent(), out=tmp_path / "out", video=False)
     assert files(tmp_path / "out") == ["summary.json"]
 
 
 def test_a_fault_ends_the_episode_and_is_recorded(make, tmp_path):
     env = Faulty(make(), at=5)
-    summary = rollout(env, ExpertAgent(env), out=tmp_path)
+    summary = rollout(env, ExpertAgent(), out=tmp_path)
     (episode,) = summary.episodes
     assert (episode.end, episode.fault, episode.steps, episode.success) == ("fault", "ESTOP", 5, False)
     assert (summary.success_rate, summary.interrupted) == (0.0, False)
@@ -137,7 +150,7 @@ def test_a_fault_ends_the_episode_and_is_recorded(make, tmp_path):
 def test_nothing_clears_a_fault_by_itself(make, tmp_path):
     env = Faulty(make(), at=5)
     with pytest.raises(FaultError, match="ESTOP"):
-        rollout(env, ExpertAgent(env), episodes=3, out=tmp_path)
+        rollout(env, ExpertAgent(), episodes=3, out=tmp_path)
     saved = json.loads((tmp_path / "summary.json").read_text())
     assert saved["interrupted"] is True
     assert [(episode["end"], episode["fault"]) for episode in saved["episodes"]] == [("fault", "ESTOP")]
@@ -147,10 +160,10 @@ def test_nothing_clears_a_fault_by_itself(make, tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_saves_what_there_is(make, tmp_path, error):
     real = make()
-    first = rollout(real, ExpertAgent(real)).episodes[0].steps
+    first = rollout(real, ExpertAgent()).episodes[0].steps
     env = Disturbed(real, first + 5, lambda: throw(error))
     with pytest.raises(error):
-        rollout(env, ExpertAgent(env), episodes=3, seed=0, out=tmp_path)
+        rollout(env, ExpertAgent(), episodes=3, seed=0, out=tmp_path)
     saved = json.loads((tmp_path / "summary.json").read_text())
     assert saved["interrupted"] is True
     assert saved["success_rate"] == 1.0, "the episode that was cut short does not count"
@@ -172,7 +185,7 @@ def test_an_action_that_the_env_refuses(make, tmp_path):
 
     env = make()
     with pytest.raises(ActionError, match="finite"):
-        rollout(env, Broken(env), out=tmp_path)
+        rollout(env, Broken(), out=tmp_path)
     (episode,) = json.loads((tmp_path / "summary.json").read_text())["episodes"]
     assert (episode["steps"], episode["end"], episode["success"]) == (2, "interrupted", False)
     assert len(decode(tmp_path / "rollout.mp4")) == 3
@@ -181,13 +194,13 @@ def test_an_action_that_the_env_refuses(make, tmp_path):
 def test_what_fails_before_the_first_episode_writes_nothing(make, tmp_path):
     env = Disturbed(make(), 0, lambda: throw(RuntimeError))
     with pytest.raises(RuntimeError):
-        rollout(env, ExpertAgent(env), out=tmp_path)
+        rollout(env, ExpertAgent(), out=tmp_path)
     assert files(tmp_path) == []
 
 
 def test_progress_sees_each_step(make):
     env, seen = make(max_episode_steps=25), []
-    summary = rollout(env, Moody(env), episodes=2, progress=lambda record: seen.append((record.steps, record.end)))
+    summary = rollout(env, Moody(), episodes=2, progress=lambda record: seen.append((record.steps, record.end)))
     first = summary.episodes[0].steps
     assert seen[:first] == [*((i, None) for i in range(1, first)), (first, "terminated")]
     assert seen[first:] == [*((i, None) for i in range(1, 25)), (25, "truncated")]
@@ -196,9 +209,9 @@ def test_progress_sees_each_step(make):
 def test_wrong_options_are_refused_before_anything_runs(make, tmp_path):
     env = make(render_mode=None)
     with pytest.raises(OptionError, match="episodes=0"):
-        rollout(env, ExpertAgent(env), episodes=0)
+        rollout(env, ExpertAgent(), episodes=0)
     with pytest.raises(OptionError, match="rgb_array"):
-        rollout(env, ExpertAgent(env), out=tmp_path / "out")
+        rollout(env, ExpertAgent(), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -207,7 +220,8 @@ def test_random_agents_repeat_and_leave_the_space_alone(make):
     env.action_space.seed(3)
     expected = env.action_space.sample()
     env.action_space.seed(3)
-    agent = RandomAgent(env.action_space)
+    agent = RandomAgent()
+    agent.attach(env)
 
     def draw(seed):
         agent.reset("anything", seed=seed)
@@ -224,7 +238,7 @@ def test_random_agents_repeat_and_leave_the_space_alone(make):
 
 def test_the_expert_needs_an_env_that_has_one():
     with pytest.raises(OptionError, match="simulated"):
-        ExpertAgent(gym.make("CartPole-v1"))
+        ExpertAgent().attach(gym.make("CartPole-v1"))
 
 
 def test_a_summary_is_whole_or_absent(tmp_path):

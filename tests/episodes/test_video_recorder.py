@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from smolvla_gym.episodes.overlay import compose_frame
+from smolvla_gym.episodes.overlay import Caption, compose_frame
 from smolvla_gym.episodes.video_recorder import VideoRecorder
 from smolvla_gym.errors import RecordingError
 
@@ -43,14 +43,14 @@ def test_the_file_plays_everywhere(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_pictures_survive(tmp_path):
-    picture = np.zeros((96, 128, 3), np.uint8)
-    picture[:, :64] = (200, 40, 40)
-    picture[:, 64:] = (40, 60, 200)
-    record(tmp_path / "video.mp4", [picture] * 3)
+def test_images_survive(tmp_path):
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[:, :64] = (200, 40, 40)
+    image[:, 64:] = (40, 60, 200)
+    record(tmp_path / "video.mp4", [image] * 3)
     decoded = decode(tmp_path / "video.mp4")[1].astype(int)
     away_from_edge = np.r_[0:60, 68:128]
-    assert np.abs(decoded - picture)[:, away_from_edge].max() < 12
+    assert np.abs(decoded - image)[:, away_from_edge].max() < 12
 
 
 def test_odd_sizes_are_padded(tmp_path):
@@ -71,7 +71,7 @@ def test_the_caller_may_reuse_its_array(tmp_path):
             frame[:] = value
             video.add(frame)
             frame[:] = 255
-    assert [int(round(picture.mean(), -1)) for picture in decode(tmp_path / "video.mp4")] == [0, 100, 200]
+    assert [int(round(image.mean(), -1)) for image in decode(tmp_path / "video.mp4")] == [0, 100, 200]
 
 
 def test_without_frames_there_is_no_file(tmp_path):
@@ -196,24 +196,29 @@ def test_nothing_is_written_through_a_link(tmp_path):
 
 def test_the_composed_frame_has_all_parts():
     scene, wrist = np.full((480, 640, 3), 200, np.uint8), np.full((256, 256, 3), (10, 20, 200), np.uint8)
-    plain = compose_frame(scene, None, ())
+    plain = compose_frame(scene, None, Caption())
     assert np.array_equal(plain, scene)
     assert plain is not scene
-    full = compose_frame(scene, wrist, ("Pick up the red cube.", "step 1"), success=True)
-    assert full.shape == scene.shape
+    lines = ("Pick up the red cube.", "step 1")
+    full = compose_frame(scene, wrist, Caption(lines, success=True))
     assert full.dtype == np.uint8
-    assert (scene == 200).all(), "the scene itself stays untouched"
-    assert (full[50:150, 50:150] == (10, 20, 200)).all(), "the wrist view stands in the upper left corner"
-    assert (full[:400, 200:] == 200).all(), "the middle stays free"
-    strip = full[430:].astype(int)
+    assert (full[:480, :640] == 200).all(), "nothing covers the scene"
+    assert (full[:480, 640:] == (10, 20, 200)).all(), "the wrist view stands beside it"
+    assert full.shape[1] == 640 + 480
+    strip = full[480:].astype(int)
     assert strip.max(axis=(0, 1)).min() > 240, "white text"
     assert (strip[..., 1] - strip[..., 0]).max() > 80, "green SUCCESS"
-    failed = compose_frame(scene, wrist, ("Pick up the red cube.", "step 1"), success=False)[430:].astype(int)
-    assert (failed[..., 1] - failed[..., 0]).max() == 0
+    running = compose_frame(scene, wrist, Caption(lines))[480:].astype(int)
+    assert np.ptp(running, axis=2).max() == 0
+    failed = compose_frame(scene, wrist, Caption(lines, failure="dropped"))[480:].astype(int)
+    assert (failed[..., 0] - failed[..., 1]).max() > 80, "red failure"
+    assert failed.shape == running.shape == strip.shape
 
 
 @pytest.mark.parametrize("size", [(480, 640), (128, 128), (95, 127), (20, 30), (1080, 1920)])
 def test_frames_of_any_size_and_texts_of_any_length(size):
     scene, wrist = noise(*size), noise(64, 48)
     for text in ("", "x", "pick up " * 50, "Bitte den Würfel auf den Teller! 把红色方块拿起来"):
-        assert compose_frame(scene, wrist, (text, "step 1"), success=True).shape == scene.shape
+        for outcome in (Caption((text, "step 1"), success=True), Caption((text, "step 1"), failure=text)):
+            frame = compose_frame(scene, wrist, outcome)
+            assert np.array_equal(frame[: size[0], : size[1]], scene)

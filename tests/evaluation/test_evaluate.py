@@ -10,10 +10,12 @@ import pytest
 
 pytest.importorskip("lerobot")
 
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.evaluation.comparison import failures, markdown, plot, table
-from smolvla_gym.evaluation.evaluate import WORDS, Condition, EvaluationOptions, evaluate, film, summarise
+from smolvla_gym.evaluation.conditions import INSTRUCTIONS, Condition, EvaluationOptions
+from smolvla_gym.evaluation.evaluate import evaluate, record_video
+from smolvla_gym.evaluation.summary import summarise
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 
@@ -77,13 +79,13 @@ def test_the_table_and_the_plot(alone, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_other_words_for_the_same_scene(tmp_path):
-    conditions = [Condition("sync", 0.0, task, words) for task in ("stack", "reach") for words in WORDS]
+def test_other_instructions_for_the_same_scene(tmp_path):
+    conditions = [Condition("sync", 0.0, task, kind) for task in ("stack", "reach") for kind in INSTRUCTIONS]
     options = EvaluationOptions(device="cpu", env={"reward": "sparse", "max_episode_steps": 3, "num_objects": 3})
     results = evaluate(options, conditions, [4])
-    said = {(c.task, c.words): outcomes[0].instruction for c, outcomes in results.items()}
+    instructions = {(c.task, c.instruction): outcomes[0].instruction for c, outcomes in results.items()}
     for task in ("stack", "reach"):
-        given, swapped, unseen = (said[task, words] for words in WORDS)
+        given, swapped, unseen = (instructions[task, kind] for kind in INSTRUCTIONS)
         named = [[word for word in sentence.split() if word in COLORS] for sentence in (given, swapped, unseen)]
         assert named[0][0] != named[1][0]
         assert named[0] == named[2]
@@ -95,12 +97,13 @@ def test_other_words_for_the_same_scene(tmp_path):
     rows = [summarise(condition, outcomes, 30.0) for condition, outcomes in results.items()]
     heads, *cells = table(rows)
     assert heads[0] == "task"
-    assert [row[0] for row in cells[:2]] == ["stack", "stack, swapped words"]
+    assert [row[0] for row in cells[:2]] == ["stack", "stack, swapped instruction"]
     assert "border" not in heads
     plot(rows, tmp_path / "bars.png", "a title")
-    film(options, conditions[0], 4, tmp_path / "films" / "one.mp4")
-    with av.open(str(tmp_path / "films" / "one.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 3
+    assert rows[0]["words"] == "given", "files keep their key"
+    record_video(options, conditions[0], 4, tmp_path / "videos" / "one.mp4")
+    with av.open(str(tmp_path / "videos" / "one.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 1 + 3
 
 
 @pytest.mark.slow

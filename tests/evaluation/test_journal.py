@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
-from smolvla_gym.evaluation.evaluate import Condition, Outcome
+from smolvla_gym.evaluation.conditions import Condition, Outcome
 from smolvla_gym.evaluation.journal import EpisodeJournal, read_head
 from smolvla_gym.utils.json_file import save_json
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvla_gym.evaluation.success import mcnemar, wilson_interval
+from smolvla_gym.evaluation.success import mcnemar, success_rate, wilson_interval
 
 
 def test_published_values():
@@ -16,6 +16,10 @@ def test_published_values():
         assert wilson_interval(successes, episodes) == pytest.approx((low, high), abs=6e-5)
 
 
+def test_the_rate_of_episodes():
+    assert success_rate([True, False, True, True]) == (3, 4, 0.75, *wilson_interval(3, 4))
+
+
 @given(st.integers(1, 1000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_it_holds_the_rate_and_is_symmetric(case):
     successes, episodes = case
@@ -25,7 +29,7 @@ def test_it_holds_the_rate_and_is_symmetric(case):
 
 
 def test_two_policies_on_the_same_seeds():
-    # By hand: 2 * (1 + 9) / 2^9, and what never differs or differs both ways says nothing.
+    # By hand: 2 * (1 + 9) / 2^9; seeds without a difference do not count.
     assert mcnemar(8, 1) == mcnemar(1, 8) == pytest.approx(20 / 512)
     assert mcnemar(0, 0) == mcnemar(3, 3) == 1.0
     assert mcnemar(0, 10) == pytest.approx(2 / 1024)

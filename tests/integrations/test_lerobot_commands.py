@@ -30,7 +30,7 @@ CAMERAS = "[wrist, scene]"
 
 
 def run(name: str, folder: Path, *arguments: str) -> str:
-    """Runs a program of LeRobot's and returns what it said."""
+    """Runs a program of LeRobot's and returns its output."""
     # Its programs import pyrealsense2 without looking for the libusb that the wheel lacks.
     usb = str(libusb_package.get_library_path() or "")
     env = {
@@ -39,9 +39,9 @@ def run(name: str, folder: Path, *arguments: str) -> str:
     }  # fmt: skip
     command = [sys.executable, "-m", f"lerobot.scripts.lerobot_{name}", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=240)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-3000:]
-    return said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def dataset(folder):
 
 
 def test_eval(folder, policy):
-    said = run(
+    output = run(
         "eval", folder, ENV, "--env.type=parol6", f"--env.cameras={CAMERAS}", "--env.image_size=[64, 64]",
         f"--policy.path={policy}", "--policy.device=cpu", "--eval.n_episodes=2", "--eval.batch_size=1", "--seed=2",
         "--env.episode_length=40", "--output_dir=eval",
@@ -75,31 +75,31 @@ def test_eval(folder, policy):
     result = json.loads((folder / "eval" / "eval_info.json").read_text())["overall"]
     assert result["n_episodes"] == 2
     assert result["avg_max_reward"] > 0
-    assert "Exception" not in said
+    assert "Exception" not in output
     for video in result["video_paths"]:
         assert (folder / video).stat().st_size > 1000
 
 
 def test_eval_of_the_twin_has_one_copy(folder, policy):
-    said = run(
+    output = run(
         "eval", folder, ENV, "--env.type=parol6_real", "--env.port=twin", "--env.realtime=false",
         f"--env.cameras={CAMERAS}", "--env.image_size=[64, 64]", f"--policy.path={policy}", "--policy.device=cpu",
         "--eval.n_episodes=2", "--eval.batch_size=2", "--env.episode_length=20", "--output_dir=twin",
     )  # fmt: skip
-    assert "There is one arm" in said
+    assert "There is one arm" in output
     assert (folder / "twin" / "eval_info.json").exists()
 
 
 @pytest.mark.parametrize(("robot", "inference"), [(SIM, "rtc"), pytest.param(TWIN, "sync", marks=pytest.mark.realtime)])
 def test_rollout(folder, policy, robot, inference):
-    said = run(
+    output = run(
         "rollout", folder, *robot, f"--robot.observed={CAMERAS}", "--robot.use_degrees=false",
         f"--policy.path={policy}", "--policy.device=cpu", "--device=cpu", f"--inference.type={inference}",
         "--strategy.type=base", "--task=pick up the red cube", "--duration=2", "--fps=30",
         "--return_to_initial_position=false",
     )  # fmt: skip
-    assert "Rollout finished" in said
-    assert "Traceback" not in said
+    assert "Rollout finished" in output
+    assert "Traceback" not in output
 
 
 def test_record_in_degrees(folder, dataset):
@@ -123,8 +123,8 @@ def test_replay(folder, dataset):
 
 
 def test_teleoperate(folder):
-    said = run("teleoperate", folder, *SIM, "--teleop.type=parol6_keyboard", "--teleop_time_s=1", "--fps=30")
-    assert "Teleop loop time" in said
+    output = run("teleoperate", folder, *SIM, "--teleop.type=parol6_keyboard", "--teleop_time_s=1", "--fps=30")
+    assert "Teleop loop time" in output
 
 
 def test_what_was_recorded_can_be_trained_on(folder, dataset, capsys):

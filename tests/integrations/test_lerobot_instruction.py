@@ -46,7 +46,7 @@ def test_every_scene_has_what_the_sentence_names(tmp_path, monkeypatch):
         robot = PAROL6Sim(PAROL6SimConfig(id="test", observed=[], fps=50, seed=seed))
         robot.connect()
         try:
-            layout = robot.loop._env.backend.layout
+            layout = robot.loop.env.backend.layout
             assert robot.loop.latest().instruction == "Fetch the RED cube"
             assert layout.colors[layout.target] == "red"
         finally:

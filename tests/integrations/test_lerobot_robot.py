@@ -96,7 +96,7 @@ def test_it_follows_and_stays_within_its_limits(connect):
     assert np.all(pose(robot)[:6] >= JOINT_LOWER - 1e-3)
 
 
-def test_it_stops_where_nobody_commands(connect):
+def test_it_stops_without_commands(connect):
     robot = connect(hold_after_s=0.2)
     begin = robot.get_observation()
     robot.send_action({**begin, "joint_1.pos": begin["joint_1.pos"] + 100})
@@ -137,15 +137,15 @@ def test_the_twin(tmp_path):
         robot.get_observation()
 
 
-@pytest.mark.parametrize("body", ["sim", "twin"])
-def test_an_interrupted_connect_leaves_no_arm_alive(body, monkeypatch):
-    if body == "sim":
+@pytest.mark.parametrize("backend", ["sim", "twin"])
+def test_an_interrupted_connect_leaves_no_arm_alive(backend, monkeypatch):
+    if backend == "sim":
         robot = PAROL6Sim(PAROL6SimConfig(**FAST))
     else:
         robot = PAROL6Follower(PAROL6FollowerConfig(port="twin", **FAST))
 
     def interrupt(self, predicate, timeout=None):
-        time.sleep(0.5 if body == "sim" else 3.0)  # on its way to the start pose
+        time.sleep(0.5 if backend == "sim" else 3.0)  # on its way to the start pose
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Episodes as others see them: what is written is read back by the formats' own readers."""
+"""Callbacks for telemetry: their files are read back by the formats' own readers."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ import pytest
 import smolvla_gym
 from smolvla_gym.agent.scripted import ExpertAgent
 from smolvla_gym.cli.main import main
-from smolvla_gym.episodes.observer import Background, EpisodeObserver, Moment, Watch
+from smolvla_gym.episodes.background import Background
+from smolvla_gym.episodes.callback import Callback, Step
+from smolvla_gym.episodes.record import EpisodeRecord
 from smolvla_gym.episodes.rollout import rollout
+from smolvla_gym.episodes.runner import run_episode
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.integrations import ros_messages as ros
 from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import ACTION_NAMES, forward_kinematics
 
 
-class Notes(EpisodeObserver):
+class Notes(Callback):
     """Keeps everything in memory."""
 
     def __init__(self, seconds=0.0, error=None):
-        self.moments, self.said, self.closed = [], [], 0
-        self._seconds, self._error = seconds, error
+        self.steps, self.events, self.closed = [], [], 0
+        self.seconds, self._error = seconds, error
 
-    def begin(self, env, seed, instruction):
-        self.said.append(("begin", seed, instruction))
+    def begin(self, env, record):
+        self.events.append(("begin", record.seed, record.instruction))
 
-    def note(self, moment: Moment):
-        time.sleep(self._seconds)
+    def step(self, record, step):
+        time.sleep(self.seconds)
         if self._error:
             raise self._error
-        self.moments.append(moment)
+        self.steps.append(step)
 
-    def end(self, success):
-        self.said.append(("end", success))
+    def end(self, record):
+        self.events.append(("end", record.end, record.success))
 
     def close(self):
         self.closed += 1
@@ -59,17 +62,48 @@ def make():
         env.close()
 
 
-def test_an_observer_sees_what_the_agent_did(make):
+def test_a_callback_sees_what_the_agent_did(make):
     env, notes = make(task="reach"), Notes()
-    summary = rollout(env, ExpertAgent(env), seed=3, episodes=2, observers=[notes])
+    summary = rollout(env, ExpertAgent(), seed=3, episodes=2, callbacks=[notes])
     steps = [episode.steps for episode in summary.episodes]
-    assert [line[0] for line in notes.said] == ["begin", "end"] * 2
-    assert notes.said[1] == ("end", True)
-    assert len(notes.moments) == sum(steps) + 2
-    first = notes.moments[: steps[0] + 1]
+    assert [event[0] for event in notes.events] == ["begin", "end"] * 2
+    assert notes.events[1] == ("end", "terminated", True)
+    assert len(notes.steps) == sum(steps) + 2
+    first = notes.steps[: steps[0] + 1]
     assert first[0].action is None
-    np.testing.assert_allclose([m.time for m in first], np.arange(len(first)) / 30)
+    assert first[0].label is None
+    np.testing.assert_allclose([step.time for step in first], np.arange(len(first)) / 30)
     assert first[-1].info["is_success"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_exception_ends_every_callback_that_had_begun(make, error):
+    class Failing(Notes):
+        def step(self, record, step):
+            super().step(record, step)
+            if len(self.steps) == 3:
+                raise error
+
+        def end(self, record):
+            super().end(record)
+            raise RecordingError("the disk is full")
+
+    failing, other = Failing(), Notes()
+    with pytest.raises(RecordingError) as caught:
+        run_episode(make(task="reach"), ExpertAgent(), [failing, other], seed=3)
+    assert isinstance(caught.value.__context__, error)
+    assert other.events[-1] == ("end", "interrupted", False)
+    assert (len(failing.steps), len(other.steps)) == (3, 2)
+
+    class Refusing(Notes):
+        def begin(self, env, record):
+            raise error
+
+    first, last = Notes(), Notes()
+    with pytest.raises(error):
+        run_episode(make(task="reach"), ExpertAgent(), [first, Refusing(), last], seed=3)
+    assert first.events[-1] == ("end", "interrupted", False)
+    assert last.events == []
 
 
 def test_the_plan_is_seen(make):
@@ -78,46 +112,44 @@ def test_the_plan_is_seen(make):
 
     agent, notes = SmolVLAAgent.from_pretrained("bundled"), Notes()
     env = make(cameras=agent.cameras, image_size=(64, 64), max_episode_steps=4)
-    rollout(env, agent, seed=1, observers=[notes])
-    plans = [moment.plan for moment in notes.moments[1:]]
+    rollout(env, agent, seed=1, callbacks=[notes])
+    plans = [step.plan for step in notes.steps[1:]]
     assert [len(plan) for plan in plans] == [agent.n_action_steps - i - 1 for i in range(4)]
-    np.testing.assert_array_equal(plans[0][0], notes.moments[2].action)
+    np.testing.assert_array_equal(plans[0][0], notes.steps[2].action)
 
 
-def test_a_slow_observer_holds_nobody_up(capsys):
+RECORD = EpisodeRecord(1, "reach", "x", success=True, end="terminated")
+STEP = Step(0.0, {}, None, None, 0.0, {}, np.zeros((0, 7), np.float32))
+
+
+def test_a_slow_callback_in_the_background_delays_no_step(capsys):
     slow = Notes(seconds=0.05)
     background = Background(slow)
-    background.begin(None, 1, "x")
-    moment = Moment(0.0, {}, {}, None, np.zeros((0, 7), np.float32))
+    background.begin(None, RECORD)
     began = time.monotonic()
     for _ in range(310):
-        background.note(moment)
+        background.step(RECORD, STEP)
     assert time.monotonic() - began < 5
-    slow._seconds = 0.0
-    background.end(True)
+    slow.seconds = 0.0
+    background.end(RECORD)
     background.close()
     background.close()
     assert slow.closed == 1
-    assert slow.said[-1] == ("end", True)
-    assert len(slow.moments) + int(capsys.readouterr().err.split("left out ")[1].split()[0]) == 310
+    assert slow.events[-1] == ("end", "terminated", True)
+    assert len(slow.steps) + int(capsys.readouterr().err.split("left out ")[1].split()[0]) == 310
 
 
 def test_what_fails_in_the_background_is_raised_at_the_end():
     background = Background(Notes(error=RecordingError("the disk is full")))
-    background.begin(None, 1, "x")
+    background.begin(None, RECORD)
     for _ in range(3):
-        background.note(Moment(0.0, {}, {}, None, np.zeros((0, 7), np.float32)))
+        background.step(RECORD, STEP)
     with pytest.raises(RecordingError, match="disk is full"):
         background.close()
 
 
-def test_nobody_watches_for_nothing(make):
-    env = make()
-    Watch([], env, object(), 0, "x").note({}, {}, None)  # no observation is looked at
-
-
 @pytest.mark.parametrize("gripper", ["ssg48", "pneumatic"])
-def test_the_puppet_stands_as_the_arm(make, gripper):
+def test_the_scene_pose_follows_the_arm(make, gripper):
     env = make(gripper=gripper)
     observation, _ = env.reset(seed=4)
     world = env.unwrapped.backend.world
@@ -129,8 +161,8 @@ def test_the_puppet_stands_as_the_arm(make, gripper):
     pose = forward_kinematics(observation["agent_pos"][:6], env.unwrapped.gripper)
     np.testing.assert_allclose(frames["tool"][0], pose[:3, 3], atol=1e-5)
     # The wrist's camera looks the way the fingers point, from behind them; the other one looks down at the table.
-    eye, axes = frames["wrist_camera"]
-    ahead = frames["tool"][0] - eye
+    position, axes = frames["wrist_camera"]
+    ahead = frames["tool"][0] - position
     assert 0.02 < np.linalg.norm(ahead) < 0.25
     assert axes[:, 2] @ ahead > 0
     assert frames["scene_camera"][1][2, 2] < 0
@@ -153,14 +185,14 @@ def test_a_pixel_of_the_camera_is_where_the_object_is(make):
         scene_pose = ScenePose(env)
         frames = scene_pose.frames(observation["agent_pos"])
         layout = env.unwrapped.backend.layout
-        for name, picture in observation["pixels"].items():
+        for name, image in observation["pixels"].items():
             position, axes = frames[f"{name}_camera"]
             camera = scene_pose.intrinsics(name, (240, 320))
             for index in range(len(layout.colors)):
                 x, y, z = axes.T @ (env.unwrapped.backend.world.object_position(index) - position)
                 column, row = round(camera.fx * x / z + camera.ppx), round(camera.fy * y / z + camera.ppy)
                 if z > 0 and 3 < column < 317 and 3 < row < 237:
-                    pixel = picture[row, column].astype(float)
+                    pixel = image[row, column].astype(float)
                     wanted = {"red": 0, "green": 1, "blue": 2}.get(layout.colors[index])
                     if wanted is not None:
                         assert pixel.argmax() == wanted, (name, seed, layout.colors[index])
@@ -176,11 +208,11 @@ def test_another_env_is_another_scene(make, tmp_path):
     for task in ("reach", "stack"):
         env = make(task=task)
         env.reset(seed=0)
-        log.begin(env, 0, task)
-        assert log._scene_pose.shows(env)
-        before = log._scene_pose
-        log.begin(env, 1, task)
-        assert log._scene_pose is before
+        log.begin(env, EpisodeRecord(0, task, task))
+        assert log.scene_pose.shows(env)
+        before = log.scene_pose
+        log.begin(env, EpisodeRecord(1, task, task))
+        assert log.scene_pose is before
     log.close()
 
 
@@ -216,8 +248,8 @@ def test_mcap_is_read_by_its_own_reader(files):
     assert len(topics["/instruction"]) == 2
     state = topics["/joint_states"][-1]
     assert list(state.name) == list(ACTION_NAMES)
-    picture = topics["/camera/wrist/image/compressed"][0]
-    assert iio.imread(io.BytesIO(bytes(picture.data))).shape == (256, 256, 3)
+    image = topics["/camera/wrist/image/compressed"][0]
+    assert iio.imread(io.BytesIO(bytes(image.data))).shape == (256, 256, 3)
     info = topics["/camera/wrist/camera_info"][0]
     assert (info.width, info.height) == (256, 256)
     assert info.k[0] == pytest.approx(431.17 * 256 / 480)

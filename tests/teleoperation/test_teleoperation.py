@@ -1,4 +1,4 @@
-"""Driving by hand: the window with real events, and the arm that follows."""
+"""Teleoperation: the window with real events, and the arm that follows."""
 
 import os
 import shutil
@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smolvla_gym
+from smolvla_gym.agent.protocol import EpisodeOver
 from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, RenderingError
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, forward_kinematics
 from smolvla_gym.sim.world import start_pose
+from smolvla_gym.teleoperation.agent import TeleoperationAgent
 from smolvla_gym.teleoperation.jog import LEAD, Command, ToolJog
-from smolvla_gym.teleoperation.source import TeleopSource
 from smolvla_gym.teleoperation.window import OperatorWindow
 
 GRIPPER = GRIPPERS["ssg48"]
@@ -43,7 +44,7 @@ def later(seconds, *keys):
     threading.Timer(seconds, press, keys).start()
 
 
-def test_keys_held_move_and_a_window_out_of_sight_stops(window):
+def test_held_keys_move_until_the_window_loses_the_focus(window):
     press(pygame.K_w, pygame.K_d, pygame.K_r, pygame.K_q)
     command = window.poll()
     assert (command.velocity.tolist(), command.turn) == ([1.0, -1.0, 1.0], 1.0)
@@ -65,7 +66,7 @@ def test_keys_held_move_and_a_window_out_of_sight_stops(window):
         (pygame.K_ESCAPE, "leave"),
     ],
 )
-def test_a_key_says_something_once(window, key, meaning):
+def test_a_key_press_counts_once(window, key, meaning):
     press(key)
     assert getattr(window.poll(), meaning)
     assert not getattr(window.poll(), meaning)
@@ -87,9 +88,9 @@ def test_sticks_have_a_dead_zone(window):
     assert window.poll().velocity.tolist() == [0.0, 0.0, 0.0]
 
 
-def test_no_gamepad_is_said(monkeypatch):
+def test_a_missing_gamepad_is_refused(monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    with pytest.raises(DeviceError, match="no gamepad"):
+    with pytest.raises(DeviceError, match="gamepad"):
         OperatorWindow("gamepad")
 
 
@@ -140,7 +141,7 @@ def test_a_gamepad_that_sleeps_stops_the_arm_and_comes_back(monkeypatch):
         window.close()
 
 
-WITH_PICTURES = """
+WITH_IMAGES = """
 import gymnasium, smolvla_gym
 from smolvla_gym.teleoperation.window import OperatorWindow
 env = gymnasium.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64))
@@ -161,21 +162,21 @@ env.close()
 @pytest.mark.skipif(shutil.which("xvfb-run") is None, reason="Xvfb is not installed")
 def test_the_window_on_x11_leaves_the_simulation_its_opengl():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SDL_")}
-    command = ["xvfb-run", "-a", sys.executable, "-c", WITH_PICTURES]
+    command = ["xvfb-run", "-a", sys.executable, "-c", WITH_IMAGES]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "x11 True"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there always is a display")
-def test_a_window_that_nobody_sees_is_refused(monkeypatch):
+def test_a_window_without_a_display_is_refused(monkeypatch):
     for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RenderingError, match="xvfb-run"):
         OperatorWindow("keyboard")
 
 
-def test_pictures_and_lines_are_drawn(window):
+def test_images_and_lines_are_drawn(window):
     window.show([np.full((64, 64, 3), (200, 10, 10), np.uint8)] * 2, ["pick up the red cube"])
     surface = pygame.display.get_surface()
     assert surface.get_size() == (960, 576)
@@ -212,7 +213,7 @@ def test_the_jaws_stop_at_the_end_of_their_turn(turn):
     assert abs(here[5] - START[5]) > 2.0
 
 
-def test_an_arm_that_is_held_is_not_run_away_from():
+def test_the_target_stays_near_an_arm_that_is_held():
     jog = ToolJog(GRIPPER, 30.0)
     jog.reset(START)
     for _ in range(100):
@@ -222,7 +223,7 @@ def test_an_arm_that_is_held_is_not_run_away_from():
     assert np.abs(back - START)[:6].max() < np.abs(action - START)[:6].max()
 
 
-def test_nothing_pressed_is_nothing_moved():
+def test_without_a_command_nothing_moves():
     jog = ToolJog(GRIPPER, 30.0)
     jog.reset(START)
     np.testing.assert_allclose(jog.step(Command(), START), START, atol=1e-6)
@@ -233,30 +234,36 @@ def test_nothing_pressed_is_nothing_moved():
     np.testing.assert_allclose(way, [0, 0, -0.12], atol=1e-4)
 
 
-def test_the_arm_goes_where_the_operator_wants(window):
+def test_the_arm_follows_the_operator(window):
     env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
     try:
-        source = TeleopSource(env, window, "keyboard", longest=60.0)
+        agent = TeleoperationAgent(window, "keyboard", longest=60.0)
+        agent.attach(env)
         observation, info = env.reset(seed=1)
         before = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3]
-        press(pygame.K_SPACE)  # while nobody looked
+        press(pygame.K_SPACE)  # before the episode, which ignores it
+        agent.reset(info["instruction"], 1)
         later(0.3, pygame.K_a)
-        observation = source.begin(env, observation, info["instruction"], 1)
         for _ in range(20):
-            action, command = source.act(observation)
-            assert action is command
+            action = agent.act(observation)
+            assert action is agent.label
             observation, *_ = env.step(action)
         way = forward_kinematics(observation["agent_pos"][:6], GRIPPER)[:3, 3] - before
         assert way[1] > 0.04
         assert abs(way[0]) < 0.01
         press(pygame.K_RETURN)
-        assert source.act(observation) is None
-        assert source.verdict is True
+        with pytest.raises(EpisodeOver):
+            agent.act(observation)
+        assert agent.verdict is True
+        agent.reset("again", 2)
         later(0.3, pygame.K_BACKSPACE)
-        assert source.begin(env, observation, "again", 2) is None
+        with pytest.raises(EpisodeOver):
+            agent.act(observation)
+        assert agent.verdict is None
+        agent.reset("again", 3)
         later(0.3, pygame.K_ESCAPE)
         with pytest.raises(KeyboardInterrupt):
-            source.begin(env, observation, "again", 3)
+            agent.act(observation)
     finally:
         env.close()
 
@@ -264,31 +271,53 @@ def test_the_arm_goes_where_the_operator_wants(window):
 def test_an_episode_that_gets_too_long_is_driven_and_recorded_no_further(window):
     env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
     try:
-        source = TeleopSource(env, window, "keyboard", longest=0.2)
+        agent = TeleoperationAgent(window, "keyboard", longest=0.2)
+        agent.attach(env)
         observation, info = env.reset(seed=1)
+        agent.reset(info["instruction"], 1)
         later(0.1, pygame.K_a)
-        observation = source.begin(env, observation, info["instruction"], 1)
         recorded, sent = [], []
         for _ in range(12):
-            label, action = source.act(observation)
-            recorded.append(label is not None)
+            action = agent.act(observation)
+            recorded.append(agent.label is not None)
             sent.append(action)
             observation, *_ = env.step(action)
         assert recorded == [True] * 6 + [False] * 6
         assert not np.array_equal(sent[0], sent[5])
         np.testing.assert_array_equal(sent[6:], [sent[5]] * 6)
         press(pygame.K_RETURN)
-        assert source.act(observation) is None
-        assert source.verdict is True
+        with pytest.raises(EpisodeOver):
+            agent.act(observation)
+        assert agent.verdict is True
         # The next one may be as long again.
+        agent.reset(info["instruction"], 2)
         later(0.1, pygame.K_a)
-        source.begin(env, observation, info["instruction"], 2)
-        assert source.act(observation)[0] is not None
+        agent.act(observation)
+        assert agent.label is not None
     finally:
         env.close()
 
 
-def test_no_display_is_said(monkeypatch, capsys, tmp_path):
+def test_in_real_time_the_arm_holds_until_the_first_command(window):
+    env = gym.make(smolvla_gym.SIM_ID, cameras=("wrist",), image_size=(64, 64), max_episode_steps=-1)
+    env.unwrapped.metadata = {**env.unwrapped.metadata, "realtime": True}
+    try:
+        agent = TeleoperationAgent(window, "keyboard", longest=60.0)
+        agent.attach(env)
+        observation, info = env.reset(seed=1)
+        agent.reset(info["instruction"], 1)
+        for _ in range(3):
+            action = agent.act(observation)
+            np.testing.assert_allclose(action[:6], observation["agent_pos"][:6], atol=1e-6)
+            assert agent.label is None
+        press(pygame.K_a)
+        agent.act(observation)
+        assert agent.label is not None
+    finally:
+        env.close()
+
+
+def test_a_missing_display_is_named(monkeypatch, capsys, tmp_path):
     pytest.importorskip("lerobot.datasets")
     monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
     monkeypatch.delenv("DISPLAY", raising=False)

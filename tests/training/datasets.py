@@ -9,7 +9,7 @@ from smolvla_gym.data.spec import DatasetSpec
 
 
 def make_dataset(root, instruction="lift the red cube", fps=30, frames=20, seeds=(7, 8)):
-    """Records noise through two cameras, an episode a seed; returns the folder."""
+    """Record noise through two cameras, an episode a seed; returns the folder."""
     spec = DatasetSpec(fps, ("wrist", "scene"), (64, 64), "ssg48")
     dataset = Dataset(root, spec)
     rng = np.random.default_rng(0)
@@ -25,6 +25,6 @@ def make_dataset(root, instruction="lift the red cube", fps=30, frames=20, seeds
 
 
 def edit_json(path, **changes):
-    """Changes entries of a JSON file; None removes one."""
+    """Change entries of a JSON file; None removes one."""
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))

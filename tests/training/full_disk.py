@@ -1,4 +1,4 @@
-"""A disk that is full, as far as a program can tell."""
+"""A limit on the size of files, which stands for a full disk."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ resource = pytest.importorskip("resource")  # Windows has no such limits
 
 @contextlib.contextmanager
 def full_disk(size):
-    """Lets no file grow beyond so many bytes; whoever tries gets an OSError half-way."""
+    """Limit the size of files to a number of bytes: writing more raises an OSError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from smolvla_gym.training.geometry import make_policy
-from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny.recipe import tiny_geometry
+from smolvla_gym.agent.checkpoint.new_policy import make_policy
+from smolvla_gym.agent.checkpoint.saving import save_checkpoint
+from smolvla_gym.training.tiny.checkpoint import tiny_geometry
 
 
 def build_other_arm(folder, sentences):
-    """Saves one with random weights: six dimensions padded to 32, and cameras of other names."""
+    """Save a policy with random weights: six dimensions padded to 32, and cameras of other names."""
     geometry = replace(
         tiny_geometry(chunk_size=4, n_action_steps=2, num_steps=2), padded_width=32, action_dim=6, state_dim=6
     )

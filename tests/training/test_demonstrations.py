@@ -7,11 +7,12 @@ import pytest
 pytest.importorskip("lerobot")
 
 from smolvla_gym import SIM_ID
-from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, MAX_SPEED
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, _Episode, collect
+from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, collect
+from smolvla_gym.training.tiny.interrupted_expert import InterruptedExpert, record_segments
 from smolvla_gym.utils.worker_pool import process_pool
 
 
@@ -21,11 +22,11 @@ def recorded(request):
     return task, collect(DemonstrationOptions(task=task, episodes=2, first_seed=3_000_000, stride=12, workers=workers))
 
 
-def test_what_the_sentence_speaks_of_is_where_it_is(recorded):
+def test_referents_are_the_positions_of_the_named_objects(recorded):
     task, frames = recorded
     colors = list(COLORS)
     places = frames.targets.reshape(-1, len(colors) + 1, 5)
-    for row, frame in enumerate(frames.pictures):
+    for row, frame in enumerate(frames.with_images):
         sentence = frames.instructions[frames.instruction_ids[frame]]
         named = [
             (color, base)
@@ -41,14 +42,14 @@ def test_what_the_sentence_speaks_of_is_where_it_is(recorded):
         assert np.isfinite(expected).all()
 
 
-def test_words_of_a_meaning_name_the_same_colours(recorded):
+def test_paraphrases_name_the_same_colours(recorded):
     _, frames = recorded
     named = [frozenset(COLORS) & frozenset(sentence.split()) for sentence in frames.instructions]
     for colors, same in zip(named, frames.paraphrases, strict=True):
         assert {named[i] for i in same} == {colors}
 
 
-def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded):
+def test_demonstrations_respect_limits_and_speeds(recorded):
     _, frames = recorded
     for values in (frames.states, frames.actions):
         assert (values[:, :6] >= JOINT_LOWER - 1e-3).all()
@@ -61,7 +62,7 @@ def test_demonstrations_stay_within_the_limits_and_move_as_the_arm_can(recorded)
     assert len(np.unique(frames.segments)) > 2  # it was interrupted
 
 
-def test_processes_that_are_kept_record_the_same():
+def test_a_pool_records_the_same():
     options = DemonstrationOptions(task="reach", episodes=7, first_seed=3_200_000, stride=30, workers=1)
     here = collect(options)
     with process_pool(2) as pool:
@@ -69,11 +70,11 @@ def test_processes_that_are_kept_record_the_same():
         there = collect(options, pool=pool)
     np.testing.assert_array_equal(there.states, here.states)
     np.testing.assert_array_equal(there.actions, here.actions)
-    for name, pictures in here.images.items():
-        np.testing.assert_array_equal(there.images[name], pictures)
+    for name, images in here.images.items():
+        np.testing.assert_array_equal(there.images[name], images)
 
 
-def test_envs_are_closed_where_a_recording_is_given_up(monkeypatch):
+def test_an_interrupted_recording_closes_its_envs(monkeypatch):
     made, make = [], gym.make
 
     def note(*args, **options):
@@ -106,14 +107,14 @@ def test_an_episode_ends_where_an_object_is_lost():
     env = Tipped(
         gym.make(SIM_ID, task="push", cameras=("wrist",), image_size=(64, 64), num_objects=2, disable_env_checker=True)
     )
-    options = DemonstrationOptions(task="push", cameras=("wrist",), stride=30)
-    parts = _Episode(env, options, 5, np.random.default_rng(3), sampled=False, agent=None).run()
+    expert = InterruptedExpert(np.random.default_rng(3), cameras=("wrist",), image_size=64, stride=30, hard_weight=4.0)
+    segments = record_segments(env, expert, 5)
     env.close()
-    assert sum(len(part.states) for part in parts) <= 20
-    assert np.nanmax(np.abs(np.concatenate([part.targets for part in parts]))) < 1
+    assert sum(len(segment.states) for segment in segments) <= 20
+    assert np.nanmax(np.abs(np.concatenate([segment.targets for segment in segments]))) < 1
 
 
-def test_a_policy_takes_over_with_latency():
+def test_a_policy_interrupts_with_its_delay():
     options = DemonstrationOptions(
         task="place", episodes=4, first_seed=3_100_000, stride=12, workers=1, policy=bundled_checkpoint(),
         latencies_ms=(466.0,),

@@ -1,4 +1,4 @@
-"""What is around LeRobot's own training."""
+"""Preparation and results of LeRobot's own training."""
 
 import json
 
@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("lerobot.datasets")
 
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import CheckpointError
-from smolvla_gym.training.lerobot.finetune import FinetuneOptions, _command, export, recover
+from smolvla_gym.training.lerobot.finetune import FinetuneOptions, export, recover, train_command
 from smolvla_gym.training.provenance import Provenance, read_provenance, write_provenance
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import make_dataset
 
 
@@ -33,9 +33,9 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_gpus_share_the_work_through_accelerate(recording, tmp_path):
+def test_several_gpus_use_accelerate(recording, tmp_path):
     launch = pytest.importorskip("accelerate.commands.launch")
-    command = _command(tmp_path, recording, FinetuneOptions(steps=9, batch_size=3, gpus=4), resume=False)
+    command = train_command(tmp_path, recording, FinetuneOptions(steps=9, batch_size=3, gpus=4), resume=False)
     assert command[1:3] == ["-m", "accelerate.commands.launch"]
     given = launch.launch_command_parser().parse_args(command[3:])
     assert (given.multi_gpu, given.num_processes, given.module) == (True, 4, True)
@@ -45,7 +45,7 @@ def test_gpus_share_the_work_through_accelerate(recording, tmp_path):
 
 def test_one_gpu_needs_no_launcher(recording, tmp_path):
     for resume in (False, True):
-        command = _command(tmp_path, recording, FinetuneOptions(steps=9), resume=resume)
+        command = train_command(tmp_path, recording, FinetuneOptions(steps=9), resume=resume)
         assert command[1:3] == ["-m", "lerobot.scripts.lerobot_train"]
         assert not any("accelerate" in part for part in command)
 
@@ -56,9 +56,9 @@ def test_a_policy_keeps_the_rate_of_its_start(run):
     assert read_provenance(policy) == Provenance(15, "ssg48")
 
 
-def test_the_last_saving_becomes_the_policy_also_where_the_run_was_killed_before(run, tmp_path):
+def test_the_last_checkpoint_of_a_killed_run_is_exported(run, tmp_path):
     assert recover(run) == 4
     assert (run / "policy" / "model.safetensors").read_bytes() == b"weights of step 4"
     assert json.loads((run / "policy" / "config.json").read_text()) == {}
-    with pytest.raises(CheckpointError, match="no saving to go on from"):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
         recover(tmp_path / "other")

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from smolvla_gym.data.statistics import MIN_STD, compute_stats
 from smolvla_gym.errors import OptionError
 from smolvla_gym.training.tiny.augmentation import Augmentation
-from smolvla_gym.training.tiny.frames import Frames, Sampler, Windows
-from smolvla_gym.training.tiny.statistics import MIN_STD, compute_stats
+from smolvla_gym.training.tiny.batches import Sampler, Windows
+from smolvla_gym.training.tiny.frames import Frames
 
 
 def frames(count=6, **changes):
@@ -26,7 +27,7 @@ def test_windows_stay_inside_their_segment():
     assert not (is_pad[:, :-1] & ~is_pad[:, 1:]).any()
 
 
-def test_weights_decide_how_often_a_frame_is_drawn():
+def test_frames_are_drawn_by_their_weights():
     drawn = Sampler(3, np.array([0.0, 1.0, 3.0]), seed=0).draw(40_000)
     assert np.bincount(drawn, minlength=3) / 40_000 == pytest.approx([0, 0.25, 0.75], abs=0.01)
 
@@ -51,7 +52,7 @@ def test_bad_weights_are_refused(weights):
         {"instruction_ids": np.ones(6, dtype=np.int64)},
     ],
 )
-def test_columns_that_do_not_fit_are_refused(changes):
+def test_arrays_that_do_not_match_are_refused(changes):
     with pytest.raises(OptionError):
         frames(**changes)
 
@@ -74,7 +75,7 @@ def test_augmentation_stays_small_and_in_range():
     assert change.max() < 0.25
 
 
-def test_a_shift_moves_the_picture():
+def test_a_shift_moves_the_image():
     images = np.zeros((200, 9, 9, 3), dtype=np.uint8)
     images[:, 4, 4] = 255
     moved = Augmentation(0, 0, 0, shift=2).apply(images, np.random.default_rng(0)).numpy()

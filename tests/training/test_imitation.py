@@ -10,12 +10,12 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.flow import FlowLoss, sample_times
 from smolvla_gym.training.tiny.frames import Frames, join
 from smolvla_gym.training.tiny.imitation import TrainOptions, train
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 
 DEVICES = (
     "cpu",
@@ -26,10 +26,10 @@ SENTENCES = ("Pick up the red cube.", "Now gently push the blue one away.")
 
 
 def demonstrations(count=120):
-    """Two frames worth of pictures: bright ones ask for one action, dark ones for another."""
+    """Make demonstrations in which bright images have one action, and dark images another."""
     rng = np.random.default_rng(0)
     bright = rng.integers(0, 2, count)
-    picture = (bright[:, None, None, None] * 150 + rng.integers(0, 60, (count, 64, 64, 3))).astype(np.uint8)
+    image = (bright[:, None, None, None] * 150 + rng.integers(0, 60, (count, 64, 64, 3))).astype(np.uint8)
     states = rng.uniform(-0.5, 0.5, (count, 7)).astype(np.float32)
     actions = np.where(bright[:, None], 0.8, 0.1).astype(np.float32).repeat(7, axis=1)
     ids = rng.integers(0, 2, count)
@@ -37,7 +37,7 @@ def demonstrations(count=120):
     targets[0, 1] = 0.0
     named = np.stack([ids, np.full(count, np.nan)], axis=1).astype(np.float32)
     return Frames(
-        {"wrist": picture}, states, actions, SENTENCES, ids, np.arange(count), targets=targets, referents=named
+        {"wrist": image}, states, actions, SENTENCES, ids, np.arange(count), targets=targets, referents=named
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def batch_of(policy, count=3):
 @pytest.mark.parametrize("absent", [0, 1])
 def test_the_loss_is_lerobots_own(policy_dir, absent):
     policy = load_checkpoint(policy_dir, device="cpu").policy
-    policy.config.empty_cameras = absent  # LeRobot computes a black picture that nothing looks at
+    policy.config.empty_cameras = absent  # LeRobot computes a black image that nothing looks at
     policy.config.validate_features()
     batch = batch_of(policy)
     generator = torch.Generator().manual_seed(1)
@@ -107,7 +107,7 @@ def test_times_follow_beta():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path, device):
+def test_training_learns_to_act_by_the_images(policy_dir, tmp_path, device):
     lines = []
     options = TrainOptions(
         steps=50, batch_size=8, ema=0.9, vision_share=0.1, warmup_steps=5, report_s=0.0, threads=1, device=device
@@ -116,7 +116,7 @@ def test_training_learns_what_the_pictures_ask_for(policy_dir, tmp_path, device)
     assert report.steps == 50
     assert [line.step for line in lines] == [*range(1, 51)]
     assert np.mean([line.loss for line in lines[-10:]]) < 0.8
-    assert np.mean([line.seeing_loss for line in lines[-10:]]) < 0.3
+    assert np.mean([line.vision_loss for line in lines[-10:]]) < 0.3
     assert np.mean([line.grounding_loss for line in lines[-10:]]) < 0.3
     assert "steps/s" in str(lines[0])
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
@@ -153,7 +153,7 @@ def test_a_run_by_steps_repeats(policy_dir, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_a_run_that_was_cut_off_goes_on_to_the_same_end(policy_dir, tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_weights(policy_dir, tmp_path):
     options = TrainOptions(steps=6, batch_size=4, threads=1, save_steps=2)
     train(policy_dir, demonstrations(), tmp_path / "whole", options, state=tmp_path / "whole.pt")
 
@@ -177,35 +177,35 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_end(policy_dir, tmp_path):
         train(policy_dir, demonstrations(), tmp_path / "cut", options, state=state)
 
 
-def test_chunks_begin_where_there_are_pictures_and_words_vary(policy_dir, tmp_path):
+def test_samples_start_at_frames_with_images_and_instructions_vary(policy_dir, tmp_path):
     every = demonstrations(30)
     some = Frames(
         {"wrist": every.images["wrist"][::3]}, every.states, every.actions, [*SENTENCES, "lift red"],
-        np.zeros(30, dtype=np.int64), np.zeros(30, dtype=np.int64), pictured=np.arange(0, 30, 3),
+        np.zeros(30, dtype=np.int64), np.zeros(30, dtype=np.int64), image_frames=np.arange(0, 30, 3),
         paraphrases=[[0, 2], [1], [0, 2]],
     )  # fmt: skip
     report = train(policy_dir, some, tmp_path, TrainOptions(steps=2, batch_size=4, threads=1))
     assert report.loss > 0
-    with pytest.raises(OptionError, match="pictured"):
-        replace(some, pictured=np.arange(3, 33, 3))
+    with pytest.raises(OptionError, match="image_frames"):
+        replace(some, image_frames=np.arange(3, 33, 3))
     with pytest.raises(OptionError, match="paraphrases"):
         replace(some, paraphrases=[[0]])
 
 
-def test_recordings_are_put_together():
+def test_recordings_are_joined():
     one, other = demonstrations(6), demonstrations(9)
     bare = {"targets": None, "referents": None}
-    other = replace(other, images={"wrist": other.images["wrist"][::2]}, pictured=np.arange(0, 9, 2), **bare)
+    other = replace(other, images={"wrist": other.images["wrist"][::2]}, image_frames=np.arange(0, 9, 2), **bare)
     both = join([replace(one, **bare), other])
     assert len(both) == 15
-    assert both.pictures.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
+    assert both.with_images.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
     assert both.instruction_ids.max() >= len(SENTENCES)
     assert both.paraphrases == [[i] for i in range(2 * len(SENTENCES))]
     assert len(np.unique(both.segments)) == len(np.unique(one.segments)) + len(np.unique(other.segments))
     np.testing.assert_array_equal(both.images["wrist"][6:], other.images["wrist"])
 
 
-def test_pictures_of_another_size_are_refused(policy_dir, tmp_path):
+def test_images_of_another_size_are_refused(policy_dir, tmp_path):
     frames = demonstrations(4)
     wrong = Frames(
         {"wrist": frames.images["wrist"][:, :32]},
@@ -225,7 +225,7 @@ def test_options_are_checked(options):
         TrainOptions(**options)
 
 
-def test_a_policy_that_the_loss_does_not_know_is_refused(policy_dir, tmp_path):
+def test_an_unsupported_policy_is_refused(policy_dir, tmp_path):
     other = shutil.copytree(policy_dir, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "add_image_special_tokens": True}))
@@ -233,12 +233,12 @@ def test_a_policy_that_the_loss_does_not_know_is_refused(policy_dir, tmp_path):
         train(other, demonstrations(), tmp_path / "out", TrainOptions(steps=1, threads=1))
 
 
-def test_a_frozen_vision_tower_stays_as_it_is_and_the_rest_learns(policy_dir, tmp_path):
+def test_only_the_vision_tower_is_frozen(policy_dir, tmp_path):
     from safetensors.torch import load_file
 
     options = TrainOptions(steps=40, batch_size=8, ema=0.9, warmup_steps=5, threads=1, freeze_vision=True)
     report = train(policy_dir, demonstrations(), tmp_path, options)
-    assert report.loss < 0.9  # the pictures tell the actions apart, also to a tower that learnt nothing
+    assert report.loss < 0.9  # the images tell the actions apart, also to a tower that learnt nothing
     before, after = load_file(policy_dir / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert any("lm_expert" in key for key in changed)
@@ -248,13 +248,13 @@ def test_a_frozen_vision_tower_stays_as_it_is_and_the_rest_learns(policy_dir, tm
         TrainOptions(steps=1, freeze_vision=True, vision_share=0.5)
 
 
-def test_a_run_that_diverges_says_what_is_kept(policy_dir, tmp_path):
+def test_a_diverged_run_names_the_last_checkpoint(policy_dir, tmp_path):
     options = TrainOptions(steps=40, batch_size=4, threads=1, save_steps=1, learning_rate=1e30, warmup_steps=1)
     with pytest.raises(SmolVLAGymError, match=r"gradient of step \d+ is (nan|inf); .* step \d+\. .* rate below 1e\+30"):
         train(policy_dir, demonstrations(), tmp_path / "out", options)
 
 
-def test_a_short_run_reports_its_loss_too_and_leaves_the_threads_as_they_were(policy_dir, tmp_path):
+def test_a_short_run_reports_its_loss_and_restores_the_threads(policy_dir, tmp_path):
     told, before = [], torch.get_num_threads()
     options = TrainOptions(steps=2, batch_size=4, threads=before + 1, report_s=1000)
     report = train(policy_dir, demonstrations(), tmp_path, options, report=told.append)
@@ -265,7 +265,7 @@ def test_a_short_run_reports_its_loss_too_and_leaves_the_threads_as_they_were(po
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_graph_learns_what_single_operations_do(policy_dir, tmp_path, monkeypatch, capsys, frozen):
+def test_a_cuda_graph_learns_the_same(policy_dir, tmp_path, monkeypatch, capsys, frozen):
     def losses(name):
         options = TrainOptions(
             steps=12,
@@ -277,11 +277,11 @@ def test_a_graph_learns_what_single_operations_do(policy_dir, tmp_path, monkeypa
         )
         lines = []
         train(policy_dir, demonstrations(), tmp_path / name, options, report=lines.append)
-        return [[line.loss, line.seeing_loss, line.grounding_loss] for line in lines]
+        return [[line.loss, line.vision_loss, line.grounding_loss] for line in lines]
 
-    def waits(self, batch, pictures):
+    def waits(self, batch, images):
         batch["observation.state"].sum().item()  # which no capture can do
-        return read(self, batch, pictures)
+        return read(self, batch, images)
 
     graphed = losses("graphed")
     assert "No CUDA graph" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The record of a training run, whatever happens to the program or the disk."""
+"""Log of a training run: resumed, interrupted, and on a full disk."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from smolvla_gym.training.tiny.training_log import TrainingLog
+from smolvla_gym.training.training_log import TrainingLog
 from tests.training.full_disk import full_disk
 
 
@@ -14,7 +14,7 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
 
 
-def test_a_run_that_goes_on_replaces_what_came_after_its_last_saving(tmp_path):
+def test_a_resumed_run_replaces_later_rows(tmp_path):
     log = TrainingLog(tmp_path)
     for step in (10, 20, 30):
         log.loss(step, 1 / step)
@@ -29,7 +29,7 @@ def test_a_run_that_goes_on_replaces_what_came_after_its_last_saving(tmp_path):
     assert again.plot().stat().st_size > 5000
 
 
-def test_half_a_line_is_left_out(tmp_path):
+def test_half_a_line_is_ignored(tmp_path):
     TrainingLog(tmp_path).loss(10, 0.1)
     with (tmp_path / "training.jsonl").open("a") as file:
         file.write('{"step": 20, "lo')
@@ -46,7 +46,7 @@ def test_a_full_disk_ends_no_training_and_spoils_no_line(tmp_path, capsys):
         log.loss(20, 0.1)
         log.loss(21, 0.1)
         log.plot()
-    assert capsys.readouterr().err.count("the log cannot be written") == 1
+    assert capsys.readouterr().err.count("could not be written") == 1
     assert [row["step"] for row in rows(tmp_path)] == list(range(20))
     assert not list(tmp_path.glob("*.part"))
     log.loss(22, 0.1)
@@ -66,7 +66,7 @@ def test_a_full_disk_ends_no_training_and_spoils_no_line(tmp_path, capsys):
         '{"step": 1, "task": "lift"}',
     ],
 )
-def test_lines_of_others_are_left_out(tmp_path, line):
+def test_other_lines_are_ignored(tmp_path, line):
     (tmp_path / "training.jsonl").write_text(line + '\n{"step": 1, "loss": 0.5}\n')
     log = TrainingLog(tmp_path)
     log.loss(2, 0.25)

@@ -1,4 +1,4 @@
-"""What a batch's instructions are made of."""
+"""Paraphrased and garbled instructions of a batch."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_draws_every_sentence_of_the_same_meaning_and_no_other():
 
 
 @given(seed=st.integers(0, 2**32 - 1), sentence=st.integers(0, 5), length=st.integers(6, 12))
-def test_garbling_leaves_what_matters(seed, sentence, length):
+def test_garbling_keeps_common_tokens(seed, sentence, length):
     tokens, masks = words(1.0, length=length).draw(np.array([sentence]), np.random.default_rng(seed))
     assert tokens.shape == masks.shape == (1, length)
     (garbled,) = said(tokens, masks)
@@ -59,11 +59,11 @@ def test_garbling_replaces_and_inserts():
     assert 60 < sum(sentence in SENTENCES for sentence in half) < 160
 
 
-def test_without_paraphrases_every_word_matters():
+def test_without_paraphrases_all_tokens_are_kept():
     drawn = said(*words(1.0, paraphrases=None).draw(np.arange(6), np.random.default_rng(0)))
     assert drawn == SENTENCES
 
 
-def test_a_share_beyond_all_is_refused():
+def test_a_share_above_1_is_refused():
     with pytest.raises(OptionError, match="garbled_words"):
         TrainOptions(steps=1, garbled_words=1.5)

@@ -1,4 +1,4 @@
-"""What a run needs at its end is checked before it begins."""
+"""Checks before a training run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ pytest.importorskip("lerobot")
 import huggingface_hub
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
+from smolvla_gym.agent.checkpoint.saving import find_vlm
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.errors import CheckpointError, OptionError
 from smolvla_gym.training.preflight import check_run
-from smolvla_gym.training.saving import find_vlm
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.imitation import TrainOptions, train
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 from tests.training.test_imitation import demonstrations
 
 COMMIT = "a" * 40
@@ -55,7 +55,7 @@ def test_a_policy_whose_vlm_is_on_the_hub_is_saved_with_its_files(without_vlm: P
     load_checkpoint(tmp_path / "out", device="cpu")
 
 
-def test_a_vlm_that_is_nowhere_is_refused(without_vlm: Path):
+def test_a_missing_vlm_is_refused(without_vlm: Path):
     with pytest.raises(CheckpointError, match="acme/absent"):
         find_vlm("acme/absent")
 

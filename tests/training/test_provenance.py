@@ -7,16 +7,16 @@ pytest.importorskip("lerobot")
 from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
 from smolvla_gym.agent.checkpoint.provenance import extract_words
+from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.provenance import Provenance, describe_training, read_provenance, write_provenance
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.imitation import TrainOptions, train
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
 from tests.training.test_imitation import demonstrations
 
 
-def test_the_bundled_policy_says_its_own():
+def test_the_bundled_policy_has_a_provenance():
     provenance = read_provenance(bundled_checkpoint())
     assert (provenance.control_hz, provenance.gripper, provenance.lowercase) == (30, "ssg48", True)
     said = [phrase for task in TASKS.values() for phrase in task.phrasings]
@@ -35,14 +35,14 @@ def test_the_bundled_policy_says_its_own():
         ("silent", ["lift it"], Provenance(15, "ssg48")),
     ],
 )
-def test_training_says_how_its_instructions_are_spelt(tmp_path, start, instructions, expected):
+def test_training_describes_its_instructions(tmp_path, start, instructions, expected):
     if isinstance(start, Provenance):
         write_provenance(tmp_path, start)
         assert read_provenance(tmp_path) == start
     assert describe_training(15, "ssg48", instructions, None if start is None else tmp_path) == expected
 
 
-def test_training_hands_it_on_and_the_agent_does_not_mind(tmp_path):
+def test_training_copies_the_provenance(tmp_path):
     frames = demonstrations(8)
     stats = compute_stats(frames.states, frames.actions)
     build_tiny_checkpoint(tmp_path / "start", cameras=("wrist",), stats=stats, chunk_size=4, n_action_steps=2)
@@ -74,7 +74,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_a_broken_file_is_said(tmp_path, text):
+def test_a_broken_file_is_refused(tmp_path, text):
     (tmp_path / "parol6.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"parol6\.json is broken .* Take another copy"):
         read_provenance(tmp_path)

@@ -1,4 +1,4 @@
-"""A run that is gone on with may come from elsewhere: its files are refused or read, and nothing is written outside."""
+"""A resumed run may come from elsewhere: its files are checked, and no file outside its folder is written."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def run(tmp_path):
     return folder
 
 
-def test_what_a_run_was_begun_with_is_read(run):
+def test_the_options_of_a_run_are_read(run):
     assert read_run(run) == RUN
 
 
@@ -42,13 +42,13 @@ def test_what_a_run_was_begun_with_is_read(run):
         ),
     ],
 )
-def test_other_files_are_refused_in_a_sentence(run, tmp_path, content, capsys):
+def test_other_files_are_refused(run, tmp_path, content, capsys):
     (run / "run.json").write_text(content)
     assert main(["train", "--dataset", str(tmp_path / "data"), "--out", str(run), "--resume"]) == 2
     assert "run.json" in capsys.readouterr().err
 
 
-def test_a_fifo_is_not_waited_for(run, tmp_path, capsys):
+def test_a_fifo_does_not_block(run, tmp_path, capsys):
     (run / "run.json").unlink()
     os.mkfifo(run / "run.json")
     assert main(["train", "--dataset", str(tmp_path / "data"), "--out", str(run), "--resume"]) == 2
@@ -63,7 +63,7 @@ def test_a_link_in_a_run_is_refused(run, tmp_path, name):
         read_run(run)
 
 
-def test_the_link_to_lerobots_latest_saving_is_no_matter(run, tmp_path):
+def test_the_link_to_lerobots_last_checkpoint_is_accepted(run, tmp_path):
     last = run / "lerobot" / "checkpoints" / "last"
     (last.parent / "000004").mkdir(parents=True)
     last.symlink_to("000004")
@@ -75,9 +75,9 @@ def test_the_link_to_lerobots_latest_saving_is_no_matter(run, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["fifo", "text", "compressed", "negative", "endless"])
-def test_a_state_of_others_is_refused(tmp_path, what):
+def test_another_state_file_is_refused(tmp_path, what):
     torch = pytest.importorskip("torch")
-    from smolvla_gym.training.tiny.imitation import step_of
+    from smolvla_gym.training.tiny.state_file import step_of
 
     path = tmp_path / "state.pt"
     torch.save({"step": -1 if what == "negative" else 3, "seconds": float("inf") if what == "endless" else 1.0}, path)
@@ -93,31 +93,31 @@ def test_a_state_of_others_is_refused(tmp_path, what):
             for name, content in entries.items():
                 archive.writestr(name, content)
             archive.writestr("state/data/bomb", bytes(1 << 20))
-    with pytest.raises(CheckpointError, match="cannot be gone on from"):
+    with pytest.raises(CheckpointError, match="state"):
         step_of(path)
 
 
-def test_cached_frames_of_others_are_decoded_again(tmp_path):
-    from smolvla_gym.training.recordings import _cached
+def test_other_cache_files_are_ignored(tmp_path):
+    from smolvla_gym.data.decoding import load_cached
 
     path, shape = tmp_path / "frames.npy", (2, 4, 4, 3)
-    assert _cached(path, shape) is None
-    pictures = np.arange(96, dtype=np.uint8).reshape(shape)
-    np.save(path, pictures)
-    assert np.array_equal(_cached(path, shape), pictures)
-    for other in (pictures.astype(np.float32), pictures[:1], np.array([{}], dtype=object)):
+    assert load_cached(path, shape) is None
+    images = np.arange(96, dtype=np.uint8).reshape(shape)
+    np.save(path, images)
+    assert np.array_equal(load_cached(path, shape), images)
+    for other in (images.astype(np.float32), images[:1], np.array([{}], dtype=object)):
         np.save(path, other, allow_pickle=True)
-        assert _cached(path, shape) is None
-    path.write_bytes(pickle.dumps(pictures))
-    assert _cached(path, shape) is None
+        assert load_cached(path, shape) is None
+    path.write_bytes(pickle.dumps(images))
+    assert load_cached(path, shape) is None
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 4, 4, 3), }"
     header += b" " * (117 - len(header)) + b"\n"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(96))
-    assert _cached(path, shape) is None
+    assert load_cached(path, shape) is None
 
 
-def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_path):
-    from smolvla_gym.training.lerobot.finetune import _check_saving
+def test_lerobots_configuration_chooses_neither_env_nor_repository(tiny, tmp_path):
+    from smolvla_gym.training.lerobot.finetune import check_resumed
 
     class Recording:
         root = tmp_path / "data"
@@ -130,7 +130,7 @@ def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_pat
     }  # fmt: skip
     path = tiny / "train_config.json"
     path.write_text(json.dumps(content))
-    _check_saving(tiny, Recording())
+    check_resumed(tiny, Recording())
     kept = json.loads(path.read_text())
     assert kept.keys() == {"policy", "dataset", "steps", "optimizer", "env_eval_freq"}
     assert (kept["env_eval_freq"], kept["policy"]["push_to_hub"], kept["dataset"]["root"]) == (
@@ -138,19 +138,19 @@ def test_lerobots_file_of_a_run_chooses_neither_arm_nor_repository(tiny, tmp_pat
     )  # fmt: skip
     path.write_text(json.dumps({**content, "policy": {**policy, "path": "someone/else"}}))
     with pytest.raises(CheckpointError, match="path"):
-        _check_saving(tiny, Recording())
+        check_resumed(tiny, Recording())
 
 
 @pytest.mark.parametrize("content", ["{}", '{"step": "x"}', '{"step": -1}', '{"step": 1.5}', "[]"])
-def test_a_broken_step_of_lerobots_is_refused(tmp_path, content):
-    from smolvla_gym.training.lerobot.finetune import _step_of
+def test_a_broken_step_of_lerobot_is_refused(tmp_path, content):
+    from smolvla_gym.training.lerobot.finetune import recover
 
     state = tmp_path / "lerobot" / "checkpoints" / "last" / "training_state"
     state.mkdir(parents=True)
     (state.parent / "pretrained_model").mkdir()
     (state / "training_step.json").write_text(content)
     with pytest.raises(CheckpointError):
-        _step_of(tmp_path)
+        recover(tmp_path)
 
 
 @pytest.fixture
@@ -159,6 +159,6 @@ def tiny(tmp_path):
     import shutil
 
     pytest.importorskip("lerobot")
-    from smolvla_gym.agent.checkpoint.load import bundled_checkpoint
+    from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 
     return shutil.copytree(bundled_checkpoint(), tmp_path / "policy", copy_function=shutil.copyfile)

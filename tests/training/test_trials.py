@@ -1,4 +1,4 @@
-"""Policies that are tried while they are trained."""
+"""Trials of a policy during its training."""
 
 import json
 import sys
@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("lerobot.datasets")
 
 from smolvla_gym.cli.main import _parser
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import SmolVLAGymError
-from smolvla_gym.training.recordings import open_recording
 from smolvla_gym.training.trials import TrialOptions, run_trial, trial_command
 from tests.training.datasets import make_dataset
 
@@ -28,7 +28,7 @@ def parsed(recording, options, tmp_path):
 
 
 @pytest.mark.parametrize(("device", "workers"), [("cuda", {1}), ("mps", {1}), ("cpu", {1, 2})])
-def test_it_computes_where_the_training_does_and_does_not_crowd_it(recording, tmp_path, device, workers):
+def test_a_trial_uses_the_device_of_the_training(recording, tmp_path, device, workers):
     arguments = parsed(recording, TrialOptions(("lift", "reach"), 2, 5, device), tmp_path)
     assert arguments.device == device
     assert arguments.workers in workers
@@ -46,19 +46,19 @@ def test_the_scenes_are_as_they_were_recorded(recording, tmp_path):
     assert arguments.control_hz == 15
 
 
-def test_one_that_hangs_is_stopped():
+def test_a_trial_that_hangs_is_stopped():
     began = time.monotonic()
     with pytest.raises(SmolVLAGymError, match="did not end within 1 s"):
         run_trial([sys.executable, "-c", "import time; time.sleep(100)"], timeout_s=1)
     assert time.monotonic() - began < 20
 
 
-def test_what_it_says_comes_back():
+def test_the_output_of_a_trial_is_returned():
     script = f"print({json.dumps({'conditions': [{'task': 'lift'}]})!r})"
     assert run_trial([sys.executable, "-c", script], timeout_s=60) == [{"task": "lift"}]
     with pytest.raises(SmolVLAGymError, match="no such policy"):
         run_trial([sys.executable, "-c", "import sys; print('a page'); sys.exit('no such policy')"], timeout_s=60)
 
 
-def test_many_episodes_get_more_time():
+def test_the_timeout_grows_with_the_episodes():
     assert TrialOptions(("lift", "reach"), 50).timeout_s > 5 * TrialOptions(("lift",), 10).timeout_s

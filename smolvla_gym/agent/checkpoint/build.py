@@ -14,10 +14,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+from smolvla_gym.agent.checkpoint.configuration import STATE
 from smolvla_gym.agent.checkpoint.normalization import ACTION_WIDTH
 from smolvla_gym.agent.checkpoint.precision import check_language_mask
 from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
-from smolvla_gym.agent.checkpoint.spec import POSTPROCESSOR, PREPROCESSOR, STATE, WEIGHTS, CheckpointSpec, PipelineStep
+from smolvla_gym.agent.checkpoint.spec import POSTPROCESSOR, PREPROCESSOR, WEIGHTS, CheckpointSpec, PipelineStep
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.agent.checkpoint.weights import check_network
 from smolvla_gym.errors import CheckpointError, MissingExtraError

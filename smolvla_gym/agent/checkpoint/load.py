@@ -16,8 +16,6 @@ from smolvla_gym.agent.checkpoint.build import (
     load_processors,
     temporary_vlm_folder,
 )
-from smolvla_gym.agent.checkpoint.hub import BUNDLED as BUNDLED
-from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint as bundled_checkpoint
 from smolvla_gym.agent.checkpoint.hub import download, find_checkpoint_folder, is_repository, snapshot_commit
 from smolvla_gym.agent.checkpoint.precision import DTYPES, cast_policy
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE

@@ -10,9 +10,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.configuration import ACTION as ACTION
-from smolvla_gym.agent.checkpoint.configuration import IMAGES, check_configuration, check_pipeline
-from smolvla_gym.agent.checkpoint.configuration import STATE as STATE
+from smolvla_gym.agent.checkpoint.configuration import ACTION, IMAGES, STATE, check_configuration, check_pipeline
 from smolvla_gym.agent.checkpoint.field_checks import UnknownFieldsError, format_value
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
 from smolvla_gym.agent.checkpoint.safetensors_file import read_tensors

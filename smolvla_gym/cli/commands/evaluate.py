@@ -23,8 +23,8 @@ from smolvla_gym.errors import OptionError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from smolvla_gym.episodes.observer import EpisodeObserver
-    from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, Outcome
+    from smolvla_gym.episodes.callback import Callback
+    from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
     from smolvla_gym.evaluation.journal import EpisodeJournal
 
 _KEPT: Final = (
@@ -116,7 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     from smolvla_gym.evaluation import comparison
-    from smolvla_gym.evaluation.evaluate import Condition, EvaluationOptions, compare, evaluate
+    from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions
+    from smolvla_gym.evaluation.evaluate import evaluate
+    from smolvla_gym.evaluation.summary import compare
     from smolvla_gym.utils.json_file import save_json, save_text
 
     options = EvaluationOptions(
@@ -191,10 +193,10 @@ def run(arguments: argparse.Namespace) -> int:
             text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
         save_text(out / "eval.md", text, "table")
         save_json(out / "eval.json", result, "result")
-        with watching.observers(arguments, realtime=False) as observers:
+        with watching.callbacks(arguments, realtime=False) as callbacks:
             for policy, episodes, folder in zip(policies, results, (out, out / "vs"), strict=False):
                 chosen = dataclasses.replace(options, policy=policy)
-                _film(chosen, episodes, folder, arguments.failure_videos, observers)
+                _record_videos(chosen, episodes, folder, arguments.failure_videos, callbacks)
         if arguments.json:
             print(json.dumps(result))
         else:
@@ -202,42 +204,40 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _film(
+def _record_videos(
     options: EvaluationOptions,
     results: dict[Condition, list[Outcome]],
     out: Path,
     count: int,
-    observers: Sequence[EpisodeObserver],
+    callbacks: Sequence[Callback],
 ) -> None:
     """Runs the first failures of each condition once more, which goes as before, and films them.
 
     Where somebody watches, they see one episode of each condition at least, a failure if there was any.
     """
-    from smolvla_gym.evaluation.evaluate import film
+    from smolvla_gym.evaluation.evaluate import record_video
     from smolvla_gym.tasks import get_task
 
     for condition, episodes in results.items():
-        shown = [episode for episode in episodes if not episode.success][: max(count, bool(observers))]
-        for episode in shown or (episodes[:1] if observers else []):
-            words = "" if condition.words == "given" else f"_{condition.words}"
+        shown = [episode for episode in episodes if not episode.success][: max(count, bool(callbacks))]
+        for episode in shown or (episodes[:1] if callbacks else []):
+            words = "" if condition.instruction == "given" else f"_{condition.instruction}"
             words += "" if condition.num_steps is None else f"_{condition.num_steps}steps"
             scene = f"{condition.mode}_{condition.latency_ms:g}ms_seed{episode.seed}"
             name = f"{get_task(condition.task).name}{words}_{scene}.mp4"
             print(f"smolvla-gym: filming {name} ({episode.failure or 'solved'})", file=sys.stderr, flush=True)
             folder = "failures" if count and not episode.success else "watched"
-            film(options, condition, episode.seed, out / folder / name, observers)
+            record_video(options, condition, episode.seed, out / folder / name, callbacks)
 
 
 def _figures(policy: str, results: dict[Condition, list[Outcome]], control_hz: float) -> dict[str, Any]:
-    import dataclasses
-
-    from smolvla_gym.evaluation.evaluate import summarise
+    from smolvla_gym.evaluation.summary import summarise
 
     return {
         "policy": policy,
         "conditions": [summarise(condition, episodes, control_hz) for condition, episodes in results.items()],
         "failed_seeds": [
-            {**dataclasses.asdict(c), "seeds": {e.seed: e.failure for e in episodes if not e.success}}
+            {**c.to_dict(), "seeds": {e.seed: e.failure for e in episodes if not e.success}}
             for c, episodes in results.items()
         ],
     }

@@ -36,9 +36,9 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copies the policy."""
     from smolvla_gym.agent.checkpoint.load import fetch_checkpoint
-    from smolvla_gym.data.files import sync_tree
+    from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, make_plain
+    from smolvla_gym.data.disk import sync_tree
     from smolvla_gym.errors import OptionError
-    from smolvla_gym.training.saving import copy_checkpoint, make_plain
     from smolvla_gym.utils.file_lock import lock_folder
 
     if arguments.out.exists():

@@ -20,9 +20,9 @@ from smolvla_gym.errors import OptionError
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    from smolvla_gym.agent.protocol import Demonstrator
     from smolvla_gym.data.dataset import Dataset
     from smolvla_gym.data.record import Attempt
-    from smolvla_gym.data.sources import Source
 
 DEVICES: Final = ("keyboard", "gamepad")
 SOURCES: Final = ("expert", "dagger", "replay", *DEVICES)
@@ -126,17 +126,19 @@ def run(arguments: argparse.Namespace) -> int:
         if before >= arguments.episodes:
             allowed = f"more than the {before} that {arguments.root} has already"
             raise OptionError("--episodes", arguments.episodes, allowed)
-        source = _source(arguments, env, stack)
+        demonstrator = _demonstrator(arguments, stack)
+        demonstrator.attach(env)  # one that does not fit is refused before any file is opened
         if arguments.env == "real":
             real.announce_homing(env, arguments)
         progress = stack.enter_context(_progress(arguments.episodes, before))
-        observers = stack.enter_context(watching.observers(arguments, realtime=env.metadata["realtime"]))
+        callbacks = stack.enter_context(watching.callbacks(arguments, realtime=env.metadata["realtime"]))
         try:
-            seeds = _seeds(arguments, dataset, source)
+            seeds, longest = _seeds(arguments, dataset, demonstrator), _longest(arguments)
             patience = {} if arguments.source in ("expert", "dagger") else {"patience": None}
             record(
-                env, source, dataset, seeds, arguments.episodes, progress, observers, _longest(arguments), **patience
-            )
+                env, demonstrator, dataset, seeds, arguments.episodes, progress,
+                callbacks=callbacks, longest=longest, **patience,
+            )  # fmt: skip
         except BaseException as error:
             if len(dataset):
                 error.add_note(f"{arguments.root} has {len(dataset)} complete episodes; the same command goes on")
@@ -187,33 +189,35 @@ def _scene(arguments: argparse.Namespace) -> dict[str, Any]:
     return scene
 
 
-def _source(arguments: argparse.Namespace, env: gym.Env[Any, Any], stack: contextlib.ExitStack) -> Source:
-    from smolvla_gym.data.sources import DaggerSource, ExpertSource, ReplaySource
-
+def _demonstrator(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Demonstrator:
     if arguments.source == "replay":
-        source = ReplaySource(arguments.replay, {**_scene(arguments), "gripper": arguments.gripper})
-        for trouble in (source.lost and f"lost {source.lost}", source.others and f"also has {source.others}"):
+        from smolvla_gym.data.replay import ReplayAgent
+
+        replay = ReplayAgent(arguments.replay, {**_scene(arguments), "gripper": arguments.gripper})
+        for trouble in (replay.lost and f"lost {replay.lost}", replay.others and f"also has {replay.others}"):
             if trouble:
                 print(f"smolvla-gym: {arguments.replay} {trouble}", file=sys.stderr)
-        if source.fps != arguments.control_hz:
-            raise OptionError("--control-hz", arguments.control_hz, f"{source.fps}, the rate of {arguments.replay}")
-        return source
+        if replay.fps != arguments.control_hz:
+            raise OptionError("--control-hz", arguments.control_hz, f"{replay.fps}, the rate of {arguments.replay}")
+        return replay
     if arguments.source == "dagger":
         from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
+        from smolvla_gym.data.dagger import DaggerAgent
 
         print(f"smolvla-gym: loading policy {arguments.policy} …", file=sys.stderr, flush=True)
         agent = SmolVLAAgent.from_pretrained(arguments.policy, device=arguments.device)
         stack.callback(agent.close)
-        agent.attach(env)
-        return DaggerSource(env, agent, arguments.policy)
+        return DaggerAgent(agent, arguments.policy)
     if arguments.source in DEVICES:
-        from smolvla_gym.teleoperation.source import TeleopSource
+        from smolvla_gym.teleoperation.agent import TeleoperationAgent
         from smolvla_gym.teleoperation.window import OperatorWindow
 
         window = OperatorWindow(arguments.source)
         stack.callback(window.close)
-        return TeleopSource(env, window, arguments.source, longest=arguments.max_seconds or _MAX_SECONDS)
-    return ExpertSource(env, arguments.noise)
+        return TeleoperationAgent(window, arguments.source, longest=arguments.max_seconds or _MAX_SECONDS)
+    from smolvla_gym.agent.scripted import ExpertAgent
+
+    return ExpertAgent(noise=arguments.noise)
 
 
 def _longest(arguments: argparse.Namespace) -> int | None:
@@ -223,12 +227,12 @@ def _longest(arguments: argparse.Namespace) -> int | None:
     return int((arguments.max_seconds or _MAX_SECONDS) * arguments.control_hz)
 
 
-def _seeds(arguments: argparse.Namespace, dataset: Dataset, source: Source) -> Iterable[int]:
-    from smolvla_gym.data.sources import ReplaySource
+def _seeds(arguments: argparse.Namespace, dataset: Dataset, demonstrator: Demonstrator) -> Iterable[int]:
+    from smolvla_gym.data.replay import ReplayAgent
 
     tried = dataset.tried
-    if isinstance(source, ReplaySource):
-        return [seed for seed in source.seeds if seed not in tried]
+    if isinstance(demonstrator, ReplayAgent):
+        return [seed for seed in demonstrator.seeds if seed not in tried]
     first = arguments.seed if arguments.seed is not None else dataset.next_seed
     seeds = itertools.count(_FIRST_SEED if first is None else first)
     return (seed for seed in seeds if seed not in tried)  # the same command with --seed goes on, too

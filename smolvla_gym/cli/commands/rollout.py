@@ -20,9 +20,10 @@ from smolvla_gym.errors import OptionError
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from smolvla_gym.agent.scripted import Agent
-    from smolvla_gym.episodes.observer import EpisodeObserver
-    from smolvla_gym.episodes.rollout import EpisodeRecord, RolloutSummary
+    from smolvla_gym.agent.protocol import Agent
+    from smolvla_gym.episodes.callback import Callback
+    from smolvla_gym.episodes.record import EpisodeRecord
+    from smolvla_gym.episodes.summary import RolloutSummary
 
 _EXAMPLES: Final = """examples:
   smolvla-gym rollout                                    the bundled policy, an episode of each task
@@ -115,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
     """Builds the agent and the env that it needs, and runs them."""
+    from smolvla_gym.agent.protocol import attach
     from smolvla_gym.agent.scripted import ExpertAgent, RandomAgent
     from smolvla_gym.episodes.rollout import rollout
     from smolvla_gym.tasks import get_task
@@ -132,21 +134,17 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
         if arguments.env == "real":
             options |= real.env_options(arguments, None if smolvla is None else smolvla.cameras)
         progress, ask = stack.enter_context(_progress(arguments.episodes * len(arguments.task)))
-        observers: list[EpisodeObserver] | None = None
+        callbacks: list[Callback] | None = None
         stack.push(lambda kind, *_: _note_interruption(summary, out) if kind is not None else None)
         for task in arguments.task:
             env = stack.enter_context(_make_env(arguments, task, **options))
-            agent: Agent
-            if smolvla is not None:
-                smolvla.attach(env)
-                agent = smolvla
-            else:
-                agent = ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+            agent: Agent = smolvla or (ExpertAgent() if arguments.policy == "expert" else RandomAgent())
+            attach(agent, env)  # a policy that does not fit is refused before the arm homes
             if arguments.env == "real":
                 real.announce_homing(env, arguments)
-            if observers is None:  # only now: files of earlier rollouts are lost to no arm that is not there
-                watchers = watching.observers(arguments, realtime=env.metadata["realtime"])
-                observers = stack.enter_context(watchers)
+            if callbacks is None:  # only now: an arm that is not there must not cost the files of earlier rollouts
+                opened = watching.callbacks(arguments, realtime=env.metadata["realtime"])
+                callbacks = stack.enter_context(opened)
             summary = rollout(
                 env,
                 agent,
@@ -159,7 +157,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
                 summary=summary,
                 judge=ask if arguments.ask else None,
                 progress=progress,
-                observers=observers,
+                callbacks=callbacks,
             )
             if task != arguments.task[-1]:
                 env.close()
@@ -169,7 +167,7 @@ def _roll_out(arguments: argparse.Namespace, out: Path) -> RolloutSummary:
 
 def _note_interruption(summary: RolloutSummary | None, out: Path) -> None:
     """Has the summary say what happened between two tasks; within one it does already."""
-    from smolvla_gym.episodes.rollout import SUMMARY_NAME
+    from smolvla_gym.episodes.summary import SUMMARY_NAME
 
     if summary is not None and not summary.interrupted:
         summary.interrupted = True
@@ -285,7 +283,8 @@ def _print_table(summary: RolloutSummary, out: Path) -> None:
     for column in table.columns:
         column.justify = "left" if column.header in ("task", "instruction") else "right"
     for episode in summary.episodes:
-        outcome = "yes" if episode.success else f"fault {episode.fault}" if episode.fault else "no"
+        failed = "no" if episode.failure is None else f"no: {episode.failure}"
+        outcome = "yes" if episode.success else f"fault {episode.fault}" if episode.fault else failed
         style = "green" if episode.success else "red" if episode.fault else ""
         table.add_row(
             episode.task,

@@ -17,12 +17,13 @@ from smolvla_gym.cli.options.arguments import at_least, new_folder, positive
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError
 from smolvla_gym.utils.file_lock import lock_folder
+from smolvla_gym.utils.json_file import save_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smolvla_gym.training.recordings import Recording
-    from smolvla_gym.training.tiny.training_log import TrainingLog
+    from smolvla_gym.data.reader import Recording
+    from smolvla_gym.training.training_log import TrainingLog
 
 TINY: Final = "tiny"
 """The start that is made here, from nothing."""
@@ -132,10 +133,10 @@ def _run(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     _recall(arguments)
     from smolvla_gym.agent.checkpoint.load import resolve_device
     from smolvla_gym.cli.commands.train_trials import announce, check_drawing, make_trial, plan_trials
+    from smolvla_gym.data.reader import open_recording
     from smolvla_gym.data.transaction import repair
     from smolvla_gym.training.preflight import check_run
-    from smolvla_gym.training.recordings import open_recording
-    from smolvla_gym.training.tiny.training_log import TrainingLog
+    from smolvla_gym.training.training_log import TrainingLog
 
     device = resolve_device(arguments.device)
     root, begun = training_dataset(arguments, stack, _say)
@@ -226,14 +227,15 @@ class _Run:
 
 def _in_memory(run: _Run) -> Path:
     """Trains every weight, with all pictures in memory."""
+    from smolvla_gym.agent.checkpoint.saving import copy_checkpoint
     from smolvla_gym.agent.checkpoint.spec import read_spec
+    from smolvla_gym.data.decoding import decode_images
+    from smolvla_gym.data.statistics import compute_stats
     from smolvla_gym.training.provenance import describe_training, write_provenance
-    from smolvla_gym.training.recordings import decode
-    from smolvla_gym.training.saving import copy_checkpoint
+    from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
+    from smolvla_gym.training.tiny.frames import Frames
     from smolvla_gym.training.tiny.imitation import train
     from smolvla_gym.training.tiny.options import TrainOptions, TrainProgress
-    from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-    from smolvla_gym.training.tiny.statistics import compute_stats
 
     cameras = tuple(run.arguments.cameras or run.recording.cameras)
     start, part = run.out / "start", run.out / "start.part"
@@ -254,9 +256,10 @@ def _in_memory(run: _Run) -> Path:
     spec = read_spec(start)
     with progress_bar("frame", len(spec.cameras) * len(run.recording)) as decoded:
         sizes = set(spec.cameras.values())
-        frames = decode(
+        images = decode_images(
             run.recording, tuple(spec.cameras), sizes.pop(), run.out / "frames", lambda n: decoded(n, "decoding")
         )
+    frames = Frames.of(run.recording, images)
     options = TrainOptions(
         steps=run.arguments.steps, batch_size=run.arguments.batch_size or _BATCH["memory"], device=run.device,
         learning_rate=run.arguments.learning_rate or 1e-3, freeze_vision=bool(run.arguments.freeze_vision),
@@ -341,12 +344,11 @@ def _recall(arguments: argparse.Namespace) -> None:
 def _remember(arguments: argparse.Namespace, out: Path, trainer: str) -> None:
     """Keeps what the run is begun with, and how far it is to go."""
     from smolvla_gym.training.run_folder import RUN
-    from smolvla_gym.training.saving import replace_text
 
     out.mkdir(parents=True, exist_ok=True)
     arguments.trainer = trainer
     values = {name: getattr(arguments, name) for name in (*_KEPT, *_GOAL)}
-    replace_text(out / RUN, json.dumps(values, indent=1, default=str) + "\n")
+    save_text(out / RUN, json.dumps(values, indent=1, default=str) + "\n", "options of the run")
 
 
 def _start(arguments: argparse.Namespace) -> Path | None:
@@ -393,7 +395,7 @@ def _check_trainer(arguments: argparse.Namespace, trainer: str, device: str) -> 
 def _check_steps(arguments: argparse.Namespace, trainer: str) -> None:
     """Refuses to go on with a run that is where it is to go."""
     if trainer == "memory":
-        from smolvla_gym.training.tiny.imitation import step_of
+        from smolvla_gym.training.tiny.state_file import step_of
 
         done = step_of(arguments.out / _STATE)
     else:

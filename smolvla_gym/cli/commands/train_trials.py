@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from smolvla_gym.errors import OptionError, SmolVLAGymError
 
 if TYPE_CHECKING:
-    from smolvla_gym.training.recordings import Recording
-    from smolvla_gym.training.tiny.training_log import TrainingLog
+    from smolvla_gym.data.reader import Recording
+    from smolvla_gym.training.training_log import TrainingLog
     from smolvla_gym.training.trials import TrialOptions
 
 _PROBE_S: Final = 120.0

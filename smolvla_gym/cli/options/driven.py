@@ -13,7 +13,7 @@ from smolvla_gym.cli.options.arguments import at_least, positive
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from smolvla_gym.agent.scripted import Agent
+    from smolvla_gym.agent.protocol import Agent
     from smolvla_gym.integrations.bridge.bridge import Bridge
     from smolvla_gym.integrations.bridge.transport import Transport
 
@@ -82,12 +82,9 @@ def driven_env(
         **{**made, "control_hz": arguments.control_hz, **options, "max_episode_steps": -1},
     )
     stack.callback(env.close)
-    if smolvla is not None:
-        smolvla.attach(env)
-        return env, smolvla
     if arguments.policy is None:
         return env, None
-    return env, ExpertAgent(env) if arguments.policy == "expert" else RandomAgent(env.action_space)
+    return env, smolvla or (ExpertAgent() if arguments.policy == "expert" else RandomAgent())
 
 
 def make_bridge(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from smolvla_gym.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
-    from smolvla_gym.episodes.observer import EpisodeObserver
+    from smolvla_gym.episodes.callback import Callback
 
 
 def add_arguments(parser: Any) -> None:
@@ -49,23 +49,24 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def observers(arguments: argparse.Namespace, *, realtime: bool) -> Iterator[list[EpisodeObserver]]:
+def callbacks(arguments: argparse.Namespace, *, realtime: bool) -> Iterator[list[Callback]]:
     """Opens those that are asked for, and closes them.
 
     Args:
         arguments: Of the command.
         realtime: Whether an arm in real time must not wait for them.
     """
-    from smolvla_gym.episodes.observer import Background, closing
+    from smolvla_gym.episodes.background import Background
+    from smolvla_gym.episodes.callback import closing
     from smolvla_gym.integrations.mcap_log import McapLog
     from smolvla_gym.integrations.rerun.log import RerunLog
 
-    opened: list[EpisodeObserver] = []
+    opened: list[Callback] = []
     if arguments.rerun is not None:
         opened.append(RerunLog(arguments.rerun))
     if arguments.mcap is not None:
         opened.append(McapLog(arguments.mcap))
     if realtime:
-        opened = [Background(observer) for observer in opened]
+        opened = [Background(callback) for callback in opened]
     with closing(opened):
         yield opened

@@ -1,1 +1,1 @@
-"""What is wrong with a dataset, found mechanically: each module looks at one idea, and none gives quality scores."""
+"""Checks of a dataset: each module finds one kind of defects, and none computes a quality score."""

@@ -1,4 +1,4 @@
-"""The images: dark, frozen, or not to be decoded. Frames are decoded one after another and only as grey blocks kept."""
+"""Check the images: dark, frozen, or undecodable. Of each decoded frame only mean grey values of blocks are kept."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from smolvla_gym.data.video import read_frames
 from smolvla_gym.utils.untrusted import printable
 
 _BLOCKS = 8
-"""An image is looked at as so many blocks in each direction."""
+"""Blocks of an image in each direction."""
 
 _DARK = 12.0
 """Mean grey value from 0 to 255 below which an image is dark."""
 
 _DARK_SHARE = 0.9
-"""Share of an episode's frames that are dark in a dark one."""
+"""Share of dark frames above which an episode is dark."""
 
 _FROZEN = 3.0
-"""Grey values by which every block of a frozen image may change: what compression does."""
+"""Change of the grey values of every block up to which an image is frozen; compression changes them a little."""
 
 _FROZEN_S = 1.0
-"""For how long in s a camera stands still that is frozen."""
+"""Time in s without a change after which a camera is frozen."""
 
 _MOTIONS = 5.0
-"""How many times the smallest motion the arm has to make meanwhile."""
+"""Motion of the arm meanwhile, as a multiple of the smallest motion."""
 
 _EVERY = 50
-"""Frames from one report of progress to the next."""
+"""Frames between two reports of progress."""
 
 
 def count_frames(report: FileReport) -> int:
-    """Return how many frames :func:`check_cameras` is going to decode."""
+    """Return the number of frames that :func:`check_cameras` decodes."""
     files = {path for episode in report.episodes for path in episode.videos.values()}
     return sum(report.headers[path].frames for path in files & report.headers.keys() - report.problems.keys())
 
@@ -52,9 +52,9 @@ def check_cameras(
 
     Args:
         report: The files.
-        fps: Frames a second.
-        rows: The states, which tell whether the arm moved while an image stood still; None: they are not known.
-        progress: Called with the number of frames that are decoded, from time to time.
+        fps: Frame rate in Hz.
+        rows: The states, which show whether the arm moved while an image did not change; None: unknown.
+        progress: Called with the number of decoded frames, from time to time.
     """
     import av
 
@@ -123,7 +123,7 @@ def _check_episode(
         yield warning(
             "dark_camera",
             f"{len(dark)} of {len(brightness)} images are dark (mean grey value {float(brightness.mean()):.3g} of 255)",
-            "look whether the lens is covered or the exposure too short",
+            "check that the lens is not covered and the exposure long enough",
             episode=episode,
             camera=camera,
         )
@@ -135,8 +135,8 @@ def _check_episode(
         if stop - start >= least and _moves(rows, episode, start, stop):
             yield warning(
                 "frozen_camera",
-                f"the image stands still for {(stop - start) / fps:.2g} s while the arm moves",
-                "look at the camera's cable and driver; " + REMOVE_EPISODE,
+                f"the image does not change for {(stop - start) / fps:.2g} s while the arm moves",
+                "check the camera's cable and driver; " + REMOVE_EPISODE,
                 episode=episode,
                 frame=start,
                 camera=camera,
@@ -146,7 +146,7 @@ def _check_episode(
 
 
 def _moves(rows: Rows | None, episode: int, start: int, stop: int) -> bool:
-    """Tells whether the arm moves in these frames; True where it is not known."""
+    """Return True if the arm moves in these frames, or if that is unknown."""
     if rows is None or STATE not in rows.vectors or episode not in rows.slices:
         return True
     values = rows.vectors[STATE][rows.slices[episode]][start:stop]

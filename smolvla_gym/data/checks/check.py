@@ -1,4 +1,4 @@
-"""All checks of a dataset, one after another."""
+"""Run all checks of a dataset."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from smolvla_gym.data.checks.cameras import check_cameras, count_frames
 from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
+from smolvla_gym.data.checks.instructions import check_instructions, read_table
 from smolvla_gym.data.checks.motion import check_jumps, check_motion, check_stuck
 from smolvla_gym.data.checks.rows import read_rows
 from smolvla_gym.data.checks.seeds import check_seeds
-from smolvla_gym.data.checks.sentences import check_sentences, read_table
 from smolvla_gym.data.checks.structure import check_counts, check_files, check_headers
 from smolvla_gym.data.checks.times import check_times
 from smolvla_gym.data.checks.values import check_finite, check_limits, check_units
@@ -24,13 +24,13 @@ from smolvla_gym.errors import DatasetError
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a dataset.
+    """Result of the checks of a dataset.
 
     Attributes:
-        root: Its folder.
-        episodes: Number of its episodes.
-        frames: Number of its frames.
-        findings: What is wrong with it; empty: nothing was found.
+        root: Folder of the dataset.
+        episodes: Number of episodes.
+        frames: Number of frames.
+        findings: The defects; empty: none was found.
     """
 
     root: Path
@@ -39,7 +39,7 @@ class Report:
     findings: tuple[Finding, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the JSON holds of it."""
+        """Return the report as JSON values."""
         return {
             "dataset": str(self.root),
             "episodes": self.episodes,
@@ -52,12 +52,12 @@ class Report:
 def check_dataset(
     root: str | Path, *, video: bool = True, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Report:
-    """Find what is wrong with a LeRobot dataset v3 of any robot; nothing is changed in it.
+    """Find the defects of a LeRobot dataset v3 of any robot; nothing is changed in it.
 
     Args:
-        root: Its folder.
-        video: Whether the videos are decoded; without it dark and frozen cameras are not found.
-        progress: Called with the number of frames that are decoded and that of all, from time to time.
+        root: Folder of the dataset.
+        video: Whether to decode the videos, which dark and frozen cameras are found from.
+        progress: Called with the numbers of decoded frames and of all frames, from time to time.
 
     Raises:
         MissingExtraError: The extra ``train`` is not installed.
@@ -68,7 +68,9 @@ def check_dataset(
         meta, lost = settled_meta(root)
         if lost:
             findings.append(
-                warning("cut_off", f"lost is {lost}", "record into it again, which repairs it, or go on without it")
+                warning(
+                    "cut_off", f"the dataset lost {lost}", "record into it again, which repairs it, or use it as it is"
+                )
             )
         info = read_info(root, meta)
         report = examine_files(info)
@@ -79,11 +81,11 @@ def check_dataset(
     findings += check_headers(info, report)
     rows, unreadable = read_rows(info, report)
     findings += unreadable
-    sentences, unreadable = read_table(info)
+    instructions, unreadable = read_table(info)
     findings += unreadable
-    findings += check_counts(info, report, None if sentences is None else len(sentences), rows)
-    if sentences is not None:
-        findings += check_sentences(sentences, rows)
+    findings += check_counts(info, report, None if instructions is None else len(instructions), rows)
+    if instructions is not None:
+        findings += check_instructions(instructions, rows)
     findings += check_seeds(info)
     if rows is not None:
         for check in (check_times, check_finite, check_units, check_limits, check_jumps, check_motion, check_stuck):

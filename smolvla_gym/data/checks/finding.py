@@ -1,19 +1,27 @@
-"""A defect of a dataset: what it is, where, and what to do about it."""
+"""A defect of a dataset: its kind, its place, and the advice to give."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict, Unpack
+
+
+class Place(TypedDict, total=False):
+    """Place of a defect in a dataset; see :class:`Finding`."""
+
+    episode: int | None
+    frame: int | None
+    camera: str | None
 
 
 class Severity(StrEnum):
-    """How bad a defect is."""
+    """Severity of a defect."""
 
     ERROR = "error"
-    """Training from the dataset fails, or learns what was not shown."""
+    """Training fails, or the policy learns something that was not demonstrated."""
     WARNING = "warning"
-    """Somebody should look at it: it may be meant."""
+    """The defect may be intended; check it."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +30,12 @@ class Finding:
 
     Attributes:
         code: Name of the kind of defect, such as ``frozen_camera``.
-        severity: How bad it is.
-        message: What was found, with its values.
-        advice: What to do.
+        severity: Severity.
+        message: The defect, with the found and the expected values.
+        advice: What to do about it.
         episode: The episode; None: the whole dataset.
-        frame: The first frame in that episode; None: all of it.
-        camera: The camera; None: it is none of a camera.
+        frame: The first frame in that episode; None: the whole episode.
+        camera: The camera; None: no single camera.
     """
 
     code: str
@@ -40,24 +48,24 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """The place in words, such as ``episode 3, frame 12, camera wrist``; empty for the whole dataset."""
+        """The place as text, such as ``episode 3, frame 12, camera wrist``; empty for the whole dataset."""
         places = {"episode": self.episode, "frame": self.frame, "camera": self.camera}
         return ", ".join(f"{name} {value}" for name, value in places.items() if value is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the JSON holds of it."""
+        """Return the finding as JSON values."""
         return {**asdict(self), "severity": self.severity.value}
 
 
-def error(code: str, message: str, advice: str, **where: Any) -> Finding:
-    """Return a defect that spoils a training; ``where`` are ``episode``, ``frame`` and ``camera``."""
-    return Finding(code, Severity.ERROR, message, advice, **where)
+def error(code: str, message: str, advice: str, **place: Unpack[Place]) -> Finding:
+    """Return a finding of severity ``ERROR``; ``place`` may have ``episode``, ``frame`` and ``camera``."""
+    return Finding(code, Severity.ERROR, message, advice, **place)
 
 
-def warning(code: str, message: str, advice: str, **where: Any) -> Finding:
-    """Return a defect that somebody should look at; ``where`` are ``episode``, ``frame`` and ``camera``."""
-    return Finding(code, Severity.WARNING, message, advice, **where)
+def warning(code: str, message: str, advice: str, **place: Unpack[Place]) -> Finding:
+    """Return a finding of severity ``WARNING``; ``place`` may have ``episode``, ``frame`` and ``camera``."""
+    return Finding(code, Severity.WARNING, message, advice, **place)
 
 
 ANOTHER_COPY = "take another copy of the dataset"
-REMOVE_EPISODE = "look at it, and remove it with lerobot-edit-dataset --operation.type delete_episodes"
+REMOVE_EPISODE = "check the episode, or remove it with lerobot-edit-dataset --operation.type delete_episodes"

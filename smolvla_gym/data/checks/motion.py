@@ -1,4 +1,4 @@
-"""How the arm moves: jumps, joints that do not follow, and episodes in which nothing happens."""
+"""Check the motion of the arm: jumps, joints that do not follow their targets, and episodes without motion."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.parol6 import MAX_SPEED, NUM_JOINTS
 
 _JUMP_RAD = 0.05
-"""How much further in rad than with twice its top speed a joint may get within a frame."""
+"""Tolerance in rad, added to the way at twice the top speed of a joint, of a step of a state within a frame."""
 
 _SPIKE_RAD, _STEP_RAD = 0.35, 1.5
-"""The same of actions, which are targets: where the next ones are back again, and where they stay."""
+"""Tolerances in rad of actions, which are targets: of a spike, which returns within a few frames, and of a step."""
 
 _SPIKE_FRAMES = 3
 
 _JUMP_MEDIANS = 30.0
 _JUMP_RANGE = 0.2
-"""A jump of another robot: so many times the median step, and such a share of the component's range."""
+"""Limits of a step of another robot: as a multiple of the median step, and as a share of the component's range."""
 
 _MOTION_RAD, _MOTION_OPENING = 0.02, 0.05
 _MOTION_SHARE = 0.01
-"""An episode in which nothing moves so far, in rad, as opening, or as share of the range of another robot."""
+"""Smallest motion that counts: in rad, as gripper opening, or as a share of the range of another robot."""
 
 _STUCK_S = 1.0
 _STUCK_RAD = 0.15
 _STUCK_SHARE = 0.1
-"""A joint is stuck that stands still for so long while its target moves so far."""
+"""Time in s at rest, and motion of the target meanwhile, from which on a joint is stuck."""
 
 _STILL = 0.005
-"""Share of the target's motion that a joint which stands still may move."""
+"""Motion of a joint at rest, as a share of the motion of its target."""
 
 
 def check_jumps(rows: Rows) -> Iterator[Finding]:
-    """Find steps between two frames that are too large for a motor, and targets that leap there and back."""
+    """Find steps between two frames that are too large for a motor, and targets that jump there and back."""
     for name, values in rows.vectors.items():
         steps, back = np.zeros_like(values), np.full_like(values, np.inf)
         for where in rows.slices.values():
@@ -66,11 +66,11 @@ def check_jumps(rows: Rows) -> Iterator[Finding]:
 
 
 def _jump_bounds(rows: Rows, name: str, steps: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the largest step of each component that may stay, and of one that is back at once."""
+    """Return the largest accepted step of each component, and the largest accepted spike."""
     if rows.is_parol6:
         fastest = 2 * MAX_SPEED / rows.info.fps
         extra = (_JUMP_RAD, _JUMP_RAD) if name == STATE else (_STEP_RAD, _SPIKE_RAD)
-        # Grippers of air open at once.
+        # Pneumatic grippers open within a frame.
         bounds, spikes = (np.append(fastest + rad, np.inf) for rad in extra)
         return bounds, spikes
     medians = np.array([float(np.median(part[part > 0])) if (part > 0).any() else np.inf for part in steps.T])
@@ -79,7 +79,7 @@ def _jump_bounds(rows: Rows, name: str, steps: NDArray[np.float64]) -> tuple[NDA
 
 
 def check_motion(rows: Rows) -> Iterator[Finding]:
-    """Find episodes in which nothing moves."""
+    """Find episodes without motion."""
     name = STATE if STATE in rows.vectors else ACTION
     if name not in rows.vectors:
         return
@@ -96,14 +96,14 @@ def check_motion(rows: Rows) -> Iterator[Finding]:
 
 
 def smallest_motion(rows: Rows, name: str) -> NDArray[np.float64]:
-    """Return how far each component of a feature has to move to count as a motion, shape (components,)."""
+    """Return the smallest motion of each component of a feature that counts, shape (components,)."""
     if rows.is_parol6:
         return np.append(np.full(NUM_JOINTS, _MOTION_RAD), _MOTION_OPENING)
     return _MOTION_SHARE * rows.ranges(name)
 
 
 def check_stuck(rows: Rows) -> Iterator[Finding]:
-    """Find joints that stand still while their targets move: a motor without power, or an encoder that hangs."""
+    """Find joints that do not move while their targets do: a motor without power, or a broken encoder."""
     if STATE not in rows.vectors or ACTION not in rows.vectors:
         return
     states, actions = rows.vectors[STATE], rows.vectors[ACTION]
@@ -111,7 +111,7 @@ def check_stuck(rows: Rows) -> Iterator[Finding]:
         return
     names = [rows.info.features[name].names for name in (STATE, ACTION)]
     if names[0] != names[1]:
-        return  # they are not the same joints
+        return  # state and action have different joints
     wanted = _STUCK_SHARE * rows.ranges(ACTION)
     parts = range(states.shape[1])
     if rows.is_parol6:
@@ -126,7 +126,7 @@ def check_stuck(rows: Rows) -> Iterator[Finding]:
                     "stuck_joint",
                     f"{rows.component(STATE, part)} stands still for {(run.stop - run.start) / rows.info.fps:.2g} s "
                     f"while its target moves by {float(_range(actions[where][run, part : part + 1])[0]):.3g}",
-                    "look whether the joint was blocked or its motor off, and record the episode again",
+                    "check that the joint is free and its motor on, and record the episode again",
                     episode=episode,
                     frame=run.start,
                 )

@@ -1,4 +1,4 @@
-"""The rows of a dataset, as far as they can be read, for the checks of values."""
+"""Rows of a dataset for the checks: all rows of the files that can be read."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error
 from smolvla_gym.data.files import FileReport
 from smolvla_gym.data.info import DatasetInfo
+from smolvla_gym.data.rows import join_rows, read_file_rows, row_columns
 from smolvla_gym.data.spec import ACTION, STATE
-from smolvla_gym.data.tables import Kind, column_names, read_columns
+from smolvla_gym.data.tables import column_names
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-
-_INDEXES = ("episode_index", "frame_index", "task_index")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows that can be read, sorted by episode and frame.
+    """All rows of the readable files, sorted by episode and frame.
 
     Attributes:
         info: The dataset.
         episode_index: Episode of each row, shape (N,).
-        frame_index: Frame in the episode of each, shape (N,).
-        task_index: Number of the sentence of each, shape (N,).
-        timestamps: Time in s of each in its episode, shape (N,); None: there is no such column.
-        vectors: For ``observation.state`` and ``action``, where they are there, their values, shape (N, components).
-        slices: For each episode that has rows where they are.
+        frame_index: Frame in the episode of each row, shape (N,).
+        task_index: Number of the instruction of each row, shape (N,).
+        timestamps: Time in s in the episode of each row, shape (N,); None: the dataset has no such column.
+        vectors: For ``observation.state`` and ``action``, as far as the dataset has them, the values, shape
+            (N, components).
+        slices: For each episode that has rows the slice of its rows.
     """
 
     info: DatasetInfo
@@ -43,7 +43,7 @@ class Rows:
 
     @property
     def is_parol6(self) -> bool:
-        """Tells whether the components are the joints and the gripper of this arm."""
+        """Whether the components are the joints and the gripper of this arm."""
         return STATE in self.vectors and all(
             self.info.features[name].names == ACTION_NAMES and values.shape[1] == len(ACTION_NAMES)
             for name, values in self.vectors.items()
@@ -55,7 +55,7 @@ class Rows:
         return names[index] if names is not None and index < len(names) else f"component {index}"
 
     def ranges(self, name: str) -> NDArray[np.float64]:
-        """Return how far each component moves in the dataset, without its outermost percent; shape (components,)."""
+        """Return the range of each component in the dataset, from quantile 0.005 to 0.995; shape (components,)."""
         ranges = []
         for values in self.vectors[name].T:
             finite = values[np.isfinite(values)]
@@ -68,39 +68,28 @@ def read_rows(info: DatasetInfo, report: FileReport) -> tuple[Rows | None, list[
     """Read the rows of all files that can be read.
 
     Returns:
-        The rows, None where there are none, and what is wrong with the files.
+        The rows, None where there are none; and the defects of the files.
     """
     findings: list[Finding] = []
-    wanted: dict[str, Kind] = dict.fromkeys(_INDEXES, "integer")
-    if "timestamp" in info.features:
-        wanted["timestamp"] = "number"
-    vectors = [name for name in (STATE, ACTION) if name in info.features]
-    wanted |= dict.fromkeys(vectors, "vector")
+    wanted = row_columns(info)
     tables = []
     for path in sorted({episode.data for episode in report.episodes} - report.problems.keys()):
         try:
-            table = read_columns(path, wanted)
-            for name in vectors:
-                if table[name].shape[1] != info.features[name].size:
-                    raise DatasetError(
-                        f"{path} has {table[name].shape[1]} components of {name}, and info.json says "
-                        f"{info.features[name].size}"
-                    )
+            table = read_file_rows(info, path, wanted)
             if absent := sorted(_columns(info) - set(column_names(path))):
                 findings.append(error("missing_column", f"{path} has no column {', '.join(absent[:3])}", ANOTHER_COPY))
         except DatasetError as problem:
             findings.append(error("unreadable_file", str(problem), ANOTHER_COPY))
             continue
         tables.append(table)
-    if not tables or not sum(len(table["episode_index"]) for table in tables):
+    columns = join_rows(tables)
+    if columns is None:
         return None, findings
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in wanted}
-    order = np.lexsort((columns["frame_index"], columns["episode_index"]))
-    columns = {name: column[order] for name, column in columns.items()}
+    vectors: dict[str, NDArray[np.float64]] = {n: columns[n] for n in (STATE, ACTION) if n in columns}
     return (
         Rows(
             info, columns["episode_index"], columns["frame_index"], columns["task_index"], columns.get("timestamp"),
-            {name: columns[name] for name in vectors}, dict(_slices(columns["episode_index"])),
+            vectors, dict(_slices(columns["episode_index"])),
         ),
         findings,
     )  # fmt: skip
@@ -108,9 +97,7 @@ def read_rows(info: DatasetInfo, report: FileReport) -> tuple[Rows | None, list[
 
 def _columns(info: DatasetInfo) -> set[str]:
     """Return the features that are columns; LeRobot may leave out the optional ones, whose values are language."""
-    return {
-        name for name, feature in info.features.items() if feature.dtype not in ("video", "language", "string")
-    }  # fmt: skip
+    return {name for name, feature in info.features.items() if feature.dtype not in ("video", "language", "string")}
 
 
 def _slices(episodes: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:

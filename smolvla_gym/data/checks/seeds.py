@@ -1,4 +1,4 @@
-"""The seeds of the simulated scenes: unknown, or there twice."""
+"""Check the seeds of the simulated scenes: unknown, or there twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smolvla_gym.errors import DatasetError
 
 
 def check_seeds(info: DatasetInfo) -> Iterator[Finding]:
-    """Find seeds that are not known, as after a merge by LeRobot, and seeds that occur twice; of this arm alone."""
+    """Find unknown seeds, as after a merge by LeRobot, and seeds that occur twice; for datasets of this arm only."""
     if info.robot_type != ROBOT_TYPE:
         return
     try:
@@ -32,5 +32,5 @@ def check_seeds(info: DatasetInfo) -> Iterator[Finding]:
         yield warning(
             "seeds_repeated",
             f"the scene of seed {twice[0][0]} was recorded {twice[0][1]} times ({len(twice)} such seeds)",
-            "record other seeds, unless the scenes are meant to occur more than once",
+            "record with other seeds, unless the repetition is intended",
         )

@@ -1,4 +1,4 @@
-"""Files that are missing or cut off, and counts that contradict each other."""
+"""Check the files: missing or truncated files, and counts that contradict each other."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections.abc import Iterator
 
 from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
 from smolvla_gym.data.checks.rows import Rows
-from smolvla_gym.data.files import FileReport
+from smolvla_gym.data.files import FileReport, video_mismatches
 from smolvla_gym.data.info import IMAGES, DatasetInfo
-from smolvla_gym.utils.untrusted import printable, read_json_object
-
-RATE_TOLERANCE = 0.02
-"""Share by which a measured rate may differ from ``info.json``."""
-
-_MAX_STATS = 64 << 20
+from smolvla_gym.data.statistics import RECOMPUTE, STATS, read_stats
+from smolvla_gym.errors import DatasetError
 
 
 def check_files(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
-    """Find files that are missing or cut off."""
+    """Find files that are missing or truncated."""
     for path, problem in report.problems.items():
         code = "missing_file" if problem == "is missing" else "truncated_file"
         episodes = [episode.index for episode in report.episodes if path in episode.paths]
@@ -36,61 +32,45 @@ def check_files(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
             camera=cameras.pop() if len(cameras) == 1 else None,
         )
     try:
-        read_json_object(info.meta / "stats.json", _MAX_STATS)
+        read_stats(info.meta)
     except FileNotFoundError:
-        yield error("missing_file", "meta/stats.json is missing", _RECOMPUTE)
-    except (OSError, ValueError) as problem:
-        yield error("truncated_file", f"meta/stats.json cannot be read ({printable(problem)})", _RECOMPUTE)
-
-
-_RECOMPUTE = "have it computed by lerobot-edit-dataset --operation.type recompute_stats"
+        yield error("missing_file", f"meta/{STATS} is missing", RECOMPUTE)
+    except DatasetError as problem:
+        yield error("truncated_file", str(problem), RECOMPUTE)
 
 
 def check_headers(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
-    """Find videos whose size or rate is not the one in ``info.json``, and images that are no videos."""
+    """Find videos whose size or rate is not the one in ``info.json``, and images that are not in videos."""
     for name, feature in info.features.items():
-        camera = name.removeprefix(IMAGES)
         if feature.dtype == "image":
             yield warning(
                 "images_in_parquet",
                 f"the images of {name} are in Parquet files, and `smolvla-gym train` needs videos",
                 "convert them with lerobot-edit-dataset --operation.type convert_image_to_video",
-                camera=camera,
+                camera=name.removeprefix(IMAGES),
             )
-        if feature.dtype != "video":
-            continue
-        for path in sorted({episode.videos[name] for episode in report.episodes} & report.headers.keys()):
-            header, size = report.headers[path], feature.image_size
-            if (header.height, header.width) != size:
-                yield error(
-                    "video_size",
-                    f"{path.relative_to(info.root)} has frames of {header.height}x{header.width}, and info.json says "
-                    f"{size[0]}x{size[1]}",
-                    "correct the shape in meta/info.json",
-                    camera=camera,
-                )
-            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
-                yield error(
-                    "video_rate",
-                    f"{path.relative_to(info.root)} has {header.fps:.4g} frames a second, and info.json says "
-                    f"{info.fps}",
-                    "correct fps in meta/info.json if it was edited",
-                    camera=camera,
-                )
+    advice = {
+        "size": "correct the shape in meta/info.json",
+        "rate": "correct fps in meta/info.json if it was edited",
+    }
+    for name, kind, text in video_mismatches(info, report.episodes, report.headers):
+        yield error(f"video_{kind}", text, advice[kind], camera=name.removeprefix(IMAGES))
 
 
-def check_counts(info: DatasetInfo, report: FileReport, sentences: int | None, rows: Rows | None) -> Iterator[Finding]:
+def check_counts(
+    info: DatasetInfo, report: FileReport, instructions: int | None, rows: Rows | None
+) -> Iterator[Finding]:
     """Find counts in the metadata that contradict each other or the rows."""
     lengths = {episode.index: episode.length for episode in report.episodes}
     counts = [
         ("total_episodes", info.total_episodes, len(lengths), "meta/episodes names"),
         ("total_frames", info.total_frames, sum(lengths.values()), "the lengths in meta/episodes add up to"),
     ]
-    if info.total_tasks is not None and sentences is not None:
-        counts.append(("total_tasks", info.total_tasks, sentences, "meta/tasks.parquet has"))
-    for name, said, found, where in counts:
-        if said != found:
-            yield error("contradictory_counts", f"info.json has {name} {said}, and {where} {found}", ANOTHER_COPY)
+    if info.total_tasks is not None and instructions is not None:
+        counts.append(("total_tasks", info.total_tasks, instructions, "meta/tasks.parquet has"))
+    for name, stated, found, where in counts:
+        if stated != found:
+            yield error("contradictory_counts", f"info.json has {name} {stated}, and {where} {found}", ANOTHER_COPY)
     if not lengths:
         yield error("no_episodes", "there is no episode", "record some episodes first")
     elif sorted(lengths) != list(range(len(lengths))):

@@ -1,4 +1,4 @@
-"""Time stamps and frame numbers against the rate of the dataset."""
+"""Check time stamps and frame numbers against the frame rate of the dataset."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
 from smolvla_gym.data.checks.rows import Rows
-from smolvla_gym.data.checks.structure import RATE_TOLERANCE
+from smolvla_gym.data.files import RATE_TOLERANCE
 
 _LATE = 0.5
-"""Share of a period by which a time stamp may differ from its frame number."""
+"""Deviation of a time stamp from its frame number, as a share of the period, from which on it is irregular."""
 
 
 def check_times(rows: Rows) -> Iterator[Finding]:
-    """Find missing frames, and time stamps that are not at the rate that ``info.json`` says."""
+    """Find missing frames, and time stamps whose rate is not the one in ``info.json``."""
     fps = rows.info.fps
     for episode, where in rows.slices.items():
         frames = rows.frame_index[where]
@@ -48,7 +48,7 @@ def check_times(rows: Rows) -> Iterator[Finding]:
                 "timestamps_irregular",
                 f"the time stamp is {times[first]:.4g} s, and at {fps} Hz it should be {frames[first] / fps:.4g} s "
                 f"({len(late)} such frames)",
-                "look whether the recorder was late; the frames are not equally far apart",
+                "check whether the recorder was late: the frames are not at equal intervals",
                 episode=episode,
                 frame=first,
             )

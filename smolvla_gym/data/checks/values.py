@@ -1,4 +1,4 @@
-"""Values of states and actions: not finite, beyond the limits, or in other units."""
+"""Check the values of states and actions: not finite, beyond the limits, or in other units."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import numpy as np
 from smolvla_gym.data.checks.finding import REMOVE_EPISODE, Finding, error, warning
 from smolvla_gym.data.checks.rows import Rows
 from smolvla_gym.data.spec import ACTION, STATE
+from smolvla_gym.data.units import MAX_ANGLE, OPENING_RANGE
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 
 _LIMIT_TOLERANCE = 1e-3
-"""How far in rad, or as share of the opening, an action may be beyond its limits."""
+"""Tolerance of the limits of an action, in rad or gripper opening."""
 
-_DEGREES = 4 * np.pi
-"""Largest joint angle that can be in rad."""
-
-_OPENING = (-0.1, 1.1)
 _OTHER_UNIT = 30.0
-"""How many times larger values are in another unit: 57 for degrees beside rad, 100 for percent beside 0..1."""
+"""Ratio from which on values are in different units: it is 57 for degrees and rad, 100 for percent and 0..1."""
 
 _CONVERT = (
     "convert it with smolvla-gym dataset convert --units degrees: joint angles are in rad, the gripper from 0 to 1"
@@ -52,9 +49,13 @@ def check_units(rows: Rows) -> Iterator[Finding]:
 
 def _check_parol6_units(rows: Rows) -> Iterator[Finding]:
     for name, values in rows.vectors.items():
-        for what, unit, wrong in (
-            ("joint angles", "degrees", np.abs(values[:, :-1]).max(axis=1) > _DEGREES),
-            ("gripper openings", "percent or mm", (values[:, -1] < _OPENING[0]) | (values[:, -1] > _OPENING[1])),
+        for quantity, unit, wrong in (
+            ("joint angles", "degrees", np.abs(values[:, :-1]).max(axis=1) > MAX_ANGLE),
+            (
+                "gripper openings",
+                "percent or mm",
+                (values[:, -1] < OPENING_RANGE[0]) | (values[:, -1] > OPENING_RANGE[1]),
+            ),
         ):
             episodes = np.unique(rows.episode_index[wrong])
             if not len(episodes):
@@ -62,7 +63,7 @@ def _check_parol6_units(rows: Rows) -> Iterator[Finding]:
             mixed = len(episodes) < len(rows.slices)
             yield error(
                 "mixed_units" if mixed else "units",
-                f"the {what} of {name} seem to be in {unit} in {len(episodes)} of {len(rows.slices)} episodes",
+                f"the {quantity} of {name} seem to be in {unit} in {len(episodes)} of {len(rows.slices)} episodes",
                 _CONVERT,
                 episode=int(episodes[0]) if mixed else None,
             )
@@ -74,7 +75,7 @@ def _check_same_units(rows: Rows) -> Iterator[Finding]:
         units = {name: rows.info.features[name].units for name in (STATE, ACTION)}
         if names[STATE] is not None and names[STATE] == names[ACTION]:
             if units[STATE] != units[ACTION]:
-                yield warning("mixed_units", "info.json has different units of state and action", _LOOK)
+                yield warning("mixed_units", "info.json has different units of state and action", _CHECK_UNITS)
             state, action = (np.nanmax(_finite(rows, name), axis=0) for name in (STATE, ACTION))
             small, large = np.minimum(state, action), np.maximum(state, action)
             other = np.flatnonzero((small > 0) & (large > _OTHER_UNIT * small) & (rows.ranges(STATE) > 0))
@@ -84,7 +85,7 @@ def _check_same_units(rows: Rows) -> Iterator[Finding]:
                     "mixed_units",
                     f"{rows.component(STATE, part)} goes up to {state[part]:.3g} in the state and to "
                     f"{action[part]:.3g} in the action",
-                    _LOOK,
+                    _CHECK_UNITS,
                 )
     for name in rows.vectors:
         values = _finite(rows, name)
@@ -95,12 +96,12 @@ def _check_same_units(rows: Rows) -> Iterator[Finding]:
             yield warning(
                 "mixed_units",
                 f"{name} goes up to {max(moving):.3g} in this episode and to {min(moving):.3g} in another one",
-                _LOOK,
+                _CHECK_UNITS,
                 episode=largest,
             )
 
 
-_LOOK = "look whether parts of the dataset are in degrees or percent, and convert them"
+_CHECK_UNITS = "check whether parts of the dataset are in degrees or percent, and convert them"
 
 
 def _finite(rows: Rows, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -109,7 +110,7 @@ def _finite(rows: Rows, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.fl
 
 
 def check_limits(rows: Rows) -> Iterator[Finding]:
-    """Find actions beyond the limits of this arm; the limits of other robots are not known."""
+    """Find actions beyond the limits of this arm; the limits of other robots are unknown."""
     if not rows.is_parol6 or ACTION not in rows.vectors:
         return
     lower = np.append(JOINT_LOWER, 0.0) - _LIMIT_TOLERANCE
@@ -117,8 +118,8 @@ def check_limits(rows: Rows) -> Iterator[Finding]:
     actions = rows.vectors[ACTION]
     for episode, where in rows.slices.items():
         values = actions[where]
-        if np.abs(values[:, :-1]).max(initial=0.0) > _DEGREES:
-            continue  # another unit, which check_units says
+        if np.abs(values[:, :-1]).max(initial=0.0) > MAX_ANGLE:
+            continue  # another unit, which check_units reports
         bad = np.argwhere((values < lower) | (values > upper))
         if len(bad):
             frame, part = bad[0].tolist()

@@ -1,1 +1,1 @@
-"""The arm driven from outside: commands come as messages, over ROS 2 or from the page of ``smolvla-gym view``."""
+"""Bridge to other programs: commands arrive as messages, over ROS 2 or from the page of ``smolvla-gym view``."""

@@ -1,4 +1,4 @@
-"""A trajectory that the arm follows, from its acceptance to its result."""
+"""Execution of a trajectory, from its acceptance to its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smolvla_gym.parol6 import JOINT_NAMES, MAX_ACCELERATION, MAX_JERK, MAX_SPEE
 from smolvla_gym.utils.untrusted import printable
 
 ARRIVED: Final = 1e-3
-"""Largest distance in rad of each joint's setpoint from its target to count as there."""
+"""Largest distance in rad of each joint's setpoint from its target at which the joint counts as arrived."""
 
 GOAL_TOLERANCE: Final = 0.02
 """Largest distance in rad of each measured joint from the end of a trajectory, where its goal names none."""
@@ -31,9 +31,9 @@ class Tolerances:
     """Tolerances of a goal.
 
     Attributes:
-        path: Largest distance in rad of each measured joint from where it is to be, shape (6,).
+        path: Largest distance in rad of each measured joint from the desired position, shape (6,).
         goal: The same at the end, shape (6,).
-        time: Seconds after its planned end within which the arm has to arrive; None: as long as it gets nearer.
+        time: Time in s after the planned end within which the arm has to arrive; None: as long as it gets nearer.
     """
 
     path: Array = field(default_factory=lambda: np.full(NUM_JOINTS, np.inf))
@@ -42,15 +42,15 @@ class Tolerances:
 
 
 def read_tolerances(goal: Mapping[str, Any], joints: Sequence[str]) -> Tolerances:
-    """Returns the tolerances of a ``FollowJointTrajectory`` goal. As in ros2_control 0 means the default, -1 none.
+    """Return the tolerances of a ``FollowJointTrajectory`` goal. As in ros2_control 0 means the default, -1 none.
 
     Args:
         goal: The goal.
-        joints: Names that its trajectory has.
+        joints: Names of the trajectory's joints.
 
     Raises:
-        TrajectoryError: A tolerance is not finite, of a joint that the trajectory does not name, or one that cannot be
-            watched: this arm measures positions alone.
+        TrajectoryError: A tolerance is not finite, is of a joint that the trajectory does not name, or is of a quantity
+            that this arm does not measure: it measures positions alone.
     """
     if any(goal.get(name) for name in ("component_path_tolerance", "component_goal_tolerance")):
         raise TrajectoryError("Component tolerances are for mobile bases; this arm has none.")
@@ -81,11 +81,11 @@ def read_tolerances(goal: Mapping[str, Any], joints: Sequence[str]) -> Tolerance
 
 @dataclass(frozen=True)
 class Result:
-    """How a trajectory ended, where the arm itself ended it.
+    """Result of a trajectory that the arm itself ended.
 
     Attributes:
-        code: For the client of an action.
-        why: The reason; empty after a success.
+        code: Error code for the client of an action.
+        why: Reason; empty after a success.
     """
 
     code: ResultCode
@@ -93,15 +93,15 @@ class Result:
 
 
 class Following:
-    """Asks for the positions of a trajectory, one control step after the other, and tells when and how it ended."""
+    """Execution of one trajectory: a target for each control step, and the result."""
 
     def __init__(self, plan: Trajectory, period: float, tolerances: Tolerances | None = None) -> None:
-        """Begins to wait for its start, or to follow it.
+        """Wait for the start of the trajectory, or begin to follow it.
 
         Args:
             plan: The trajectory.
             period: Duration of a control step in s.
-            tolerances: Of its goal.
+            tolerances: Tolerances of its goal.
         """
         self.plan, self._period = plan, period
         self._tolerances = Tolerances() if tolerances is None else tolerances
@@ -109,16 +109,16 @@ class Following:
 
     @property
     def waits(self) -> bool:
-        """Whether its beginning is still ahead."""
+        """Whether the beginning lies in the future."""
         return self._wait > 0.5 * self._period
 
     def next_target(self, commanded: Array) -> Array | None:
-        """Returns where the joints are to be after the next step in rad, shape (6,); None while it waits.
+        """Return the target of the next step in rad, shape (6,); None while the trajectory waits for its beginning.
 
-        The trajectory waits for an arm that is slower: it stays on its way, and is late.
+        Where the arm is slower the trajectory waits: the arm stays on its path, and arrives later.
 
         Args:
-            commanded: Where the arm was sent to so far, in rad, shape (6,).
+            commanded: Present setpoint in rad, shape (6,).
         """
         if self.waits:
             self._wait -= self._period
@@ -127,12 +127,12 @@ class Following:
         return self.plan.advance(0.0 if (ahead > _TRAIL).any() else self._period)
 
     def judge(self, commanded: Array, measured: Array, safety: Sequence[Mapping[str, Any]]) -> Result | None:
-        """Returns how it ended, or None while it is under way; called after each step.
+        """Return the result, or None while the trajectory goes on; called after each step.
 
         Args:
-            commanded: Where the arm was sent to, in rad, shape (6,).
-            measured: Where it is, in rad, shape (6,).
-            safety: What the safety gate changed.
+            commanded: Present setpoint in rad, shape (6,).
+            measured: Measured joint angles in rad, shape (6,).
+            safety: Events of the safety gate.
         """
         for event in safety:
             if event["rule"] == "collision":
@@ -151,7 +151,7 @@ class Following:
             self._late += self._period
             if limits.time is not None and self._late > limits.time:
                 return _violated("goal", error, limits.goal, ResultCode.GOAL_TOLERANCE_VIOLATED)
-        # Progress is time of the trajectory that passed, or a way that became shorter.
+        # Progress: time of the trajectory passed, or the distance became shorter.
         distance = float(np.maximum(away, error).max()) - plan.now
         self._stuck = 0.0 if distance < self._nearest - 1e-4 else self._stuck + self._period
         self._nearest = min(self._nearest, distance)
@@ -160,11 +160,11 @@ class Following:
         return None
 
     def feedback(self, seconds: float, measured: Array) -> ros.Message:
-        """Returns the feedback of a ``FollowJointTrajectory``.
+        """Return the feedback of a ``FollowJointTrajectory``.
 
         Args:
             seconds: Present time in s.
-            measured: Where the arm is, in rad, shape (6,).
+            measured: Measured joint angles in rad, shape (6,).
         """
         desired, columns = self.plan.desired, self.plan.columns
         parts = {"desired": desired, "actual": measured, "error": desired - measured}

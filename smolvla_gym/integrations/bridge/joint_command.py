@@ -1,4 +1,4 @@
-"""A ``sensor_msgs/JointState`` that somebody sends: where single joints are to go."""
+"""Joint commands: a ``sensor_msgs/JointState`` with targets of single joints."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from smolvla_gym.integrations.bridge.topics import GRIPPER, JAWS
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, NUM_JOINTS, STEPS_PER_RAD
 
 SLACK: Final = 2.0 / STEPS_PER_RAD
-"""How far outside its limits each joint may be, in rad: what was read back from the arm is rounded to whole steps."""
+"""Distance in rad that a target may lie outside a joint's limits: measured angles are rounded to whole motor steps."""
 
 
 _SAME: Final = 0.02
-"""How far two openings of the gripper, 0 to 1, may be apart in one command: jaws are measured one by one."""
+"""Largest difference of two openings of the gripper, 0 to 1, in one command: the jaws are measured separately."""
 
 
 def read_joint_command(message: Mapping[str, Any], stroke: float) -> dict[int, float]:
-    """Returns the elements of an action that a message names, by their index.
+    """Return the elements of an action that a message names, by their index.
 
     Args:
-        message: With joints in rad, jaws in m, or ``gripper`` as an opening of 0 to 1.
-        stroke: What a jaw travels, in m.
+        message: Message with joints in rad, jaws in m, or ``gripper`` as an opening of 0 to 1.
+        stroke: Travel of a jaw in m.
 
     Raises:
-        ActionError: A joint is unknown or there twice, or cannot go there. The message says which.
+        ActionError: A joint is unknown or named twice, or its target is outside its limits. The message names it.
     """
     names, positions = list(message["name"]), [float(position) for position in message["position"]]
     known = {joint: (low, high) for joint, low, high in zip(JOINT_NAMES, JOINT_LOWER, JOINT_UPPER, strict=True)}

@@ -1,4 +1,4 @@
-"""A name of its own for each arm in a graph."""
+"""Namespaces: a name of its own for each arm in a ROS graph."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _TOKEN: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*_?|_[A-Za-z0-9]
 _LONGEST: Final = 150
 
 DISCOVERY_S: Final = 2.0
-"""Seconds in which others in a graph are found."""
+"""Time in s within which other programs in a graph are discovered."""
 
 
 def check_namespace(text: str) -> str:
-    """Returns a namespace as a prefix of topics: ``""``, or with one slash, before each part.
+    """Return a namespace as a prefix of topics: ``""``, or with one slash, before each part.
 
     Args:
-        text: Such as ``"arm_1"`` or ``"/lab/arm_1"``; empty: none.
+        text: Namespace, such as ``"arm_1"`` or ``"/lab/arm_1"``; empty: none.
 
     Raises:
-        OptionError: ROS 2 does not allow it.
+        OptionError: ROS 2 does not allow this namespace.
     """
     parts = text.removeprefix("/").split("/")
     if text in ("", "/"):
@@ -39,59 +39,60 @@ def check_namespace(text: str) -> str:
 
 
 class Namespaced(Transport):
-    """A transport whose topics and actions all have a prefix."""
+    """Transport whose topics and actions all have a prefix."""
 
     def __init__(self, transport: Transport, prefix: str) -> None:
-        """Puts a prefix before every name.
+        """Add a prefix to every name.
 
         Args:
-            transport: The way out.
-            prefix: From :func:`check_namespace`.
+            transport: Transport that carries the messages.
+            prefix: Prefix of :func:`check_namespace`.
         """
         self._transport, self._prefix = transport, prefix
         self.name = transport.name
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
-        """Prepares sending on a topic."""
+        """Prepare sending on a topic."""
         self._transport.advertise(self._prefix + topic, datatype, depth)
 
     def subscribe(self, topic: str, datatype: str) -> None:
-        """Prepares receiving."""
+        """Prepare receiving."""
         self._transport.subscribe(self._prefix + topic, datatype)
 
     def publish(self, topic: str, message: Message) -> None:
-        """Sends a message."""
+        """Send a message."""
         self._transport.publish(self._prefix + topic, message)
 
     def receive(self) -> list[tuple[str, Message]]:
-        """Returns what came."""
+        """Return the received messages."""
         return [(topic.removeprefix(self._prefix), message) for topic, message in self._transport.receive()]
 
     def serve_action(self, name: str, datatype: str) -> bool:
-        """Prepares taking goals."""
+        """Prepare receiving goals of an action."""
         return self._transport.serve_action(self._prefix + name, datatype)
 
     def other_publishers(self, topic: str) -> int:
-        """Returns how many others publish on a topic."""
+        """Return the number of other publishers of a topic."""
         return self._transport.other_publishers(self._prefix + topic)
 
     def problems(self) -> list[tuple[str, str]]:
-        """Returns what could not be heard."""
+        """Return the problems of reception."""
         return [(topic.removeprefix(self._prefix), why) for topic, why in self._transport.problems()]
 
     def close(self) -> None:
-        """Leaves."""
+        """Close the transport."""
         self._transport.close()
 
 
 def claim(transport: Transport, seconds: float = DISCOVERY_S) -> None:
-    """Takes ``/joint_states`` for this arm, and makes sure that no other program has it.
+    """Claim ``/joint_states`` for this arm, and make sure that no other program publishes it.
 
-    It is advertised before others are looked for, so that of two programs that start together at least one refuses.
+    The topic is advertised before other publishers are searched, so that of two programs that start together at least
+    one refuses.
 
     Args:
-        transport: The way into the graph.
-        seconds: How long others are looked for.
+        transport: Transport into the graph.
+        seconds: Duration of the search.
 
     Raises:
         DeviceError: Another program publishes it: every command would move its arm and this one.

@@ -1,4 +1,4 @@
-"""What the arm tells: where it is, what it sees, and what happened."""
+"""Publisher of the arm's state, camera images, status and events."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _STATUS_EVERY: Final = 3
 
 
 class Publisher:
-    """Sends an env's observations, status and events."""
+    """Publisher of an env's observations, status and events."""
 
     def __init__(self, env: gym.Env[Any, Any], transport: Transport, *, raw_images: bool = False) -> None:
-        """Advertises everything.
+        """Advertise all topics.
 
         Args:
             env: A ``PAROL6Env``.
-            transport: The way out.
-            raw_images: Whether pictures are sent as ``sensor_msgs/Image`` too.
+            transport: Transport that carries the messages.
+            raw_images: Whether images are also sent as ``sensor_msgs/Image``.
         """
         bare: Any = env.unwrapped
         self._transport, self._raw, self._backend = transport, raw_images, bare.backend
@@ -51,26 +51,26 @@ class Publisher:
             transport.advertise("/clock", "rosgraph_msgs/Clock")
 
     def begin(self) -> None:
-        """Lets simulated time begin now."""
+        """Start simulated time at the present time of the clock."""
         self._began = time.time()
 
     def event(self, kind: str, **details: Any) -> None:
-        """Sends an event."""
+        """Send an event."""
         self._transport.publish("/events", {"data": json.dumps({"event": kind, **details})})
 
     def publish(
         self, steps: int, observation: Mapping[str, Any], info: Mapping[str, Any], *, mode: str, fault: str | None,
         instruction: str,
     ) -> None:  # fmt: skip
-        """Sends what a step brought.
+        """Publish the result of a step.
 
         Args:
-            steps: That were done since the beginning.
-            observation: Of the last one.
-            info: Of the last one.
-            mode: What drives the arm.
-            fault: What holds it; no step brings an observation then, and an old picture is worth nothing.
-            instruction: What the arm was told to do.
+            steps: Number of control steps since the beginning.
+            observation: Observation of the last step.
+            info: Info of the last step.
+            mode: Mode of the bridge, such as ``"policy"``.
+            fault: Fault that holds the arm, or None. During a fault there are no steps, and no old images are sent.
+            instruction: Present instruction.
         """
         send, now = self._transport.publish, self.now(steps)
         state = np.asarray(observation["agent_pos"], np.float64)
@@ -81,10 +81,10 @@ class Publisher:
         jaw = float(state[NUM_JOINTS]) * self._stroke
         send("/joint_states", ros.joint_state(now, (*JOINT_NAMES, *JAWS), [*state[:NUM_JOINTS], jaw, jaw]))
         frames = self._scene_pose.frames(state)
-        wanted = ("base", "tool", *(f"{camera}_camera" for camera in self._cameras))
-        send("/tf", {"transforms": [ros.transform(now, "world", name, *frames[name]) for name in wanted]})
+        published = ("base", "tool", *(f"{camera}_camera" for camera in self._cameras))
+        send("/tf", {"transforms": [ros.transform(now, "world", name, *frames[name]) for name in published]})
         if fault is None:
-            self._publish_pictures(now - float(info.get("frame_age_s") or 0.0), observation.get("pixels", {}))
+            self._publish_images(now - float(info.get("frame_age_s") or 0.0), observation.get("pixels", {}))
         if steps % _STATUS_EVERY == 0 or fault is not None:
             status = {
                 "mode": mode, "fault": fault, "instruction": instruction, "is_success": bool(info["is_success"]),
@@ -93,16 +93,16 @@ class Publisher:
             }  # fmt: skip
             send("/status", {"data": json.dumps(status)})
 
-    def _publish_pictures(self, seen: float, pictures: Mapping[str, Any]) -> None:
+    def _publish_images(self, seen: float, images: Mapping[str, Any]) -> None:
         send = self._transport.publish
-        for camera, picture in pictures.items():
+        for camera, image in images.items():
             frame, topic = f"{camera}_camera", f"/camera/{camera}"
-            send(f"{topic}/image/compressed", ros.compressed_image(seen, frame, picture))
+            send(f"{topic}/image/compressed", ros.compressed_image(seen, frame, image))
             if self._raw:
-                send(f"{topic}/image", ros.image(seen, frame, picture))
-            intrinsics = self._scene_pose.intrinsics(camera, picture.shape[:2])
+                send(f"{topic}/image", ros.image(seen, frame, image))
+            intrinsics = self._scene_pose.intrinsics(camera, image.shape[:2])
             send(f"{topic}/camera_info", ros.camera_info(seen, frame, intrinsics))
 
     def now(self, steps: int) -> float:
-        """Returns the time that messages carry: of the simulation, which began with the clock's, or the clock's."""
+        """Return the time stamp of messages in s: simulated time, which started at the clock's, or the clock's."""
         return self._began + steps * self._period if self._simulated else time.time()

@@ -1,4 +1,4 @@
-"""Where somebody outside wants the arm to be: a stream of joint commands, a trajectory, or nothing."""
+"""Setpoint of the arm from messages: a stream of joint commands, a trajectory, or none."""
 
 from __future__ import annotations
 
@@ -18,55 +18,59 @@ from smolvla_gym.integrations.bridge.trajectory import MAX_AHEAD_S, ResultCode, 
 from smolvla_gym.parol6 import NUM_JOINTS, Array
 
 SILENCE_S: Final = 0.5
-"""A stream of ``/joint_commands`` that pauses for longer is a commander that is gone: the arm stops where it is."""
+"""Timeout in s of a stream of ``/joint_commands``, after which the arm stops."""
 
 MAX_COMMAND_AGE_S: Final = 2.0
 """Age in s above which a ``/joint_commands`` with a stamp is refused."""
 
-Tell = Callable[..., None]
+Report = Callable[..., None]
 
 
 class Setpoint:
-    """Makes the env's next action of what was commanded last, and reports how each trajectory ends."""
+    """Source of the env's next action from the latest command; it reports the end of each trajectory.
+
+    Attributes:
+        opening: Commanded opening of the gripper, 0 to 1. The measured one differs where the gripper holds an object.
+        following: Execution of the trajectory under way, or None.
+    """
 
     def __init__(
-        self, env: gym.Env[Any, Any], tell: Tell, answer: Tell, clock: Callable[[], float] = time.monotonic
+        self, env: gym.Env[Any, Any], report: Report, answer: Report, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begins with nothing: the arm stays.
+        """Start without a command: the arm holds.
 
         Args:
             env: A ``PAROL6Env``.
-            tell: Called with an event's kind and its details.
+            report: Called with the kind of an event and its details.
             answer: Called with the id of a goal, its status (``"succeed"``, ``"abort"`` or ``"canceled"``), the
                 ``ResultCode`` and the reason, when the trajectory of an action ends.
-            clock: Counts seconds.
+            clock: Returns the time in s.
         """
         bare: Any = env.unwrapped
-        self._backend, self._space, self._tell, self._answer = bare.backend, env.action_space, tell, answer
+        self._backend, self._space, self._report, self._answer = bare.backend, env.action_space, report, answer
         self._period, self._stroke, self._clock = 1.0 / float(bare.control_hz), float(bare.gripper.stroke), clock
         self._target: NDArray[np.float32] | None = None  # None: the arm stops, and stays
         self._commanded_at: float | None = None
-        self._following: Following | None = None
+        self.following: Following | None = None
         self._goal: str | None = None  # of the trajectory under way, where an action brought it
         self._count = 0
         self.opening = 1.0
-        """Of the gripper, as it was commanded last: what it holds keeps the jaws apart."""
 
     @property
     def mode(self) -> str:
         """``"trajectory"``, ``"commands"`` or ``"idle"``."""
-        if self._following is not None:
+        if self.following is not None:
             return "trajectory"
         return "idle" if self._commanded_at is None else "commands"
 
     def command(self, message: Mapping[str, Any], now: float = 0.0) -> None:
-        """Takes a ``sensor_msgs/JointState``; joints that it does not name go on as they were told.
+        """Take a ``sensor_msgs/JointState``; joints that it does not name keep their targets.
 
-        One that names the gripper alone leaves a trajectory be: arm and gripper are two controllers in ROS.
+        A command for the gripper alone does not end a trajectory: arm and gripper are two controllers in ROS.
 
         Args:
             message: The command.
-            now: Present time in s of the clock that stamps count in.
+            now: Present time in s on the clock of the stamps.
 
         Raises:
             ActionError: The arm cannot go there, or the command is old or stamped far ahead.
@@ -96,27 +100,27 @@ class Setpoint:
         self._commanded_at = self._clock()
 
     def follow(self, message: Mapping[str, Any], now: float = 0.0) -> None:
-        """Takes a ``trajectory_msgs/JointTrajectory``.
+        """Take a ``trajectory_msgs/JointTrajectory``.
 
         Args:
             message: The trajectory.
-            now: Present time in s of the clock that stamps count in.
+            now: Present time in s on the clock of the stamps.
 
         Raises:
             TrajectoryError: The arm cannot follow it to its end.
         """
-        begin = self.hold()  # wherever an earlier command would have led
+        begin = self.hold()  # an earlier command ends here
         self._begin(Following(self._plan(message, begin, now), self._period), begin, None)
 
     def pursue(self, goal: Mapping[str, Any], now: float = 0.0) -> None:
-        """Takes a goal of ``FollowJointTrajectory``.
+        """Take a goal of ``FollowJointTrajectory``.
 
         Args:
             goal: The goal, and its ``goal_id``.
-            now: Present time in s of the clock that stamps count in.
+            now: Present time in s on the clock of the stamps.
 
         Raises:
-            TrajectoryError: The arm cannot follow it to its end. The goal was not answered yet.
+            TrajectoryError: The arm cannot follow it to its end. The goal has no answer yet.
         """
         begin, message = self.hold(), goal["trajectory"]
         plan = self._plan(message, begin, now)
@@ -130,7 +134,7 @@ class Setpoint:
         self._begin(Following(plan, self._period, tolerances), begin, str(goal["goal_id"]))
 
     def cancel(self, goal: str) -> bool:
-        """Stops the arm where a goal is under way; returns whether it was.
+        """Cancel a goal if it is under way: the arm stops. Return whether it was.
 
         Args:
             goal: Id of the goal.
@@ -142,46 +146,46 @@ class Setpoint:
         return True
 
     def drop(self, why: str, outcome: str = "aborted") -> None:
-        """Forgets what was commanded: the arm stops where it is.
+        """Drop the command: the arm stops.
 
         Args:
-            why: The reason.
-            outcome: What becomes of a trajectory: ``"aborted"`` or ``"preempted"``.
+            why: Reason.
+            outcome: Outcome of a trajectory under way: ``"aborted"`` or ``"preempted"``.
         """
         self._end(outcome, why)
         self._target = self._commanded_at = None
 
     def hold(self) -> NDArray[np.float32]:
-        """Returns the action that stops the arm where it was sent to; the jaws keep what they hold."""
+        """Return the action that stops the arm at its present setpoint; the gripper keeps its commanded opening."""
         return np.append(self._backend.commanded, self.opening).astype(np.float32)
 
     def next_action(self) -> NDArray[np.float32]:
-        """Returns the action of the next step."""
+        """Return the action of the next step."""
         if self._commanded_at is not None and self._clock() - self._commanded_at > SILENCE_S:
             self._commanded_at = None
             assert self._target is not None  # noqa: S101 - narrows a type
             moving = np.abs(self.hold() - self._target)[:NUM_JOINTS].max() > ARRIVED
-            if moving:  # one that has arrived may be silent
+            if moving:  # after it has arrived no further commands are needed
                 self._target = None
-            self._tell("commander_silent", stopped=bool(moving), seconds=SILENCE_S)
-        if self._following is not None:
+            self._report("commander_silent", stopped=bool(moving), seconds=SILENCE_S)
+        if self.following is not None:
             assert self._target is not None  # noqa: S101 - narrows a type
-            joints = self._following.next_target(np.asarray(self._backend.commanded, np.float64))
+            joints = self.following.next_target(np.asarray(self._backend.commanded, np.float64))
             if joints is not None:
                 self._target[:NUM_JOINTS] = joints
-        # Without a target it is asked anew in each step, so that an arm that brakes does not come back.
+        # hold() is called in each step, so that an arm that brakes does not return to an earlier setpoint.
         return self.hold() if self._target is None else self._target
 
     def judge(self, measured: Array, safety: Sequence[Mapping[str, Any]]) -> None:
-        """Ends the trajectory where the arm arrived, or cannot; called after each step.
+        """End the trajectory if the arm has arrived or cannot arrive; called after each step.
 
         Args:
-            measured: Where the arm is, in rad, shape (6,).
-            safety: What the safety gate changed.
+            measured: Measured joint angles in rad, shape (6,).
+            safety: Events of the safety gate.
         """
-        if self._following is None:
+        if self.following is None:
             return
-        result = self._following.judge(np.asarray(self._backend.commanded, np.float64), measured, safety)
+        result = self.following.judge(np.asarray(self._backend.commanded, np.float64), measured, safety)
         if result is None:
             return
         if result.code == ResultCode.SUCCESSFUL:
@@ -191,15 +195,15 @@ class Setpoint:
             self._target = None
 
     def feedback(self, seconds: float, measured: Array) -> dict[str, Any] | None:
-        """Returns the feedback of the goal under way, with its id, or None where there is none.
+        """Return the feedback of the goal under way, with its id; None where there is no goal.
 
         Args:
             seconds: Present time in s.
-            measured: Where the arm is, in rad, shape (6,).
+            measured: Measured joint angles in rad, shape (6,).
         """
-        if self._following is None or self._goal is None:
+        if self.following is None or self._goal is None:
             return None
-        return {"goal_id": self._goal, **self._following.feedback(seconds, measured)}
+        return {"goal_id": self._goal, **self.following.feedback(seconds, measured)}
 
     def _plan(self, message: Mapping[str, Any], begin: NDArray[np.float32], now: float) -> Trajectory:
         return Trajectory(message, np.asarray(begin[:NUM_JOINTS], np.float64), now)
@@ -209,10 +213,10 @@ class Setpoint:
             raise TrajectoryError("this goal is under way already")
         self._end("preempted", f"trajectory {self._count + 1} replaced it")
         self._count += 1
-        self._following, self._goal = following, goal
+        self.following, self._goal = following, goal
         self._target, self._commanded_at = begin, None
         plan = following.plan
-        self._tell(
+        self._report(
             "trajectory", id=self._count, seconds=round(plan.duration, 3), starts_in=round(max(plan.delay, 0.0), 3),
             late=round(plan.lateness(), 3),
             **({} if goal is None else {"action": FOLLOW, "goal_id": goal}),
@@ -221,11 +225,11 @@ class Setpoint:
     def _end(
         self, outcome: str, why: str, code: ResultCode = ResultCode.INVALID_GOAL, status: str | None = None
     ) -> None:
-        """Reports the end of the trajectory under way, if there is one."""
-        if self._following is None:
+        """Report the end of the trajectory under way, if there is one."""
+        if self.following is None:
             return
-        goal, self._following, self._goal = self._goal, None, None
-        self._tell(f"trajectory_{outcome}", id=self._count, **({"why": why} if why else {}))
+        goal, self.following, self._goal = self._goal, None, None
+        self._report(f"trajectory_{outcome}", id=self._count, **({"why": why} if why else {}))
         if goal is not None:
             done = outcome == "done"
             self._answer(goal, status or ("succeed" if done else "abort"), ResultCode.SUCCESSFUL if done else code, why)

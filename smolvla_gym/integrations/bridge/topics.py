@@ -1,14 +1,14 @@
-"""The topics, by the types that ROS 2 knows, and the joints that their messages name."""
+"""Topics of the bridge with their ROS 2 types, and names of the gripper's joints in messages."""
 
 from __future__ import annotations
 
 from typing import Final
 
 JAWS: Final = ("jaw_left", "jaw_right")
-"""The gripper's joints in the URDF: what each jaw has travelled from closed, in m."""
+"""Joints of the gripper in the URDF: travel of each jaw from closed, in m."""
 
 GRIPPER: Final = "gripper"
-"""In commands also the opening, 0 to 1."""
+"""Name of the gripper opening, 0 to 1, in commands."""
 
 PUBLISHED: Final = {
     "/joint_states": "sensor_msgs/JointState",
@@ -16,7 +16,7 @@ PUBLISHED: Final = {
     "/status": "std_msgs/String",
     "/events": "std_msgs/String",
 }
-"""What is sent always; pictures by camera and, in the simulation, ``/clock`` come to it."""
+"""Topics that are always published. Images of each camera and, in the simulation, ``/clock`` are published, too."""
 
 TAKEN: Final = {
     "/joint_commands": "sensor_msgs/JointState",
@@ -28,10 +28,10 @@ TAKEN: Final = {
     "/clear_fault": "std_msgs/Empty",
     "/reset": "std_msgs/Empty",
 }
-"""What is listened to."""
+"""Topics that the bridge subscribes to."""
 
 STOPS: Final = ("/stop", "/estop")
-"""What is heard from every publisher, whatever it promises about delivery."""
+"""Topics that are received from every publisher, whatever its reliability (QoS)."""
 
 FOLLOW: Final = "/joint_trajectory_controller/follow_joint_trajectory"
 """The action ``control_msgs/action/FollowJointTrajectory``, where the transport has actions (rclpy).
@@ -41,4 +41,4 @@ requests to cancel on ``/cancel`` behind it; ``/feedback`` and ``/result`` go ou
 """
 
 STARTS: Final = ("/start", "/reset", "/clear_fault", "/joint_commands", "/joint_trajectory", FOLLOW)
-"""What may move the arm, and does not count where somebody stops at the same time."""
+"""Topics that may move the arm; they are refused where a stop arrives at the same time."""

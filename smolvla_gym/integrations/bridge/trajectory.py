@@ -1,4 +1,4 @@
-"""A ``trajectory_msgs/JointTrajectory`` in time."""
+"""Interpolation of a ``trajectory_msgs/JointTrajectory`` in time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_AHEAD_S: Final = 10.0
 """Longest accepted wait for a trajectory whose ``header.stamp`` lies ahead, in s."""
 
 START_TOLERANCE: Final = 0.1
-"""Largest distance in rad of a joint from where a trajectory has it at its beginning, or at its present point."""
+"""Largest distance in rad of a joint from the trajectory's beginning, or from its present point."""
 
 
 class ResultCode(IntEnum):
@@ -38,51 +38,52 @@ class ResultCode(IntEnum):
 
 
 class TrajectoryError(ActionError):
-    """A trajectory that is refused as a whole. Nothing moved."""
+    """Trajectory that is refused as a whole. Nothing moved."""
 
     def __init__(self, message: str, code: ResultCode = ResultCode.INVALID_GOAL) -> None:
-        """Builds the error.
+        """Build the error.
 
         Args:
-            message: What is wrong.
-            code: The same for the client of an action.
+            message: Message of the error.
+            code: Error code for the client of an action.
         """
         super().__init__(message)
         self.code = code
 
 
 class Trajectory:
-    """Positions between points, straight from one to the next; joints that are not named stay where they are.
+    """Trajectory with linear interpolation between its points; joints that it does not name keep their position.
 
-    Speeds and accelerations of points are checked for their number and are not followed: the safety gate chooses its
-    own between the positions.
+    Velocities and accelerations of points are checked for their number and are not followed: the safety gate limits
+    the motion between the positions.
     """
 
     def __init__(self, message: Mapping[str, Any], begin: Array, now: float = 0.0) -> None:
-        """Checks the whole of it: nothing moves for one that cannot be followed to its end.
+        """Check the whole trajectory: nothing moves for one that cannot be followed to its end.
 
-        As in ros2_control, a ``header.stamp`` of zero means at once. One that lies ahead starts then, at most
-        ``MAX_AHEAD_S`` later. Of one that began already the rest is followed, if the arm is at its present point.
+        As in ros2_control, a trajectory with a ``header.stamp`` of zero starts at once, and one with a stamp in the
+        future, at most ``MAX_AHEAD_S`` ahead, at that time. Of a trajectory that began already the rest is followed, if
+        the arm is at its present point.
 
         Args:
             message: The trajectory.
-            begin: Joint angles in rad that the arm is at, shape (6,).
-            now: Present time in s of the clock that stamps count in.
+            begin: Present joint angles in rad, shape (6,).
+            now: Present time in s on the clock of the stamps.
 
         Raises:
-            TrajectoryError: What is wrong, with the point.
+            TrajectoryError: The trajectory cannot be followed; the message names the point.
         """
         begin = np.asarray(begin, np.float64)
         columns = _columns(message["joint_names"])
         times, rows = _points(message["points"], columns, begin)
         self.delay = _delay(message["header"]["stamp"], now, times[-1])
-        """Seconds from now to its beginning; negative where it began already."""
+        """Time in s from now to the beginning; negative where it began already."""
         late = -self.delay
-        if late > 0.0 and times[0] <= late:  # the rest of it, from the point that it has reached
+        if late > 0.0 and times[0] <= late:  # the rest, from its present point
             present = np.array([np.interp(late, times, column) for column in np.stack(rows).T])
             rest = next(index for index, moment in enumerate(times) if moment > late)
             times, rows = [late, *times[rest:]], [present, *rows[rest:]]
-        elif times[0] > 0.0:  # from where the arm is
+        elif times[0] > 0.0:  # from the arm's position
             times, rows = [max(late, 0.0), *times], [begin, *rows]
         apart = np.abs(rows[0] - begin)
         if (apart > START_TOLERANCE).any():
@@ -94,37 +95,37 @@ class Trajectory:
             )
         self._times, self._rows, self._now = np.array(times), np.stack(rows), times[0]
         self.columns = columns
-        """Indices of the joints that it names."""
+        """Indices of the joints that the trajectory names."""
         self.duration = float(times[-1])
-        """Seconds from its beginning to its end."""
+        """Duration in s."""
 
     @property
     def end(self) -> Array:
-        """Where it ends, in rad, shape (6,)."""
+        """Joint angles at the end in rad, shape (6,)."""
         return np.array(self._rows[-1])
 
     @property
     def desired(self) -> Array:
-        """Where the joints are to be now, in rad, shape (6,)."""
+        """Desired joint angles now in rad, shape (6,)."""
         return np.array([np.interp(self._now, self._times, column) for column in self._rows.T])
 
     @property
     def now(self) -> float:
-        """Seconds since its beginning."""
+        """Time since the beginning in s."""
         return float(self._now)
 
     @property
     def done(self) -> bool:
-        """Whether its end was reached."""
+        """Whether the end was reached."""
         return bool(self._now > self.duration - 1e-6)
 
     def advance(self, seconds: float) -> Array:
-        """Goes on for some time and returns where the joints are to be then, in rad, shape (6,)."""
+        """Advance by a time in s and return the desired joint angles then, in rad, shape (6,)."""
         self._now = min(self._now + seconds, self.duration)
         return self.desired
 
     def lateness(self) -> float:
-        """Returns how much later than planned in s the arm ends at the least, at its joints' largest speeds."""
+        """Return the least delay in s of the arm at the end, which its joints' largest speeds cause."""
         needed = (np.abs(np.diff(self._rows, axis=0)) / MAX_SPEED).max(axis=1)
         late = 0.0
         for more in (needed - np.diff(self._times)).tolist():
@@ -144,7 +145,7 @@ def _columns(given: Any) -> list[int]:
 
 
 def _points(points: Any, columns: list[int], begin: Array) -> tuple[list[float], list[Array]]:
-    """Returns times in s and positions in rad, shape (6,) each."""
+    """Return times in s and positions in rad, shape (6,) each."""
     if not points:
         raise TrajectoryError("A trajectory without points.")
     if len(points) > MAX_POINTS:
@@ -186,7 +187,7 @@ def _points(points: Any, columns: list[int], begin: Array) -> tuple[list[float],
 
 
 def _delay(stamp: Mapping[str, Any], now: float, duration: float) -> float:
-    """Returns the seconds from now to the beginning that a stamp asks for."""
+    """Return the time in s from now to a stamp; 0 for a stamp of zero."""
     begin = seconds_of(stamp, "header.stamp")
     if begin == 0.0:
         return 0.0
@@ -206,14 +207,14 @@ def _delay(stamp: Mapping[str, Any], now: float, duration: float) -> float:
 
 
 def seconds_of(value: Mapping[str, Any], what: str) -> float:
-    """Returns a ``builtin_interfaces`` time or duration in s.
+    """Return a ``builtin_interfaces`` time or duration in s.
 
     Args:
         value: The time or duration.
-        what: Its name in the error.
+        what: Name of the value in the error.
 
     Raises:
-        TrajectoryError: It has a second or more of nanoseconds.
+        TrajectoryError: The nanoseconds make a second or more.
     """
     if not 0 <= int(value["nanosec"]) < 10**9:
         raise TrajectoryError(f"{what} has {value['nanosec']} nanoseconds; below 1000000000 are allowed.")

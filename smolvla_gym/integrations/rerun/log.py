@@ -1,6 +1,4 @@
-"""Episodes in Rerun: cameras, joints against targets, the plan ahead of the arm, what the safety gate did, and the arm
-itself in 3D.
-"""
+"""Episodes in Rerun: cameras, joints, their targets, planned actions, safety events, latencies, and the arm in 3D."""
 
 from __future__ import annotations
 
@@ -12,7 +10,8 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
-from smolvla_gym.episodes.observer import EpisodeObserver, Moment
+from smolvla_gym.episodes.callback import Callback, Step
+from smolvla_gym.episodes.record import EpisodeRecord
 from smolvla_gym.errors import MissingExtraError, RecordingError
 from smolvla_gym.integrations.rerun.viewer import open_viewer
 from smolvla_gym.integrations.scene_pose import ScenePose
@@ -20,7 +19,7 @@ from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
 from smolvla_gym.sim.shapes import Shape
 
 VIEWER: Final = "viewer"
-"""In place of a file: a viewer that is started, or runs already."""
+"""Target in place of a file: a viewer that is started, or runs already."""
 
 _APPLICATION: Final = "smolvla_gym"
 _JPEG_QUALITY: Final = 85
@@ -29,14 +28,14 @@ _NOTHING: Final = np.zeros((0, 3))
 _COLORS: Final = (
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (90, 90, 90)
 )  # fmt: skip
-"""Of the joints and the gripper, the same where they are and where they are to be."""
+"""Colors of the joints and the gripper, the same for measured states and commands."""
 
 
-class RerunLog(EpisodeObserver):
+class RerunLog(Callback):
     """Every episode is a recording of its own in the viewer, or a file of its own."""
 
     def __init__(self, target: str | Path) -> None:
-        """Looks whether Rerun is there.
+        """Check that Rerun is installed and that the file can be written.
 
         Args:
             target: ``"viewer"``, or the file of the first episode, ending in ``.rrd``; those after it get a number.
@@ -59,10 +58,10 @@ class RerunLog(EpisodeObserver):
                 raise RecordingError(f"{self._file} cannot be written: {error.strerror or error}.") from error
         self._count = 0
         self._stream: Any = None
-        self._scene_pose: ScenePose | None = None
+        self.scene_pose: ScenePose | None = None
 
-    def begin(self, env: gym.Env[Any, Any], seed: int, instruction: str) -> None:
-        """Opens a recording and draws the scene."""
+    def begin(self, env: gym.Env[Any, Any], record: EpisodeRecord) -> None:
+        """Open a recording and draw the scene."""
         rr = self._rr
         self._finish()
         self._stream = rr.RecordingStream(_APPLICATION)
@@ -72,54 +71,55 @@ class RerunLog(EpisodeObserver):
             name = self._file if self._count == 0 else self._file.with_stem(f"{self._file.stem}_{self._count:03d}")
             self._stream.save(str(name), default_blueprint=self._blueprint(env))
         self._count += 1
-        if self._scene_pose is None or not self._scene_pose.shows(env):
-            self._scene_pose = ScenePose(env)
-        self._log("instruction", rr.TextDocument(f"{instruction}  (seed {seed})"), static=True)
+        if self.scene_pose is None or not self.scene_pose.shows(env):
+            self.scene_pose = ScenePose(env)
+        self._log("instruction", rr.TextDocument(f"{record.instruction}  (seed {record.seed})"), static=True)
         self._log("scene", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
-        for shape in self._scene_pose.shapes:
+        for shape in self.scene_pose.shapes:
             self._draw(shape)
         for kind in ("state", "target"):
             style = rr.SeriesLines(names=list(ACTION_NAMES), colors=list(_COLORS))
             self._log(f"{kind}/joints", style, static=True)
 
-    def note(self, moment: Moment) -> None:
-        """Logs a step."""
-        rr, scene_pose = self._rr, self._scene_pose
+    def step(self, record: EpisodeRecord, step: Step) -> None:
+        """Log a step."""
+        rr, scene_pose = self._rr, self.scene_pose
         assert scene_pose is not None  # noqa: S101 - narrows a type
-        self._stream.set_time("episode", duration=moment.time)
-        state = np.asarray(moment.observation["agent_pos"], np.float64)
-        for name, picture in moment.observation.get("pixels", {}).items():
-            self._log(f"cameras/{name}", rr.Image(picture).compress(jpeg_quality=_JPEG_QUALITY))
-        for name, depth in moment.observation.get("depth", {}).items():
+        self._stream.set_time("episode", duration=step.time)
+        state = np.asarray(step.observation["agent_pos"], np.float64)
+        for name, pixels in step.observation.get("pixels", {}).items():
+            self._log(f"cameras/{name}", rr.Image(pixels).compress(jpeg_quality=_JPEG_QUALITY))
+        for name, depth in step.observation.get("depth", {}).items():
             self._log(f"depth/{name}", rr.DepthImage(depth[..., 0], meter=10_000.0))
         self._joints("state", state)
-        if moment.action is not None:
-            self._joints("target", np.asarray(moment.action, np.float64))
-        self._log("latency/frame_age_ms", rr.Scalars(1e3 * float(moment.info.get("frame_age_s", 0.0))))
-        self._log("latency/state_age_ms", rr.Scalars(1e3 * float(moment.info.get("state_age_s", 0.0))))
-        self._log("latency/planned_actions", rr.Scalars(float(len(moment.plan))))
-        for phase, seconds in (moment.info.get("timing") or {}).items():
+        if step.action is not None:
+            self._joints("target", np.asarray(step.action, np.float64))
+        self._log("latency/frame_age_ms", rr.Scalars(1e3 * float(step.info.get("frame_age_s", 0.0))))
+        self._log("latency/state_age_ms", rr.Scalars(1e3 * float(step.info.get("state_age_s", 0.0))))
+        self._log("latency/planned_actions", rr.Scalars(float(len(step.plan))))
+        for phase, seconds in (step.info.get("timing") or {}).items():
             self._log(f"latency/{phase}_ms", rr.Scalars(1e3 * float(seconds)))
-        for rule, events in _by_rule(moment.info.get("safety", ())).items():
+        for rule, events in _by_rule(step.info.get("safety", ())).items():
             joints = dict.fromkeys(str(event["joint"]) for event in events if event.get("joint") is not None)
             self._log("safety", rr.TextLog(f"{rule}: {', '.join(joints)}".rstrip(": "), level="WARN"))
-        if moment.info.get("fault"):
-            self._log("safety", rr.TextLog(f"fault {moment.info['fault']}", level="ERROR"))
+        if step.info.get("fault"):
+            self._log("safety", rr.TextLog(f"fault {step.info['fault']}", level="ERROR"))
         for body, (position, rotation) in scene_pose.poses(state).items():
             self._log(f"scene/{body}", rr.Transform3D(translation=position, mat3x3=rotation))
-        path = scene_pose.tool_path(moment.plan)
+        path = scene_pose.tool_path(step.plan)
         strips = [path] if len(path) > 1 else []
         self._log("scene/plan", rr.LineStrips3D(strips, colors=[[255, 160, 0]], radii=0.0015))
         self._log("scene/plan/points", rr.Points3D(path if len(path) else _NOTHING, colors=[255, 160, 0], radii=0.002))
 
-    def end(self, success: bool) -> None:
-        """Says how the episode ended."""
-        level = "INFO" if success else "WARN"
-        self._log("safety", self._rr.TextLog("solved" if success else "not solved", level=level))
+    def end(self, record: EpisodeRecord) -> None:
+        """Log how the episode ended."""
+        outcome = "success" if record.success else record.failure or "no success"
+        text = "interrupted" if record.end == "interrupted" else outcome
+        self._log("safety", self._rr.TextLog(text, level="INFO" if record.success else "WARN"))
         self._stream.flush()
 
     def close(self) -> None:
-        """Finishes the recording."""
+        """Finish the recording."""
         self._finish()
 
     def _finish(self) -> None:
@@ -156,7 +156,7 @@ class RerunLog(EpisodeObserver):
         self._log(path, what, static=True)
 
     def _blueprint(self, env: gym.Env[Any, Any]) -> Any:
-        """Returns how the views are laid out."""
+        """Return the layout of the views."""
         from rerun import blueprint as rrb
 
         space: Any = env.observation_space

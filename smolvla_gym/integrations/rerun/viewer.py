@@ -13,16 +13,16 @@ from smolvla_gym.errors import RecordingError
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 9876
-"""Rerun's own; a viewer that runs already is used."""
+"""Default port of Rerun; a viewer that runs already is used."""
 
 _START: Final = 20.0
-"""How long in s the viewer may take to listen."""
+"""Timeout in s of the start of the viewer."""
 
-_LOOK: Final = 0.05
+_POLL: Final = 0.05
 
 
 def open_viewer(port: int = PORT) -> str:
-    """Start a viewer where none runs, and return the address to log to. The viewer stays when this program ends.
+    """Start a viewer unless one runs, and return the address to log to. The viewer stays when this program ends.
 
     Args:
         port: TCP port of the viewer on the loopback.
@@ -33,7 +33,7 @@ def open_viewer(port: int = PORT) -> str:
     address = f"rerun+http://{HOST}:{port}/proxy"
     if _listens(port):
         return address
-    process = subprocess.Popen(  # noqa: S603 - no shell, and nothing of it is foreign
+    process = subprocess.Popen(  # noqa: S603 - no shell, constant arguments
         [sys.executable, "-m", "rerun_cli", "--bind", HOST, "--port", str(port), "--expect-data-soon"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -50,7 +50,7 @@ def open_viewer(port: int = PORT) -> str:
             raise RecordingError(
                 f"The Rerun viewer {why}: is there a screen? A file works without one: --rerun FILE.rrd."
             )
-        time.sleep(_LOOK)
+        time.sleep(_POLL)
     return address
 
 

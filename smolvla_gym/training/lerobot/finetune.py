@@ -1,8 +1,8 @@
-"""Fine-tuning a SmolVLA by LeRobot's own training program, from a start that this arm's dataset fits.
+"""Fine-tune a SmolVLA with LeRobot's own training program on a dataset of this arm.
 
-LeRobot trains what a checkpoint's ``config.json`` describes. Left as it is, that of ``lerobot/smolvla_base`` has six
-dimensions and other cameras, and loading it would fetch the vision-language model only to replace its weights. So the
-checkpoint is copied with another description first.
+LeRobot trains the policy that a checkpoint's ``config.json`` describes. That of ``lerobot/smolvla_base`` has six
+dimensions and other cameras, and loading it downloads the vision-language model only to replace its weights. The
+checkpoint is therefore copied with another ``config.json`` first.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.configuration import check_configuration
 from smolvla_gym.agent.checkpoint.load import check_checkpoint_files
+from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, link_file, make_portable
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER, WEIGHTS, read_spec
+from smolvla_gym.data.reader import Recording
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
-from smolvla_gym.training.recordings import Recording
-from smolvla_gym.training.saving import copy_checkpoint, link_file, make_portable, replace_text
+from smolvla_gym.utils.json_file import save_json
+from smolvla_gym.utils.subprocesses import end_process
 from smolvla_gym.utils.untrusted import read_json_object
 
 START: Final = "start"
 RUN: Final = "lerobot"
 POLICY: Final = "policy"
-"""Folders of a run: the checkpoint that it begins from, what LeRobot writes, and the result."""
+"""Folders of a run: the checkpoint that it starts from, LeRobot's output, and the resulting policy."""
 
 _LAST: Final = Path(RUN) / "checkpoints" / "last" / "pretrained_model"
 _TRAIN_CONFIG: Final = "train_config.json"
@@ -43,7 +45,7 @@ _KEPT: Final = (
     "persistent_workers", "dataloader_multiprocessing_context", "steps", "log_freq", "tolerance_s", "save_checkpoint",
     "save_freq", "use_policy_training_preset", "optimizer", "scheduler",
 )  # fmt: skip
-"""What a run of lerobot-train that goes on takes from its file; the rest is as it was begun here."""
+"""Entries of LeRobot's configuration file that a resumed run uses; all others are set here."""
 
 _MAX_STEPS: Final = 10**9
 _METRICS: Final = re.compile(r"\bloss:([\d.naif+-]+).*?\bupdt_s:([\d.]+)(?:.*?\bdata_s:([\d.]+))?")
@@ -52,18 +54,18 @@ _SAVED: Final = re.compile(r"Checkpoint policy after step (\d+)")
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How to fine-tune.
+    """Options of a fine-tuning run.
 
     Attributes:
-        steps: Optimiser steps in all, those of earlier runs included.
+        steps: Optimiser steps in total, including those of earlier runs.
         batch_size: Frames a step and GPU.
-        save_steps: Steps between savings.
+        save_steps: Steps between checkpoints.
         log_steps: Steps between reports.
         device: ``"cuda"``, ``"cpu"`` or ``"mps"``.
-        gpus: How many GPUs share the work, through accelerate.
+        gpus: Number of GPUs, used through accelerate.
         workers: Processes that decode videos.
-        learning_rate: Peak of the schedule; ``None``: the policy's own.
-        seed: Seed of everything that is drawn.
+        learning_rate: Peak of the schedule; None: that of the policy.
+        seed: Seed of all random numbers.
     """
 
     steps: int
@@ -78,44 +80,44 @@ class FinetuneOptions:
 
 
 def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], start: Path) -> None:
-    """Copies a checkpoint so that LeRobot's training takes it with this arm's dataset.
+    """Copy a checkpoint so that LeRobot can train it on a dataset of this arm.
 
     Args:
         checkpoint: Folder of a SmolVLA of any arm.
         recording: The dataset.
-        cameras: Its cameras that the policy is to look through, in the order of the policy's own.
-        start: Where the copy goes.
+        cameras: Cameras of the dataset that the policy uses, in the order of the policy's own cameras.
+        start: Folder of the copy.
 
     Raises:
-        CheckpointError: It is no SmolVLA, lacks a file, or its weights are too narrow for seven dimensions.
+        CheckpointError: The checkpoint is not a SmolVLA, lacks a file, or has too few dimensions.
         OptionError: The dataset has no such camera.
     """
     for camera in cameras:
         if camera not in recording.cameras:
             raise OptionError("cameras", camera, f"one of those of the dataset: {', '.join(recording.cameras)}")
-    read_spec(checkpoint)  # which refuses policies of another type
+    read_spec(checkpoint)  # refuses policies of another type
     config = _read(checkpoint / "config.json")
     width = len(ACTION_NAMES)
     for name in ("max_state_dim", "max_action_dim"):
         if int(config.get(name, 32)) < width:
             raise CheckpointError(f"{checkpoint} has {name} {config[name]}, and this arm has {width} dimensions.")
-    picture = {"type": "VISUAL", "shape": [3, *recording.image_size]}
+    image = {"type": "VISUAL", "shape": [3, *recording.image_size]}
     name = str((start / VLM_FOLDER).absolute())
     config |= {
         "input_features": {
             "observation.state": {"type": "STATE", "shape": [width]},
-            **{f"observation.images.{camera}": picture for camera in cameras},
+            **{f"observation.images.{camera}": image for camera in cameras},
         },
         "output_features": {"action": {"type": "ACTION", "shape": [width]}},
         "empty_cameras": 0,
         "adapt_to_pi_aloha": False,
-        "load_vlm_weights": False,  # the checkpoint holds them; True would fetch 2 GB and throw them away
+        "load_vlm_weights": False,  # the checkpoint has them; True would download 2 GB and replace them
         "vlm_model_name": name,
         "push_to_hub": False,
         "pretrained_path": None,
     }
     shutil.rmtree(start, ignore_errors=True)
-    # LeRobot would import and run what the files name; and it finds out late that others are missing.
+    # Checks the files: LeRobot would run code that they name, and notices missing files late.
     copy_checkpoint(checkpoint, start, link_weights=True)
     _write(start / "config.json", config)
     pipeline = _read(start / "policy_preprocessor.json")
@@ -135,29 +137,29 @@ def finetune(
     saved: Callable[[int, Path], None] = lambda step, policy: None,
     resume: bool = False,
 ) -> Path:
-    """Runs ``lerobot-train`` until its end.
+    """Run ``lerobot-train`` to its end.
 
     Args:
-        folder: Of the run, with what :func:`prepare` made in ``start``.
+        folder: Folder of the run, with the checkpoint of :func:`prepare` in ``start``.
         recording: The dataset.
-        options: How.
-        report: Called with the step, the loss and the seconds a step takes.
-        saved: Called with the step and a policy that can be loaded, once it is written. Training goes on meanwhile.
-        resume: Whether to go on from the last saving.
+        options: Options of the run.
+        report: Called with the step, the loss and the time of a step in s.
+        saved: Called with the step and the folder of a policy each time one was saved; training continues meanwhile.
+        resume: Whether to continue from the last checkpoint.
 
     Returns:
         Folder of the finished policy.
 
     Raises:
-        CheckpointError: There is nothing to go on from.
-        SmolVLAGymError: The program failed; what it said last is in the message.
+        CheckpointError: The run has no checkpoint to continue from.
+        SmolVLAGymError: The program failed; its last output is in the message.
     """
     folder = folder.absolute()
     last = folder / _LAST
     first = _step_of(folder) if resume else 0
     if resume:
-        _check_saving(last, recording)
-    command = _command(folder, recording, options, resume=resume)
+        check_resumed(last, recording)
+    command = train_command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
     temporary = tempfile.mkdtemp(prefix="smolvla_gym-")  # LeRobot leaves copies of its configuration there
     process = subprocess.Popen(  # noqa: S603 - no shell
@@ -170,12 +172,12 @@ def finetune(
         assert process.stdout is not None  # noqa: S101 - narrows a type
         for line in process.stdout:
             tail.append(line.rstrip())
-            if pending is not None:  # the line after says that the saving before it is done
+            if pending is not None:  # LeRobot prints the line before it saves, so that the next line follows the saving
                 pending = _offer(folder, pending, saved)
             if found := _METRICS.search(line):
                 lines += 1
                 seconds = float(found[2]) + float(found[3] or 0.0)
-                # It reports at multiples, wherever a run that goes on begins.
+                # LeRobot reports at multiples of log_freq, also in a resumed run.
                 step = (first // options.log_steps + lines) * options.log_steps
                 report(step, float(found[1]), seconds)
             elif found := _SAVED.search(line):
@@ -185,14 +187,14 @@ def finetune(
         end_process(process)
         shutil.rmtree(temporary, ignore_errors=True)
     if status != 0:
-        raise SmolVLAGymError(f"lerobot-train ended with status {status}. It said last:\n" + "\n".join(tail))
+        raise SmolVLAGymError(f"lerobot-train ended with status {status}. Its last output:\n" + "\n".join(tail))
     if pending is not None:
         _offer(folder, pending, saved)
     return export(folder, last)
 
 
 def _offer(folder: Path, step: int, saved: Callable[[int, Path], None]) -> int | None:
-    """Hands over a saving that is complete; returns its step again where it is not."""
+    """Export a checkpoint and call ``saved``; return its step if the checkpoint is not complete yet."""
     matches = [path for path in (folder / RUN / "checkpoints").glob("[0-9]*") if int(path.name) == step]
     if not matches or not (matches[0] / "training_state").is_dir():
         return step
@@ -201,10 +203,10 @@ def _offer(folder: Path, step: int, saved: Callable[[int, Path], None]) -> int |
 
 
 def export(folder: Path, pretrained: Path) -> Path:
-    """Makes a policy that can be loaded and moved of one that LeRobot saved.
+    """Make a policy that can be loaded and moved from a checkpoint of LeRobot.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         pretrained: LeRobot's folder ``pretrained_model``.
 
     Returns:
@@ -228,7 +230,15 @@ def export(folder: Path, pretrained: Path) -> Path:
     return policy
 
 
-def _command(folder: Path, recording: Recording, options: FinetuneOptions, *, resume: bool) -> list[str]:
+def train_command(folder: Path, recording: Recording, options: FinetuneOptions, *, resume: bool) -> list[str]:
+    """Return the command line of LeRobot's training program.
+
+    Args:
+        folder: Folder of the run, an absolute path.
+        recording: The dataset.
+        options: Options of the run.
+        resume: Whether to continue from the last checkpoint.
+    """
     launcher = [sys.executable, "-m"]
     if options.gpus > 1:
         launcher += ["accelerate.commands.launch", "--multi_gpu", f"--num_processes={options.gpus}", "-m"]
@@ -255,16 +265,16 @@ def _command(folder: Path, recording: Recording, options: FinetuneOptions, *, re
 
 
 def recover(folder: Path) -> int:
-    """Makes the policy of the last saving, which a run that was killed may not have come to.
+    """Export the policy of the last checkpoint, which a run that was killed may not have exported.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
 
     Returns:
-        The step of that saving.
+        The step of the checkpoint.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no checkpoint, or its files are broken.
     """
     step = _step_of(folder)
     export(folder, folder / _LAST)
@@ -272,10 +282,10 @@ def recover(folder: Path) -> int:
 
 
 def _step_of(folder: Path) -> int:
-    """Returns the step at which a run was last saved."""
+    """Return the step of the last checkpoint of a run."""
     last = folder / _LAST
     if not last.exists():
-        raise CheckpointError(f"{folder} has no saving to go on from. Begin anew, in another folder.")
+        raise CheckpointError(f"{folder} has no checkpoint to resume from. Start a new run in another folder.")
     path = last.parent / "training_state" / "training_step.json"
     step = _read(path).get("step")
     if type(step) is not int or not 0 <= step <= _MAX_STEPS:
@@ -283,12 +293,19 @@ def _step_of(folder: Path) -> int:
     return step
 
 
-def _check_saving(saving: Path, recording: Recording) -> None:
-    """Make sure that LeRobot's training goes on with a SmolVLA here, and does nothing else that its file asks for.
+def check_resumed(saving: Path, recording: Recording) -> None:
+    """Refuse a checkpoint that is not a SmolVLA's, and reduce LeRobot's configuration file to what a run needs.
 
-    An environment in it would be run, which may be the real arm, and the policy sent to a repository.
+    LeRobot would also run an environment that the file names, which may be the real arm, and upload the policy.
+
+    Args:
+        saving: Folder ``pretrained_model`` of the checkpoint.
+        recording: The dataset.
+
+    Raises:
+        CheckpointError: The checkpoint is not a SmolVLA's, or its files are broken.
     """
-    check_checkpoint_files(read_spec(saving))  # as in prepare
+    check_checkpoint_files(read_spec(saving))
     path = saving / _TRAIN_CONFIG
     content = _read(path)
     try:
@@ -300,21 +317,7 @@ def _check_saving(saving: Path, recording: Recording) -> None:
     kept["dataset"] = {
         "repo_id": f"local/{ROBOT_TYPE}", "root": str(recording.root.absolute()), "video_backend": "pyav",
     }  # fmt: skip
-    replace_text(path, json.dumps({**kept, "env_eval_freq": 0}, indent=4) + "\n")
-
-
-def end_process(process: subprocess.Popen[str]) -> None:
-    """Ends a program where it has not ended by itself, also while this one is being ended."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for pipe in (process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()
+    save_json(path, {**kept, "env_eval_freq": 0}, "configuration of LeRobot's training")
 
 
 def _read(path: Path) -> dict[str, Any]:

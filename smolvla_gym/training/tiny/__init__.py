@@ -1,1 +1,1 @@
-"""Recipe of the small policy shipped with this package."""
+"""Recipe of the bundled policy: demonstrations of the scripted experts, imitation in memory, and DAgger."""

@@ -1,4 +1,4 @@
-"""Small changes of pictures that a policy should not care about."""
+"""Random changes of images that must not change the actions of a policy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures are changed, each picture on its own.
+    """Limits of the random changes; each image is changed independently.
 
     Attributes:
         brightness: Largest shift of all values, as a fraction of the full range.
-        contrast: Largest relative change of the distances from the picture's mean.
-        colour: Largest relative change of each colour channel: light that is warmer or colder.
-        shift: Largest shift in pixels, either way; edges are repeated.
+        contrast: Largest relative change of the distances from the mean of the image.
+        colour: Largest relative change of each colour channel: warmer or colder light.
+        shift: Largest shift in px in each direction; edges are repeated.
     """
 
     brightness: float = 0.1
@@ -29,12 +29,12 @@ class Augmentation:
     shift: int = 0
 
     def apply(self, images: NDArray[np.uint8], random: np.random.Generator, device: str = "cpu") -> Tensor:
-        """Changes a batch of pictures.
+        """Return a batch of changed images.
 
         Args:
             images: Shape (B, H, W, 3), uint8.
-            random: Where the changes come from.
-            device: Where to compute.
+            random: Source of the random changes.
+            device: Device of the computation.
 
         Returns:
             Shape (B, H, W, 3), float32, 0..1, on the device.
@@ -42,7 +42,7 @@ class Augmentation:
         import torch
 
         if self.shift:
-            images = self._moved(images, random)
+            images = self._shifted(images, random)
         pixels = torch.from_numpy(images).to(device).float().div_(255)
         if not (self.brightness or self.contrast or self.colour):
             return pixels
@@ -52,10 +52,10 @@ class Augmentation:
         offset = random.uniform(-self.brightness, self.brightness, (count, 1, 1, 1))
         gains, offsets = (torch.from_numpy(part.astype(np.float32)).to(device) for part in (gain, offset))
         mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
-        # gain * (pixels - mean) + mean + offset, with the small tensors put together first.
+        # gain * (pixels - mean) + mean + offset, with the operations on small tensors first.
         return pixels.mul_(gains).add_(mean * (1 - gains) + offsets).clamp_(0, 1)
 
-    def _moved(self, images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    def _shifted(self, images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
         count, height, width = images.shape[:3]
         move = random.integers(-self.shift, self.shift + 1, (2, count, 1))
         rows = np.clip(np.arange(height) + move[0], 0, height - 1)

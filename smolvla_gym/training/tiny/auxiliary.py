@@ -1,4 +1,4 @@
-"""Auxiliary targets: what a part of the network is asked for besides the flow, so that it learns to tell it sooner."""
+"""Auxiliary losses: parts of the network also predict positions, and learn them sooner than from the flow alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _WIDTH = 256
 
 
 class Regression(nn.Module):
-    """A small network from features to targets; it is thrown away after the run."""
+    """Small network from features to targets, which only training uses."""
 
     def __init__(self, width: int, targets: int, seed: int) -> None:
-        """Makes it with random weights; the global random state is left as it was.
+        """Make the network with random weights; the global random state is not changed.
 
         Args:
-            width: Of the features.
-            targets: How many there are.
+            width: Width of the features.
+            targets: Number of targets.
             seed: Seed of the weights.
         """
         super().__init__()
@@ -27,11 +27,11 @@ class Regression(nn.Module):
             self._layers = nn.Sequential(nn.Linear(width, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, targets))
 
     def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean squared error over the targets that exist; 1 is as good as always guessing the mean.
+        """Return the mean squared error over the targets that exist; predicting the mean has an error of 1.
 
         Args:
             features: Shape (B, width).
-            targets: Standardised, shape (B, k); NaN where one does not exist.
+            targets: Standardised targets, shape (B, k); NaN where a target does not exist.
         """
         exists = ~targets.isnan()
         errors: Tensor = (self._layers(features) - targets.nan_to_num()).square() * exists
@@ -39,7 +39,7 @@ class Regression(nn.Module):
 
 
 def standardised(targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shifts and scales each target to mean 0 and deviation 1; NaN stays.
+    """Return each target with mean 0 and standard deviation 1; NaN stays NaN.
 
     Args:
         targets: Shape (M, k).

@@ -1,8 +1,8 @@
 """SmolVLA's flow-matching loss with several draws of noise for one pass through the vision-language model.
 
-LeRobot's own loss runs the whole network for each draw. Pictures, words and state do not depend on the noise, and the
-vision tower is most of the work, so here their keys and values are computed once, as the sampler does at inference, and
-the action expert alone sees every draw. With one draw the loss is the same.
+LeRobot's own loss runs the whole network for each draw. Images, instruction and state do not depend on the noise, and
+the vision tower takes most of the time. Their keys and values are therefore computed once, as the sampler does at
+inference, and only the action expert runs for every draw. With one draw the loss is the same as LeRobot's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from smolvla_gym.agent.sampler.prefix import Prefix, encode_prefix
 
 
 def sample_times(count: int, generator: torch.Generator) -> Tensor:
-    """Draws the times at which the flow is learnt, as SmolVLA does: Beta(1.5, 1), from 0.001 to 1.
+    """Draw the times of the flow as SmolVLA does: Beta(1.5, 1), from 0.001 to 1.
 
     Args:
-        count: How many.
-        generator: Where they come from.
+        count: Number of times.
+        generator: Source of the random numbers.
 
     Returns:
         Shape (count,).
@@ -32,52 +32,52 @@ def sample_times(count: int, generator: torch.Generator) -> Tensor:
 
 
 class FlowLoss:
-    """The loss of a policy, through the sampler's few operations and with gradients for all that it uses."""
+    """Flow-matching loss of a policy, computed with the sampler's operations and differentiable."""
 
     def __init__(self, policy: Any) -> None:
-        """Takes the policy apart.
+        """Take the networks of a policy.
 
         Args:
             policy: A ``SmolVLAPolicy``.
 
         Raises:
-            UnsupportedPolicyError: It has parts that are not handled here.
+            UnsupportedPolicyError: The policy has parts that this loss does not support.
         """
         self._policy, self._network = policy, Network(policy, trains=True)
 
     def see(self, batch: dict[str, Tensor]) -> list[Tensor]:
-        """Runs the vision tower alone.
+        """Run the vision tower.
 
         Args:
-            batch: With the pictures of all cameras.
+            batch: Batch with the images of all cameras.
 
         Returns:
             The tokens of each camera, shape (B, tokens, width).
         """
         return self._network.vision(self._network.images(batch)[0])
 
-    def read(self, batch: dict[str, Tensor], pictures: list[Tensor]) -> Prefix:
-        """Runs the language model over pictures, words and state.
+    def read(self, batch: dict[str, Tensor], images: list[Tensor]) -> Prefix:
+        """Run the language model on images, instruction and state.
 
         Args:
-            batch: What the policy's preprocessor gives; it needs no pictures.
-            pictures: What :meth:`see` gave.
+            batch: Output of the policy's preprocessor; it needs no images.
+            images: Image tokens of :meth:`see`.
         """
-        tokens, words = batch["observation.language.tokens"], batch["observation.language.attention_mask"]
-        embedded = self._network.prefix_tokens(pictures, tokens, self._policy.prepare_state(batch))
-        seen = sum(picture.shape[1] for picture in pictures)
-        exists = torch.cat([words.new_ones((len(words), seen)), words, words.new_ones((len(words), 1))], dim=1)
-        return encode_prefix(self._network.text, self._network.expert, embedded, exists, seen + tokens.shape[1])
+        tokens, mask = batch["observation.language.tokens"], batch["observation.language.attention_mask"]
+        embedded = self._network.prefix_tokens(images, tokens, self._policy.prepare_state(batch))
+        count = sum(image.shape[1] for image in images)
+        exists = torch.cat([mask.new_ones((len(mask), count)), mask, mask.new_ones((len(mask), 1))], dim=1)
+        return encode_prefix(self._network.text, self._network.expert, embedded, exists, count + tokens.shape[1])
 
     def __call__(self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, prefix: Prefix | None = None) -> Tensor:
-        """Computes the mean squared error of the predicted flow over the actions that are not padding.
+        """Return the mean squared error of the predicted flow over the actions that are not padding.
 
         Args:
-            batch: What the policy's preprocessor gives, with ``"action"`` of shape (B, chunk, 7) and
-                ``"action_is_pad"`` of shape (B, chunk), True where there is nothing to learn.
+            batch: Output of the policy's preprocessor, with ``"action"`` of shape (B, chunk, 7) and the padding mask
+                ``"action_is_pad"`` of shape (B, chunk).
             noise: Shape (draws * B, chunk, max_action_dim); the draws of one frame follow each other.
             times: Shape (draws * B,), from 0 (actions) to 1 (noise).
-            prefix: What :meth:`read` gave, where that is known already; the batch needs no pictures then.
+            prefix: Output of :meth:`read`, if it is computed already; the batch needs no images then.
 
         Returns:
             The loss, a scalar.
@@ -86,7 +86,7 @@ class FlowLoss:
         prefix = self.read(batch, self.see(batch)) if prefix is None else prefix
         draws = len(noise) // len(batch["action"])
         actions = policy.prepare_action(batch).repeat_interleave(draws, dim=0)
-        learnt = ~batch["action_is_pad"].repeat_interleave(draws, dim=0)
+        valid = ~batch["action_is_pad"].repeat_interleave(draws, dim=0)
         exists = None if prefix.exists is None else prefix.exists.repeat_interleave(draws, dim=0)
         keys, values = (
             [part.repeat_interleave(draws, dim=0) for part in parts] for parts in (prefix.keys, prefix.values)
@@ -99,4 +99,4 @@ class FlowLoss:
         )  # fmt: skip
         width = policy.config.action_feature.shape[0]
         errors: Tensor = (speed - (noise - actions))[:, :, :width].square().mean(dim=-1)
-        return (errors * learnt).sum() / learnt.sum().clamp_min(1)
+        return (errors * valid).sum() / valid.sum().clamp_min(1)

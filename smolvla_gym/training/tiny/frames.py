@@ -1,41 +1,42 @@
-"""Demonstrations held in memory, and the batches drawn from them."""
+"""Demonstrations in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.data.reader import Recording
 from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import ACTION_NAMES
 
 
 @dataclass(frozen=True)
 class Frames:
-    """N frames of demonstrations, episode after episode; M of them have pictures.
+    """N frames of demonstrations, episode after episode; M of them have images.
 
-    Consecutive pictures differ little and are most of the work and of the memory, so that not every frame needs one.
-    What is learnt from begins at a frame that has.
+    Consecutive images differ little and take most of the time and the memory, so that not every frame has one.
+    Training samples start at frames with images.
 
     Attributes:
-        images: Pictures by camera, uint8, shape (M, H, W, 3), already of the policy's size.
+        images: Images by camera, uint8, shape (M, H, W, 3), in the policy's size.
         states: ``agent_pos``, shape (N, 7).
-        actions: The action given in each frame, shape (N, 7), in the env's units.
-        instructions: The sentences that occur.
+        actions: The action in each frame, shape (N, 7), in the env's units.
+        instructions: The instructions.
         instruction_ids: Index into ``instructions`` of each frame, shape (N,).
-        segments: Number of the stretch that each frame belongs to, shape (N,). Frames of a stretch lie together, and
-            no chunk reaches from one into the next: a new number for each episode, and after anything unrecorded.
-        pictured: The frames that have pictures, ascending, shape (M,). ``None`` for all.
+        segments: Number of the segment of each frame, shape (N,). The frames of a segment are consecutive, and chunks
+            do not reach into the next segment. Each episode has its own segments, and a new segment starts after
+            steps that were not recorded.
+        image_frames: The frames with images, ascending, shape (M,). None: all frames.
         targets: Auxiliary targets for the vision tower, shape (M, k), such as positions of objects relative to the
-            camera; NaN where a value does not exist. ``None`` for none.
-        referents: Auxiliary targets for the language model, shape (M, k): the same of what the sentence speaks of.
-            ``None`` for none.
-        weights: How often each frame with pictures is drawn, relative to the others, shape (M,). ``None`` for equally.
-        paraphrases: For each of ``instructions`` the indices of those that mean the same, itself included: training
-            draws one of them each time. ``None`` for itself alone.
+            tool; NaN where a value does not exist. None: no targets.
+        referents: Auxiliary targets for the language model, shape (M, k): positions of the objects that the
+            instruction names. None: no targets.
+        weights: Relative frequency with which each frame with images is drawn, shape (M,). None: equal weights.
+        paraphrases: For each of ``instructions`` the indices of its paraphrases, including itself: training draws one
+            of them each time. None: no paraphrases.
     """
 
     images: Mapping[str, NDArray[np.uint8]]
@@ -44,31 +45,37 @@ class Frames:
     instructions: Sequence[str]
     instruction_ids: NDArray[np.int64]
     segments: NDArray[np.int64]
-    pictured: NDArray[np.int64] | None = None
+    image_frames: NDArray[np.int64] | None = None
     targets: NDArray[np.float32] | None = None
     referents: NDArray[np.float32] | None = None
     weights: NDArray[np.float64] | None = None
     paraphrases: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
-        """Checks that everything has N or M rows."""
+        """Check that all arrays have N or M rows.
+
+        Raises:
+            OptionError: An array has another shape, or values that are not allowed.
+        """
         count, width = len(self.states), len(ACTION_NAMES)
         if count == 0 or self.states.shape != (count, width):
             raise OptionError("states", self.states.shape, f"an array of shape (N, {width}) with N > 0")
-        drawn = self.pictured
-        if drawn is not None and (
-            len(drawn) == 0 or drawn[0] < 0 or drawn[-1] >= count or (len(drawn) > 1 and np.diff(drawn).min() < 1)
+        chosen = self.image_frames
+        if chosen is not None and (
+            len(chosen) == 0 or chosen[0] < 0 or chosen[-1] >= count or (len(chosen) > 1 and np.diff(chosen).min() < 1)
         ):
-            raise OptionError("pictured", drawn, f"ascending numbers of frames, from 0 to {count - 1}, at least one")
-        pictures = count if drawn is None else len(drawn)
+            raise OptionError(
+                "image_frames", chosen, f"ascending numbers of frames, from 0 to {count - 1}, at least one"
+            )
+        with_images = count if chosen is None else len(chosen)
         columns: list[tuple[str, NDArray[np.generic] | None, int]] = [
-            *((f"images[{name!r}]", value, pictures) for name, value in self.images.items()),
+            *((f"images[{name!r}]", value, with_images) for name, value in self.images.items()),
             ("actions", self.actions, count),
             ("instruction_ids", self.instruction_ids, count),
             ("segments", self.segments, count),
-            ("targets", self.targets, pictures),
-            ("referents", self.referents, pictures),
-            ("weights", self.weights, pictures),
+            ("targets", self.targets, with_images),
+            ("referents", self.referents, with_images),
+            ("weights", self.weights, with_images),
         ]
         for name, column, rows in columns:
             if column is not None and len(column) != rows:
@@ -83,26 +90,42 @@ class Frames:
             raise OptionError(
                 "paraphrases", len(self.paraphrases), f"{len(self.instructions)}, as many as instructions"
             )
-        stretches = 1 + np.count_nonzero(np.diff(self.segments))
-        if stretches != len(np.unique(self.segments)):
-            raise OptionError("segments", "a number that comes back", "the frames of each segment lying together")
+        if 1 + np.count_nonzero(np.diff(self.segments)) != len(np.unique(self.segments)):
+            raise OptionError("segments", "a number that occurs again later", "consecutive frames for each segment")
+
+    @classmethod
+    def of(cls, recording: Recording, images: Mapping[str, NDArray[np.uint8]]) -> Frames:
+        """Return all frames of a recorded dataset; each episode is a segment.
+
+        Args:
+            recording: The dataset.
+            images: Images by camera, each of shape (N, H, W, 3), see :func:`smolvla_gym.data.decoding.decode_images`.
+        """
+        return cls(
+            images, recording.states, recording.actions, recording.instructions, recording.instruction_ids,
+            segments=np.repeat(np.arange(recording.episodes), recording.lengths).astype(np.int64),
+        )  # fmt: skip
 
     def __len__(self) -> int:
-        """Returns N."""
+        """Return N."""
         return len(self.states)
 
     @property
-    def pictures(self) -> NDArray[np.int64]:
-        """The frames that have pictures, ascending, shape (M,)."""
-        return np.arange(len(self)) if self.pictured is None else self.pictured
+    def with_images(self) -> NDArray[np.int64]:
+        """The frames with images, ascending, shape (M,)."""
+        return np.arange(len(self)) if self.image_frames is None else self.image_frames
 
 
 def join(recordings: Sequence[Frames]) -> Frames:
-    """Puts several recordings together, such as of several tasks; what one of them has besides, all have."""
+    """Join several recordings, such as of several tasks.
+
+    Args:
+        recordings: The recordings; all have the same cameras and the same optional arrays.
+    """
     sizes = np.array([len(frames) for frames in recordings])
     offsets = np.cumsum(sizes) - sizes
     sentences = np.array([len(frames.instructions) for frames in recordings])
-    words = np.cumsum(sentences) - sentences
+    first_ids = np.cumsum(sentences) - sentences
     segments, count = [], 0
     for frames in recordings:
         segments.append(frames.segments - frames.segments.min() + count)
@@ -116,79 +139,15 @@ def join(recordings: Sequence[Frames]) -> Frames:
         states=np.concatenate([frames.states for frames in recordings]),
         actions=np.concatenate([frames.actions for frames in recordings]),
         instructions=[sentence for frames in recordings for sentence in frames.instructions],
-        instruction_ids=np.concatenate([f.instruction_ids + w for f, w in zip(recordings, words, strict=True)]),
+        instruction_ids=np.concatenate([f.instruction_ids + i for f, i in zip(recordings, first_ids, strict=True)]),
         segments=np.concatenate(segments),
-        pictured=np.concatenate([f.pictures + offset for f, offset in zip(recordings, offsets, strict=True)]),
+        image_frames=np.concatenate([f.with_images + offset for f, offset in zip(recordings, offsets, strict=True)]),
         targets=np.concatenate(targets) if targets else None,
         referents=np.concatenate(referents) if referents else None,
         weights=np.concatenate(weights) if weights else None,
         paraphrases=[
-            [int(w) + i for i in group]
-            for f, w in zip(recordings, words, strict=True)
+            [int(first_id) + i for i in group]
+            for f, first_id in zip(recordings, first_ids, strict=True)
             for group in (f.paraphrases or [[i] for i in range(len(f.instructions))])
         ],
     )
-
-
-class Windows:
-    """Chunks of actions that begin at any frame and stay inside its segment."""
-
-    def __init__(self, segments: NDArray[np.int64], chunk_size: int) -> None:
-        """Finds the end of every segment.
-
-        Args:
-            segments: Shape (N,), see :class:`Frames`.
-            chunk_size: Actions a chunk.
-        """
-        ends = np.append(np.flatnonzero(np.diff(segments)), len(segments) - 1)
-        self._last = ends[np.searchsorted(ends, np.arange(len(segments)))]
-        self._offsets = np.arange(chunk_size)
-
-    def rows(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Returns which frames' actions make up the chunks.
-
-        Args:
-            frames: Where the chunks begin, shape (B,).
-
-        Returns:
-            Frame numbers of shape (B, chunk_size), which stay on the segment's last frame once they reach it, and
-            True where they do: padding, not to be learnt from.
-        """
-        rows = frames[:, None] + self._offsets
-        last = self._last[frames][:, None]
-        return np.minimum(rows, last), rows > last
-
-
-class Sampler:
-    """Draws frames with replacement, each in proportion to its weight."""
-
-    def __init__(self, count: int, weights: NDArray[np.float64] | None, seed: int) -> None:
-        """Prepares the draw.
-
-        Args:
-            count: Number of frames.
-            weights: Shape (count,), not negative; ``None`` for equal ones.
-            seed: Seed of the draws.
-
-        Raises:
-            OptionError: A weight is negative or not finite, or all are zero.
-        """
-        self._random = np.random.default_rng(seed)
-        values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-        if not np.isfinite(values).all() or values.min() < 0 or values.sum() <= 0:
-            raise OptionError("weights", "negative, infinite or all zero", "numbers from 0, at least one above it")
-        self._cumulative = np.cumsum(values) / values.sum()
-
-    @property
-    def state(self) -> Any:
-        """Where the draws stand; may be set."""
-        return self._random.bit_generator.state
-
-    @state.setter
-    def state(self, value: Any) -> None:
-        self._random.bit_generator.state = value
-
-    def draw(self, count: int) -> NDArray[np.int64]:
-        """Returns frame numbers, shape (count,)."""
-        rows = np.searchsorted(self._cumulative, self._random.random(count), side="right")
-        return np.minimum(rows, len(self._cumulative) - 1)

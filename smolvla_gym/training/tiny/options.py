@@ -1,4 +1,4 @@
-"""What can be chosen about a training run, and what it reports at its end."""
+"""Options, progress and result of a training run in memory."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from smolvla_gym.training.tiny.augmentation import Augmentation
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train. Give ``steps``, which makes a run repeatable, or ``minutes``, or both: the first one ends it.
+    """Options of a training run.
+
+    Give ``steps``, which makes a run repeatable, or ``minutes``, or both: the run ends at the first limit.
 
     Attributes:
         steps: Optimiser steps.
-        minutes: Wall-clock time.
-        vision_share: Share of the run, at its beginning, in which only the vision tower learns the auxiliary targets.
-        freeze_vision: Leaves the vision tower as it is. What it sees in each picture, augmented once, is computed
-            before the first step and kept in memory, 4 kB a picture of the tiny policy's.
+        minutes: Wall-clock time in min.
+        vision_share: Share of the run, at its start, in which only the vision tower learns the auxiliary targets.
+        freeze_vision: Whether the vision tower is not trained. The tokens of each image, augmented once, are then
+            computed before the first step and kept in memory, 4 kB an image of the tiny policy.
         batch_size: Frames a step.
-        noise_draws: Draws of noise for each frame of a batch; they share one pass through the vision-language model.
+        noise_draws: Draws of noise for each frame of a batch, which share one pass through the vision-language model.
         learning_rate: Peak of the schedule: linear warm-up, then a cosine down to a hundredth of it.
         warmup_steps: Steps of the warm-up.
-        weight_decay: AdamW's.
+        weight_decay: Weight decay of AdamW.
         clip: Largest norm of the gradient.
-        ema: Decay of the running mean of the weights; the mean is what is saved.
-        auxiliary_weight: Weight of the auxiliary losses beside the flow loss: where everything is, of the vision
-            tower, and where that is what the sentence speaks of, of the language model.
-        augmentation: How pictures are changed.
-        garbled_words: Share of the instructions in which words are replaced and put in at random, besides those that
-            all paraphrases of it have in common. Without paraphrases there are no others.
+        ema: Decay of the running mean of the weights, which is saved.
+        auxiliary_weight: Weight of the auxiliary losses relative to the flow loss: positions of all objects, for the
+            vision tower, and positions of the named objects, for the language model.
+        augmentation: Random changes of the images.
+        garbled_words: Share of the instructions in which words are replaced and inserted at random, except the words
+            that all paraphrases have in common. An instruction without paraphrases is not changed.
         threads: Threads of torch.
-        seed: Seed of everything that is drawn.
-        report_s: Seconds between progress lines.
-        save_minutes: Minutes between savings during the run.
-        save_steps: Steps between savings, in place of minutes; ``None``: minutes count.
-        device: ``"cpu"`` or any other that the agent takes.
+        seed: Seed of all random numbers.
+        report_s: Time in s between progress reports.
+        save_minutes: Time in min between savings.
+        save_steps: Steps between savings, in place of ``save_minutes``; None: not used.
+        device: ``"cpu"``, or another device that the agent accepts.
     """
 
     steps: int | None = None
@@ -61,7 +63,11 @@ class TrainOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Checks what would fail late or without a word."""
+        """Check the options.
+
+        Raises:
+            OptionError: An option has a value that is not allowed.
+        """
         if self.steps is None and self.minutes is None:
             raise OptionError("steps", None, "a number of steps, unless minutes is given")
         for name in ("steps", "minutes", "batch_size", "noise_draws", "learning_rate", "threads", "save_steps"):
@@ -73,53 +79,53 @@ class TrainOptions:
         if not 0 <= self.garbled_words <= 1:
             raise OptionError("garbled_words", self.garbled_words, "from 0 to 1")
         if self.freeze_vision and self.vision_share:
-            raise OptionError("vision_share", self.vision_share, "0 where the vision tower is frozen")
+            raise OptionError("vision_share", self.vision_share, "0 with a frozen vision tower")
 
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
         step: Optimiser steps done.
-        loss: Mean flow loss since the last report; NaN if there was none.
-        seeing_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
-        grounding_loss: The same of the language model's.
-        rate: Steps a second since the last report.
-        left: Time that the rest will take, in s.
+        loss: Mean flow loss since the last report; NaN if it was not computed.
+        vision_loss: Mean auxiliary loss of the vision tower since then; predicting the mean has a loss of 1.
+        grounding_loss: Mean auxiliary loss of the language model since then.
+        rate: Steps a second since then.
+        left: Estimated remaining time in s.
     """
 
     step: int
     loss: float
-    seeing_loss: float
+    vision_loss: float
     grounding_loss: float
     rate: float
     left: float
 
     def __str__(self) -> str:
-        """Returns a line for people."""
+        """Return the progress as a line of text."""
         return (
-            f"step {self.step:6d}  loss {self.loss:.4f}  seeing {self.seeing_loss:.4f}  "
+            f"step {self.step:6d}  loss {self.loss:.4f}  vision {self.vision_loss:.4f}  "
             f"grounding {self.grounding_loss:.4f}  {self.rate:.2f} steps/s  {self.left / 60:.1f} min left"
         )
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
-        directory: The checkpoint that was written.
+        directory: Folder of the policy.
         steps: Optimiser steps done.
-        seconds: Wall-clock time of them.
-        loss: Mean flow loss since the last progress line; NaN if there was none.
-        seeing_loss: The same of the vision tower's auxiliary loss: 1 is as good as always guessing the mean.
-        grounding_loss: The same of the language model's.
+        seconds: Wall-clock time in s.
+        loss: Mean flow loss since the last progress report; NaN if it was not computed.
+        vision_loss: Mean auxiliary loss of the vision tower since then; predicting the mean has a loss of 1.
+        grounding_loss: Mean auxiliary loss of the language model since then.
     """
 
     directory: Path
     steps: int
     seconds: float
     loss: float
-    seeing_loss: float
+    vision_loss: float
     grounding_loss: float

@@ -1,4 +1,4 @@
-"""Instructions of a batch, in other words each time, so that a policy learns what is meant and not one sentence."""
+"""Draw paraphrases of the instructions of a batch, so that a policy does not depend on single sentences."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REPLACED: Final = 0.4
-"""Probability with which a token of a garbled sentence gives way to any other."""
+"""Probability with which a token of a garbled sentence is replaced."""
 
 _INSERTED: Final = 4
-"""Largest number of tokens that are put into a garbled sentence."""
+"""Largest number of tokens that are inserted into a garbled sentence."""
 
 
 class Paraphraser:
-    """Draws sentences that mean the same, and garbles some of them.
+    """Draws paraphrases of sentences, and garbles some of them.
 
-    No list of paraphrases has every verb that people use. Where what a sentence has in common with its paraphrases,
-    such as the colour it names, stays, and the rest is noise now and then, a policy learns to go by the former.
+    No list of paraphrases has every verb that people use. Garbling keeps the tokens that a sentence has in common
+    with its paraphrases, such as the colour, and replaces other tokens by noise. The policy learns to rely on the
+    former.
     """
 
     def __init__(
@@ -30,15 +31,15 @@ class Paraphraser:
         vocabulary: int,
         garbled: float,
     ) -> None:
-        """Finds out what each sentence has in common with all that mean the same.
+        """Find the tokens that each sentence has in common with its paraphrases.
 
         Args:
-            tokens: Of all sentences, shape (S, T), padded at their end.
-            masks: True where a token is no padding, shape (S, T).
-            paraphrases: For each sentence the numbers of those that mean the same, itself included; ``None`` for
-                itself alone: then everything in it matters.
-            vocabulary: How many different tokens there are.
-            garbled: Share of the sentences drawn that are garbled, 0..1.
+            tokens: Tokens of all sentences, shape (S, T), padded at the end.
+            masks: False for padding, shape (S, T).
+            paraphrases: For each sentence the indices of its paraphrases, including itself; None: no paraphrases, so
+                that all tokens of a sentence are kept.
+            vocabulary: Number of different tokens.
+            garbled: Share of the drawn sentences that are garbled, 0..1.
         """
         self._tokens, self._masks, self._garbled = tokens, masks, garbled
         self._same = [np.array(group) for group in paraphrases or [[i] for i in range(len(tokens))]]
@@ -49,13 +50,21 @@ class Paraphraser:
             if key not in common:
                 common[key] = frozenset.intersection(*(frozenset(sets[i]) for i in key))
         self._kept = [common[tuple(same.tolist())] for same in self._same]
-        # What matters in one sentence would mislead in another.
+        # A token that one sentence keeps, such as a colour, would change the meaning of another.
         self._noise = np.array(sorted(set(range(vocabulary)) - frozenset().union(*common.values())))
 
     def draw(
         self, sentences: NDArray[np.int64], random: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Returns tokens and masks, shape (B, T) each, of sentences that mean the same as those of shape (B,)."""
+        """Return paraphrases of sentences.
+
+        Args:
+            sentences: Indices of the sentences, shape (B,).
+            random: Source of the random numbers.
+
+        Returns:
+            Tokens and masks, shape (B, T) each.
+        """
         drawn = np.array([self._same[i][int(random.integers(len(self._same[i])))] for i in sentences], dtype=np.int64)
         tokens, masks = self._tokens[drawn], self._masks[drawn]
         if self._garbled and len(self._noise):

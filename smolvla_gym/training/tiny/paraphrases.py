@@ -1,4 +1,4 @@
-"""Many ways to say what the tasks ask for, so that a policy learns what is meant and not one sentence."""
+"""Paraphrases of the tasks' instructions, generated from grammars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import Final
 
-# Alternatives stand in square brackets. None of the sentences of ``Task.unseen_phrasings`` may come out.
+# Alternatives are in square brackets. No grammar may generate an unseen instruction of its task.
 _GRAMMARS: Final = {
     "reach": (
         "[|please |now |can you ][move|bring|drive|take] the [gripper|tool|hand|arm] "
@@ -41,7 +41,7 @@ _GRAMMARS: Final = {
 
 @cache
 def paraphrases(task: str) -> tuple[str, ...]:
-    """Returns the sentences for a task, with the fields ``{color}`` and, where two objects are named, ``{base}``."""
+    """Return the instruction templates of a task, with the field ``{color}`` and, for two objects, ``{base}``."""
     return tuple(dict.fromkeys(sentence for grammar in _GRAMMARS[task] for sentence in _expand(grammar)))
 
 

@@ -1,4 +1,4 @@
-"""Servers in a thread, connections by hand, and waiting."""
+"""Helpers of the tests: servers in a thread, raw connections, and waiting."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""A policy that costs nothing, requests to it, and a program that serves it."""
+"""A cheap policy, requests to it, and a program that serves it."""
 
 import argparse
 import threading

@@ -1,4 +1,4 @@
-"""What a client needs, whom it does not talk to, and what it does not believe."""
+"""The policy client: its requirements, servers that it refuses, and answers that it refuses."""
 
 import contextlib
 import http.server
@@ -56,7 +56,7 @@ print(agent.statistics.chunks, {{"torch", "lerobot", "transformers", "cv2", "muj
 
 
 @pytest.mark.parametrize("module", ["msgpack", "websockets"])
-def test_without_its_packages_it_says_which_extra_has_them(module):
+def test_missing_packages_name_their_extra(module):
     code = f"""
 import sys
 
@@ -204,7 +204,7 @@ def test_nobody_there():
         RemotePolicy(f"127.0.0.1:{port}")
 
 
-def test_a_server_that_says_nothing_is_given_up():
+def test_a_silent_server_times_out():
     timeouts = ClientTimeouts(open_s=0.3)
     with impostor(None) as address, pytest.raises(PolicyConnectionError, match="cannot be reached"):
         RemotePolicy(address, timeouts=timeouts)
@@ -321,7 +321,7 @@ def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one(numbered, kind
     thread.join(TIMEOUT)
 
 
-def test_a_server_that_numbers_nothing_still_works():
+def test_a_server_without_numbers_works():
     with impostor(description(), answer(), answer()) as address, contextlib.closing(RemotePolicy(address)) as remote:
         for _ in range(2):
             assert_same(remote.infer(make_request()), Wave().chunk(make_request()))
@@ -353,7 +353,7 @@ def test_ctrl_c_leaves_no_answer_for_the_next_request(wave, remote):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_closed_policy_says_so(remote):
+def test_a_closed_policy_raises_an_error(remote):
     remote.close()
     remote.close()
     with pytest.raises(PolicyConnectionError):

@@ -1,4 +1,4 @@
-"""What a server says of its policy beside its cameras, which cameras are left out, and what is not sent at all."""
+"""The description of a served policy: training conditions, absent cameras, and inputs that are not sent."""
 
 import contextlib
 from dataclasses import replace
@@ -17,7 +17,7 @@ from tests.agent.policies.policies import HEIGHT, WIDTH, Wave, make_request
 pytestmark = pytest.mark.realtime
 
 
-def test_an_older_server_says_less():
+def test_an_older_server_sends_fewer_fields():
     message = decode(write_description(Wave().card))
     for name in ("empty_cameras", "absent_cameras", "control_hz", "gripper"):
         del message["policy"][name]
@@ -28,7 +28,7 @@ def test_an_older_server_says_less():
     "changes",
     [{"control_hz": -1.0}, {"control_hz": "30"}, {"gripper": 3}, {"empty_cameras": -1}, {"absent_cameras": [1]}],
 )
-def test_what_is_said_of_the_training_is_checked(changes):
+def test_training_conditions_are_checked(changes):
     message = decode(write_description(Wave().card))
     with pytest.raises(WireError, match="does not describe its policy"):
         read_description(encode({**message, "policy": message["policy"] | changes}))
@@ -77,7 +77,7 @@ def test_a_client_can_leave_a_camera_out(empty_cameras):
                     remote.infer(make_request())
 
 
-def test_what_a_server_leaves_out_no_client_is_asked_for():
+def test_clients_need_no_cameras_that_the_server_leaves_out():
     wave = Wave()
     wave._card = replace(wave._card, absent_cameras=("third",))
     with serving(wave) as server, contextlib.closing(RemotePolicy(server.address)) as remote:
@@ -89,7 +89,7 @@ def test_what_a_server_leaves_out_no_client_is_asked_for():
     ("part", "value"),
     [("agent_pos", np.full(7, 90.0, np.float32)), ("pixels", {"wrist": np.zeros((6, 8, 3)), "scene": None})],
 )
-def test_what_fits_no_policy_is_not_sent(wave, remote, part, value):
+def test_an_unsuitable_observation_is_not_sent(wave, remote, part, value):
     request = make_request()
     request.observation[part] = value
     before = wave.count

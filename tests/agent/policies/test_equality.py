@@ -1,4 +1,4 @@
-"""A policy elsewhere does what it does here, bit for bit."""
+"""A served policy computes the same chunks as a local one, bit for bit."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""The way openpi's clients talk, byte by byte: the encoding of their ``msgpack_numpy`` from its format."""
+"""Clients of openpi, byte by byte: their ``msgpack_numpy`` encoding, written from its format."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A server that dies and comes back while the arm is on its way, in real time."""
+"""A server that stops and comes back while the arm moves, in real time."""
 
 import contextlib
 import signal
@@ -124,7 +124,7 @@ def test_the_arm_holds_while_the_server_is_gone_and_then_goes_on(start, mode):
     assert agent.statistics.stalled_steps >= 20
 
 
-def test_an_arm_that_waits_too_long_is_told(start):
+def test_waiting_too_long_for_a_server_is_an_error(start):
     program = start()
     with contextlib.closing(SmolVLAAgent.connect(program.address(), timeout_s=0.5)) as agent:
         drive = Drive(agent)

@@ -1,4 +1,4 @@
-"""Whom a server lets in, what it refuses, and in which order it answers."""
+"""The policy server: admission of clients, refused requests, and the order of answers."""
 
 import contextlib
 import re
@@ -193,7 +193,7 @@ def test_a_number_of_clients_is_served(wave):
             client.infer(make_request())
 
 
-def test_a_client_that_asks_again_and_again_waits_like_the_others(wave, server):
+def test_a_busy_client_waits_like_the_others(wave, server):
     wave.delay_s = 0.02
     message = encode(request_map())
     with talking(server.address, max_queue=None) as greedy, talking(server.address) as other:
@@ -296,7 +296,7 @@ def test_garbage_is_answered_and_the_connection_goes_on(server):
     [b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET " + b"x" * 99999, b""],
     ids=["zeros", "a page", "a form", "an endless line", "nothing"],
 )
-def test_what_is_no_websocket_does_no_harm(server, remote, garbage):
+def test_other_protocols_do_no_harm(server, remote, garbage):
     host, port = server.address.removeprefix("ws://").split(":")
     with socket.create_connection((host, int(port)), TIMEOUT) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(garbage)

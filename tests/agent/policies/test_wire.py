@@ -37,7 +37,7 @@ def assert_same(left, right):
 
 
 @given(MESSAGES)
-def test_what_is_sent_arrives(message):
+def test_messages_round_trip(message):
     assert_same(decode(encode(message)), message)
 
 
@@ -154,7 +154,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("packed", NOT_PLAIN.values(), ids=NOT_PLAIN)
-def test_what_is_not_plain_is_refused(packed):
+def test_other_values_are_refused(packed):
     with pytest.raises(WireError):
         decode(packed)
 

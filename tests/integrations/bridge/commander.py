@@ -40,7 +40,7 @@ class Commander(CycloneTransport):
             self.look()
             time.sleep(0.01)
 
-    def said(self, kind):
+    def events_of(self, kind):
         return [event for event in self.events if event["event"] == kind]
 
     @property

@@ -29,7 +29,7 @@ def connect():
             )
             transport = CycloneTransport(domain)
             try:
-                Bridge(env, transport, agent=ExpertAgent(env) if expert else None, seed=3).run(stop, 60)
+                Bridge(env, transport, agent=ExpertAgent() if expert else None, seed=3).run(stop, 60)
             finally:
                 transport.close()
                 env.close()

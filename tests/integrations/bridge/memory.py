@@ -62,8 +62,8 @@ class Arm:
 
     @property
     def now(self):
-        """The time that ``/clock`` tells, in s."""
-        self.bridge.tell()
+        """The time of ``/clock`` in s."""
+        self.bridge.publish()
         stamp = self.last("/clock")["clock"]
         return stamp["sec"] + 1e-9 * stamp["nanosec"]
 
@@ -72,7 +72,7 @@ class Arm:
         self.transport.sent.clear()
         while not any(topic == "/status" for topic, _ in self.transport.sent):
             self.steps(1)
-            self.bridge.tell()
+            self.bridge.publish()
         return json.loads(self.last("/status")["data"])
 
     def last(self, topic):
@@ -86,15 +86,15 @@ class Arm:
             self.bridge.tick()
 
     def events(self, *kinds):
-        """What was told on /events, of some kinds."""
-        told = [json.loads(message["data"]) for topic, message in self.transport.sent if topic == "/events"]
-        return [event for event in told if not kinds or event["event"] in kinds]
+        """Events of some kinds on /events."""
+        events = [json.loads(message["data"]) for topic, message in self.transport.sent if topic == "/events"]
+        return [event for event in events if not kinds or event["event"] in kinds]
 
     def results(self):
         return [message for topic, message in self.transport.sent if topic == f"{FOLLOW}/result"]
 
     def rest(self):
-        """Stops the arm, lets it come to rest and forgets what it told."""
+        """Stops the arm, lets it come to rest and forgets its messages."""
         self.send("/stop", {})
         before = None
         while before is None or np.abs(self.commanded - before).max() > 0:

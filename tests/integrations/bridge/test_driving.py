@@ -1,4 +1,4 @@
-"""Who is outside drives the arm: by a stream of commands, by trajectories, or by letting the policy do it."""
+"""Messages drive the arm: a stream of commands, trajectories, or the start of the policy."""
 
 import time
 
@@ -19,8 +19,8 @@ def test_a_stream_of_commands_and_its_silence(connect):
         end.look()
         time.sleep(0.03)
     assert end.status["mode"] == "commands"
-    end.wait(lambda: end.said("commander_silent"))
-    assert end.said("commander_silent")[0]["stopped"]
+    end.wait(lambda: end.events_of("commander_silent"))
+    assert end.events_of("commander_silent")[0]["stopped"]
     time.sleep(0.5)
     end.look()
     stopped = end.joints
@@ -51,11 +51,11 @@ def test_bad_commands_are_refused_and_nothing_moves(connect, joints, why):
     end = connect()
     begin = end.joints
     end.joint_command(**joints)
-    end.wait(lambda: end.said("refused"))
-    assert why in end.said("refused")[0]["why"]
+    end.wait(lambda: end.events_of("refused"))
+    assert why in end.events_of("refused")[0]["why"]
     end.publish("/start", {})
-    end.wait(lambda: len(end.said("refused")) > 1)
-    assert "--policy" in end.said("refused")[1]["why"]
+    end.wait(lambda: len(end.events_of("refused")) > 1)
+    assert "--policy" in end.events_of("refused")[1]["why"]
     end.look()
     np.testing.assert_allclose(end.joints, begin, atol=1e-3)
 
@@ -66,15 +66,15 @@ def test_a_trajectory_and_a_stop_in_its_middle(connect):
     begin = end.joints
     goal = begin + np.array([0.3, 0.05, -0.05, 0.1, 0.1, -0.2])
     end.publish("/joint_trajectory", trajectory((1.5, goal)))
-    end.wait(lambda: end.said("trajectory_done"))
+    end.wait(lambda: end.events_of("trajectory_done"))
     time.sleep(0.5)
     end.look()
     np.testing.assert_allclose(end.joints, goal, atol=np.deg2rad(0.5))
     end.publish("/joint_trajectory", trajectory((1.5, begin)))
-    end.wait(lambda: len(end.said("trajectory")) == 2)
+    end.wait(lambda: len(end.events_of("trajectory")) == 2)
     time.sleep(0.5)
     end.publish("/stop", {})
-    end.wait(lambda: end.said("stopped"))
+    end.wait(lambda: end.events_of("stopped"))
     time.sleep(0.5)
     end.look()
     held = end.joints
@@ -90,7 +90,7 @@ def test_a_slow_arm_is_done_when_it_is_there(connect):
     begin = end.joints
     goal = begin + np.array([1.5, 0, 0, 0, 0, 0])
     end.publish("/joint_trajectory", trajectory((0.2, goal)))
-    end.wait(lambda: end.said("trajectory_done"))
+    end.wait(lambda: end.events_of("trajectory_done"))
     end.wait(lambda: abs(end.joints[0] - goal[0]) < 0.02, 0.5)
 
 
@@ -98,15 +98,15 @@ def test_a_slow_arm_is_done_when_it_is_there(connect):
 def test_the_policy_drives_between_start_and_stop(connect):
     end = connect(expert=True)
     end.publish("/instruction", {"data": "go there"})
-    end.wait(lambda: end.said("instruction"))
+    end.wait(lambda: end.events_of("instruction"))
     end.publish("/start", {})
-    end.wait(lambda: end.said("started"))
-    assert end.said("started")[0]["instruction"] == "go there"
+    end.wait(lambda: end.events_of("started"))
+    assert end.events_of("started")[0]["instruction"] == "go there"
     end.joint_command(joint_1=0.0)
-    end.wait(lambda: end.said("refused"))
-    assert "policy drives" in end.said("refused")[0]["why"]
+    end.wait(lambda: end.events_of("refused"))
+    assert "policy drives" in end.events_of("refused")[0]["why"]
     end.wait(lambda: end.status["is_success"], 30)
     end.publish("/stop", {})
-    end.wait(lambda: end.said("stopped"))
+    end.wait(lambda: end.events_of("stopped"))
     end.publish("/reset", {})
-    end.wait(lambda: len(end.said("ready")) >= 1)
+    end.wait(lambda: len(end.events_of("ready")) >= 1)

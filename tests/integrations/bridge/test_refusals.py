@@ -10,7 +10,7 @@ from tests.integrations.bridge.memory import Arm, command
 
 
 class Policy:
-    """Reads instructions of up to ten characters: when it is told one, or with its first chunk."""
+    """Accepts instructions of up to ten characters: checked at the reset, or with its first chunk."""
 
     def __init__(self, env, *, at_once=True):
         self._backend, self._at_once, self._instruction = env.unwrapped.backend, at_once, None

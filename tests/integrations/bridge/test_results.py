@@ -1,4 +1,4 @@
-"""Each trajectory is accepted or refused, and each accepted one has an end that is told, with its reason."""
+"""Each trajectory is accepted or refused, and the end of each accepted one is reported, with its reason."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.integrations.bridge.messages import trajectory
 
 @pytest.fixture(scope="module")
 def shared():
-    arm = Arm(agent=ExpertAgent)
+    arm = Arm(agent=lambda env: ExpertAgent())
     yield arm
     arm.env.close()
 
@@ -21,7 +21,7 @@ def shared():
 def arm(shared):
     shared.rest()
     yield shared
-    if shared.bridge._fault is not None:
+    if shared.bridge.fault is not None:
         shared.send("/clear_fault", {})
         shared.steps(1)
 
@@ -79,7 +79,7 @@ def test_what_ends_a_trajectory_is_told(arm, way, topic, message, outcome, why):
         assert (results[0]["goal_id"], results[0]["status"]) == ("a", "abort")
         assert results[0]["error_code"] != ResultCode.SUCCESSFUL
         assert why in results[0]["error_string"]
-    arm.bridge._running = False
+    arm.bridge.running = False
 
 
 def test_the_end_of_the_bridge_is_told():
@@ -92,7 +92,7 @@ def test_the_end_of_the_bridge_is_told():
     stop.set()
     arm.bridge.run(stop)
     arm.env.close()
-    arm.bridge._setpoint.drop("again")  # nothing is under way
+    arm.bridge.setpoint.drop("again")  # nothing is under way
     assert [event["event"] for event in arm.events() if "trajectory" in event["event"]] in (
         ["trajectory", "trajectory_aborted"],
     )

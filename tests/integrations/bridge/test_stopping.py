@@ -1,4 +1,4 @@
-"""A stop is heard at once, whatever the arm is doing, and an emergency stop stays."""
+"""A stop works at once, whatever the arm is doing, and an emergency stop latches."""
 
 import time
 
@@ -11,16 +11,16 @@ from tests.envs.twin_rig import make_twin
 
 
 @pytest.mark.realtime
-def test_whoever_stops_drops_nothing(connect):
-    """The jaws stay as they were told to be, though what they hold keeps them apart."""
+def test_a_stop_does_not_open_the_gripper(connect):
+    """The gripper keeps its commanded opening, though the object that it holds keeps the jaws apart."""
     end = connect(lambda: gym.make(smolvla_gym.SIM_ID, cameras=(), task="lift", max_episode_steps=-1), expert=True)
     end.publish("/start", {})
-    end.wait(lambda: end.said("started"))
+    end.wait(lambda: end.events_of("started"))
     end.wait(lambda: end.status["is_success"], 40)
     held = end.status["opening"]
     assert held > 0.3
     end.publish("/stop", {})
-    end.wait(lambda: end.said("stopped"))
+    end.wait(lambda: end.events_of("stopped"))
     end.joint_command(joint_1=float(end.joints[0]))
     time.sleep(1.0)
     end.look()
@@ -38,27 +38,27 @@ def test_a_stop_outdoes_what_came_with_it(connect):
         end.joint_command(joint_1=2.0)
         end.publish("/stop", {})
         time.sleep(0.1)
-    end.wait(lambda: end.said("stopped"))
+    end.wait(lambda: end.events_of("stopped"))
     time.sleep(0.7)
     end.look()
     assert end.joints[0] < begin[0] + 0.3
 
 
-@pytest.mark.parametrize("body", ["sim", "twin"])
+@pytest.mark.parametrize("backend", ["sim", "twin"])
 @pytest.mark.realtime
-def test_the_emergency_stop_latches(connect, body):
+def test_the_emergency_stop_latches(connect, backend):
     twin = {"cameras": (), "realtime": True, "max_episode_steps": -1}
-    end = connect(None if body == "sim" else lambda: make_twin(**twin))
+    end = connect(None if backend == "sim" else lambda: make_twin(**twin))
     begin = end.joints
     for _ in range(12):
         end.joint_command(joint_1=begin[0] + 1.0)
         time.sleep(0.03)
     end.publish("/estop", {"data": True})
-    end.wait(lambda: end.said("fault"))
+    end.wait(lambda: end.events_of("fault"))
     end.wait(lambda: end.status["fault"] == "operator_stop")
     end.joint_command(joint_1=begin[0])
-    end.wait(lambda: end.said("refused"))
-    assert "/clear_fault" in end.said("refused")[0]["why"]
+    end.wait(lambda: end.events_of("refused"))
+    assert "/clear_fault" in end.events_of("refused")[0]["why"]
     time.sleep(1.0)
     end.look()
     held = end.joints
@@ -66,7 +66,7 @@ def test_the_emergency_stop_latches(connect, body):
     end.look()
     np.testing.assert_allclose(end.joints, held, atol=2e-3)
     end.publish("/clear_fault", {})
-    end.wait(lambda: end.said("cleared"))
+    end.wait(lambda: end.events_of("cleared"))
     stop_at = time.monotonic() + 1.0
     while time.monotonic() < stop_at:
         end.joint_command(joint_1=held[0] + 0.3)
@@ -87,13 +87,13 @@ def test_a_stop_is_heard_while_the_arm_drives_by_itself(connect):
         end.look()
         time.sleep(0.03)
     end.publish("/reset", {})  # it drives back, for more than a second
-    end.wait(lambda: end.said("reset"))
+    end.wait(lambda: end.events_of("reset"))
     time.sleep(0.3)
     end.publish("/estop", {"data": True})
-    end.wait(lambda: end.said("fault"))
+    end.wait(lambda: end.events_of("fault"))
     end.wait(lambda: end.status["fault"] == "operator_stop")
     time.sleep(1.0)
     end.look()
     assert end.joints[0] > start[0] + 0.4
     end.publish("/clear_fault", {})
-    end.wait(lambda: end.said("cleared"))
+    end.wait(lambda: end.events_of("cleared"))

@@ -47,7 +47,7 @@ class ClientTimeouts:
 
     Attributes:
         open_s: Longest time in s until the server accepts the connection, and until it sends its description.
-        close_s: How long in s the client waits for the server's closing handshake.
+        close_s: Longest time in s for the server's closing handshake.
         ping_interval_s: Time in s between two pings.
         ping_timeout_s: Longest time in s for a pong. After the sum of both times the connection is lost if the server
             is silent (such as with an unplugged cable) or accepts no request.

@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import logging
 import os
-import queue
 import socket
 import struct
 import threading
@@ -24,7 +23,8 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.sync.server import ServerConnection, serve
 
-from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
+from smolvla_gym.agent.inference_thread import STOP_TIMEOUT_S, InferenceThread
+from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, PolicyCard
 from smolvla_gym.agent.policies.remote.connection_limiter import MAX_CLIENTS, ConnectionLimiter
 from smolvla_gym.agent.policies.remote.messages import (
     open_message,
@@ -60,15 +60,15 @@ class ServerTimeouts:
     Attributes:
         open_s: Longest time in s until a connection has sent its HTTP request with all headers.
         send_s: Longest time in s in which a client accepts no byte of an answer.
-        close_s: How long in s the server waits for a client's closing handshake when it stops.
-        chunk_s: How long in s the server waits for the chunk that is being computed when it stops. A process aborts if
-            its interpreter exits while a thread is in torch.
+        close_s: Longest time in s for a client's closing handshake when the server stops.
+        chunk_s: Longest time in s for the chunk that is being computed when the server stops. A process aborts if its
+            interpreter exits while a thread is in torch.
     """
 
     open_s: float = 5.0
     send_s: float = 5.0
     close_s: float = 1.0
-    chunk_s: float = 3.0
+    chunk_s: float = STOP_TIMEOUT_S
 
 
 _DEFAULT_TIMEOUTS: Final = ServerTimeouts()
@@ -135,13 +135,13 @@ class PolicyServer:
         """
         card = policy.card
         _check_servable(card)
-        worker = _InferenceThread(policy, self._timeouts.chunk_s)
+        thread = InferenceThread(self._timeouts.chunk_s)
         try:
             # The first chunk takes longest; no client should have to wait for it.
-            worker.submit(make_warm_up_request(card)).result()
+            thread.submit(lambda: policy.infer(make_warm_up_request(card))).result()
             self._socket.listen()
             server = serve(
-                lambda connection: self._serve_client(connection, worker, card, limiter),
+                lambda connection: self._serve_client(connection, policy, thread, limiter),
                 sock=self._socket,
                 process_request=lambda connection, request: self._check_request(connection, request, limiter),
                 create_connection=_Connection,
@@ -167,7 +167,7 @@ class PolicyServer:
                 accepting.join()
                 server.shutdown()
         finally:
-            worker.close()
+            thread.close()
             self.close()
 
     def close(self) -> None:
@@ -204,7 +204,7 @@ class PolicyServer:
         return None
 
     def _serve_client(
-        self, connection: ServerConnection, worker: _InferenceThread, card: PolicyCard, limiter: ConnectionLimiter
+        self, connection: ServerConnection, policy: ChunkPolicy, thread: InferenceThread, limiter: ConnectionLimiter
     ) -> None:
         """Serve one client until it disconnects."""
         client = _name(connection)
@@ -214,9 +214,9 @@ class PolicyServer:
         _limit_sending(connection.socket, self._timeouts.send_s)
         _LOG.info("%s connected", client)
         try:
-            connection.send(write_description(card))
+            connection.send(write_description(policy.card))
             while True:
-                answer = self._answer(connection.recv(), connection, worker, card)
+                answer = self._answer(connection.recv(), connection, policy, thread)
                 if answer is None:
                     break
                 connection.send(answer)
@@ -226,17 +226,26 @@ class PolicyServer:
             _LOG.warning("%s was lost (%s)", client, printable(closed))
 
     def _answer(
-        self, message: bytes | str, connection: ServerConnection, worker: _InferenceThread, card: PolicyCard
+        self, message: bytes | str, connection: ServerConnection, policy: ChunkPolicy, thread: InferenceThread
     ) -> bytes | str | None:
         """Return the answer to a message, or None if the client has disconnected or the server stops."""
         number: int | None = None
         try:
             content, number = open_message(message)
-            request = read_request(content, card)
-            chunk = worker.submit(request, wanted=lambda: connection.state is State.OPEN)
-            either: tuple[Future[Any], ...] = (chunk, self._ended)
+            request = read_request(content, policy.card)
+            queued = time.monotonic()
+
+            def compute() -> tuple[Chunk, dict[str, float]]:
+                if connection.state is not State.OPEN:  # the client has disconnected meanwhile
+                    raise CancelledError
+                started = time.monotonic()
+                chunk = policy.infer(request)
+                return chunk, {"wait_ms": 1e3 * (started - queued), "infer_ms": 1e3 * (time.monotonic() - started)}
+
+            answer = thread.submit(compute)
+            either: tuple[Future[Any], ...] = (answer, self._ended)
             done, _ = wait(either, return_when=FIRST_COMPLETED)
-            return write_answer(*chunk.result(), number) if chunk in done else None
+            return write_answer(*answer.result(), number) if answer in done else None
         except CancelledError:
             return None
         except Exception as error:
@@ -260,48 +269,6 @@ class _Connection(ServerConnection):
                 self.socket.shutdown(socket.SHUT_RDWR)
             return
         super().process_event(event)
-
-
-_Answer = tuple[Chunk, dict[str, float]]
-"""A chunk, and times in ms."""
-
-
-class _InferenceThread:
-    """Computes answers one after the other in a thread."""
-
-    def __init__(self, policy: ChunkPolicy, stop_timeout_s: float) -> None:
-        self._jobs = queue.SimpleQueue[tuple[Future[_Answer], ChunkRequest, Callable[[], bool], float] | None]()
-        self._stop_timeout_s = stop_timeout_s
-        # A daemon thread: a policy that hangs must not keep the program from exiting.
-        self._thread = threading.Thread(target=self._work, args=(policy,), name="inference", daemon=True)
-        self._thread.start()
-
-    def submit(self, request: ChunkRequest, wanted: Callable[[], bool] = lambda: True) -> Future[_Answer]:
-        """Queue a request. It is cancelled if it is no longer ``wanted`` when its turn comes."""
-        answer = Future[_Answer]()
-        self._jobs.put((answer, request, wanted, time.monotonic()))
-        return answer
-
-    def close(self) -> None:
-        """Stop the thread, and wait for it up to the timeout."""
-        self._jobs.put(None)
-        self._thread.join(self._stop_timeout_s)
-
-    def _work(self, policy: ChunkPolicy) -> None:
-        while (job := self._jobs.get()) is not None:
-            answer, request, wanted, queued = job
-            if not wanted():
-                answer.cancel()
-                answer.set_running_or_notify_cancel()
-                continue
-            started = time.monotonic()
-            try:
-                chunk = policy.infer(request)
-                timing = {"wait_ms": 1e3 * (started - queued), "infer_ms": 1e3 * (time.monotonic() - started)}
-                answer.set_result((chunk, timing))
-            except BaseException as error:
-                answer.set_exception(error)
-            del job, answer, request, wanted  # an idle thread keeps no images
 
 
 def _bind(host: str, port: int, token: str | None) -> socket.socket:

@@ -1,6 +1,6 @@
-"""The arm as an environment of LeRobot: ``lerobot-eval --env.type=parol6`` and ``parol6_real``.
+"""Environments of the arm for LeRobot: ``lerobot-eval --env.type=parol6`` and ``parol6_real``.
 
-LeRobot finds it by itself where the distribution ``lerobot_env_parol6`` is installed, and otherwise by
+LeRobot finds them where the distribution ``lerobot_env_parol6`` is installed, and otherwise by
 ``--env.discover_packages_path=smolvla_gym.integrations.lerobot.env``.
 """
 

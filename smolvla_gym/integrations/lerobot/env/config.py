@@ -1,4 +1,4 @@
-"""What LeRobot's command line can choose about the environment."""
+"""Configurations of the environments for LeRobot's command line."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class PAROL6EnvConfig(EnvConfig):
     """The simulated arm. Joints are in rad and openings 0 to 1, as in ``PAROL6Sim-v0`` and in its datasets.
 
     Attributes:
-        task: What to do; ``smolvla-gym tasks`` lists them.
+        task: Name of the task; ``smolvla-gym tasks`` lists them.
         fps: Control rate in Hz.
         episode_length: Steps after which an episode is given up; None: those of 15 s.
-        cameras: Which cameras are observed.
-        image_size: Height and width of the pictures in px. Give the policy's own: they are drawn larger and averaged
+        cameras: Names of the observed cameras.
+        image_size: Height and width of the images in px. Give the policy's own: images are rendered larger and averaged
             down, as ``smolvla-gym eval`` does, while LeRobot itself would drop pixels.
-        gripper: The gripper that is mounted.
-        num_objects: How many objects lie on the table, 2 or 3.
-        randomization: How much layout and looks vary, 0 to 2.
-        render_mode: What the videos are made of.
+        gripper: Name of the mounted gripper.
+        num_objects: Number of objects on the table, 2 or 3.
+        randomization: Level of the domain randomization, 0 to 2.
+        render_mode: Render mode, of which LeRobot makes its videos.
     """
 
     task: str | None = "lift"
@@ -50,7 +50,7 @@ class PAROL6EnvConfig(EnvConfig):
     render_mode: str = "rgb_array"
 
     def __post_init__(self) -> None:
-        """Describes the environment to LeRobot."""
+        """Describe the environment to LeRobot."""
         check_registered(self.task)
         width = (len(ACTION_NAMES),)
         self.features = {
@@ -70,7 +70,7 @@ class PAROL6EnvConfig(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
-        """What ``gym.make`` is given."""
+        """Options of ``gym.make``."""
         return {
             "task": self.task, "cameras": tuple(self.cameras), "image_size": tuple(self.image_size),
             "control_hz": float(self.fps), "gripper": self.gripper, "num_objects": self.num_objects,
@@ -82,16 +82,16 @@ class PAROL6EnvConfig(EnvConfig):
 @EnvConfig.register_subclass("parol6_real")
 @dataclass
 class PAROL6RealEnvConfig(PAROL6EnvConfig):
-    """The real arm, or its virtual twin with ``--env.port=twin``. There is one of it, whatever batch is asked for.
+    """The real arm, or its virtual twin with ``--env.port=twin``. There is one environment, whatever the batch size.
 
-    Nobody judges success on a real arm, so that LeRobot counts every episode as failed there; the twin judges.
+    The env of a real arm cannot detect success, so that LeRobot counts every episode there as failed; the twin's can.
 
     Attributes:
-        port: Serial port of the arm; ``"twin"`` for the virtual one; None looks for the board on USB.
+        port: Serial port of the arm; ``"twin"`` for the virtual one; None: it is searched on USB.
         camera: Serial number of each camera by name; None takes the only one there is.
         home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute then.
         speed_scale: Share of the speed limits that may be used.
-        instruction: What to do; None: the task's first sentence.
+        instruction: Instruction; None: that of the task's first template.
         realtime: False runs a twin in lockstep, as fast as it can.
     """
 
@@ -109,7 +109,7 @@ class PAROL6RealEnvConfig(PAROL6EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
-        """What ``gym.make`` is given."""
+        """Options of ``gym.make``."""
         return {
             **super().gym_kwargs, "port": self.port, "camera": self.camera, "home": self.home,
             "speed_scale": self.speed_scale, "instruction": self.instruction, "realtime": self.realtime,
@@ -118,7 +118,7 @@ class PAROL6RealEnvConfig(PAROL6EnvConfig):
     def create_envs(
         self, n_envs: int, use_async_envs: bool = False
     ) -> dict[str, dict[int, gym.vector.VectorEnv[Any, Any, Any]]]:
-        """Makes the one environment, in this process."""
+        """Make the one environment, in this process."""
         if n_envs != 1:
             logging.getLogger(__name__).warning("There is one arm: one copy of the environment and not %d.", n_envs)
         envs: dict[str, dict[int, gym.vector.VectorEnv[Any, Any, Any]]] = super().create_envs(1, False)

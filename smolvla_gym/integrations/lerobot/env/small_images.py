@@ -1,4 +1,4 @@
-"""The environments with pictures of a policy's own size that are drawn large and averaged down."""
+"""Environments with images of a policy's own size that are rendered larger and averaged down."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LEROBOT_SIM_ID: Final = "PAROL6LeRobotSim-v0"
 LEROBOT_REAL_ID: Final = "PAROL6LeRobotReal-v0"
 
 _LEROBOTS_OWN: Final = "lerobot_"
-"""Begins the names of reset options that LeRobot's own wrappers read, such as ``lerobot_new_rollout``."""
+"""Prefix of reset options that LeRobot's own wrappers read, such as ``lerobot_new_rollout``."""
 
 
 class SmallImages(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]]):
-    """Brings every picture to one size as the agent does."""
+    """Wrapper that resizes every image in the same way as the agent."""
 
     def __init__(self, env: gym.Env[dict[str, Any], Any], image_size: tuple[int, int]) -> None:
-        """Wraps an env with ``"pixels"``, or one without.
+        """Wrap an env with ``"pixels"``, or one without.
 
         Args:
             env: The env.
@@ -31,7 +31,10 @@ class SmallImages(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]]):
         """
         super().__init__(env)
         self._size = image_size
-        self.metadata = {**env.metadata, "render_fps": round(env.metadata["render_fps"])}  # LeRobot's videos want that
+        self.metadata = {
+            **env.metadata,
+            "render_fps": round(env.metadata["render_fps"]),
+        }  # LeRobot's videos need an integer
         space = env.observation_space
         assert isinstance(space, spaces.Dict)  # noqa: S101 - narrows a type
         parts = dict(space.spaces)
@@ -44,23 +47,23 @@ class SmallImages(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begins an episode.
+        """Begin an episode.
 
         Args:
-            seed: As for the env.
-            options: As for the env. Those that LeRobot's programs put in for themselves are left out.
+            seed: Seed of the env.
+            options: Options of the env. Those of LeRobot's own wrappers are left out.
         """
         own = {name: value for name, value in (options or {}).items() if not str(name).startswith(_LEROBOTS_OWN)}
         return super().reset(seed=seed, options=own)
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """Returns the observation with small pictures."""
-        pixels = {name: resize_area(picture, self._size) for name, picture in observation.get("pixels", {}).items()}
+        """Return the observation with small images."""
+        pixels = {name: resize_area(image, self._size) for name, image in observation.get("pixels", {}).items()}
         return {**observation, "pixels": pixels} if pixels else observation
 
 
 def make_sim(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.Env[Any, Any]:
-    """Makes the simulated environment; the options are those of ``PAROL6Sim-v0``."""
+    """Make the simulated environment; the options are those of ``PAROL6Sim-v0``."""
     from smolvla_gym.envs.make_sim import make_sim_env
 
     size = check_image_size(image_size)
@@ -68,12 +71,12 @@ def make_sim(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.En
 
 
 def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.Env[Any, Any]:
-    """Makes the real environment; the options are those of ``PAROL6Real-v0``."""
+    """Make the real environment; the options are those of ``PAROL6Real-v0``."""
     from smolvla_gym.envs.make_real import TWIN, make_real_env
 
     size = check_image_size(image_size)
     if options.get("port") == TWIN:
-        # It stands there homed, and its scene says what to do.
+        # The twin is homed, and its scene has the instruction.
         options |= {"camera": TWIN, "home": None, "instruction": None, "twin_options": {"homed": True}}
     return SmallImages(make_real_env(image_size=env_image_size(size), **options), size)
 

@@ -1,9 +1,9 @@
-"""The arm as a robot of LeRobot, and what drives it by hand.
+"""Robots and teleoperators of the arm for LeRobot.
 
 Robots: ``parol6_follower`` (the real arm, or its virtual twin with ``--robot.port=twin``) and ``parol6_sim``.
 Teleoperators: ``parol6_keyboard``, ``parol6_gamepad`` and ``parol6_expert``, the scripted expert of the simulation.
 
-LeRobot finds them by itself where the distribution ``lerobot_robot_parol6`` is installed, and otherwise by
+LeRobot finds them where the distribution ``lerobot_robot_parol6`` is installed, and otherwise by
 ``--robot.discover_packages_path=smolvla_gym.integrations.lerobot.robot``.
 """
 

@@ -1,4 +1,4 @@
-"""What LeRobot's command line can choose about the arm."""
+"""Configurations of the arm for LeRobot's command line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ except ImportError as err:
 
 @dataclass(kw_only=True)
 class PAROL6Config(RobotConfig):
-    """What the real and the simulated arm have in common.
+    """Options of the real and the simulated arm.
 
     Attributes:
-        task: What to do; ``smolvla-gym tasks`` lists them. A real arm takes nothing from it.
-        instruction: What to do, in words. A simulated arm has the objects that it names on its table. None: the
-            sentence of LeRobot's ``--dataset.single_task`` or ``--task``; without these what is drawn.
+        task: Name of the task; ``smolvla-gym tasks`` lists them. It has no effect on a real arm.
+        instruction: Instruction. The table of a simulated arm has the objects that it names. None: that of LeRobot's
+            ``--dataset.single_task`` or ``--task``; without these it is drawn.
         observed: Names of the cameras, ``wrist`` and ``scene``. (``cameras`` would be LeRobot's own drivers.)
-        image_size: Height and width of their pictures in px. Give the policy's own: they are taken larger and averaged
-            down, while LeRobot itself would drop pixels.
+        image_size: Height and width of their images in px. Give the policy's own: images are rendered larger and
+            averaged down, while LeRobot itself would drop pixels.
         fps: Control rate in Hz, the same as LeRobot's own ``--fps``.
-        gripper: The gripper that is mounted.
-        use_degrees: Whether joints are in degrees and the gripper from 0 to 100, as LeRobot's other arms count. A
-            policy that was trained by ``smolvla-gym train``, such as the bundled one, wants rad and 0 to 1: False.
-        hold_after_s: The arm is stopped where it is when no action came for so long.
+        gripper: Name of the mounted gripper.
+        use_degrees: Whether joints are in degrees and the gripper from 0 to 100, as for LeRobot's other arms. A policy
+            that was trained by ``smolvla-gym train``, such as the bundled one, needs rad and 0 to 1: False.
+        hold_after_s: Time in s without an action after which the arm stops.
     """
 
     task: str = "lift"
@@ -42,7 +42,11 @@ class PAROL6Config(RobotConfig):
     hold_after_s: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses what a configuration may not ask for."""
+        """Check the task.
+
+        Raises:
+            UnknownNameError: There is no such task.
+        """
         super().__post_init__()
         check_registered(self.task)
 
@@ -53,7 +57,7 @@ class PAROL6FollowerConfig(PAROL6Config):
     """The real arm.
 
     Attributes:
-        port: Serial port of the arm; ``"twin"`` for the virtual twin; None looks for the board on USB.
+        port: Serial port of the arm; ``"twin"`` for the virtual twin; None: it is searched on USB.
         camera: Serial number of each camera by name; None takes the only one there is.
         home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute then.
         speed_scale: Share of the speed limits that may be used.
@@ -72,9 +76,9 @@ class PAROL6SimConfig(PAROL6Config):
 
     Attributes:
         seed: Seed of the first scene; the following ones count up.
-        num_objects: How many objects lie on the table, 2 or 3.
-        randomization: How much layout and looks vary, 0 to 2.
-        renew_after_s: Seconds after the task was solved until the next scene is laid out; None: it stays.
+        num_objects: Number of objects on the table, 2 or 3.
+        randomization: Level of the domain randomization, 0 to 2.
+        renew_after_s: Time in s from a success to the next scene; None: the scene stays.
     """
 
     seed: int = 0
@@ -86,7 +90,7 @@ class PAROL6SimConfig(PAROL6Config):
 @TeleoperatorConfig.register_subclass("parol6_keyboard")
 @dataclass(kw_only=True)
 class PAROL6KeyboardConfig(TeleoperatorConfig):
-    """The keyboard, in a window that shows what the cameras see."""
+    """The keyboard, with a window that shows the camera images."""
 
 
 @TeleoperatorConfig.register_subclass("parol6_gamepad")

@@ -1,4 +1,8 @@
-"""An env that is stepped in a thread of its own, at its own rate, while somebody else looks and commands at theirs."""
+"""Control loop of an env in a thread of its own, for a program that observes and commands at another rate.
+
+The loop does not use the episode runner. It steps the env without an end, as LeRobot keeps a robot connected over many
+of its episodes: the target comes from another thread, and a new scene follows a success without an end of anything.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,24 @@ from smolvla_gym.integrations.lerobot.robot.units import LOWER, UPPER
 from smolvla_gym.parol6 import NUM_JOINTS
 
 _PATIENCE = 120.0
-"""Seconds that connecting may take: the arm homes for half a minute, and drives to its start pose."""
+"""Timeout in s of connecting: the arm homes for half a minute, and drives to its start pose."""
 
 _SOON = 1.0
-"""Seconds within which an arm that is being stepped ends."""
+"""Time in s within which a running loop ends."""
 
 _STOP_WITHIN = 10.0
+"""Time in s within which homing or the drive to the start pose ends after a stop."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the arm told last.
+    """State of the arm after a control step.
 
     Attributes:
-        observation: As the env gives it.
-        instruction: What is to be done.
+        observation: Observation of the env.
+        instruction: Instruction of the scene.
         scene: Number of the scene, from 0.
-        time: When, by ``time.monotonic()``.
+        time: Time of the observation, of ``time.monotonic()``.
     """
 
     observation: dict[str, Any]
@@ -43,10 +48,13 @@ class Snapshot:
 
 
 class EnvLoop:
-    """Makes, steps and closes an env in one thread, since OpenGL contexts belong to the thread that made them.
+    """Thread that makes, steps and closes an env, since OpenGL contexts belong to the thread that made them.
 
-    A target is followed until the next one comes. Where none comes for a while, the arm stops where it is. If this
+    The arm follows a target until the next one arrives. Without a new one for ``hold_after`` s it stops. If this
     thread or its process ends, the real env's own watchdog stops the arm.
+
+    Attributes:
+        env: The env once it is made; None before. Other threads may only read it and call its ``stop``.
     """
 
     def __init__(
@@ -58,14 +66,14 @@ class EnvLoop:
         hold_after: float = 0.5,
         renew_after: float | None = None,
     ) -> None:
-        """Prepares; nothing is opened before :meth:`start`.
+        """Create a loop; nothing is opened before :meth:`start`.
 
         Args:
-            make: Makes the env, without wrappers.
-            seed: Seed of its first scene.
-            instruction: What to do in each scene, in words; None: what is drawn.
-            hold_after: Seconds without a new target after which the arm stops.
-            renew_after: Seconds after a solved task until the scene is laid out anew; None: it stays.
+            make: Function that makes the env, without wrappers.
+            seed: Seed of the first scene.
+            instruction: Instruction of every scene; None: it is drawn.
+            hold_after: Time in s without a new target after which the arm stops.
+            renew_after: Time in s from a success to the next scene; None: the scene stays.
         """
         self._make, self._seed = make, seed
         self._options = {} if instruction is None else {"instruction": instruction}
@@ -77,16 +85,16 @@ class EnvLoop:
         self._snapshot: Snapshot | None = None
         self._error: BaseException | None = None
         self._wants_expert = False
-        self._env: PAROL6Env | None = None
+        self.env: PAROL6Env | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="parol6-env", daemon=True)
 
     def start(self) -> None:
-        """Opens the arm and waits for its first observation.
+        """Open the arm and wait for its first observation.
 
         Raises:
-            SmolVLAGymError: What the env raised.
-            DeviceError: Nothing came.
+            SmolVLAGymError: Error of the env.
+            DeviceError: There was no observation in time.
         """
         self._thread.start()
         try:
@@ -102,14 +110,14 @@ class EnvLoop:
 
     @property
     def running(self) -> bool:
-        """Whether the arm is there."""
+        """Whether the arm is connected."""
         return self._thread.is_alive() and not self._stop.is_set()
 
     def latest(self) -> Snapshot:
-        """Returns what the arm told last.
+        """Return the state after the last control step.
 
         Raises:
-            SmolVLAGymError: What ended the loop, such as a fault.
+            SmolVLAGymError: Error that ended the loop, such as a fault.
         """
         with self._lock:
             self._check()
@@ -117,20 +125,20 @@ class EnvLoop:
             return self._snapshot
 
     def command(self, action: NDArray[np.float32]) -> None:
-        """Gives the arm a new target, shape (7,), and returns at once.
+        """Set a new target, shape (7,), and return at once.
 
         Raises:
-            SmolVLAGymError: What ended the loop, such as a fault.
+            SmolVLAGymError: Error that ended the loop, such as a fault.
         """
         with self._lock:
             self._check()
             self._target, self._given = action, time.monotonic()
 
     def expert(self) -> NDArray[np.float32]:
-        """Returns what the scripted expert would do now, shape (7,).
+        """Return the scripted expert's action in the present state, shape (7,).
 
         Raises:
-            SmolVLAGymError: What ended the loop.
+            SmolVLAGymError: Error that ended the loop.
         """
         with self._lock:
             self._wants_expert = True
@@ -141,21 +149,23 @@ class EnvLoop:
             return self._expert
 
     def stop(self) -> None:
-        """Ends the loop; the env holds the arm and gives back everything. Doing it twice does no harm.
+        """End the loop: the env holds the arm and frees everything. A second call does nothing.
 
         Raises:
-            DeviceError: The arm did not come to an end.
+            DeviceError: The loop did not end.
         """
         self._stop.set()
         if self._thread.ident is None or self._thread is threading.current_thread():
             return
         self._thread.join(_SOON)
         if self._thread.is_alive():
-            if self._env is not None:  # it homes, or drives to its start pose
-                self._env.stop()
+            if self.env is not None:  # the arm homes, or drives to its start pose
+                self.env.stop()
             self._thread.join(_STOP_WITHIN)
         if self._thread.is_alive():
-            raise DeviceError("The arm does not end what it does. Use its emergency stop, then end this program.")
+            raise DeviceError(
+                "The control loop of the arm does not end. Use the emergency stop, then end this program."
+            )
 
     def _check(self) -> None:
         if self._error is not None:
@@ -168,7 +178,7 @@ class EnvLoop:
     def _run(self) -> None:
         env: PAROL6Env | None = None
         try:
-            env = self._env = self._make()
+            env = self.env = self._make()
             if not self._stop.is_set():
                 self._loop(env)
         except BaseException as error:
@@ -180,8 +190,8 @@ class EnvLoop:
                 env.close()
 
     def _loop(self, env: PAROL6Env) -> None:
-        paced = not env.metadata["realtime"]  # simulated time has to be held up to the clock
-        period, scene, solved_at = 1.0 / env.control_hz, 0, None
+        paced = not env.metadata["realtime"]  # simulated time has to follow the clock
+        period, scene, succeeded_at = 1.0 / env.control_hz, 0, None
         observation, _ = env.reset(seed=self._seed, options=self._options)
         self._publish(env, observation, scene)
         due = time.monotonic()
@@ -192,10 +202,10 @@ class EnvLoop:
                 raise FaultError(
                     f"The arm is held by the fault {info['fault']!r}: remove its cause, then connect again."
                 )
-            if info["is_success"] and solved_at is None:
-                solved_at = now
-            if solved_at is not None and self._renew_after is not None and now - solved_at >= self._renew_after:
-                scene, solved_at = scene + 1, None
+            if info["is_success"] and succeeded_at is None:
+                succeeded_at = now
+            if succeeded_at is not None and self._renew_after is not None and now - succeeded_at >= self._renew_after:
+                scene, succeeded_at = scene + 1, None
                 observation, _ = env.reset(seed=self._seed + scene, options=self._options)
                 with self._lock:
                     self._target = None
@@ -207,7 +217,7 @@ class EnvLoop:
     def _next_target(self, env: PAROL6Env) -> NDArray[np.float32]:
         with self._lock:
             if self._target is None or time.monotonic() - self._given > self._hold_after:
-                # Where it was commanded to be, not where it is: a loaded arm sags and would creep.
+                # The setpoint and not the measured state: a loaded arm sags and would creep.
                 opening = self._target[NUM_JOINTS] if self._target is not None else self._opening()
                 still = np.append(env.backend.commanded, opening)
                 return np.clip(still, LOWER, UPPER).astype(np.float32)

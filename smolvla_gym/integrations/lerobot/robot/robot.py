@@ -1,4 +1,4 @@
-"""The arm as LeRobot's ``Robot``."""
+"""LeRobot's ``Robot`` of the arm."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from smolvla_gym.sim.scene import check_cameras
 from smolvla_gym.utils.option_values import check_names, check_number, check_switch
 
 connected: weakref.WeakSet[PAROL6Robot] = weakref.WeakSet()
-"""The arms of this process that are connected: what drives by hand begins where the arm is."""
+"""Connected arms of this process, of which a teleoperator reads the present pose."""
 
 
 class PAROL6Robot(Robot, abc.ABC):
-    """What the real and the simulated arm have in common."""
+    """Base class of the real and the simulated arm."""
 
     config_class = PAROL6Config
     name = "parol6"
 
     def __init__(self, config: PAROL6Config) -> None:
-        """Checks the configuration; nothing is opened.
+        """Check the configuration; nothing is opened.
 
         Args:
-            config: Which arm.
+            config: Configuration of the arm.
 
         Raises:
             SmolVLAGymError: An option has a value that is not allowed.
         """
-        self._loop: EnvLoop | None = None  # first: LeRobot asks for it where a robot that could not be made is deleted
+        self._loop: EnvLoop | None = None  # first: LeRobot reads it when it deletes a robot whose __init__ failed
         super().__init__(config)
         self.config = config
-        self.cameras: dict[str, Any] = {}  # LeRobot's own drivers: there are none
+        self.cameras: dict[str, Any] = {}  # LeRobot's camera drivers are not used
         self._size = check_image_size(config.image_size)
         self._names = check_cameras(check_names(config.observed))
         check_switch("use_degrees", config.use_degrees)
@@ -56,50 +56,50 @@ class PAROL6Robot(Robot, abc.ABC):
 
     @cached_property
     def observation_features(self) -> dict[str, Any]:
-        """Names and types of what is observed."""
+        """Names and types of the observation's components."""
         return {**dict.fromkeys(KEYS, float), **dict.fromkeys(self._names, (*self._size, 3))}
 
     @cached_property
     def action_features(self) -> dict[str, Any]:
-        """Names and types of what is commanded."""
+        """Names and types of the action's components."""
         return dict.fromkeys(KEYS, float)
 
     @property
     def is_connected(self) -> bool:
-        """Whether the arm is there."""
+        """Whether the arm is connected."""
         return self._loop is not None and self._loop.running
 
     @property
     def is_calibrated(self) -> bool:
-        """Always: the arm finds its zero itself when it homes."""
+        """Always True: the arm finds its zero when it homes."""
         return True
 
     def calibrate(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def configure(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     @property
     def loop(self) -> EnvLoop:
-        """The arm in its thread.
+        """Control loop of the arm.
 
         Raises:
-            DeviceError: It is not connected.
+            DeviceError: The arm is not connected.
         """
         if self._loop is None:
             raise DeviceError(f"{self} is not connected: call connect() first.")
         return self._loop
 
     def connect(self, calibrate: bool = True) -> None:
-        """Opens the arm, which drives to its start pose.
+        """Open the arm, which drives to its start pose.
 
         Args:
             calibrate: Ignored.
 
         Raises:
-            DeviceError: It is connected already, or cannot be opened.
-            SmolVLAGymError: What else the env refused.
+            DeviceError: The arm is connected already, or cannot be opened.
+            SmolVLAGymError: The env refuses an option.
         """
         if self.is_connected:
             raise DeviceError(f"{self} is connected already.")
@@ -110,7 +110,7 @@ class PAROL6Robot(Robot, abc.ABC):
         print(f"{self.name}: {loop.latest().instruction!r}", flush=True)
 
     def get_observation(self) -> dict[str, Any]:
-        """Returns the joints, the gripper and the pictures, as they were at the end of the last control step.
+        """Return joints, gripper and images at the end of the last control step.
 
         Raises:
             SmolVLAGymError: The arm is not connected, or a fault holds it.
@@ -118,11 +118,11 @@ class PAROL6Robot(Robot, abc.ABC):
         observation = self.loop.latest().observation
         return {
             **to_lerobot(observation["agent_pos"], use_degrees=self.config.use_degrees),
-            **{name: resize_area(picture, self._size) for name, picture in observation.get("pixels", {}).items()},
+            **{name: resize_area(image, self._size) for name, image in observation.get("pixels", {}).items()},
         }
 
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
-        """Sets the target that the arm goes to within its limits, and returns at once.
+        """Set the target, to which the arm moves within its limits, and return at once.
 
         Args:
             action: A number for each of ``action_features``.
@@ -131,16 +131,16 @@ class PAROL6Robot(Robot, abc.ABC):
             The target within the soft limits.
 
         Raises:
-            ActionError: A component is missing or not finite. The arm goes on to the target before.
+            ActionError: A component is missing or not finite. The target before stays.
             SmolVLAGymError: The arm is not connected, or a fault holds it.
         """
-        wanted = from_lerobot(action, use_degrees=self.config.use_degrees)
-        target = np.clip(wanted, LOWER, UPPER)
+        requested = from_lerobot(action, use_degrees=self.config.use_degrees)
+        target = np.clip(requested, LOWER, UPPER)
         self.loop.command(target)
         return to_lerobot(target, use_degrees=self.config.use_degrees)
 
     def disconnect(self) -> None:
-        """Stops and disables the arm, and gives back everything."""
+        """Stop and disable the arm, and free everything."""
         connected.discard(self)
         loop, self._loop = self._loop, None
         if loop is not None:
@@ -148,7 +148,7 @@ class PAROL6Robot(Robot, abc.ABC):
 
     @abc.abstractmethod
     def _make_loop(self) -> EnvLoop:
-        """Returns the loop around a new env."""
+        """Return a control loop of a new env."""
 
     def _options(self) -> dict[str, Any]:
         config = self.config
@@ -172,7 +172,7 @@ class PAROL6Follower(PAROL6Robot):
         if config.port == TWIN:
             options |= {"camera": TWIN, "twin_options": {"homed": True}}
         else:
-            options["home"] = config.home  # once, where the arm does not know its joint angles
+            options["home"] = config.home  # once, if the arm does not know its joint angles
 
         def make() -> PAROL6Env:
             return make_real_env(**options)

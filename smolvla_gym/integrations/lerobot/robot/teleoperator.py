@@ -1,4 +1,4 @@
-"""What drives the arm by hand in LeRobot's programs, and the scripted expert that does it in the simulation."""
+"""Teleoperators of LeRobot: keyboard, gamepad, and the scripted expert of the simulation."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ from smolvla_gym.integrations.lerobot.robot.units import KEYS, to_lerobot
 
 
 class PAROL6Teleoperator(Teleoperator):
-    """What they have in common. They look at the arm that is connected in the same process."""
+    """Base class of the teleoperators, which read the state of the arm that is connected in the same process."""
 
     def __init__(self, config: Any) -> None:
-        """Opens nothing.
+        """Create a teleoperator; nothing is opened.
 
         Args:
-            config: Which one.
+            config: Its configuration.
         """
         self._connected = False
         super().__init__(config)
 
     @property
     def action_features(self) -> dict[str, Any]:
-        """Names and types of what is commanded."""
+        """Names and types of the action's components."""
         return dict.fromkeys(KEYS, float)
 
     @property
     def feedback_features(self) -> dict[str, Any]:
-        """Nothing is fed back."""
+        """Empty: there is no feedback."""
         return {}
 
     @property
     def is_connected(self) -> bool:
-        """Whether it is open."""
+        """Whether the teleoperator is connected."""
         return self._connected
 
     @property
     def is_calibrated(self) -> bool:
-        """Always: there is nothing to calibrate."""
+        """Always True: there is nothing to calibrate."""
         return True
 
     def calibrate(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def configure(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def send_feedback(self, feedback: dict[str, Any]) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def connect(self, calibrate: bool = True) -> None:
-        """Opens it."""
+        """Connect the teleoperator."""
         self._connected = True
 
     def disconnect(self) -> None:
-        """Closes it."""
+        """Disconnect the teleoperator."""
         self._connected = False
 
     @staticmethod
     def _robot() -> PAROL6Robot:
-        """Returns the one arm.
+        """Return the connected arm.
 
         Raises:
-            DeviceError: None or several of them are connected.
+            DeviceError: No arm is connected, or several are.
         """
         robots = list(connected)
         if len(robots) != 1:
@@ -84,34 +84,34 @@ class PAROL6Expert(PAROL6Teleoperator):
     name = "parol6_expert"
 
     def get_action(self) -> dict[str, Any]:
-        """Returns what the expert would do now."""
+        """Return the expert's action in the present state."""
         robot = self._robot()
         return to_lerobot(robot.loop.expert(), use_degrees=robot.config.use_degrees)
 
 
 class _Operator(PAROL6Teleoperator):
-    """Somebody at a keyboard or a gamepad."""
+    """Operator at a keyboard or a gamepad."""
 
     device = ""
 
     def connect(self, calibrate: bool = True) -> None:
-        """Opens the window."""
+        """Open the window."""
         from smolvla_gym.teleoperation.window import OperatorWindow
 
         self._window = OperatorWindow(self.device)
         self._jog: Any = None
         self._scene = 0
-        self._asked = 0.0
+        self._called_at = 0.0
         self._connected = True
 
     def disconnect(self) -> None:
-        """Closes the window."""
+        """Close the window."""
         if self._connected:
             self._window.close()
         self._connected = False
 
     def get_action(self) -> dict[str, Any]:
-        """Returns where the operator moves the arm to."""
+        """Return the operator's action."""
         from smolvla_gym.teleoperation.jog import ToolJog
 
         robot = self._robot()
@@ -125,10 +125,10 @@ class _Operator(PAROL6Teleoperator):
         command = self._window.poll()
         if command.leave:
             raise KeyboardInterrupt
-        # LeRobot's programs ask at rates of their own.
+        # LeRobot's programs call this at rates of their own.
         now = time.monotonic()
-        share = min(1.0, (now - self._asked) * robot.config.fps)
-        self._asked = now
+        share = min(1.0, (now - self._called_at) * robot.config.fps)
+        self._called_at = now
         command = replace(command, velocity=share * command.velocity, turn=share * command.turn)
         return to_lerobot(np.asarray(self._jog.step(command, agent_pos)), use_degrees=robot.config.use_degrees)
 

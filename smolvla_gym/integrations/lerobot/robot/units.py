@@ -1,4 +1,4 @@
-"""The names and units of the arm in LeRobot: degrees, and the gripper from 0 (closed) to 100 (open)."""
+"""Names and units of the arm in LeRobot: degrees, and the gripper from 0 (closed) to 100 (open)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.data.units import DEGREES_AND_PERCENT
 from smolvla_gym.errors import ActionError
-from smolvla_gym.parol6 import ACTION_NAMES, JOINT_LOWER, JOINT_UPPER, NUM_JOINTS
+from smolvla_gym.parol6 import ACTION_NAMES, JOINT_LOWER, JOINT_UPPER
 
 KEYS: Final = tuple(f"{name}.pos" for name in ACTION_NAMES)
 """``joint_1.pos`` to ``joint_6.pos``, and ``gripper.pos``."""
@@ -20,25 +21,23 @@ LOWER: Final = np.append(JOINT_LOWER, 0.0).astype(np.float32)
 UPPER: Final = np.append(JOINT_UPPER, 1.0).astype(np.float32)
 """Upper limits, shape (7,)."""
 
-_DEGREES: Final = np.append(np.full(NUM_JOINTS, 180.0 / np.pi), 100.0)
-
 
 def to_lerobot(values: NDArray[np.floating[Any]], *, use_degrees: bool) -> dict[str, float]:
-    """Names the components of an action or of ``agent_pos``.
+    """Return the components of an action or of ``agent_pos`` by their names.
 
     Args:
         values: Six angles in rad and the opening 0..1, shape (7,).
-        use_degrees: Whether to give degrees and 0..100; otherwise rad and 0..1.
+        use_degrees: Whether to return degrees and 0..100; otherwise rad and 0..1.
     """
-    scaled = np.asarray(values, np.float64) * (_DEGREES if use_degrees else 1.0)
+    scaled = np.asarray(values, np.float64) * (DEGREES_AND_PERCENT if use_degrees else 1.0)
     return dict(zip(KEYS, scaled.tolist(), strict=True))
 
 
 def from_lerobot(action: Mapping[str, Any], *, use_degrees: bool) -> NDArray[np.float32]:
-    """Returns an action in rad and 0..1, float32, shape (7,).
+    """Return an action in rad and 0..1, float32, shape (7,).
 
     Args:
-        action: A number for each of ``KEYS``.
+        action: One number for each of ``KEYS``.
         use_degrees: Whether they are degrees and 0..100.
 
     Raises:
@@ -59,4 +58,4 @@ def from_lerobot(action: Mapping[str, Any], *, use_degrees: bool) -> NDArray[np.
         raise ActionError(
             f"The action has a component that is not finite: {dict(zip(KEYS, values.tolist(), strict=True))}."
         )
-    return (values / (_DEGREES if use_degrees else 1.0)).astype(np.float32)
+    return (values / (DEGREES_AND_PERCENT if use_degrees else 1.0)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A SmolVLA small enough to be trained on two CPU cores and shipped in the wheel: LeRobot's code, tiny geometry."""
+"""Make the tiny SmolVLA, which trains on two CPU cores and fits into the wheel: LeRobot's code with small sizes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from smolvla_gym.agent.checkpoint.new_policy import Geometry, make_policy
+from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry
+from smolvla_gym.agent.checkpoint.saving import save_checkpoint
+from smolvla_gym.data.statistics import Stats
 from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.geometry import Geometry, make_policy
-from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny.statistics import Stats
-from smolvla_gym.training.vlm import VLMGeometry
 
 DEFAULT_SENTENCES: Final = ("Pick up the red cube.", "Pick up the blue cube.", "Pick up the green cube.")
-"""What the tokenizer is made for when nothing else is said. Other text still works, with more tokens a word."""
+"""Default sentences from which the tokenizer is trained. Other text works too, with more tokens a word."""
 
 _PATCH: Final = 8
 _SCALE_FACTOR: Final = 2
@@ -36,21 +36,21 @@ def build_tiny_checkpoint(
     state_dim: int = len(ACTION_NAMES),
     seed: int = 0,
 ) -> Path:
-    """Makes a randomly initialised SmolVLA of 1.6 M parameters and saves it, complete and self-contained.
+    """Make a randomly initialised SmolVLA of 1.6 M parameters and save it as a self-contained checkpoint.
 
     Args:
-        directory: Where to. It gets config.json, model.safetensors, both processors and ``vlm/``.
-        cameras: Names of the env's cameras that the policy sees, in order.
-        stats: Normalisation statistics, see :func:`smolvla_gym.training.tiny.statistics.compute_stats`.
-        image_size: Side of the square pictures in pixels; a multiple of 16.
-        chunk_size: Actions a chunk.
-        n_action_steps: How many of them are executed before the next chunk is asked for.
+        directory: Folder of the checkpoint: config.json, model.safetensors, both processors and ``vlm/``.
+        cameras: Names of the env's cameras that the policy uses, in order.
+        stats: Normalisation statistics, see :func:`smolvla_gym.data.statistics.compute_stats`.
+        image_size: Side of the square images in px; a multiple of 16.
+        chunk_size: Actions in a chunk.
+        n_action_steps: Execution horizon: actions that are executed before the next chunk is requested.
         num_steps: Flow steps a chunk.
-        sentences: Instructions that the tokenizer should spell with few tokens.
+        sentences: Instructions from which the tokenizer is trained, so that they take few tokens.
         vocabulary: Size of the tokenizer's vocabulary, at least 300.
-        action_dim: Width of an action. Anything but 7 is for tests.
-        state_dim: Width of the state. Anything but 7 is for tests.
-        seed: Seed of the weights. The global random state is left as it was.
+        action_dim: Width of an action. Values other than 7 are for tests.
+        state_dim: Width of the state. Values other than 7 are for tests.
+        seed: Seed of the weights. The global random state is not changed.
 
     Returns:
         The directory.
@@ -86,7 +86,7 @@ def tiny_geometry(
     action_dim: int = len(ACTION_NAMES),
     state_dim: int = len(ACTION_NAMES),
 ) -> Geometry:
-    """Returns the sizes; see :func:`build_tiny_checkpoint`."""
+    """Return the sizes of the tiny policy; see :func:`build_tiny_checkpoint`."""
     return Geometry(
         vlm=VLMGeometry(
             width=128,

@@ -8,30 +8,38 @@ pytest.importorskip("lerobot")
 import torch
 from lerobot.policies.factory import make_pre_post_processors
 
+from smolvla_gym.agent.checkpoint.new_policy import make_policy
 from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
+from smolvla_gym.agent.checkpoint.saving import save_small_files
 from smolvla_gym.agent.checkpoint.spec import read_spec
 from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.checkpoint.vlm_files import read_vlm
 from smolvla_gym.agent.checkpoint.weights import check_network, check_weights
+from smolvla_gym.benchmark.random_450m import SMOLVLA_450M, build_random_450m, camera_names, full_range_stats
 from smolvla_gym.errors import CheckpointError
-from smolvla_gym.training.geometry import make_policy
-from smolvla_gym.training.random_450m import SMOLVLA_450M, _stats, build_random_450m, camera_names
-from smolvla_gym.training.saving import save_small_files
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Its policy without numbers, and the folder of its small files."""
     folder = tmp_path_factory.mktemp("made")
-    options = {"cameras": camera_names(3), "stats": _stats(), "sentences": ["x"], "vocabulary": 384, "seed": 0}
+    options = {
+        "cameras": camera_names(3),
+        "stats": full_range_stats(),
+        "sentences": ["x"],
+        "vocabulary": 384,
+        "seed": 0,
+    }
     with torch.device("meta"):
         policy, *_ = make_policy(folder, SMOLVLA_450M, **options)
-    stats = {key: {name: torch.as_tensor(value) for name, value in of.items()} for key, of in _stats().items()}
+    stats = {
+        key: {name: torch.as_tensor(value) for name, value in of.items()} for key, of in full_range_stats().items()
+    }
     save_small_files(folder, policy.config, *make_pre_post_processors(policy.config, dataset_stats=stats))
     return policy, folder
 
 
-def test_it_has_450_million_parameters(made):
+def test_the_policy_has_450_million_parameters(made):
     parameters = dict(made[0].named_parameters())
     assert sum(parameter.numel() for parameter in parameters.values()) == 450_046_176
     shapes = {key.split("vlm_with_expert.")[-1]: tuple(value.shape) for key, value in parameters.items()}
@@ -44,7 +52,7 @@ def test_it_has_450_million_parameters(made):
     assert shapes["model.action_in_proj.weight"] == (720, 32)
 
 
-def test_it_could_drive_the_arm(made):
+def test_the_policy_matches_the_arm(made):
     spec = read_spec(made[1])
     check_checkpoint(spec)
     assert (spec.action_dim, spec.chunk_size, spec.n_action_steps, spec.num_steps) == (7, 50, 50, 10)
@@ -53,7 +61,7 @@ def test_it_could_drive_the_arm(made):
     assert spec.config["tokenizer_max_length"] == 48
 
 
-def test_its_weights_belong_to_its_configuration(made):
+def test_the_weights_match_the_configuration(made):
     policy, folder = made
     spec, vlm = read_spec(folder), read_vlm(folder / "vlm")
     header = {key: SavedTensor("BF16", tuple(value.shape)) for key, value in policy.state_dict().items()}
@@ -64,15 +72,13 @@ def test_its_weights_belong_to_its_configuration(made):
         check_weights(spec, vlm, fewer)
 
 
-def test_it_is_made_in_memory(monkeypatch):
+def test_a_small_policy_is_made_in_memory():
     """The same way at a size that a test can afford."""
     from dataclasses import replace
 
-    from smolvla_gym.training import random_450m
-
     small = replace(SMOLVLA_450M.vlm, layers=4, vision_layers=1, embeddings=400, image_size=64)
-    monkeypatch.setattr(random_450m, "SMOLVLA_450M", replace(SMOLVLA_450M, vlm=small, layers=2, image_size=32))
-    checkpoint, same, other = (build_random_450m(2, device="cpu", seed=seed) for seed in (0, 0, 1))
+    geometry = replace(SMOLVLA_450M, vlm=small, layers=2, image_size=32)
+    checkpoint, same, other = (build_random_450m(2, device="cpu", seed=seed, geometry=geometry) for seed in (0, 0, 1))
     assert list(checkpoint.spec.cameras) == ["wrist", "scene"]
     assert not checkpoint.policy.training
     name = "model.action_in_proj.weight"

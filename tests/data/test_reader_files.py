@@ -1,4 +1,4 @@
-"""What is wrong with the files of a dataset is found before any training starts."""
+"""Defects of the files of a dataset are found before training starts."""
 
 import json
 import shutil
@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("lerobot.datasets")
 
+from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.training.recordings import open_recording
 from tests.training.datasets import edit_json, make_dataset
 
 
@@ -27,7 +27,7 @@ def video(root):
 
 
 def lost(root):
-    """Returns what is said of a dataset one of whose episodes is not whole."""
+    """Return the loss that is reported for a dataset with one incomplete episode."""
     recording = open_recording(root)
     assert recording.missing == 1
     assert len(recording.files) == recording.episodes == len(recording.seeds) - 1
@@ -49,7 +49,7 @@ def test_a_missing_data_file_is_named(root):
 @pytest.mark.parametrize(
     ("share", "message"), [(0.0, "is empty"), (0.5, "cannot be opened"), (0.99, "cannot be opened")]
 )
-def test_a_video_that_was_cut_off_is_found(root, share, message):
+def test_a_truncated_video_is_found(root, share, message):
     path = video(root)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     assert f"{path.name} {message}" in lost(root)
@@ -61,21 +61,21 @@ def test_a_video_that_is_too_short_is_found(root, tmp_path):
     assert lost(root).endswith(f"{path.name} has 12 frames, and the episodes in it have 20")
 
 
-def test_info_that_is_no_object_is_said(root):
+def test_info_that_is_not_an_object_is_refused(root):
     (root / "meta" / "info.json").write_text("[]")
     with pytest.raises(DatasetError, match=r"info\.json .*no JSON object"):
         open_recording(root)
 
 
 @pytest.mark.parametrize("changes", [{"total_frames": None}, {"fps": None}, {"fps": 0}])
-def test_info_that_lacks_a_number_is_said(root, changes):
+def test_info_without_a_number_is_refused(root, changes):
     edit_json(root / "meta" / "info.json", **changes)
     with pytest.raises(DatasetError, match=rf"info\.json has {next(iter(changes))} (None|0), not"):
         open_recording(root)
 
 
 @pytest.mark.parametrize("name", ["action", "observation.images.wrist"])
-def test_a_feature_without_a_shape_is_said(root, name):
+def test_a_feature_without_a_shape_is_refused(root, name):
     path = root / "meta" / "info.json"
     features = json.loads(path.read_text())["features"]
     del features[name]["shape"]
@@ -84,7 +84,7 @@ def test_a_feature_without_a_shape_is_said(root, name):
         open_recording(root)
 
 
-def test_how_the_scenes_were_made_is_read(root):
+def test_scene_options_are_read(root):
     path = root / "meta" / "parol6.json"
     edit_json(path, num_objects=None, randomization=None)  # as an earlier version recorded it
     recording = open_recording(root)
@@ -97,7 +97,7 @@ def test_how_the_scenes_were_made_is_read(root):
 
 
 @pytest.mark.parametrize("text", ['{"episodes": [', "[]", '{"episodes": [{}]}'])
-def test_a_broken_record_of_the_scenes_is_said(root, text):
+def test_broken_scene_options_are_refused(root, text):
     (root / "meta" / "parol6.json").write_text(text)
     with pytest.raises(DatasetError, match=r"parol6\.json is broken .* Take another copy"):
         open_recording(root)

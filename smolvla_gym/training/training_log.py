@@ -1,4 +1,4 @@
-"""The record of a training run: losses and success rates by step, as lines of JSON and as a picture."""
+"""Log of a training run: losses and success rates by step, as lines of JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any, Final
 from smolvla_gym.agent.checkpoint.field_checks import check_fields, number, text, whole
 from smolvla_gym.errors import CheckpointError, MissingExtraError
 from smolvla_gym.evaluation.success import wilson_interval
-from smolvla_gym.training.saving import replace_text
-from smolvla_gym.utils.json_file import whole_file
+from smolvla_gym.utils.json_file import save_text, whole_file
 from smolvla_gym.utils.untrusted import parse_json, read_file
 
 _LOG: Final = "training.jsonl"
@@ -21,56 +20,61 @@ _MAX_BYTES: Final = 256 << 20
 _COUNT: Final = whole(0, 10**9)
 _LOSS: Final = {"step": _COUNT, "loss": number(-1e30, 1e30)}
 _SUCCESS: Final = {"step": _COUNT, "task": text(), "successes": _COUNT, "episodes": whole(1, 10**9)}
-"""The fields of its rows; another line is left out."""
+"""Fields of the two kinds of rows; other lines are ignored."""
 
 
 class TrainingLog:
-    """Grows line by line in a folder; a run that is gone on with adds to it.
+    """Log in a folder, to which each row is appended; a resumed run continues it.
 
-    No training ends because of it: where it cannot be written that is said once, and tried again with the next line.
+    An error while writing does not end the training: it is printed once, and the next row is written again.
+
+    Attributes:
+        rows: All rows, in the order of their addition.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Reads what an earlier run has written; lines that were cut off are left out.
+        """Read the rows of an earlier run; incomplete lines are ignored.
 
         Args:
-            folder: Where ``training.jsonl`` and ``training.png`` are.
+            folder: Folder of ``training.jsonl`` and ``training.png``.
+
+        Raises:
+            CheckpointError: ``training.jsonl`` is not a log, or is too large.
         """
         self._path, self._plot = folder / _LOG, folder / _PLOT
         self.rows: list[dict[str, Any]] = []
-        self._complained = False
+        self._reported = False
         if self._path.is_file():
             try:
                 lines = read_file(self._path, _MAX_BYTES).decode("utf-8", "replace").splitlines()
             except ValueError as error:
-                raise CheckpointError(f"{self._path} is no log of a training ({error}). Remove it.") from error
+                raise CheckpointError(f"{self._path} is not the log of a training run ({error}). Remove it.") from error
             self.rows = [row for line in lines if (row := _parse(line)) is not None]
 
     def loss(self, step: int, loss: float) -> None:
-        """Adds a loss."""
+        """Add the loss of a step."""
         self._add({"step": step, "loss": round(loss, 6)})
 
     def success(self, step: int, task: str, successes: int, episodes: int) -> None:
-        """Adds how many episodes on held-out seeds succeeded."""
+        """Add the number of successful episodes on held-out seeds."""
         self._add({"step": step, "task": task, "successes": successes, "episodes": episodes})
 
     def _add(self, row: dict[str, Any]) -> None:
-        # A run that goes on repeats what came after its last saving.
+        # A resumed run repeats the steps after its last checkpoint.
         self.rows = [old for old in self.rows if old["step"] < row["step"] or _kind(old) != _kind(row)]
         self.rows.append(row)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(self._path, "".join(json.dumps(r) + "\n" for r in self.rows))
+            save_text(self._path, "".join(json.dumps(r) + "\n" for r in self.rows), "log")
         except OSError as error:
-            self._complain(error)
+            self._report(error)
 
-    def _complain(self, error: OSError) -> None:
-        if not self._complained:
-            print(f"smolvla-gym: the log cannot be written ({error}); training goes on", file=sys.stderr, flush=True)
-        self._complained = True
+    def _report(self, error: OSError) -> None:
+        if not self._reported:
+            print(f"smolvla-gym: {error} Training continues.", file=sys.stderr, flush=True)
+        self._reported = True
 
     def plot(self) -> Path:
-        """Draws the curves and returns the file.
+        """Draw the curves and return the path of the image file.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -106,12 +110,12 @@ class TrainingLog:
             with whole_file(self._plot, "plot") as part:
                 figure.savefig(part, dpi=110, format="png")
         except OSError as error:
-            self._complain(error)
+            self._report(error)
         return self._plot
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """Returns a row; None for half of one, as a version that wrote in place left it, and for what is none."""
+    """Return a row; None for a line that is not a complete row."""
     try:
         row = parse_json(line)
         return _checked(row)

@@ -1,37 +1,39 @@
-"""The sizes of a SmolVLA, and making one of them with random weights."""
+"""Make a SmolVLA with random weights, of given sizes."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry, save_vlm
+from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER
 from smolvla_gym.errors import MissingExtraError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.training.saving import VLM_FOLDER
-from smolvla_gym.training.tiny.statistics import Stats
-from smolvla_gym.training.vlm import VLMGeometry, save_vlm
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a SmolVLA.
+    """Sizes of a SmolVLA.
 
     Attributes:
-        vlm: Those of its vision-language model.
-        layers: Layers of the language model that are used, from the first on; the action expert has as many.
-        image_size: Side in px of the square pictures that the env gives.
-        chunk_size: Actions a chunk.
-        n_action_steps: How many of them are executed before the next chunk is asked for.
+        vlm: Sizes of the vision-language model.
+        layers: Used layers of the language model, from the first on; the action expert has as many.
+        image_size: Side in px of the square images of the env.
+        chunk_size: Actions in a chunk.
+        n_action_steps: Execution horizon: actions that are executed before the next chunk is requested.
         num_steps: Flow steps a chunk.
-        padded_width: Width that states and actions are padded to; None: they are not padded.
-        padded_text: Whether sentences are padded to 48 tokens.
-        frozen: Whether training would leave the vision-language model alone.
-        action_dim: Width of an action. Anything but 7 is for tests.
-        state_dim: Width of the state. Anything but 7 is for tests.
+        padded_width: Width to which states and actions are padded; None: they are not padded.
+        padded_text: Whether instructions are padded to 48 tokens.
+        frozen: Whether training leaves the vision-language model unchanged.
+        action_dim: Width of an action. Values other than 7 are for tests.
+        state_dim: Width of the state. Values other than 7 are for tests.
     """
 
     vlm: VLMGeometry
@@ -52,23 +54,23 @@ def make_policy(
     geometry: Geometry,
     *,
     cameras: Sequence[str],
-    stats: Stats,
+    stats: Mapping[str, Mapping[str, NDArray[np.float32]]],
     sentences: Sequence[str],
     vocabulary: int,
     seed: int,
     compile_mode: str | None = None,
 ) -> tuple[Any, Any, Any]:
-    """Makes a randomly initialised SmolVLA with LeRobot's own class, on the CPU.
+    """Make a randomly initialised SmolVLA with LeRobot's own class, on the CPU.
 
     Args:
-        directory: Gets the folder ``vlm/``, where the policy looks for its VLM's configuration and tokenizer.
-        geometry: Its sizes.
-        cameras: Names of the env's cameras that it sees, in order.
-        stats: Normalisation statistics, see :func:`smolvla_gym.training.tiny.statistics.compute_stats`.
-        sentences: Instructions that the tokenizer should spell with few tokens.
+        directory: Folder in which ``vlm/``, the VLM's configuration and tokenizer, is written.
+        geometry: Sizes of the policy.
+        cameras: Names of the env's cameras that the policy uses, in order.
+        stats: Normalisation statistics, see :func:`smolvla_gym.data.statistics.compute_stats`.
+        sentences: Instructions from which the tokenizer is trained, so that they take few tokens.
         vocabulary: Size of the tokenizer's vocabulary.
-        seed: Seed of the weights. The global random state is left as it was.
-        compile_mode: A mode of ``torch.compile``; None: it is not compiled.
+        seed: Seed of the weights. The global random state is not changed.
+        compile_mode: A mode of ``torch.compile``; None: the policy is not compiled.
 
     Returns:
         The policy, its preprocessor and its postprocessor.
@@ -86,12 +88,12 @@ def make_policy(
         raise MissingExtraError("Building a SmolVLA checkpoint", "smolvla", err) from err
 
     save_vlm(directory / VLM_FOLDER, geometry.vlm, sentences, vocabulary)
-    picture = PolicyFeature(type=FeatureType.VISUAL, shape=(3, geometry.image_size, geometry.image_size))
+    image = PolicyFeature(type=FeatureType.VISUAL, shape=(3, geometry.image_size, geometry.image_size))
     compiled = {} if compile_mode is None else {"compile_model": True, "compile_mode": compile_mode}
     config = SmolVLAConfig(
         input_features={
             "observation.state": PolicyFeature(type=FeatureType.STATE, shape=(geometry.state_dim,)),
-            **{f"observation.images.{name}": picture for name in cameras},
+            **{f"observation.images.{name}": image for name in cameras},
         },
         output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(geometry.action_dim,))},
         chunk_size=geometry.chunk_size,
@@ -110,7 +112,7 @@ def make_policy(
         push_to_hub=False,
         **compiled,
     )
-    # LeRobot prints while it builds; standard output belongs to the caller.
+    # LeRobot prints to standard output, which is for the results of the caller.
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
         torch.manual_seed(seed)
         policy = SmolVLAPolicy(config)

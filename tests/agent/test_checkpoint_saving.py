@@ -7,9 +7,9 @@ pytest.importorskip("lerobot")
 import torch
 
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
-from smolvla_gym.training.saving import save_checkpoint
-from smolvla_gym.training.tiny.recipe import build_tiny_checkpoint
-from smolvla_gym.training.tiny.statistics import compute_stats
+from smolvla_gym.agent.checkpoint.saving import save_checkpoint
+from smolvla_gym.data.statistics import compute_stats
+from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from tests.training.full_disk import full_disk
 from tests.training.test_imitation import demonstrations
 
@@ -25,7 +25,7 @@ def contents(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_what_cannot_be_written_leaves_the_old_checkpoint(policy_dir):
+def test_an_error_while_saving_keeps_the_old_checkpoint(policy_dir):
     """A limit on the size of files stands for whatever ends the writing of the weights half-way."""
     loaded = load_checkpoint(policy_dir, device="cpu", language_head=True)
     before = contents(policy_dir)
@@ -35,7 +35,7 @@ def test_what_cannot_be_written_leaves_the_old_checkpoint(policy_dir):
     assert contents(policy_dir) == before
 
 
-def test_a_killed_saving_leaves_nothing_to_the_next_one(policy_dir):
+def test_files_of_a_killed_saving_are_removed(policy_dir):
     loaded = load_checkpoint(policy_dir, device="cpu", language_head=True)
     before = contents(policy_dir)
     (policy_dir / ".part" / "vlm").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A SmolVLA of the usual size that nobody trained: made in memory, without the hub, to measure speed and memory."""
+"""Make an untrained SmolVLA of the usual size in memory, without the hub, to measure speed and memory."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Final
 import numpy as np
 
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, check_options, checkpoint_from_policy
+from smolvla_gym.agent.checkpoint.new_policy import Geometry, make_policy
+from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry
+from smolvla_gym.agent.checkpoint.saving import save_small_files
+from smolvla_gym.data.statistics import Stats, compute_stats
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
-from smolvla_gym.training.geometry import Geometry, make_policy
-from smolvla_gym.training.saving import save_small_files
-from smolvla_gym.training.tiny.statistics import Stats, compute_stats
-from smolvla_gym.training.vlm import VLMGeometry
 
 RANDOM_450M: Final = "random-450m"
-"""What it is called."""
+"""Name of the policy."""
 
 MAX_CAMERAS: Final = 8
-"""Cameras that it can be made with."""
+"""Largest number of cameras."""
 
 SMOLVLA_450M: Final = Geometry(
     vlm=VLMGeometry(
@@ -50,7 +50,7 @@ SMOLVLA_450M: Final = Geometry(
     padded_text=True,
     frozen=True,
 )
-"""Those of ``lerobot/smolvla_base``, which stands on SmolVLM2-500M, with actions 7 wide."""
+"""Sizes of ``lerobot/smolvla_base``, which is based on SmolVLM2-500M, with actions of width 7."""
 
 _SENTENCES: Final = ("pick up the red cube",)
 
@@ -63,18 +63,20 @@ def build_random_450m(
     dtype: str = "auto",
     compile_mode: str | None = None,
     seed: int = 0,
+    geometry: Geometry = SMOLVLA_450M,
 ) -> LoadedCheckpoint:
-    """Makes the policy in memory; it takes 3 GB while it is being made and some 15 s.
+    """Make the policy in memory, which takes 3 GB and about 15 s.
 
-    It goes through the checks of a checkpoint that is loaded. Its actions mean nothing.
+    The policy is checked like a checkpoint that is loaded. Its actions have no meaning.
 
     Args:
-        cameras: How many cameras it looks through, from 1 on: ``"wrist"``, ``"scene"``, ``"camera3"`` and so on.
-        absent: How many more it knows that are never there: LeRobot computes black pictures in their place.
+        cameras: Number of cameras, from 1: ``"wrist"``, ``"scene"``, ``"camera3"`` and so on.
+        absent: Number of additional cameras without images: LeRobot computes black images in their place.
         device: As for :func:`smolvla_gym.agent.checkpoint.load.load_checkpoint`.
         dtype: As there; ``"auto"`` is float32.
         compile_mode: As there.
         seed: Seed of the weights.
+        geometry: Sizes of the policy.
 
     Raises:
         OptionError: An option has a value that is not allowed.
@@ -85,28 +87,28 @@ def build_random_450m(
         directory = Path(folder, RANDOM_450M)
         policy, preprocessor, postprocessor = make_policy(
             directory,
-            SMOLVLA_450M,
+            geometry,
             cameras=camera_names(cameras),
-            stats=_stats(),
+            stats=full_range_stats(),
             sentences=_SENTENCES,
             vocabulary=384,
             seed=seed,
             compile_mode=compile_mode,
         )
         policy.config.empty_cameras = absent
-        policy.config.validate_features()  # gives them names
+        policy.config.validate_features()  # names them
         save_small_files(directory, policy.config, preprocessor, postprocessor)
         return checkpoint_from_policy(policy, directory, device=device, dtype=dtype)
 
 
 def camera_names(count: int) -> tuple[str, ...]:
-    """Returns the names of its cameras."""
+    """Return the names of a number of cameras."""
     names = itertools.chain(("wrist", "scene"), (f"camera{number}" for number in itertools.count(3)))
     return tuple(itertools.islice(names, count))
 
 
-def _stats() -> Stats:
-    """Returns statistics of actions all over the arm's range."""
+def full_range_stats() -> Stats:
+    """Return statistics of actions over the whole range of the arm."""
     lower, upper = np.append(JOINT_LOWER, 0.0), np.append(JOINT_UPPER, 1.0)
     actions = np.linspace(lower, upper, 101, dtype=np.float32)
     return compute_stats(actions, actions)

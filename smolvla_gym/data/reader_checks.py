@@ -1,34 +1,30 @@
-"""What a dataset has to be so that this arm can learn from it; each contradiction is refused before training starts."""
+"""Checks of a dataset before training: what would fail late, or teach the policy something else, is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.files import EpisodeFiles
+from smolvla_gym.data.files import RATE_TOLERANCE, EpisodeFiles, video_mismatches
 from smolvla_gym.data.info import IMAGES, DatasetInfo
+from smolvla_gym.data.instructions import TASKS
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
+from smolvla_gym.data.units import MAX_ANGLE, OPENING_RANGE
 from smolvla_gym.data.video import VideoHeader
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.utils.untrusted import printable
 
-RATE_TOLERANCE: Final = 0.02
-"""Share by which the rate of timestamps and videos may differ from ``info.json``."""
-
-GUESSED_DEGREES: Final = 4 * np.pi
-"""Largest joint angle that can be in rad; the arm's widest joint turns by 2 pi at most."""
-
 
 def check_arm(info: DatasetInfo) -> None:
-    """Refuse a dataset of another robot, with other units, without cameras, or without episodes.
+    """Refuse a dataset of another robot, with other units, without cameras or videos, or without episodes.
 
     Raises:
-        DatasetError: It is one.
+        DatasetError: The dataset is one of these.
     """
     problems = []
     if info.robot_type != ROBOT_TYPE:
@@ -45,19 +41,15 @@ def check_arm(info: DatasetInfo) -> None:
         if feature.units not in (None, UNITS):
             problems.append(f"units of {name} are {printable(feature.units)}, not {list(UNITS)}")
     if not info.cameras:
-        problems.append("it has no camera")
+        problems.append("no camera")
     if problems:
         raise DatasetError(
-            f"The dataset in {info.root} is none of this arm: {'; '.join(problems)}. If its components are "
+            f"The dataset in {info.root} is not of this arm: {'; '.join(problems)}. If its components are "
             "this arm's, convert it: `smolvla-gym train` and `smolvla-gym dataset convert` take --units degrees or "
             "--units rad and --rename OLD=NEW for each name that differs. Otherwise record one with "
             "`smolvla-gym record`."
         )
-    if stored := [name for name in info.cameras if info.features[IMAGES + name].dtype != "video"]:
-        raise DatasetError(
-            f"The images of the camera {stored[0]} in {info.root} are in Parquet files (dtype image), and videos are "
-            "needed. LeRobot makes them: lerobot-edit-dataset --operation.type convert_image_to_video."
-        )
+    info.require_videos(IMAGES + name for name in info.cameras)
     if not info.total_episodes:
         raise DatasetError(
             f"The dataset in {info.root} is empty. Record some episodes with `smolvla-gym record` first."
@@ -73,7 +65,7 @@ def check_frames(info: DatasetInfo, episodes: Sequence[EpisodeFiles], columns: M
         columns: Their rows, sorted by episode and frame.
 
     Raises:
-        DatasetError: A frame is missing, too many, or twice, or the timestamps are of another rate.
+        DatasetError: A frame is missing, or is there twice, or the time stamps have another rate.
     """
     numbers, lengths = np.unique(columns["episode_index"], return_counts=True)
     counted = dict(zip(numbers.tolist(), lengths.tolist(), strict=True))
@@ -101,7 +93,7 @@ def _check_timestamps(info: DatasetInfo, times: NDArray[np.float64], frames: NDA
     if not np.isfinite(period) or abs(period * info.fps - 1) > RATE_TOLERANCE:
         found = f"at {1 / period:.4g} Hz" if period > 0 else f"{period:g} s apart"
         raise DatasetError(
-            f"{info.meta / 'info.json'} says {info.fps} Hz, and the timestamps are {found}. A policy would act at the "
+            f"{info.meta / 'info.json'} says {info.fps} Hz, and the time stamps are {found}. A policy would act at the "
             "wrong speed: correct fps if it was edited, or record the dataset again."
         )
 
@@ -110,45 +102,37 @@ def check_videos(info: DatasetInfo, episodes: Sequence[EpisodeFiles], headers: M
     """Refuse videos whose size or rate is not the one in ``info.json``.
 
     Raises:
-        DatasetError: There is one.
+        DatasetError: A video is one of these.
     """
-    for name in info.videos:
-        size = info.features[name].image_size
-        for path in sorted({episode.videos[name] for episode in episodes}):
-            header = headers[path]
-            if (header.height, header.width) != size:
-                raise DatasetError(
-                    f"{path} has frames of {header.height}x{header.width}, and info.json says {size[0]}x{size[1]} for "
-                    f"{name}. Correct the shape, or record the dataset again."
-                )
-            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
-                raise DatasetError(
-                    f"{info.meta / 'info.json'} says {info.fps} Hz, and {path} has {header.fps:.4g} frames a second. "
-                    "A policy would act at the wrong speed: correct fps if it was edited, or record the dataset again."
-                )
+    advice = {
+        "size": "Correct the shape, or record the dataset again.",
+        "rate": "A policy would act at the wrong speed: correct fps if it was edited, or record the dataset again.",
+    }
+    for _, kind, text in video_mismatches(info, episodes, headers):
+        raise DatasetError(f"In {info.root} {text}. {advice[kind]}")
 
 
-def check_sentences(info: DatasetInfo, used: Sequence[int], sentences: Mapping[int, str]) -> None:
+def check_instructions(info: DatasetInfo, used: Sequence[int], instructions: Mapping[int, str]) -> None:
     """Refuse frames without an instruction.
 
     Args:
         info: The dataset.
         used: The values of ``task_index`` that occur.
-        sentences: The sentence of each.
+        instructions: The instruction of each ``task_index``.
 
     Raises:
-        DatasetError: There is no sentence, or an empty one.
+        DatasetError: An instruction is missing or empty.
     """
-    path = info.meta / "tasks.parquet"
+    path = info.meta / TASKS
     for number in used:
-        if number not in sentences:
+        if number not in instructions:
             raise DatasetError(
-                f"Frames in {info.root} have task_index {number}, and {path} has no such sentence. "
+                f"Frames in {info.root} have task_index {number}, and {path} has no such instruction. "
                 "Take another copy of the dataset."
             )
-        if not sentences[number].strip():
+        if not instructions[number].strip():
             raise DatasetError(
-                f"The instruction of task_index {number} in {path} is empty, and a policy is asked in words. "
+                f"The instruction of task_index {number} in {path} is empty, and a policy needs one. "
                 "Name the task with lerobot-edit-dataset --operation.type modify_tasks."
             )
 
@@ -161,12 +145,12 @@ def check_values(
     Args:
         root: The dataset's folder.
         name: The feature.
-        rows: Its values, shape (N, 7).
-        episodes: The episode of each row.
-        frames: Its frame in that episode.
+        rows: Values of the feature, shape (N, 7).
+        episodes: The episode of each row, shape (N,).
+        frames: The frame in that episode of each row, shape (N,).
 
     Raises:
-        DatasetError: There is one.
+        DatasetError: A value is one of these.
     """
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):
@@ -176,15 +160,15 @@ def check_values(
             f"{frames[row]} ({len(bad)} such values in all). Remove the episode with LeRobot's lerobot-edit-dataset."
         )
     largest = float(np.abs(rows[:, :-1]).max())
-    if largest > GUESSED_DEGREES:
+    if largest > MAX_ANGLE:
         raise DatasetError(
-            f"{name} in {root} has joint angles up to {largest:.0f}: they seem to be in degrees, and here they are in "
-            "rad. Convert the dataset with --units degrees, or record it with `smolvla-gym record`."
+            f"{name} in {root} has joint angles up to {largest:.0f}: they seem to be in degrees, and rad is "
+            "expected. Convert the dataset with --units degrees, or record it with `smolvla-gym record`."
         )
     opening = rows[:, -1]
-    if opening.min() < -0.1 or opening.max() > 1.1:  # a measured one may be a little beyond the ends
+    if opening.min() < OPENING_RANGE[0] or opening.max() > OPENING_RANGE[1]:
         raise DatasetError(
-            f"{name} in {root} has gripper openings from {opening.min():g} to {opening.max():g}: here they go from 0, "
-            "closed, to 1, open, and not in percent or mm. Convert the dataset (--units degrees converts joints in "
-            "degrees and percent), or record it with `smolvla-gym record`."
+            f"{name} in {root} has gripper openings from {opening.min():g} to {opening.max():g}: openings "
+            "from 0 (closed) to 1 (open) are expected, not percent or mm. Convert the dataset (--units degrees "
+            "converts joints in degrees and percent), or record it with `smolvla-gym record`."
         )

@@ -1,4 +1,4 @@
-"""The configuration, tokenizer and processor of a vision-language model that needs no hub."""
+"""Make the configuration, tokenizer and processor of a vision-language model (VLM) without the hub."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _IMAGE_TOKENS: Final = {
 
 @dataclass(frozen=True)
 class VLMGeometry:
-    """The sizes of a SmolVLM.
+    """Sizes of a SmolVLM.
 
     Attributes:
-        width: Of the language model's hidden states.
-        ffn: Of its feed-forward layers.
-        layers: How many it has.
-        heads: Attention heads.
-        kv_heads: Heads of keys and values.
+        width: Width of the language model's hidden states.
+        ffn: Width of its feed-forward layers.
+        layers: Number of its layers.
+        heads: Number of its attention heads.
+        kv_heads: Number of its heads of keys and values.
         head_dim: Width of a head.
         positions: Longest sequence.
-        embeddings: Rows of its embedding; None: as many as the tokenizer needs.
-        vision_width: Of the vision tower's hidden states.
-        vision_ffn: Of its feed-forward layers.
-        vision_layers: How many it has.
-        vision_heads: Attention heads.
-        image_size: Side in px of the square pictures that it takes.
+        embeddings: Rows of the embedding; None: as many as the tokenizer needs.
+        vision_width: Width of the vision tower's hidden states.
+        vision_ffn: Width of its feed-forward layers.
+        vision_layers: Number of its layers.
+        vision_heads: Number of its attention heads.
+        image_size: Side in px of its square input images.
         patch: Side in px of a patch.
-        scale_factor: Side in patches of what becomes one token.
-        activation: Of the vision tower.
+        scale_factor: Side in patches of the square that becomes one token.
+        activation: Activation function of the vision tower.
     """
 
     width: int
@@ -65,12 +65,12 @@ class VLMGeometry:
 
 
 def save_vlm(directory: Path, geometry: VLMGeometry, sentences: Sequence[str], vocabulary: int) -> None:
-    """Writes the configuration, tokenizer and processor of a vision-language model.
+    """Write the configuration, tokenizer and processor of a vision-language model.
 
     Args:
-        directory: Where to.
-        geometry: Its sizes.
-        sentences: What the tokenizer should spell with few tokens.
+        directory: Folder of the files.
+        geometry: Sizes of the model.
+        sentences: Sentences from which the tokenizer is trained, so that they take few tokens.
         vocabulary: Size of the tokenizer's vocabulary.
     """
     from transformers import SmolVLMConfig, SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor
@@ -105,7 +105,7 @@ def save_vlm(directory: Path, geometry: VLMGeometry, sentences: Sequence[str], v
         scale_factor=geometry.scale_factor,
         image_token_id=tokenizer.image_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        # SmolVLA freezes the head by its name and does not find it when it is tied.
+        # SmolVLA freezes the head by its name, which a tied head does not have.
         tie_word_embeddings=False,
     )
     size = {"longest_edge": geometry.image_size}
@@ -120,7 +120,7 @@ def save_vlm(directory: Path, geometry: VLMGeometry, sentences: Sequence[str], v
 
 
 def _train_tokenizer(sentences: Sequence[str], vocabulary: int) -> Any:
-    """Trains a byte-level BPE: any text can be spelt, the given sentences in few tokens."""
+    """Train a byte-level BPE, which encodes any text, and the given sentences in few tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
     from transformers import PreTrainedTokenizerFast
 
