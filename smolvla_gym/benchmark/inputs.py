@@ -1,8 +1,9 @@
-"""What policies are asked in a measurement: the same for all that have the same cameras, as often as it is made."""
+"""Requests that policies are measured with: equal cameras and an equal seed give equal requests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, Final
 
 import numpy as np
@@ -11,35 +12,36 @@ from smolvla_gym.agent.policies.base import ChunkRequest, PolicyCard
 from smolvla_gym.parol6 import STANDBY
 
 _INSTRUCTION: Final = "pick up the red cube"
-_APART: Final = 10
-"""Steps of the expert between the moments of two requests from the simulation."""
+
+_STEPS_APART: Final = 10
+"""Control steps by which each request from the simulation is later in its episode than the one before."""
 
 
 def noise_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkRequest]:
-    """Makes requests with random pictures, near the standby pose. They need neither OpenGL nor a known camera.
+    """Return requests with random images and poses near standby. They need neither OpenGL nor a known camera.
 
     Args:
-        card: The policy.
-        count: How many.
-        seed: Seed of pictures, poses and the flow's noise.
+        card: The policy's card.
+        count: Number of requests.
+        seed: Seed of images, poses and the flow's noise.
     """
     requests = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         pose = np.append(STANDBY + rng.uniform(-0.3, 0.3, len(STANDBY)), rng.uniform())
         pixels: dict[str, Any] = {}
-        for ours, theirs in card.camera_map.items():
-            pixels.setdefault(theirs, rng.integers(0, 256, (*card.cameras[ours], 3), dtype=np.uint8))
+        for policy_camera, env_camera in card.camera_map.items():
+            pixels.setdefault(env_camera, rng.integers(0, 256, (*card.cameras[policy_camera], 3), dtype=np.uint8))
         requests.append(_request(card, {"pixels": pixels, "agent_pos": pose.astype(np.float32)}, _INSTRUCTION, rng))
     return requests
 
 
 def sim_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkRequest]:
-    """Makes requests from the simulation, where the scripted expert lifts a cube: each from another episode, and later.
+    """Return requests from episodes of the simulation in which the scripted expert lifts a cube.
 
     Args:
-        card: The policy; its cameras have to be the simulation's.
-        count: How many.
+        card: The policy's card; its cameras have to be the simulation's.
+        count: Number of requests, each from an episode of its own and from a later step.
         seed: Seed of the first episode and of the flow's noise.
 
     Raises:
@@ -56,18 +58,15 @@ def sim_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkReque
     size, cameras = env_image_size(next(iter(card.cameras.values()))), required_env_cameras(card, CAMERAS)
     requests = []
     with gym.make(SIM_ID, task="lift", cameras=cameras, image_size=size) as env:
-        body: Any = env.unwrapped
+        parol6: Any = env.unwrapped
         for number in range(count):
             observation, info = env.reset(seed=seed + number)
-            for _ in range(_APART * number):
-                observation, _, terminated, truncated, _ = env.step(body.expert_action())
+            for _ in range(_STEPS_APART * number):
+                observation, _, terminated, truncated, _ = env.step(parol6.expert_action())
                 if terminated or truncated:
                     break
-            copy = {
-                "pixels": {name: np.array(pixels) for name, pixels in observation["pixels"].items()},
-                "agent_pos": np.array(observation["agent_pos"]),
-            }
-            requests.append(_request(card, copy, info["instruction"], np.random.default_rng([seed, number])))
+            rng = np.random.default_rng([seed, number])
+            requests.append(_request(card, deepcopy(observation), info["instruction"], rng))
     return requests
 
 
@@ -75,7 +74,7 @@ INPUTS: Final[Mapping[str, Callable[[PolicyCard, int, int], list[ChunkRequest]]]
     "noise": noise_requests,
     "sim": sim_requests,
 }
-"""The kinds of requests by name."""
+"""Kinds of requests by name."""
 
 
 def _request(

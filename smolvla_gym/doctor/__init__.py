@@ -1,1 +1,1 @@
-"""Whether this machine has what the project needs, and what to do where it has not."""
+"""Checks of this machine: what is missing or does not work, and what to do about it."""

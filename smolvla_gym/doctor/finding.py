@@ -1,4 +1,4 @@
-"""What was found about one thing."""
+"""Findings of the checks."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """How it stands."""
+    """Outcome of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """Something is not there, or not as good as it could be; the rest works without."""
+    """Something is absent or could be better; the rest works without it."""
     FAIL = "fail"
-    """Something is there and does not work, or nothing works without it."""
+    """Something does not work, or nothing works without it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report.
+    """Line of the report.
 
     Attributes:
-        name: What was looked at.
-        status: How it stands.
-        text: What was found.
-        remedy: What to do about it; empty where nothing has to be done.
-        free_bytes: Of a GPU, its free memory.
+        name: Name of the check.
+        status: Outcome.
+        text: Finding as a text.
+        remedy: What to do about it; empty if nothing has to be done.
+        free_bytes: Free memory of a GPU in bytes; None for anything else.
     """
 
     name: str
@@ -36,20 +36,20 @@ class Finding:
     free_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what the JSON holds of it."""
+        """Return the finding for JSON."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def ok(name: str, text: str) -> Finding:
-    """It works."""
+    """Return a finding of something that works."""
     return Finding(name, Status.OK, text)
 
 
 def warning(name: str, text: str, remedy: str = "") -> Finding:
-    """It is not there, or not as good as it could be."""
+    """Return a finding of something that is absent or could be better."""
     return Finding(name, Status.WARNING, text, remedy)
 
 
 def fail(name: str, text: str, remedy: str = "") -> Finding:
-    """It does not work."""
+    """Return a finding of something that does not work."""
     return Finding(name, Status.FAIL, text, remedy)

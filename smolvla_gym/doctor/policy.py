@@ -1,4 +1,4 @@
-"""A checkpoint: whether it can drive this arm, on this machine."""
+"""Check of a checkpoint: can it drive this arm, on this machine?"""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
 _CAMERAS: Final = ("wrist", "scene")
 
 _BESIDE_GB: Final = 1.0
-"""What CUDA itself and the intermediate results of a chunk take beside the weights, generously."""
+"""Memory in GB that CUDA itself and the intermediate results of a chunk take beside the weights, at most."""
 
 
 def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
-    """Reads a checkpoint's small files; the weights are not loaded.
+    """Check a checkpoint by its small files; the weights are not loaded.
 
     Args:
         name: ``"bundled"``, a folder, or a repository on the hub, which is fetched.
-        free_gpu: Free memory of the largest GPU in bytes; None where there is none.
+        free_gpu: Free memory of the largest GPU in bytes; None if there is no GPU.
     """
     from smolvla_gym.agent.cameras import advise_camera_map, map_checkpoint_cameras
     from smolvla_gym.agent.checkpoint.hub import snapshot_commit
@@ -41,7 +41,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         return [fail(title, str(error))]
     sizes = ", ".join(f"{camera} {height}x{width}" for camera, (height, width) in spec.cameras.items())
     findings = [
-        ok(title, f"{spec.action_dim} actions in chunks of {spec.chunk_size}, statistics there, cameras {sizes}")
+        ok(title, f"{spec.action_dim} actions in chunks of {spec.chunk_size}, statistics present, cameras {sizes}")
     ]
     unknown = [camera for camera in cameras.values() if camera not in _CAMERAS]
     if len(unknown) > min(spec.empty_cameras, len(cameras) - 1):
@@ -58,12 +58,12 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
 
 def _memory(title: str, weights: Path, free_gpu: float | None) -> list[Finding]:
     if not weights.is_file():
-        return [fail(title, f"{weights.name} is missing", "Take another copy of the checkpoint.")]
+        return [fail(title, f"{weights.name} is missing", "Use another copy of the checkpoint.")]
     size = weights.stat().st_size / 1e9
     if free_gpu is None:
         return []
     text = f"weights of {size:.2f} GB, {free_gpu / 1e9:.1f} GB of GPU memory free"
     if size + _BESIDE_GB > free_gpu / 1e9:
-        remedy = "Close what else uses the GPU, or load it with --dtype bfloat16 or --device cpu."
+        remedy = "Close other programs on the GPU, or load it with --dtype bfloat16 or --device cpu."
         return [warning(title, text, remedy)]
     return [ok(title, text)]

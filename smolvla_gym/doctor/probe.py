@@ -1,4 +1,4 @@
-"""What may crash or hang is looked at in a process of its own: ``python -m smolvla_gym.doctor.probe NAME``."""
+"""Checks that may crash or hang, each in a process of its own: ``python -m smolvla_gym.doctor.probe NAME``."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from typing import Any, Final
 from smolvla_gym.doctor.finding import Finding, Status, fail, ok, warning
 
 _MARK: Final = "findings: "
-"""Begins the line of the result: libraries print, too."""
+"""Prefix of the line with the result; libraries print other lines."""
 
 
 def probe(name: str, timeout: float) -> list[Finding]:
-    """Runs a probe in a process of its own.
+    """Run a probe in a process of its own.
 
     Args:
         name: One of ``PROBES``.
-        timeout: Seconds that it may take.
+        timeout: Time in s that it may take.
 
     Returns:
-        What it found; a failure where it crashed or hung.
+        Its findings; a failure if it crashed or hung.
     """
     command = [sys.executable, "-m", "smolvla_gym.doctor.probe", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)  # noqa: S603 - this Python, no shell
     except subprocess.TimeoutExpired:
-        return [fail(name, f"no answer within {timeout:g} s", "Look whether a driver hangs; try it alone.")]
+        return [fail(name, f"no answer within {timeout:g} s", "Check whether a driver hangs: run the probe alone.")]
     lines = [line.removeprefix(_MARK) for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode != 0 or not lines:
         why = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"failed ({done.returncode})"
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return [fail(name, f"{why}: {last[:300]}", "Install it again, or ask with this line in an issue.")]
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        return [fail(name, f"{why}: {last[:300]}", "Install it again, or open an issue with this line.")]
     return [Finding(**{**entry, "status": Status(entry["status"])}) for entry in json.loads(lines[-1])]
 
 
@@ -43,19 +43,19 @@ def _opengl() -> list[Finding]:
     from smolvla_gym.errors import RenderingError
 
     try:
-        # MuJoCo chooses its backend when it is imported, and may fail there.
+        # MuJoCo chooses its renderer when it is imported, and may fail there.
         from smolvla_gym.envs.backends.sim import SimBackend
         from smolvla_gym.envs.make_sim import make_sim_env
         from smolvla_gym.sim.rendering import backend_name
 
         env = make_sim_env(cameras=("wrist",), image_size=(64, 64))
-        picture = env.reset(seed=0)[0]["pixels"]["wrist"]
+        image = env.reset(seed=0)[0]["pixels"]["wrist"]
     except RenderingError as error:
         return [fail("OpenGL", str(error), "On Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri.")]
     renderer = backend.world.device_name() if isinstance(backend := env.backend, SimBackend) else ""
     env.close()
-    text = f"{backend_name()}{f', {renderer}' if renderer else ''}: draws a picture"
-    if int(picture.std()) == 0:
+    text = f"{backend_name()}{f', {renderer}' if renderer else ''}: renders an image"
+    if int(image.std()) == 0:
         return [fail("OpenGL", f"{text} of one colour", "Set MUJOCO_GL=egl or MUJOCO_GL=osmesa, and try again.")]
     if "llvmpipe" in renderer or "softpipe" in renderer:
         return [ok("OpenGL", f"{text}, on the CPU")]
@@ -84,7 +84,7 @@ def _torch() -> list[Finding]:
     try:
         import torch
     except ModuleNotFoundError:
-        return []  # the packages' line says so
+        return []  # the check of the packages reports it
     built = torch.version.cuda
     findings = [ok("torch", f"{torch.__version__}" + (f", built for CUDA {built}" if built else ", for the CPU alone"))]
     driver = driver_version()
@@ -97,13 +97,17 @@ def _torch() -> list[Finding]:
         findings.append(
             fail(
                 "GPU",
-                f"NVIDIA's driver {driver} is here, and torch for CUDA {built} cannot use it",
+                f"NVIDIA's driver {driver} is installed, and torch for CUDA {built} cannot use it",
                 f"Update the driver, or install a torch that is built for an older CUDA than {built}.",
             )
         )
     elif driver:
         findings.append(
-            fail("GPU", f"NVIDIA's driver {driver} is here, and this torch knows no CUDA", "Install a torch with CUDA.")
+            fail(
+                "GPU",
+                f"NVIDIA's driver {driver} is installed, and this torch has no CUDA",
+                "Install a torch with CUDA.",
+            )
         )
     else:
         how = "Install the GPU's driver in Windows." if is_wsl() else "The bundled policy needs none; SmolVLA does."
@@ -121,11 +125,11 @@ def _gpu(torch: Any, index: int) -> Finding:
     numbers = [int(arch.removeprefix("sm_").rstrip("af")) for arch in known if arch.startswith("sm_")]
     fits = [number for number in numbers if number // 10 == major and number <= 10 * major + minor]
     if known and not fits and not any(arch.startswith("compute_") for arch in known):
-        remedy = "Install a torch whose wheels know this GPU."
+        remedy = "Install a torch that is built for this GPU."
         return fail("GPU", f"{text}: torch was built for {', '.join(known)}, and it is sm_{major}{minor}", remedy)
     value = torch.ones(64, 64, device=f"cuda:{index}")
     if float((value @ value).sum()) != 64**3:
-        return fail("GPU", f"{text}: it computes wrongly", "Check its memory and its driver.")
+        return fail("GPU", f"{text}: a matrix product is wrong", "Check its memory and its driver.")
     return Finding("GPU", Status.OK, text, free_bytes=free)
 
 
@@ -137,7 +141,7 @@ def _realsense() -> list[Finding]:
         rs = load()
         cameras = list_cameras()
     except MissingExtraError:
-        return []  # the packages' line says so
+        return []  # the check of the packages reports it
     except DeviceError as error:
         return [fail("RealSense SDK", str(error), "pip install libusb-package, or apt-get install libusb-1.0-0.")]
     findings = [ok("RealSense SDK", f"{getattr(rs, '__version__', '2.56 or older')} loads, with libusb")]
@@ -147,7 +151,7 @@ def _realsense() -> list[Finding]:
     for camera in cameras:
         text = f"{camera} on USB {camera.usb_type or '?'}"
         if camera.usb_type.startswith(("1", "2")):
-            remedy = "Take a USB 3 port and a short USB 3 cable: USB 2 gives 10 to 15 smaller pictures a second."
+            remedy = "Use a USB 3 port and a short USB 3 cable: USB 2 gives 10 to 15 smaller images a second."
             findings.append(warning("cameras", text, remedy))
         else:
             findings.append(ok("cameras", text))

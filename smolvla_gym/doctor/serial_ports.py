@@ -1,4 +1,4 @@
-"""The serial ports, and whether they may be opened."""
+"""Check of the serial ports and of the right to open them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from smolvla_gym.doctor.finding import Finding, fail, ok, warning
 
 
 def check_serial_ports(ports: list[Any] | None = None) -> list[Finding]:
-    """Looks for the arm's control board; nothing is opened.
+    """Check for the arm's control board; no port is opened.
 
     Args:
-        ports: What pyserial lists; None asks.
+        ports: Ports as pyserial lists them; None: those of this machine.
     """
     if ports is None:
         try:
             from serial.tools.list_ports import comports
         except ImportError:
-            return []  # the packages' line says so
+            return []  # the check of the packages reports it
         ports = list(comports())
     from smolvla_gym.drivers.board.serial_port import USB_ID
 
@@ -37,5 +37,5 @@ def check_serial_ports(ports: list[Any] | None = None) -> list[Finding]:
 def _board(device: str) -> Finding:
     if platform.system() != "Windows" and not os.access(device, os.R_OK | os.W_OK):
         remedy = "Install the udev rule of the README, or: sudo usermod -aG dialout $USER, then log in again."
-        return fail("arm", f"{device} is the control board, and you may not open it", remedy)
+        return fail("arm", f"{device} is the control board, and this user may not open it", remedy)
     return ok("arm", f"control board on {device}")

@@ -1,4 +1,4 @@
-"""Python, the packages, the disk, and the system below them."""
+"""Checks of Python, the packages, the disk and the operating system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Final
 
 from smolvla_gym.doctor.finding import Finding, fail, ok, warning
 
-_EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
+EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "smolvla": ("torch", "lerobot", "transformers", "matplotlib"),
     "real": ("serial", "pyrealsense2"),
     "train": ("accelerate", "datasets"),
@@ -27,7 +27,7 @@ _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "ray": ("ray",),
     "view": ("viser", "trimesh"),
 }
-"""Modules that each extra brings."""
+"""Modules of each extra."""
 
 _DISTRIBUTIONS: Final = {
     "serial": "pyserial",
@@ -35,14 +35,14 @@ _DISTRIBUTIONS: Final = {
     "rerun": "rerun-sdk",
     "mcap_ros2": "mcap-ros2-support",
 }
-"""What is installed under another name than it is imported."""
+"""Distributions whose name differs from that of their module."""
 
 _LOW_DISK_GB: Final = 10.0
-"""What is needed to install everything (6 GB) and to record something."""
+"""Space in GB to install everything (6 GB) and to record something."""
 
 
 def check_python() -> list[Finding]:
-    """Looks at the interpreter."""
+    """Check the version of the interpreter."""
     text = f"{platform.python_version()} on {platform.system()} {platform.release()} ({platform.machine()})"
     if not (3, 12) <= sys.version_info[:2] < (3, 14):
         return [fail("Python", text, "Use Python 3.12 or 3.13: `uv venv --python 3.12`.")]
@@ -50,11 +50,11 @@ def check_python() -> list[Finding]:
 
 
 def check_packages() -> list[Finding]:
-    """Looks which extras are installed, without importing anything large."""
+    """Check which extras are installed, without importing them."""
     findings = []
-    for extra, modules in _EXTRAS.items():
+    for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        if extra == "real" and platform.system() == "Darwin":  # there is no wheel of it
+        if extra == "real" and platform.system() == "Darwin":  # has no wheel
             missing = [name for name in missing if name != "pyrealsense2"]
         name = f"extra {extra}"
         if not missing:
@@ -67,8 +67,8 @@ def check_packages() -> list[Finding]:
 
 def _version_of(modules: tuple[str, ...]) -> str:
     names = [_DISTRIBUTIONS.get(name, name) for name in modules]
-    told = [f"{name} {importlib.metadata.version(name)}" for name in names if _is_known(name)]
-    return f" ({', '.join(told)})" if told else ""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names if _is_known(name)]
+    return f" ({', '.join(versions)})" if versions else ""
 
 
 def _is_known(distribution: str) -> bool:
@@ -80,10 +80,10 @@ def _is_known(distribution: str) -> bool:
 
 
 def check_disk(folder: Path | None = None) -> list[Finding]:
-    """Looks how much can be written.
+    """Check the free space of the disk.
 
     Args:
-        folder: Where results would go; None: the present folder.
+        folder: Folder for results; None: the present folder.
     """
     try:
         folder = folder or Path.cwd()
@@ -93,7 +93,7 @@ def check_disk(folder: Path | None = None) -> list[Finding]:
     text = f"{usage.free / 1e9:.0f} GB free of {usage.total / 1e9:.0f} GB in {folder}"
     if not os.access(folder, os.W_OK):
         return [
-            fail("disk", f"{folder} cannot be written to", "Change to a folder of yours, or give --out and --root.")
+            fail("disk", f"{folder} cannot be written to", "Change to a folder that you own, or give --out and --root.")
         ]
     if usage.free < _LOW_DISK_GB * 1e9:
         return [
@@ -103,17 +103,21 @@ def check_disk(folder: Path | None = None) -> list[Finding]:
 
 
 def is_wsl(release: str | None = None) -> bool:
-    """Tells whether this is Windows' Subsystem for Linux.
+    """Return whether this is the Windows Subsystem for Linux.
 
     Args:
-        release: What ``uname -r`` says; None asks.
+        release: Output of ``uname -r``; None: that of this machine.
     """
     return "microsoft" in (platform.release() if release is None else release).lower()
 
 
-def check_wsl() -> list[Finding]:
-    """Says what WSL2 lacks; nothing elsewhere."""
-    if not is_wsl():
+def check_wsl(release: str | None = None) -> list[Finding]:
+    """Check for devices that WSL2 lacks; elsewhere there are no findings.
+
+    Args:
+        release: Output of ``uname -r``; None: that of this machine.
+    """
+    if not is_wsl(release):
         return []
     findings = [
         warning(
@@ -139,7 +143,7 @@ def check_wsl() -> list[Finding]:
 
 
 def driver_version() -> str | None:
-    """Returns the version of NVIDIA's driver, or None where there is none."""
+    """Return the version of NVIDIA's driver, or None if there is none."""
     path = Path("/proc/driver/nvidia/version")
     if path.is_file():
         found = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", path.read_text(errors="replace"))

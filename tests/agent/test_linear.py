@@ -7,7 +7,7 @@ from torch import nn
 
 from smolvla_gym.agent.sampler.layers import VisionLayer, vision_attention
 from smolvla_gym.agent.sampler.linear import has_bfloat16_instructions, is_plain, linear, uses_onednn
-from smolvla_gym.benchmark.stages import _count
+from smolvla_gym.benchmark.stages import count_flops
 
 LARGE = (256, 512, 1024)
 SMALL = (8, 16, 32)
@@ -59,13 +59,13 @@ def test_operations_are_counted_with_each_library() -> None:
     rows, inner, columns = LARGE
     states, weight, bias = _parts(*LARGE, torch.float32)
     product = 2 * rows * inner * columns
-    assert _count(lambda: linear(states, weight, bias, gelu=True)) == product
-    assert _count(lambda: F.linear(states, weight, bias)) == product
+    assert count_flops(lambda: linear(states, weight, bias, gelu=True)) == product
+    assert count_flops(lambda: F.linear(states, weight, bias)) == product
     room = torch.zeros((rows, columns))
-    assert _count(lambda: room.addmm_(states.flatten(0, 1), weight.t())) == product
+    assert count_flops(lambda: room.addmm_(states.flatten(0, 1), weight.t())) == product
     for dtype in (torch.float32, torch.bfloat16):
         heads = torch.randn((3, 2, 4, 600, 32)).to(dtype).unbind()
-        assert _count(lambda heads=heads: vision_attention(*heads)) == 2 * 2 * (2 * 4) * 600 * 600 * 32
+        assert count_flops(lambda heads=heads: vision_attention(*heads)) == 2 * 2 * (2 * 4) * 600 * 600 * 32
 
 
 @pytest.mark.parametrize("strided", ["states", "rows", "weight", "bias"])

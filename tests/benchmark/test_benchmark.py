@@ -1,4 +1,4 @@
-"""What is measured of a policy, in this process and in one of its own."""
+"""Figures of a policy, measured in this process and in one of its own."""
 
 import dataclasses
 import json
@@ -17,13 +17,14 @@ pytest.importorskip("lerobot")
 from smolvla_gym.agent.checkpoint.load import load_checkpoint
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy
 from smolvla_gym.agent.policies.local import LocalPolicy
-from smolvla_gym.benchmark.acceptance import Targets, check_report, findings, rows
-from smolvla_gym.benchmark.benchmark import BenchmarkOptions, run_benchmark, smoothness, time_chunks, time_pops
-from smolvla_gym.benchmark.contention import OtherPrograms
-from smolvla_gym.benchmark.difference import compare_chunks, compare_policies
+from smolvla_gym.benchmark.difference import compare_chunks
 from smolvla_gym.benchmark.inputs import noise_requests, sim_requests
-from smolvla_gym.benchmark.memory import read_memory
-from smolvla_gym.benchmark.variants import RANDOM_450M, Variant, run_variant
+from smolvla_gym.benchmark.machine import read_memory, watch_other_programs
+from smolvla_gym.benchmark.measure import BenchmarkOptions, run_benchmark, smoothness, time_chunks, time_pops
+from smolvla_gym.benchmark.result import Targets, check_report
+from smolvla_gym.benchmark.tables import describe, findings
+from smolvla_gym.benchmark.variant import RANDOM_450M, Variant
+from smolvla_gym.benchmark.worker import run_variant
 from smolvla_gym.errors import InferenceError, OptionError, PolicyMismatchError
 from smolvla_gym.parol6 import GRIPPERS, STANDBY, forward_kinematics
 
@@ -82,17 +83,17 @@ def test_the_figures_of_a_sound_policy(policy):
     assert result.shape == (card.chunk_size, 7)
     assert (result.chunks, result.warm_up, result.num_steps) == (4, 2, card.num_steps)
     assert (result.not_finite, result.repeatable, result.leaks) == (0, True, False)
-    check_spread(result.latency)
-    check_spread(result.pop)
-    assert result.pop.p50 < result.latency.p50  # nothing is computed there
+    check_spread(result.latency_ms)
+    check_spread(result.pop_ms)
+    assert result.pop_ms.p50 < result.latency_ms.p50  # nothing is computed there
     assert result.first_ms > 0
-    assert result.chunks_per_s == pytest.approx(1e3 / result.latency.mean)
+    assert result.chunks_per_s == pytest.approx(1e3 / result.latency_ms.mean)
     assert result.actions_per_s == pytest.approx(result.chunks_per_s * card.n_action_steps)
     expected = [np.mean(np.abs(chunk.actions[1:] - chunk.actions[:-1])) for chunk in result.samples]
     assert result.smoothness == pytest.approx(np.mean(expected), rel=1e-5)
     assert result.device_peak is None  # it computes on the CPU
     assert [call for call in calls if call[0] == "chunks"] == [("chunks", n, 4) for n in (1, 2, 3, 4)]
-    json.dumps(result.to_dict())
+    assert "samples" not in json.loads(json.dumps(result.to_dict()))
 
 
 def test_a_policy_that_is_not_finite_is_measured_all_the_same(policy):
@@ -103,8 +104,8 @@ def test_a_policy_that_is_not_finite_is_measured_all_the_same(policy):
         spoilt.policy.model.action_out_proj.bias[3] = float("nan")
     result = run_benchmark(LocalPolicy(spoilt), FEW)
     assert result.not_finite == 2 + 4 + 2 + 1
-    assert (result.smoothness, result.pop, result.repeatable) == (None, None, False)
-    check_spread(result.latency)
+    assert (result.smoothness, result.pop_ms, result.repeatable) == (None, None, False)
+    check_spread(result.latency_ms)
 
 
 def test_a_policy_that_gives_something_else_each_time_is_noticed(policy):
@@ -135,7 +136,7 @@ def test_a_policy_that_keeps_its_memory_is_noticed(policy, kept_mb, leaks):
 def test_the_peak_stays_when_memory_is_given_back():
     before = read_memory("cpu")
     size = 400_000_000
-    with mmap.mmap(-1, size) as block:  # not through malloc, which libraries may have told to keep what it gets
+    with mmap.mmap(-1, size) as block:  # not through malloc, which libraries may have set up to keep its memory
         np.frombuffer(block, np.uint8)[:] = 1
         held = read_memory("cpu")
     after = read_memory("cpu")
@@ -153,10 +154,10 @@ def test_work_of_other_programs_is_told_from_ones_own():
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
         other.stdout.readline()  # it has begun
-        watch, own, start = OtherPrograms(), time.process_time(), time.monotonic()
+        cores_of_others, own, start = watch_other_programs(), time.process_time(), time.monotonic()
         while time.process_time() - own < 0.5:
             pass
-        with_it, elapsed = watch.cores(), time.monotonic() - start
+        with_it, elapsed = cores_of_others(), time.monotonic() - start
     finally:
         other.kill()
         other.communicate()
@@ -174,11 +175,11 @@ def test_a_budget_ends_the_measurement(policy, requests):
     assert run_benchmark(cheap, FEW.quick()).warm_up == 1
 
 
-def test_several_policies_are_asked_in_turn(requests):
-    asked = []
-    times = time_chunks([lambda r: asked.append(("a", r)), lambda r: asked.append(("b", r))], requests, 3)
+def test_several_policies_compute_in_turn(requests):
+    calls = []
+    times = time_chunks([lambda r: calls.append(("a", r)), lambda r: calls.append(("b", r))], requests, 3)
     assert [len(mine) for mine in times] == [3, 3]
-    assert asked == [(name, requests[number % 2]) for number in range(3) for name in "ab"]
+    assert calls == [(name, requests[number % 2]) for number in range(3) for name in "ab"]
 
 
 def test_popping_asks_no_policy(policy, requests):
@@ -190,7 +191,7 @@ def test_popping_asks_no_policy(policy, requests):
 
 def test_a_chunk_of_one_action_leaves_nothing_to_pop(policy):
     result = run_benchmark(Cheap(dataclasses.replace(policy.card, chunk_size=1, n_action_steps=1)), FEW)
-    assert result.pop is None
+    assert result.pop_ms is None
     assert result.to_dict()["pop_ms"] is None
 
 
@@ -200,16 +201,16 @@ def test_smoothness_is_in_rad():
     assert smoothness(Chunk(actions[:1], actions[:1])) == 0.0
 
 
-@pytest.mark.parametrize("options", [{"chunks": 2}, {"warm_up": 0}, {"samples": 0}, {"inputs": "film"}])
+@pytest.mark.parametrize("options", [{"chunks": 2}, {"warm_up": 0}, {"samples": 0}, {"inputs": "video"}])
 def test_options_are_checked(options):
     with pytest.raises(OptionError, match=next(iter(options))):
         BenchmarkOptions(**options)
 
 
-# What they are asked.
+# Requests.
 
 
-def test_the_same_is_asked_again(policy):
+def test_an_equal_seed_gives_equal_requests(policy):
     one, two, other = (noise_requests(policy.card, 3, seed) for seed in (0, 0, 1))
     for a, b in zip(one, two, strict=True):
         assert np.array_equal(a.noise, b.noise)
@@ -225,7 +226,7 @@ def test_scenes_of_the_simulation(policy):
     assert second.observation["agent_pos"].shape == (7,)
     assert set(first.observation["pixels"]) == {"wrist", "scene"}
     assert not np.array_equal(first.observation["agent_pos"], second.observation["agent_pos"])
-    # The request is a copy: the env drew into the same pictures afterwards.
+    # The request is a copy: the env rendered into the same images afterwards.
     assert not np.array_equal(first.observation["pixels"]["scene"], second.observation["pixels"]["scene"])
     assert np.isfinite(policy.infer(first).actions).all()
 
@@ -265,11 +266,9 @@ def test_a_turn_about_the_base_moves_the_tool_on_its_circle():
     assert apart.cosine_min == pytest.approx(-1.0)
 
 
-def test_two_policies_are_compared_on_the_same_requests(policy, requests):
-    same = compare_policies(policy, policy, requests)
-    assert (same.joints_max, same.chunks) == (0.0, 2)
-    shifted = Wrapped(policy, lambda chunk: Chunk(chunk.actions + np.float32(0.1), chunk.normalized))
-    assert compare_policies(policy, shifted, requests).joints_mean == pytest.approx(0.1, rel=1e-4)
+def test_shifted_actions_differ_by_the_shift():
+    shifted = Chunk(poses().actions + np.float32(0.1), poses().normalized)
+    assert compare_chunks([poses()], [shifted]).joints_mean == pytest.approx(0.1, rel=1e-4)
 
 
 # Variants, each in a process of its own.
@@ -301,12 +300,12 @@ def test_a_variant_comes_back_as_a_report(report, policy):
     assert report.benchmark.samples[0].actions.shape == (32, 7)
     json.dumps(report.to_dict())
     apart = compare_chunks([policy.infer(r) for r in noise_requests(policy.card, 2)], report.benchmark.samples)
-    assert 0 < apart.joints_max < 0.1  # the other process was asked the same
+    assert 0 < apart.joints_max < 0.1  # the worker had the same requests
 
 
 @linux_only
 def test_its_peak_is_its_own(report):
-    """Not that of the process that asked, which held a block meanwhile."""
+    """The peak is not that of the parent process, which held a block meanwhile."""
     assert report.weights < report.benchmark.host_peak < read_memory("cpu").host_peak - BLOCK / 2
 
 
@@ -317,8 +316,9 @@ def test_the_verdict_is_about_the_targets(report):
 
     def failed(targets=lax, **changes):
         changed = dataclasses.replace(report, benchmark=dataclasses.replace(figures, **changes))
-        text = dict(rows([changed], targets))["verdict"]
-        names = [check.name for check in check_report(changed, targets) if not check.passed]
+        checks = check_report(changed, targets)
+        text = describe(changed, checks)["verdict"]
+        names = [check.name for check in checks if not check.passed]
         assert text == (f"FAIL: {', '.join(names)}" if names else "PASS")
         return names
 
@@ -337,7 +337,7 @@ def test_the_verdict_is_about_the_targets(report):
         report, benchmark=dataclasses.replace(figures, host_peak=None)), Targets())]  # fmt: skip
 
 
-def test_what_stopped_people_before_is_told(report):
+def test_findings_name_frequent_obstacles(report):
     mask, types, actions = findings(report)
     assert "torch.bool" in mask
     assert "bfloat16" in types
@@ -349,22 +349,22 @@ def test_what_stopped_people_before_is_told(report):
 
 def test_a_process_that_is_killed_is_explained():
     def kill(doing, done, total):
-        for child in multiprocessing.active_children():
-            child.kill()
+        for process in multiprocessing.active_children():
+            process.kill()
 
     with pytest.raises(InferenceError, match=r"'bundled' ended with exit code -9.*memory"):
         run_variant(Variant("bundled", device="cpu"), FEW, kill)
 
 
 @pytest.mark.slow
-def test_what_compiling_lacks_is_told(monkeypatch, tmp_path):
+def test_a_missing_compiler_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "/nonexistent")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    with pytest.raises(InferenceError, match=r"with torch\.compile, mode 'default' .*C\+\+ compiler.*Leave it out"):
+    with pytest.raises(InferenceError, match=r"C\+\+ compiler"):
         run_variant(Variant("bundled", device="cpu", num_steps=1, compile_mode="default"), FEW)
 
 
-def test_whoever_is_interrupted_leaves_no_process():
+def test_an_interruption_leaves_no_process():
     def interrupt(doing, done, total):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""A client of the page that is no browser, and says what it likes."""
+"""Client of the page that is no browser and can send any message."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CAMERA = {
 
 
 class Client:
-    """Knows the controls by their labels and sees every text."""
+    """Client that knows the controls by their labels and keeps every text."""
 
     def __init__(self, url, host=None, **options):
-        # Another name is looked up by nobody: the connection is there already.
+        # The connection exists already, so that another host name is not looked up.
         name, _, port = url.removeprefix("http://").partition(":")
         self.ws = connect(
             f"ws://{host or url.removeprefix('http://')}", sock=socket.create_connection((name, int(port)), 5),

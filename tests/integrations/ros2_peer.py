@@ -19,7 +19,7 @@ JOINTS = [f"joint_{i}" for i in range(1, 7)]
 
 rclpy.init(domain_id=int(sys.argv[1]))
 node = rclpy.create_node("peer")
-states, pictures, raw, events, infos = [], [], [], [], []
+states, images, raw, events, infos = [], [], [], [], []
 
 
 def age(stamp):
@@ -30,7 +30,7 @@ node.create_subscription(JointState, "/joint_states", states.append, 100)
 node.create_subscription(
     CompressedImage,
     "/camera/wrist/image/compressed",
-    lambda m: pictures.append((time.time(), age(m.header.stamp), bytes(m.data[:3]).hex(), len(m.data))),
+    lambda m: images.append((time.time(), age(m.header.stamp), bytes(m.data[:3]).hex(), len(m.data))),
     10,
 )
 node.create_subscription(
@@ -102,11 +102,11 @@ found["refused_while_stopped"] = wait(lambda: len(said("refused")) > before, 3)
 clear.publish(Empty())
 found["cleared"] = wait(lambda: said("cleared"), 5)
 
-ages = sorted(a for _, a, _, _ in pictures[-60:])
-found["pictures"] = len(pictures)
-found["jpeg"] = bool(pictures) and pictures[-1][2] == "ffd8ff"
-found["pictures_per_s"] = (len(pictures[-60:]) - 1) / (pictures[-1][0] - pictures[-60:][0][0]) if pictures else 0
-found["picture_age_ms"] = 1e3 * ages[len(ages) // 2] if ages else None
+ages = sorted(a for _, a, _, _ in images[-60:])
+found["images"] = len(images)
+found["jpeg"] = bool(images) and images[-1][2] == "ffd8ff"
+found["images_per_s"] = (len(images[-60:]) - 1) / (images[-1][0] - images[-60:][0][0]) if images else 0
+found["image_age_ms"] = 1e3 * ages[len(ages) // 2] if ages else None
 found["raw"] = raw[-1][1:] if raw else None
 print(json.dumps(found), flush=True)
 os._exit(0)  # rclpy's threads do not end in an orderly way

@@ -32,7 +32,7 @@ QUIET = [
 
 @pytest.fixture
 def serve():
-    """Runs ``smolvla-gym view`` and returns its address."""
+    """Run ``smolvla-gym view`` and return its address."""
     programs = []
 
     def start(*arguments):
@@ -81,7 +81,7 @@ def test_start_instruct_stop_and_emergency_stop(serve, page, tmp_path, env):
     time.sleep(0.5)
     button("Start").click()
     sees("started go over there")
-    sees("solved")
+    sees("succeeded")
     button("Stop").click()
     sees("stopped")
     button("EMERGENCY STOP").click()
@@ -92,15 +92,15 @@ def test_start_instruct_stop_and_emergency_stop(serve, page, tmp_path, env):
     button("Clear fault").click()
     sees("cleared")
     time.sleep(2)
-    picture = tmp_path / "page.png"
-    page.screenshot(path=picture)
+    screenshot = tmp_path / "page.png"
+    page.screenshot(path=screenshot)
     import imageio.v3 as iio
 
-    left = iio.imread(picture)[200:, :850, :3].astype(int)
+    left = iio.imread(screenshot)[200:, :850, :3].astype(int)
     orange = (left[..., 0] > 180) & (left[..., 1] < 140) & (left[..., 2] < 90)
     dark = left.sum(axis=2) < 150
     assert orange.sum() > 30  # the arm's rings
-    assert dark.sum() > 2000  # its body
+    assert dark.sum() > 2000  # its links
 
 
 def test_what_cannot_be_served_is_refused(capsys):

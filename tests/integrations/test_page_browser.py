@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import socket
 import threading
 import time
@@ -49,7 +50,7 @@ def browser():
 
 @contextlib.contextmanager
 def forwarded(port):
-    """Passes bytes on from another port of the loopback, as ``ssh -L`` does."""
+    """Forward another port of the loopback, as ``ssh -L`` does."""
 
     def pump(source, sink):
         with contextlib.suppress(OSError):
@@ -79,8 +80,9 @@ def test_a_forwarded_port_shows_the_page_and_texts_letter_by_letter(page, browse
         tab.goto(f"http://localhost:{port}")
         button = tab.get_by_role("button", name="EMERGENCY STOP", exact=True)
         button.wait_for(timeout=60_000)
-        page._show_event({"event": "instruction", "text": "<img src=x> **{push}** it_s [a](b)"})
-        tab.get_by_text("<img src=x> **{push}** it_s [a](b)").wait_for(timeout=20_000)
+        text = "<img src=x> **{push}** it_s [a](b)"
+        page.publish("/events", {"data": json.dumps({"event": "instruction", "text": text})})
+        tab.get_by_text(text).wait_for(timeout=20_000)
         button.click()
         end = time.monotonic() + 10
         while not (came := page.receive()):

@@ -1,4 +1,4 @@
-"""What clients of the page can do, and what not."""
+"""Clients of the page: what they may do, and what the guard keeps from them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import smolvla_gym
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.integrations.ros_messages import Message
-from smolvla_gym.integrations.viewer import guard as guard_module
 from smolvla_gym.integrations.viewer import server as server_module
-from smolvla_gym.integrations.viewer.guard import MAX_CLIENTS, MAX_MESSAGE_BYTES, MAX_OPENING, MAX_TEXT
-from smolvla_gym.integrations.viewer.page import Page, _plain
+from smolvla_gym.integrations.viewer.guard import MAX_CLIENTS, MAX_MESSAGE_BYTES, MAX_OPENING, MAX_TEXT, Guard
+from smolvla_gym.integrations.viewer.page import Page, literal_markdown
 from tests.integrations.page_client import CAMERA, Client
 
 
@@ -36,8 +35,13 @@ def env():
 
 
 @pytest.fixture(scope="module")
-def page(env):
-    page = Page(env, 0)
+def guard():
+    return Guard()
+
+
+@pytest.fixture(scope="module")
+def page(env, guard):
+    page = Page(env, 0, guard=guard)
     yield page
     page.close()
 
@@ -72,7 +76,7 @@ def get(url, headers, path="/"):
     return response
 
 
-# Who comes in.
+# Requests that are let in.
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://127.0.0.1"])
@@ -108,7 +112,7 @@ def test_it_listens_on_the_loopback_alone(page):
     assert bound == {"127.0.0.1"}
 
 
-# What they can do.
+# Messages that pass.
 
 
 def test_text_and_clicks_arrive_in_their_order(page, client):
@@ -142,7 +146,7 @@ def test_a_long_instruction_is_refused_and_not_cut(page, client):
     assert arrived(page, "/instruction") == {"data": "x" * MAX_TEXT}
 
 
-def test_without_a_policy_nobody_can_start(env):
+def test_without_a_policy_no_client_can_start(env):
     page = Page(env, 0, can_start=False)
     try:
         with contextlib.closing(Client(page.url)) as client:
@@ -155,7 +159,7 @@ def test_without_a_policy_nobody_can_start(env):
         page.close()
 
 
-# What they cannot.
+# Messages that do not pass.
 
 OWNED = {
     "removed": True, "disabled": True, "visible": False, "label": "x", "_markdown": "x", "order": 0.0, "color": "blue",
@@ -221,7 +225,7 @@ def test_the_emergency_stop_waits_for_no_flood(page, client):
     while "/estop" not in came:
         assert time.monotonic() < end
         came = [topic for topic, _ in page.receive()]
-        assert len(came) <= 2, "what is sent again and again piles up"
+        assert len(came) <= 2, "repeated messages pile up"
         time.sleep(0.005)
     assert came[0] == "/estop"
     assert time.monotonic() - begin < 3.0
@@ -231,16 +235,17 @@ def test_the_emergency_stop_waits_for_no_flood(page, client):
         arrived(page, "/estop", 1.0)
 
 
-def test_a_client_that_floods_on_is_closed(page, client, monkeypatch):
-    monkeypatch.setattr(guard_module, "_MAX_DROPPED", 300)
-    with contextlib.suppress(ConnectionClosed):
-        for _ in range(20_000):
-            client.send(**CAMERA)
-    assert client.ws.close_code == 1008
+def test_a_client_that_floods_on_is_closed(env):
+    with contextlib.closing(Page(env, 0, guard=Guard(max_dropped=300))) as page:
+        client = Client(page.url)
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(20_000):
+                client.send(**CAMERA)
+        assert client.ws.close_code == 1008
 
 
 def flood(connection, frame, seconds):
-    """Sends a frame again and again; returns whether the connection outlasts the time."""
+    """Send a frame repeatedly; return whether the connection outlasts the time."""
     end = time.monotonic() + seconds
     data, sent = frame * 4000, 0
     while time.monotonic() < end:
@@ -286,9 +291,9 @@ def test_a_message_that_is_too_large_closes_its_connection_only(page, client):
     arrived(page, "/estop")
 
 
-def test_a_number_of_clients_is_served(page):
+def test_a_number_of_clients_is_served(page, guard):
     end = time.monotonic() + 5
-    while page._guard._open:
+    while guard.num_clients:
         assert time.monotonic() < end
         time.sleep(0.01)
     with contextlib.ExitStack() as stack:
@@ -319,24 +324,24 @@ def test_connections_that_ask_for_nothing_are_limited(page, client):
         assert psutil.Process().num_fds() - files <= 5 * MAX_OPENING + 5
 
 
-# What is shown.
+# Foreign texts on the page.
 
 
 @pytest.mark.parametrize(
     "text", ["<b>x</b>", "![x](http://evil.example/)", "[x](y)", "`x`", "{x}", "# x", "a_b*c", "\\"]
 )
 def test_foreign_texts_are_shown_letter_by_letter(text):
-    plain = _plain(text)
+    plain = literal_markdown(text)
     assert plain.replace("\\", "") == text.replace("\\", "")
     assert plain == "".join(c if c.isalnum() or c == " " else "\\" + c for c in text)
 
 
 def test_foreign_texts_have_one_line_and_an_end():
-    assert len(_plain("x\x1b[31m\n" * 1000)) < 1000
-    assert _plain("a\nb\x00c") == "a b c"
+    assert len(literal_markdown("x\x1b[31m\n" * 1000)) < 1000
+    assert literal_markdown("a\nb\x00c") == "a b c"
 
 
-# With another viser.
+# Other releases of viser.
 
 
 class Other:
@@ -360,10 +365,16 @@ def test_a_viser_that_cannot_be_guarded_is_not_served(env, monkeypatch):
     assert Other.latest.stopped.is_set()
 
 
-def test_a_guard_that_lets_foreigners_in_is_noticed(env, monkeypatch):
-    monkeypatch.setattr(guard_module, "refusal", lambda *_, **__: None)
+class Careless(Guard):
+    """A guard that lets every request in."""
+
+    def admit(self, connection, request, serve):
+        return serve(connection, request)
+
+
+def test_a_guard_that_lets_foreigners_in_is_noticed(env):
     with pytest.raises(DeviceError, match="viser"):
-        Page(env, 0)
+        Page(env, 0, guard=Careless())
 
 
 def test_a_viser_without_names_of_controls_is_not_served():

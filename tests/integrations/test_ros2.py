@@ -1,4 +1,4 @@
-"""Messages as ROS 2 sends them; ``test_ros2_peers.py`` holds them against a real ROS 2."""
+"""Messages as ROS 2 sends them; ``test_ros2_peers.py`` compares them with a real ROS 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytest.importorskip("cyclonedds")
 
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.integrations import ros_messages as ros
-from smolvla_gym.integrations.ros2.cyclone import CycloneTransport, _build, idl_type
+from smolvla_gym.integrations.ros2.cyclone import CycloneTransport, build_message, idl_type
 from smolvla_gym.integrations.ros2.middleware import open_transport
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -39,7 +39,7 @@ EXAMPLES = {
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_bytes_are_those_of_another_encoder(datatype, data):
-    """CycloneDDS, and our own encoder of pictures, against that of the package mcap_ros2."""
+    """CycloneDDS, and this package's encoder of images, against that of the package mcap_ros2."""
     writer = pytest.importorskip("mcap_ros2.writer")
     from mcap.reader import make_reader
 
@@ -50,18 +50,18 @@ def test_the_bytes_are_those_of_another_encoder(datatype, data):
     mcap.write_message("/x", mcap.register_msgdef(f"{package}/msg/{name}", ros.definition(datatype)), message)
     mcap.finish()
     (expected,) = [m.data for _, _, m in make_reader(io.BytesIO(file.getvalue())).iter_messages()]
-    mine = bytes(_build(datatype, message).serialize(use_version_2=False))
+    mine = bytes(build_message(datatype, message).serialize(use_version_2=False))
     assert mine[4:].rstrip(b"\0") == expected[4:].rstrip(b"\0")
     assert len(mine) - len(expected) in range(4)  # padding at the end is free
     assert mine[:2] == b"\0\1"
 
 
-def test_a_whole_picture():
-    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    made = _build("sensor_msgs/Image", ros.image(5.25, "wrist_camera", picture))
+def test_a_whole_image():
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    made = build_message("sensor_msgs/Image", ros.image(5.25, "wrist_camera", pixels))
     back = idl_type("sensor_msgs/Image").deserialize(made.serialize())
     assert (back.height, back.width, back.step, back.encoding) == (4, 6, 18, "rgb8")
-    assert bytes(back.data) == picture.tobytes()
+    assert bytes(back.data) == pixels.tobytes()
     assert (back.header.stamp.sec, back.header.stamp.nanosec) == (5, 250_000_000)
 
 

@@ -1,4 +1,4 @@
-"""One arm has one name in a graph, stops are heard from everybody, and messages stay on their interface."""
+"""Each arm has its own name in a graph, stops of every publisher arrive, and messages stay on their interface."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.integrations import ros_messages as ros
 from smolvla_gym.integrations.bridge.namespace import Namespaced, check_namespace, claim
-from smolvla_gym.integrations.ros2.cyclone import CycloneTransport, _build, idl_type
-from smolvla_gym.integrations.ros2.interface import _sockets, admit, check_interface, confined
+from smolvla_gym.integrations.ros2.cyclone import CycloneTransport, build_message, idl_type
+from smolvla_gym.integrations.ros2.interface import admit, check_interface, confined, open_sockets
 from smolvla_gym.integrations.ros2.middleware import open_transport
 from tests.integrations.bridge.memory import MemoryTransport
 
@@ -74,6 +74,13 @@ def test_namespaces_that_ros_does_not_allow(text):
         check_namespace(text)
 
 
+@pytest.mark.parametrize("text", ["arm_1/", "/arm_1/", "lab/arm_1/"])
+def test_a_namespace_with_a_slash_at_its_end_is_refused_as_ros_does(text):
+    with pytest.raises(OptionError, match="none at the end") as refused:
+        check_namespace(text)
+    assert (refused.value.option, refused.value.value) == ("namespace", text)
+
+
 def test_a_namespace_is_before_every_name():
     inner = MemoryTransport()
     arm = Namespaced(inner, "/arm_1")
@@ -111,12 +118,12 @@ def test_a_second_bridge_does_not_start(transport, capsys):
     claim(transport, 0.0)
     command = ["ros2", "--domain", str(DOMAIN), "--transport", "cyclonedds", "--cameras"]
     assert main(command) == 1
-    told = capsys.readouterr().err
-    assert "--namespace" in told
-    assert "Traceback" not in told
+    refused = capsys.readouterr().err
+    assert "--namespace" in refused
+    assert "Traceback" not in refused
 
 
-def test_a_bad_namespace_is_told_before_anything_starts(capsys):
+def test_a_bad_namespace_is_refused_before_anything_starts(capsys):
     assert main(["ros2", "--namespace", "my arm"]) != 0
     assert "--namespace my arm" in capsys.readouterr().err
 
@@ -129,29 +136,29 @@ def test_a_bad_namespace_is_told_before_anything_starts(capsys):
 @pytest.mark.parametrize(("topic", "datatype", "message"), [
     ("/estop", "std_msgs/Bool", {"data": True}), ("/stop", "std_msgs/Empty", {}),
 ])  # fmt: skip
-def test_stops_are_heard_from_every_publisher(transport, topic, datatype, message, reliability, durability):
+def test_stops_are_received_from_every_publisher(transport, topic, datatype, message, reliability, durability):
     transport.subscribe(topic, datatype)
     stop = writer(topic, datatype, reliability, durability)
     came = []
 
-    def heard():
-        stop.write(_build(datatype, message))
+    def arrives():
+        stop.write(build_message(datatype, message))
         came.extend(transport.receive())
         return came
 
-    until(heard)
+    until(arrives)
     assert came[0][0] == topic
     assert not transport.problems()
 
 
-def test_a_latched_stop_from_before_is_heard(transport):
+def test_a_latched_stop_from_before_is_received(transport):
     stop = writer("/estop", "std_msgs/Bool", RELIABLE, LATCHED)
-    stop.write(_build("std_msgs/Bool", {"data": True}))
+    stop.write(build_message("std_msgs/Bool", {"data": True}))
     transport.subscribe("/estop", "std_msgs/Bool")
     until(lambda: ("/estop", {"data": True}) in transport.receive())
 
 
-def test_a_commander_that_is_not_heard_is_told_of(transport):
+def test_a_commander_that_is_not_received_is_reported(transport):
     transport.subscribe("/joint_commands", "sensor_msgs/JointState")
     kept = writer("/joint_commands", "sensor_msgs/JointState", BEST_EFFORT, VOLATILE)
     found = []
@@ -162,20 +169,20 @@ def test_a_commander_that_is_not_heard_is_told_of(transport):
 
 
 @pytest.mark.parametrize(("topic", "datatype"), [("/estop", "std_msgs/Bool"), ("/instruction", "std_msgs/String")])
-def test_a_message_that_cannot_be_read_stops_the_arm_or_is_told_of(transport, topic, datatype, monkeypatch):
-    """Bytes that are no UTF-8, or cut off; those after it are read all the same."""
+def test_a_message_that_cannot_be_read_stops_the_arm_or_is_reported(transport, topic, datatype, monkeypatch):
+    """Bytes that are no UTF-8, or cut off; the messages after it are read."""
     transport.subscribe(topic, datatype)
     kind = idl_type(datatype)
-    good = _build(datatype, {"data": True} if topic == "/estop" else {"data": "go"})
+    good = build_message(datatype, {"data": True} if topic == "/estop" else {"data": "go"})
     source = writer(topic, datatype, RELIABLE, VOLATILE)
     came = []
 
-    def heard():
+    def arrives():
         source.write(good)
         came.extend(transport.receive())
         return came
 
-    until(heard)
+    until(arrives)
     came.clear()
     broken = {"left": 1}
     real = kind.deserialize.__func__
@@ -203,9 +210,9 @@ def test_a_message_that_cannot_be_read_stops_the_arm_or_is_told_of(transport, to
 
 @pytest.mark.parametrize("kind", ["cyclonedds", "auto"])
 def test_an_interface_that_does_not_exist_is_refused_with_those_that_do(kind):
-    with pytest.raises(DeviceError, match="no-such-interface") as told:
+    with pytest.raises(DeviceError, match="no-such-interface") as refused:
         open_transport(kind, DOMAIN, "no-such-interface")
-    assert all(name in str(told.value) for _, name in socket.if_nameindex())
+    assert all(name in str(refused.value) for _, name in socket.if_nameindex())
     check_interface("any")
 
 
@@ -215,7 +222,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="filters of sockets a
 @linux
 def test_a_filter_lets_only_its_interfaces_through():
     loopback = socket.if_nametoindex("lo")
-    for allowed, heard in (({loopback}, True), ({loopback, 9999}, True), ({9998, 9999}, False)):
+    for allowed, passes in (({loopback}, True), ({loopback, 9999}, True), ({9998, 9999}, False)):
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inbox,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outbox,
@@ -224,7 +231,7 @@ def test_a_filter_lets_only_its_interfaces_through():
             inbox.settimeout(0.1)
             admit(inbox, allowed)
             outbox.sendto(b"x", ("127.0.0.1", inbox.getsockname()[1]))
-            if heard:
+            if passes:
                 assert inbox.recv(1) == b"x"
             else:
                 with pytest.raises(TimeoutError):
@@ -233,9 +240,9 @@ def test_a_filter_lets_only_its_interfaces_through():
 
 @linux
 def test_every_socket_of_a_transport_is_confined():
-    before = set(_sockets())
+    before = set(open_sockets())
     transport = CycloneTransport(DOMAIN + 1)
-    opened = {inode: handle for inode, handle in _sockets().items() if inode not in before}
+    opened = {inode: handle for inode, handle in open_sockets().items() if inode not in before}
     assert opened
     for handle in opened.values():
         with socket.socket(fileno=socket.dup(handle)) as one:
@@ -271,12 +278,12 @@ def test_a_message_in_a_namespace_arrives():
     me.advertise("/arm_1/joint_commands", "sensor_msgs/JointState")
     came = []
 
-    def heard():
+    def arrives():
         me.publish("/arm_1/joint_commands", ros.joint_state(0.0, ["joint_1"], [0.5]))
         came.extend(arm.receive())
         return came
 
-    until(heard)
+    until(arrives)
     assert came[0][0] == "/joint_commands"
     assert came[0][1]["position"] == [0.5]
     assert not other.receive()
@@ -284,10 +291,20 @@ def test_a_message_in_a_namespace_arrives():
         one.close()
 
 
+def test_rclpy_that_is_not_installed_is_no_missing_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    monkeypatch.delitem(sys.modules, "smolvla_gym.integrations.ros2.rclpy_transport", raising=False)
+    with pytest.raises(DeviceError, match="cyclonedds") as refused:
+        open_transport("rclpy", DOMAIN, "lo")
+    assert "pip install" not in str(refused.value)
+    assert main(["ros2", "--domain", str(DOMAIN), "--transport", "rclpy", "--cameras"]) == 1
+    assert "--transport cyclonedds" in capsys.readouterr().err
+
+
 @linux
 @pytest.mark.parametrize("rmw", ["rmw_fastrtps_cpp", "rmw_zenoh_cpp"])
 def test_rclpy_is_kept_on_the_loopback_or_refused(monkeypatch, rmw):
-    """A stand-in for rclpy: ROS's variables keep it to itself while it starts, and others' peers are left out."""
+    """A stand-in for rclpy: ROS's variables keep it on this machine while it starts, without static peers."""
     seen, ended = {}, []
     module, context, executors = ModuleType("rclpy"), ModuleType("rclpy.context"), ModuleType("rclpy.executors")
     module.init = lambda **_: seen.update(os.environ)

@@ -71,7 +71,7 @@ def talk(bridge_python, peer_python, domain, discovery, folder, *arguments):
 
 
 @pytest.mark.parametrize("discovery", ["SUBNET", "LOCALHOST"])
-def test_states_pictures_trajectories_and_stops(ros, discovery, tmp_path):
+def test_states_images_trajectories_and_stops(ros, discovery, tmp_path):
     name, python = ros
     domain = 110 + 2 * list(RELEASES).index(name) + (discovery == "SUBNET")
     found, said = talk(sys.executable, python, domain, discovery, tmp_path, "--transport", "cyclonedds")
@@ -182,11 +182,11 @@ os._exit(0)
 """
 
 
-def test_another_computer_is_heard_on_its_interface_alone(with_bridge, other_computer):
+def test_another_computer_is_received_on_its_interface_alone(with_bridge, other_computer):
     """ROS's own LOCALHOST hears one that names this machine as a static peer."""
     name, python = with_bridge
     inside, interface, address = other_computer
-    heard = []
+    received = []
     for number, kept in enumerate((interface, "lo")):
         domain = str(140 + 2 * list(RELEASES).index(name) + number)
         stranger = subprocess.Popen([*inside, python, STRANGER, domain, address, "20"], stderr=subprocess.DEVNULL)
@@ -197,8 +197,8 @@ def test_another_computer_is_heard_on_its_interface_alone(with_bridge, other_com
         finally:
             stranger.terminate()
             stranger.wait(10)
-        heard.append(listener.stdout.strip())
-    assert heard == ["True", "False"]
+        received.append(listener.stdout.strip())
+    assert received == ["True", "False"]
 
 
 def check(found, said):
@@ -212,6 +212,6 @@ def check(found, said):
     assert 20 < found["states_per_s"] < 32
     assert found["followed_rad"] > 0.2
     assert found["trajectory_error_deg"] < 0.5
-    assert found["pictures_per_s"] > 15
-    assert abs(found["picture_age_ms"]) < 500
+    assert found["images_per_s"] > 15
+    assert abs(found["image_age_ms"]) < 500
     assert found["raw"] == [256, 256, 3 * 256 * 256]

@@ -1,4 +1,4 @@
-"""The arm's description for ROS, held against the simulation's own model."""
+"""Descriptions of the arm for ROS against the simulation's model."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def check_namespace(text: str) -> str:
         return ""
     if len(text) > _LONGEST or not all(_TOKEN.fullmatch(part) for part in parts):
         allowed = (
-            "parts of the letters a to z, digits and single underscores that do not begin with a digit, with a slash "
-            f"between them, up to {_LONGEST} characters, such as arm_1 or lab/arm_1"
+            "parts of the letters a to z, digits and single underscores that do not begin with a digit, with one slash "
+            f"between them and none at the end, up to {_LONGEST} characters, such as arm_1 or lab/arm_1"
         )
         raise OptionError("namespace", text, allowed)
     return "/" + "/".join(parts)

@@ -1,1 +1,1 @@
-"""The arm as a node of a ROS 2 graph, with or without an installation of ROS 2."""
+"""ROS 2: transports by CycloneDDS and rclpy, and descriptions of the arm for RViz and MoveIt."""

@@ -1,4 +1,4 @@
-"""An action of ROS 2, with goals, feedback and results as messages."""
+"""Action server of ROS 2, with goals, feedback and results as messages."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from smolvla_gym.integrations.ros_messages import Message
 
 
 class ActionServer:
-    """Takes every goal and leaves it to the bridge to obey or abort it: a result tells its client why, a rejection not.
+    """Action server that accepts every goal; the bridge follows or aborts it.
 
-    All of it runs in the thread that spins the node.
+    A result tells the client the reason, a rejection does not. All of it runs in the thread that spins the node.
     """
 
-    def __init__(self, node: Any, name: str, datatype: str, came: Callable[[str, Message], None]) -> None:
-        """Offers the action.
+    def __init__(self, node: Any, name: str, datatype: str, deliver: Callable[[str, Message], None]) -> None:
+        """Offer the action.
 
         Args:
             node: The node.
             name: Name of the action.
             datatype: Such as ``"control_msgs/FollowJointTrajectory"``.
-            came: Called with the name and a goal, or with the name and ``/cancel``; both have a ``goal_id``.
+            deliver: Called with the name and a goal, or with the name and ``/cancel``; both have a ``goal_id``.
 
         Raises:
             DeviceError: The action's package is not installed.
         """
-        self._type, self._name, self._came = message_class(datatype, "action"), name, came
+        self._type, self._name, self._deliver = message_class(datatype, "action"), name, deliver
         self._goals: dict[str, tuple[Any, Any]] = {}
         from rclpy import action  # type: ignore[import-not-found, unused-ignore]
         from rclpy.task import Future  # type: ignore[import-not-found, unused-ignore]
 
-        self._future, self._yes = Future, action.CancelResponse.ACCEPT
+        self._future, self._accepted = Future, action.CancelResponse.ACCEPT
         self._server = action.ActionServer(
             node, self._type, name, execute_callback=self._execute, handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
         )  # fmt: skip
 
     def send(self, kind: str, message: Message) -> None:
-        """Sends a feedback or a result.
+        """Send feedback or a result.
 
         Args:
             kind: ``"feedback"`` or ``"result"``.
-            message: It, with its ``goal_id``; a result has a ``status`` too: ``"succeed"``, ``"abort"`` or
+            message: The message with its ``goal_id``; a result also has a ``status``: ``"succeed"``, ``"abort"`` or
                 ``"canceled"``.
         """
         values = dict(message)
@@ -61,18 +61,18 @@ class ActionServer:
         ended.set_result((status, fill(self._type.Result(), values)))
 
     def close(self) -> None:
-        """Ends it."""
+        """Stop the server."""
         self._server.destroy()
 
     def _accept(self, handle: Any) -> None:
         goal = bytes(handle.goal_id.uuid).hex()
         self._goals[goal] = handle, self._future()
         handle.execute()
-        self._came(self._name, {"goal_id": goal, **to_dict(handle.request)})
+        self._deliver(self._name, {"goal_id": goal, **to_dict(handle.request)})
 
     def _cancel(self, handle: Any) -> Any:
-        self._came(f"{self._name}/cancel", {"goal_id": bytes(handle.goal_id.uuid).hex()})
-        return self._yes
+        self._deliver(f"{self._name}/cancel", {"goal_id": bytes(handle.goal_id.uuid).hex()})
+        return self._accepted
 
     async def _execute(self, handle: Any) -> Any:
         status, result = await self._goals[bytes(handle.goal_id.uuid).hex()][1]

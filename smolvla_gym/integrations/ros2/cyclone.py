@@ -1,6 +1,6 @@
 """ROS 2 messages over CycloneDDS, without ROS.
 
-ROS 2 puts ``rt`` before a topic's name, ``dds_`` into a type's, and sends little-endian CDR of version 1.
+ROS 2 puts ``rt`` before the name of a topic and ``dds_`` into that of a type. It sends little-endian CDR version 1.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ try:
     from cyclonedds.topic import Topic
     from cyclonedds.util import duration
 except ImportError as err:
-    raise MissingExtraError("ROS 2 without ROS", "ros2", err) from err
+    raise MissingExtraError("ROS 2 through CycloneDDS", "ros2", err) from err
 
-# Fast DDS of ROS 2 Kilted sends type information that Cyclone cannot read and would refuse: it is left alone. On the
-# loopback, peers with ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET, the default, are found by multicast; those with LOCALHOST
-# one by one.
+# Fast DDS of ROS 2 Kilted sends type information that Cyclone cannot read and would refuse: Cyclone ignores it. On the
+# loopback, multicast finds peers with ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET, the default; those with LOCALHOST are
+# addressed one by one.
 _CONFIG: Final = """<CycloneDDS><Domain>
 <General>
   {interfaces}
@@ -53,24 +53,24 @@ _BASIC: Final[dict[str, Any]] = {
     "string": str,
 }  # fmt: skip
 
-_TAKEN: Final = 32
-"""Messages that are taken from a reader at a time."""
+_BATCH: Final = 32
+"""Messages that one call of ``receive`` takes from a reader."""
 
-_PUBLICATIONS: Final = 5000
-"""Publishers of a graph that are looked at."""
+_MAX_PUBLISHERS: Final = 5000
+"""Publishers of a graph that are read."""
 
 
 class CycloneTransport(Transport):
-    """A participant of a DDS domain."""
+    """Transport by a participant of a DDS domain."""
 
     name = "cyclonedds"
 
     def __init__(self, domain: int, interface: str = "lo") -> None:
-        """Joins the domain.
+        """Join the domain.
 
         Args:
             domain: ROS domain.
-            interface: Network interface; on ``"lo"`` other computers are neither sent to nor heard. ``"any"``: all.
+            interface: Network interface; on ``"lo"`` no message goes to or comes from another computer. ``"any"``: all.
 
         Raises:
             DeviceError: There is no such interface.
@@ -96,20 +96,20 @@ class CycloneTransport(Transport):
         self._problems: list[tuple[str, str]] = []
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
-        """Prepares sending on a topic; doing it twice does no harm."""
+        """Prepare sending on a topic; a second call does nothing."""
         if topic not in self._writers:
             writer = DataWriter(self._participant, self._topic(topic, datatype), qos=_qos(depth))
             self._writers[topic] = writer, datatype
 
     def subscribe(self, topic: str, datatype: str) -> None:
-        """Prepares receiving. Stops are heard from every publisher; others have to be reliable, or are reported."""
+        """Prepare receiving: stops from every publisher, other messages from reliable ones; the others are reported."""
         kind, name = idl_type(datatype), self._topic(topic, datatype)
-        qualities = [_qos(_TAKEN)]
+        qualities = [_qos(_BATCH)]
         if topic.endswith(STOPS):
-            # Best effort hears everybody; reliable asks for what got lost; the last one hears a latched stop that was
-            # sent before. A stop may come three times.
-            kept = Policy.Durability.TransientLocal
-            qualities += [_qos(_TAKEN, Policy.Reliability.BestEffort), _qos(_TAKEN, durability=kept)]
+            # Best effort receives from every publisher; reliable asks for lost messages again; the last one receives a
+            # latched stop that was sent before. A stop may arrive three times.
+            latched = Policy.Durability.TransientLocal
+            qualities += [_qos(_BATCH, Policy.Reliability.BestEffort), _qos(_BATCH, durability=latched)]
         listener = None if len(qualities) > 1 else Listener(on_requested_incompatible_qos=self._warn(topic))
         self._readers += [
             (topic, DataReader(self._participant, name, qos=quality, listener=listener), kind) for quality in qualities
@@ -117,54 +117,54 @@ class CycloneTransport(Transport):
 
     def _warn(self, topic: str) -> Any:
         def warn(*_: Any) -> None:
-            why = "a publisher is not heard, because its quality of service is not reliable: make it reliable"
+            why = "messages of a best-effort publisher are not received: use a reliable quality of service"
             self._problems.append((topic, why))
 
         return warn
 
     def problems(self) -> list[tuple[str, str]]:
-        """Returns what could not be heard since the last call."""
+        """Return topics and reasons of messages that could not be received since the last call."""
         found, self._problems = list(dict.fromkeys(self._problems)), []
         return found
 
     def other_publishers(self, topic: str) -> int:
-        """Returns how many others publish on a topic."""
+        """Return how many other participants publish on a topic."""
         if self._publications is None:
             reader = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
             alive = ReadCondition(reader, ViewState.Any | InstanceState.Alive | SampleState.Any)
             self._publications = reader, alive
         reader, alive = self._publications
-        me = self._participant.guid
+        own = self._participant.guid
         return sum(
-            sample.topic_name == f"rt{topic}" and sample.participant_key != me
-            for sample in reader.read(_PUBLICATIONS, condition=alive)
+            sample.topic_name == f"rt{topic}" and sample.participant_key != own
+            for sample in reader.read(_MAX_PUBLISHERS, condition=alive)
         )
 
     def publish(self, topic: str, message: Message) -> None:
-        """Sends a message."""
+        """Send a message."""
         writer, datatype = self._writers[topic]
-        writer.write(_build(datatype, message))
+        writer.write(build_message(datatype, message))
 
     def receive(self) -> list[tuple[str, Message]]:
-        """Returns what came. One that cannot be read counts as a stop where it came on a topic for stops."""
-        came: list[tuple[str, Message]] = []
+        """Return the messages that arrived. An unreadable message on a topic for stops counts as a stop."""
+        received: list[tuple[str, Message]] = []
         for topic, reader, kind in self._readers:
-            for _ in range(_TAKEN):  # one by one: a broken message takes no others with it
+            for _ in range(_BATCH):  # one by one, so that a broken message does not discard others
                 try:
                     samples = reader.take(1)
                 except Exception as error:
                     self._problems.append((topic, f"a message cannot be read ({error})"))
                     if topic.endswith(STOPS):
-                        came.append((topic, {"data": True}))
+                        received.append((topic, {"data": True}))
                     continue
                 if not samples:
                     break
-                # Others are the news that a sender left.
-                came += [(topic, dataclasses.asdict(sample)) for sample in samples if isinstance(sample, kind)]
-        return came
+                # Other samples report that a sender has left.
+                received += [(topic, dataclasses.asdict(sample)) for sample in samples if isinstance(sample, kind)]
+        return received
 
     def close(self) -> None:
-        """Leaves the graph."""
+        """Leave the graph."""
         self._writers.clear()
         self._readers.clear()
         self._publications = self._participant = self._domain = None
@@ -183,7 +183,7 @@ def _qos(depth: int, reliability: Any = None, durability: Any = None) -> Any:
 
 
 _domains: weakref.WeakValueDictionary[tuple[int, str], Any] = weakref.WeakValueDictionary()
-"""Those of this process: CycloneDDS makes each of them once."""
+"""Domains of this process: CycloneDDS creates each of them once."""
 
 
 def _open_domain(number: int, config: str) -> Any:
@@ -196,7 +196,7 @@ def _open_domain(number: int, config: str) -> Any:
 
 @cache
 def idl_type(datatype: str) -> type[Any]:
-    """Returns the class of a message, such as of ``"sensor_msgs/JointState"``."""
+    """Return the class of a message, such as of ``"sensor_msgs/JointState"``."""
     package, name = datatype.split("/")
     fields: dict[str, Any] = {}
     for line in FIELDS[datatype].splitlines():
@@ -208,16 +208,18 @@ def idl_type(datatype: str) -> type[Any]:
             fields[field] = base
         else:
             fields[field] = types.array[base, int(found[3])] if found[3] else types.sequence[base]
-    if not fields:  # DDS knows no empty structures; ROS puts a byte there
+    if not fields:  # DDS has no empty structures; ROS adds a byte
         fields["structure_needs_at_least_one_member"] = types.uint8
     # Classes with the same name in different packages are different types.
-    bases = (_Picture,) if datatype in _PICTURES else ()
-    made: type[Any] = make_idl_struct(f"{package}_{name}_", f"{package}::msg::dds_::{name}_", fields, bases=bases)
-    return made
+    bases = (_Image,) if datatype in _IMAGES else ()
+    struct_type: type[Any] = make_idl_struct(
+        f"{package}_{name}_", f"{package}::msg::dds_::{name}_", fields, bases=bases
+    )
+    return struct_type
 
 
-def _build(datatype: str, message: Message) -> Any:
-    """Returns a message as an instance of its class."""
+def build_message(datatype: str, message: Message) -> Any:
+    """Return a message as an instance of its class."""
     values: dict[str, Any] = {}
     for line in FIELDS[datatype].splitlines():
         kind, field = line.split()
@@ -225,48 +227,48 @@ def _build(datatype: str, message: Message) -> Any:
         if base in _BASIC:
             values[field] = value
         else:
-            values[field] = [_build(base, part) for part in value] if "[" in kind else _build(base, value)
+            values[field] = [build_message(base, part) for part in value] if "[" in kind else build_message(base, value)
     if not values:
         values["structure_needs_at_least_one_member"] = 0
     return idl_type(datatype)(**values)
 
 
-class _Picture(IdlStruct):
-    """A message that is mostly bytes: CycloneDDS encodes those one by one, which takes 40 ms for a picture."""
+class _Image(IdlStruct):
+    """Message that is mostly bytes. CycloneDDS encodes them one by one, which takes 40 ms for an image."""
 
     def serialize(self, *args: Any, **options: Any) -> bytes:
-        """Returns the message in CDR."""
-        return encode_picture(self)
+        """Return the message in CDR."""
+        return encode_image(self)
 
 
-_PICTURES: Final = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
+_IMAGES: Final = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 
 
-def encode_picture(message: Any) -> bytes:
-    """Encodes a ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage`` in CDR, version 1, little-endian."""
+def encode_image(message: Any) -> bytes:
+    """Encode a ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage`` in CDR, version 1, little-endian."""
     stamp = message.header.stamp
-    body = bytearray(struct.pack("<iI", stamp.sec, stamp.nanosec))
-    _put_string(body, message.header.frame_id)
+    buffer = bytearray(struct.pack("<iI", stamp.sec, stamp.nanosec))
+    _put_string(buffer, message.header.frame_id)
     if hasattr(message, "format"):
-        _put_string(body, message.format)
+        _put_string(buffer, message.format)
     else:
-        _align(body)
-        body += struct.pack("<II", message.height, message.width)
-        _put_string(body, message.encoding)
-        body.append(message.is_bigendian)
-        _align(body)
-        body += struct.pack("<I", message.step)
-    _align(body)
-    body += struct.pack("<I", len(message.data))
-    body += message.data
-    return b"\x00\x01\x00\x00" + bytes(body) + bytes(-len(body) % 4)
+        _align(buffer)
+        buffer += struct.pack("<II", message.height, message.width)
+        _put_string(buffer, message.encoding)
+        buffer.append(message.is_bigendian)
+        _align(buffer)
+        buffer += struct.pack("<I", message.step)
+    _align(buffer)
+    buffer += struct.pack("<I", len(message.data))
+    buffer += message.data
+    return b"\x00\x01\x00\x00" + bytes(buffer) + bytes(-len(buffer) % 4)
 
 
-def _align(body: bytearray) -> None:
-    body += bytes(-len(body) % 4)
+def _align(buffer: bytearray) -> None:
+    buffer += bytes(-len(buffer) % 4)
 
 
-def _put_string(body: bytearray, text: str) -> None:
-    _align(body)
+def _put_string(buffer: bytearray, text: str) -> None:
+    _align(buffer)
     data = text.encode() + b"\0"
-    body += struct.pack("<I", len(data)) + data
+    buffer += struct.pack("<I", len(data)) + data

@@ -1,8 +1,8 @@
-"""The network interface that ROS 2's messages are kept on, whatever middleware carries them.
+"""Network interface of ROS 2's messages: confines the sockets of any middleware to it.
 
-Middlewares choose where they announce themselves, and still receive on all interfaces: CycloneDDS on ``lo`` and rclpy
-with ``ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST`` both listen on 0.0.0.0. A filter of the kernel on each of their
-sockets drops what comes in elsewhere.
+A middleware limits where it announces itself, but receives on all interfaces: CycloneDDS on ``lo`` and rclpy with
+``ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST`` both listen on 0.0.0.0. A kernel filter on each of their sockets drops
+packets from other interfaces.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Final
 from smolvla_gym.errors import DeviceError
 
 LOOPBACK: Final = "lo"
-"""The interface that no other computer reaches."""
+"""Interface that no other computer reaches."""
 
 ANY: Final = "any"
-"""All interfaces: with rclpy ROS's own variables decide."""
+"""All interfaces; with rclpy, those of ROS's own variables."""
 
 _SO_ATTACH_FILTER: Final = 26
 _LOAD_WORD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
@@ -31,10 +31,10 @@ _INTERFACE_OF_PACKET: Final = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
 
 
 def check_interface(name: str) -> None:
-    """Makes sure that a network interface exists.
+    """Check that a network interface exists.
 
     Raises:
-        DeviceError: It does not.
+        DeviceError: The interface does not exist.
     """
     known = [interface for _, interface in socket.if_nameindex()]
     if name != ANY and name not in known and (name != LOOPBACK or sys.platform == "linux"):
@@ -46,11 +46,11 @@ def check_interface(name: str) -> None:
 
 @contextmanager
 def confined(interface: str, *, required: bool) -> Iterator[None]:
-    """Confines the sockets that are opened inside to an interface and the loopback.
+    """Confine sockets that the block opens to an interface and the loopback.
 
     Args:
         interface: The interface.
-        required: Whether a system without such filters is an error; a middleware that has its own is left to it.
+        required: Whether a system without such filters is an error; False for a middleware that confines itself.
 
     Raises:
         DeviceError: The sockets cannot be confined.
@@ -66,10 +66,10 @@ def confined(interface: str, *, required: bool) -> Iterator[None]:
             )
         yield
         return
-    before = set(_sockets())
+    before = set(open_sockets())
     yield
     allowed = {socket.if_nametoindex(interface), socket.if_nametoindex(LOOPBACK)}
-    for inode, handle in _sockets().items():
+    for inode, handle in open_sockets().items():
         if inode not in before:
             _confine(handle, allowed, interface)
 
@@ -93,14 +93,14 @@ def _confine(handle: int, allowed: Iterable[int], interface: str) -> None:
 
 
 def admit(opened: socket.socket, allowed: Iterable[int]) -> None:
-    """Lets a socket receive only what comes in on some interfaces.
+    """Let a socket receive only packets from some interfaces.
 
     Args:
         opened: A UDP socket.
         allowed: Indices of the interfaces.
 
     Raises:
-        OSError: The kernel refuses.
+        OSError: The kernel refuses the filter.
     """
     indices = sorted(set(allowed))
     program = [(_LOAD_WORD, 0, 0, _INTERFACE_OF_PACKET)]
@@ -111,8 +111,8 @@ def admit(opened: socket.socket, allowed: Iterable[int]) -> None:
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
 
 
-def _sockets() -> dict[int, int]:
-    """Returns a handle of each socket of this process, by its inode."""
+def open_sockets() -> dict[int, int]:
+    """Return a file descriptor of each socket of this process, by its inode."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:

@@ -1,4 +1,4 @@
-"""Which middleware carries ROS 2's messages: that of an installation of ROS 2, or CycloneDDS without one."""
+"""Choice of the transport of ROS 2's messages: rclpy of a ROS 2 installation, or CycloneDDS without one."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from smolvla_gym.integrations.bridge.transport import Transport
 from smolvla_gym.integrations.ros2.interface import check_interface
 
 TRANSPORTS: Final = ("auto", "cyclonedds", "rclpy")
-"""``"auto"`` takes rclpy where it can be imported, and CycloneDDS, which needs no ROS, elsewhere."""
+"""``"auto"`` is rclpy if it can be imported, and else CycloneDDS, which needs no ROS."""
 
 
 def open_transport(kind: str, domain: int, interface: str, namespace: str = "") -> Transport:
-    """Joins a ROS 2 graph.
+    """Join a ROS 2 graph.
 
     Args:
         kind: One of ``TRANSPORTS``.
         domain: ROS domain, 0 to 232.
-        interface: Network interface that messages are kept on, such as ``"lo"``; ``"any"``: all of them, or those of
+        interface: Network interface of the messages, such as ``"lo"``; ``"any"``: all of them, or with rclpy those of
             ROS's own variables.
-        namespace: What stands before the names of all topics, services and actions, such as ``"arm_1"``.
+        namespace: Prefix of the names of all topics, services and actions, such as ``"arm_1"``.
 
     Raises:
         OptionError: A value is not allowed.
-        DeviceError: There is no such interface, or messages cannot be kept on it.
-        MissingExtraError: The middleware is not installed.
+        DeviceError: There is no such interface, messages cannot be kept on it, or rclpy cannot be imported.
+        MissingExtraError: CycloneDDS is not installed.
     """
     if kind not in TRANSPORTS:
         raise OptionError("transport", kind, f"one of {', '.join(TRANSPORTS)}")
@@ -36,7 +36,7 @@ def open_transport(kind: str, domain: int, interface: str, namespace: str = "") 
     prefix = check_namespace(namespace)
     check_interface(interface)
     if kind == "auto":
-        try:  # it may be there for another Python
+        try:  # an rclpy of another Python is found and fails
             importlib.import_module("rclpy")
             kind = "rclpy"
         except ImportError:

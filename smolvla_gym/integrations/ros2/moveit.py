@@ -1,4 +1,4 @@
-"""MoveIt's controllers: the action that executes what it plans."""
+"""Configuration of MoveIt's controllers: the action that executes its plans."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from smolvla_gym.parol6 import JOINT_NAMES
 
 
 def write_controllers(folder: str | Path) -> Path:
-    """Writes ``moveit_controllers.yaml``, which names the action that the bridge serves with rclpy.
+    """Write ``moveit_controllers.yaml``, which names the action that the bridge serves with rclpy.
 
     Names are relative: with ``--namespace`` MoveIt's ``move_group`` runs in the same namespace.
 
     Args:
-        folder: Where to; made where it is missing.
+        folder: Folder of the file; made if it is missing.
 
     Returns:
         The file.
 
     Raises:
-        RecordingError: It could not be written.
+        RecordingError: The file could not be written.
     """
     controller, action = FOLLOW.removeprefix("/").split("/")
     lines = [

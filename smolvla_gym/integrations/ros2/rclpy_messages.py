@@ -11,7 +11,7 @@ from smolvla_gym.integrations.ros_messages import Message
 
 
 def message_class(datatype: str, kind: str = "msg") -> Any:
-    """Returns a class of an installed package.
+    """Return a class of an installed package.
 
     Args:
         datatype: Such as ``"sensor_msgs/JointState"``.
@@ -29,7 +29,7 @@ def message_class(datatype: str, kind: str = "msg") -> Any:
 
 
 def fill(message: Any, values: Message) -> Any:
-    """Returns a message with values from a dictionary."""
+    """Fill a message with values from a dictionary, and return it."""
     kinds = message.get_fields_and_field_types()
     for name, value in values.items():
         if isinstance(value, dict):
@@ -45,7 +45,7 @@ def fill(message: Any, values: Message) -> Any:
 
 
 def to_dict(message: Any) -> Message:
-    """Returns a message as a dictionary."""
+    """Return a message as a dictionary."""
     return {name: _plain(getattr(message, name)) for name in message.get_fields_and_field_types()}
 
 

@@ -1,4 +1,4 @@
-"""ROS 2 messages over an installation of ROS 2."""
+"""ROS 2 messages through rclpy of a ROS 2 installation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from smolvla_gym.errors import DeviceError, MissingExtraError
+from smolvla_gym.errors import DeviceError
 from smolvla_gym.integrations.bridge.topics import STOPS
 from smolvla_gym.integrations.bridge.transport import Transport
 from smolvla_gym.integrations.ros2.interface import ANY, LOOPBACK, check_interface, confined
@@ -21,30 +21,33 @@ try:
     from rclpy.context import Context  # type: ignore[import-not-found, unused-ignore]
     from rclpy.executors import SingleThreadedExecutor  # type: ignore[import-not-found, unused-ignore]
 except ImportError as err:
-    raise MissingExtraError("ROS 2 through rclpy", "ros2", err) from err
+    raise DeviceError(
+        f"rclpy cannot be imported ({err}); it comes with ROS 2 and not with an extra of this package. Source ROS 2's "
+        "setup.bash and use its Python, or use --transport cyclonedds, which needs no ROS 2."
+    ) from err
 
 _DEPTH: Final = 32
-"""Commands that may wait."""
+"""Messages of a topic that may wait."""
 
-_IDLE: Final = 4
-"""Looks without a message after which none waits: some are for services and timers."""
+_IDLE_SPINS: Final = 4
+"""Spins in a row without a message after which none waits; some spins serve services and timers."""
 
 _CONFINED: Final = ("rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp", "rmw_cyclonedds_cpp")
-"""Middlewares of ROS 2 that talk by UDP alone, so that they can be kept on an interface."""
+"""Middlewares of ROS 2 that use UDP alone, so that they can be kept on an interface."""
 
 
 class RclpyTransport(Transport):
-    """A node."""
+    """Transport by a node of rclpy."""
 
     name = "rclpy"
 
     def __init__(self, domain: int, interface: str = LOOPBACK, namespace: str = "") -> None:
-        """Joins the graph.
+        """Join the graph.
 
         Args:
             domain: ROS domain.
-            interface: Network interface that messages are kept on; ``"any"``: ROS's own variables decide.
-            namespace: Of the node; topics are given with theirs.
+            interface: Network interface of the messages; ``"any"``: those of ROS's own variables.
+            namespace: Namespace of the node; names of topics contain theirs already.
 
         Raises:
             DeviceError: The graph cannot be joined, or its messages cannot be kept on the interface.
@@ -70,11 +73,11 @@ class RclpyTransport(Transport):
         self._publishers: dict[str, Any] = {}
         self._types: dict[str, Any] = {}
         self._actions: dict[str, Any] = {}
-        self._came: list[tuple[str, Message]] = []
+        self._received: list[tuple[str, Message]] = []
         self._problems: list[tuple[str, str]] = []
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
-        """Prepares sending on a topic; one whose messages are not installed is left out, with a warning."""
+        """Prepare sending on a topic; if the package of its messages is not installed, warn and leave the topic out."""
         if topic in self._publishers:
             return
         try:
@@ -85,7 +88,7 @@ class RclpyTransport(Transport):
         self._publishers[topic] = self._node.create_publisher(self._types[topic], topic, depth)
 
     def subscribe(self, topic: str, datatype: str) -> None:
-        """Prepares receiving. Stops are heard from every publisher; others have to be reliable, or are reported."""
+        """Prepare receiving: stops from every publisher, other messages from reliable ones; the others are reported."""
         from rclpy.qos import (  # type: ignore[import-not-found, unused-ignore]
             DurabilityPolicy,
             QoSProfile,
@@ -96,21 +99,21 @@ class RclpyTransport(Transport):
         stops, kind = topic.endswith(STOPS), message_class(datatype)
         qualities = [QoSProfile(depth=_DEPTH)]
         if stops:
-            # Best effort hears everybody; reliable asks for what got lost; the last one hears a latched stop that was
-            # sent before. A stop may come three times.
+            # Best effort receives from every publisher; reliable asks for lost messages again; the last one receives a
+            # latched stop that was sent before. A stop may arrive three times.
             qualities += [
                 QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT),
                 QoSProfile(depth=_DEPTH, durability=DurabilityPolicy.TRANSIENT_LOCAL),
             ]
-        heard = self._ignore if stops else lambda _: self._unheard(topic)
+        warn = self._ignore if stops else lambda _: self._report_mismatch(topic)
         for quality in qualities:
             self._node.create_subscription(
-                kind, topic, lambda message: self._came.append((topic, to_dict(message))), quality,
-                event_callbacks=events.SubscriptionEventCallbacks(incompatible_qos=heard, use_default_callbacks=False),
+                kind, topic, lambda message: self._received.append((topic, to_dict(message))), quality,
+                event_callbacks=events.SubscriptionEventCallbacks(incompatible_qos=warn, use_default_callbacks=False),
             )  # fmt: skip
 
     def publish(self, topic: str, message: Message) -> None:
-        """Sends a message, or the feedback or result of an action."""
+        """Send a message, or the feedback or result of an action."""
         if topic in self._publishers:
             self._publishers[topic].publish(fill(self._types[topic](), message))
             return
@@ -119,42 +122,42 @@ class RclpyTransport(Transport):
             self._actions[name].send(kind, message)
 
     def receive(self) -> list[tuple[str, Message]]:
-        """Returns what came."""
+        """Return the messages that arrived."""
         idle = 0
         for _ in range(2 * _DEPTH):
-            before = len(self._came)
+            before = len(self._received)
             try:
                 self._executor.spin_once(timeout_sec=0)
             except UnicodeDecodeError as error:
                 self._problems.append(("/", f"a message cannot be read ({error})"))
-            idle = 0 if len(self._came) > before else idle + 1
-            if idle > _IDLE:
+            idle = 0 if len(self._received) > before else idle + 1
+            if idle > _IDLE_SPINS:
                 break
-        came, self._came = self._came, []
-        return came
+        received, self._received = self._received, []
+        return received
 
     def serve_action(self, name: str, datatype: str) -> bool:
-        """Prepares taking goals, where the package of the action is installed."""
+        """Prepare taking goals; return whether the package of the action is installed."""
         from smolvla_gym.integrations.ros2.action_server import ActionServer
 
         try:
-            self._actions[name] = ActionServer(self._node, name, datatype, self._came_in)
+            self._actions[name] = ActionServer(self._node, name, datatype, self._deliver)
         except DeviceError as error:
             warnings.warn(f"The action {name} is not provided. {error}", stacklevel=2)
             return False
         return True
 
     def other_publishers(self, topic: str) -> int:
-        """Returns how many others publish on a topic."""
+        """Return how many other nodes publish on a topic."""
         return int(self._node.count_publishers(topic)) - (topic in self._publishers)
 
     def problems(self) -> list[tuple[str, str]]:
-        """Returns what could not be heard since the last call."""
+        """Return topics and reasons of messages that could not be received since the last call."""
         found, self._problems = list(dict.fromkeys(self._problems)), []
         return found
 
     def close(self) -> None:
-        """Leaves the graph."""
+        """Leave the graph."""
         if self._context.ok():
             for action in self._actions.values():
                 action.close()
@@ -162,22 +165,22 @@ class RclpyTransport(Transport):
             self._node.destroy_node()
             rclpy.shutdown(context=self._context)
 
-    def _came_in(self, topic: str, message: Message) -> None:
-        self._came.append((topic, message))
+    def _deliver(self, topic: str, message: Message) -> None:
+        self._received.append((topic, message))
 
-    def _unheard(self, topic: str) -> None:
-        why = "a publisher is not heard, because its quality of service is not reliable: make it reliable"
+    def _report_mismatch(self, topic: str) -> None:
+        why = "messages of a best-effort publisher are not received: use a reliable quality of service"
         self._problems.append((topic, why))
 
     def _ignore(self, _: object) -> None:
-        """Does nothing: another subscription hears this publisher."""
+        """Do nothing: another subscription receives from this publisher."""
 
 
 def _check_middleware(interface: str) -> None:
-    """Makes sure that what carries ROS 2's messages can be kept on an interface.
+    """Check that the middleware can be kept on an interface.
 
     Raises:
-        DeviceError: It is not known for that.
+        DeviceError: The middleware is not one of those that can.
     """
     name = rclpy.get_rmw_implementation_identifier()
     if interface != ANY and name not in _CONFINED:
@@ -190,21 +193,21 @@ def _check_middleware(interface: str) -> None:
 
 @contextmanager
 def _discovery(interface: str) -> Iterator[None]:
-    """Keeps the middleware from announcing itself to other computers while it starts, where only ``lo`` is wanted."""
-    wanted = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": None}
+    """Keep a middleware that starts on ``lo`` from announcing itself to other computers."""
+    local: dict[str, str | None] = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": None}
     if _is_old():
-        wanted = {"ROS_LOCALHOST_ONLY": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
+        local = {"ROS_LOCALHOST_ONLY": "1"}
+    before = {name: os.environ.get(name) for name in local}
     try:
         if interface == LOOPBACK:
-            _set(wanted)
+            _set(local)
         yield
     finally:
         _set(before)
 
 
 def _is_old() -> bool:
-    """Tells whether this is a release before Iron, whose variable has another name."""
+    """Return whether this is a release before Iron, which has another variable."""
     try:
         importlib.import_module("rclpy.event_handler")
     except ImportError:

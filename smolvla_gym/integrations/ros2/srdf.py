@@ -1,4 +1,4 @@
-"""What MoveIt wants to know beside the URDF: which joints are planned for, and which links may touch."""
+"""SRDF for MoveIt: groups of joints, named poses, and pairs of links that need no collision check."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from smolvla_gym.sim.scene import arm_spec
 
 
 def write_srdf(folder: str | Path, gripper: Gripper) -> Path:
-    """Writes ``parol6.srdf``: the groups ``arm`` and ``gripper``, their named poses, and pairs of links not to check.
+    """Write ``parol6.srdf``: the groups ``arm`` and ``gripper``, their named poses, and pairs of links not to check.
 
     Args:
-        folder: Where to; made where it is missing.
+        folder: Folder of the file; made if it is missing.
         gripper: The gripper that is mounted.
 
     Returns:
         The file.
 
     Raises:
-        RecordingError: It could not be written.
+        RecordingError: The file could not be written.
     """
     robot = ET.Element("robot", name="parol6")
     arm = ET.SubElement(robot, "group", name="arm")
@@ -58,10 +58,10 @@ def _add_pose(robot: ET.Element, name: str, group: str, joints: dict[str, float]
 
 
 def _unchecked(model: mujoco.MjModel) -> list[tuple[str, str, str]]:
-    """Returns the pairs of links that need no look, with MoveIt's word for the reason.
+    """Return the pairs of links that need no collision check, with MoveIt's name of the reason.
 
-    They are neighbours, and those links next but one whose boxes, wider than the real parts, overlap: the simulation
-    leaves these out as well. All others stay to be checked, also where the simulation saves itself the look.
+    These are adjacent links, and links with one between them whose collision boxes, wider than the real parts, overlap:
+    the simulation leaves these out as well. All other pairs are checked, also those that the simulation leaves out.
     """
     weld, parent, excluded = model.body_weldid, model.body_parentid, set(model.exclude_signature.tolist())
 

@@ -1,4 +1,4 @@
-"""The arm as a URDF for RViz, MoveIt and others, from the same numbers as the simulation's model."""
+"""URDF of the arm for RViz, MoveIt and others, made from the simulation's model."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ from smolvla_gym.sim.scene import GRIPPER_PREFIX, arm_spec
 from smolvla_gym.sim.shapes import Shape, visible_shapes
 
 _JAW_FORCE: Final = 45.0
-"""Largest force of a jaw in N that is written; the SSG-48's is up to 80 N, at a current its maker warns about."""
+"""Largest force of a jaw in N in the URDF; the SSG-48 reaches 80 N at a current that its maker warns about."""
 
-_TOUCHES: Final = 3
-"""MuJoCo's group of the shapes that stand for the links where they touch."""
-
+_COLLISION_GROUP: Final = 3
+"""MuJoCo's group of the collision shapes of the links."""
 
 TIP: Final = "tcp"
-"""The link at the tool centre point. The bridge calls this frame ``tool``: a frame has one sender in ROS, and this one
-is ``robot_state_publisher``'s."""
+"""Link at the tool centre point. The bridge calls its own frame ``tool``: in ROS a frame has one sender, and
+``robot_state_publisher`` sends this one."""
 
 
 def write_urdf(folder: str | Path, gripper: Gripper, mesh_prefix: str | None = None) -> Path:
-    """Writes ``parol6.urdf`` and its meshes.
+    """Write ``parol6.urdf`` and its meshes.
 
     Links and joints are named as in the simulation: ``base``, ``link1`` to ``link6``, ``joint_1`` to ``joint_6``, with
-    the board's angles, and ``jaw_left`` and ``jaw_right`` (in m, the right one mimics the left one). They are those of
-    ``/joint_states``. MuJoCo reads the file too.
+    the board's angles, and ``jaw_left`` and ``jaw_right`` (in m, the right one mimics the left one). ``/joint_states``
+    has the same names. MuJoCo reads the file too.
 
     Args:
-        folder: Where to; made where it is missing. The meshes go to ``meshes`` in it.
+        folder: Folder of the file; made if it is missing. The meshes go to ``meshes`` in it.
         gripper: The gripper that is mounted.
-        mesh_prefix: What stands before a mesh's name, such as ``"package://my_robot/meshes"``. RViz needs URLs; the
+        mesh_prefix: Prefix of a mesh's name, such as ``"package://my_robot/meshes"``. RViz needs URLs; the
             default is that of the folder on this machine, ``file:///…/meshes``.
 
     Returns:
@@ -52,7 +51,7 @@ def write_urdf(folder: str | Path, gripper: Gripper, mesh_prefix: str | None = N
     prefix = (folder.absolute() / "meshes").as_uri() if mesh_prefix is None else mesh_prefix.rstrip("/")
     model = arm_spec(gripper).compile()
     robot = ET.Element("robot", name="parol6")
-    # MuJoCo takes the meshes' names alone, and leaves out by default what is only seen and what cannot move.
+    # MuJoCo uses the file names of meshes alone; by default it discards visual shapes and merges fixed links.
     options = {"meshdir": "meshes", "strippath": "true", "discardvisual": "false", "fusestatic": "false"}
     ET.SubElement(ET.SubElement(robot, "mujoco"), "compiler", options)
     shapes: dict[str, list[Shape]] = {}
@@ -74,7 +73,7 @@ def write_urdf(folder: str | Path, gripper: Gripper, mesh_prefix: str | None = N
 
 
 def link_name(body: str) -> str:
-    """Returns what a body of the simulation is called in ROS."""
+    """Return the name of a link in ROS for the name of a body in MuJoCo."""
     return body.removeprefix(GRIPPER_PREFIX)
 
 
@@ -97,7 +96,7 @@ def _add_link(
         material = ET.SubElement(visual, "material", name="rgba_" + "_".join(f"{c:.3g}" for c in shape.color))
         ET.SubElement(material, "color", rgba=" ".join(f"{c:.4g}" for c in shape.color))
     for geom in range(model.ngeom):
-        if int(model.geom_bodyid[geom]) == index and int(model.geom_group[geom]) == _TOUCHES:
+        if int(model.geom_bodyid[geom]) == index and int(model.geom_group[geom]) == _COLLISION_GROUP:
             _add_collision(link, model, geom)
 
 
@@ -119,7 +118,7 @@ def _add_shape(parent: ET.Element, shape: Shape, folder: Path, prefix: str, name
 
 
 def _add_collision(link: ET.Element, model: mujoco.MjModel, index: int) -> None:
-    """Adds what stands for a link where it touches; a capsule is a cylinder and two spheres."""
+    """Add a collision shape of a link; a capsule becomes a cylinder and two spheres."""
     geom = model.geom(index)
     kind, size, rotation = int(geom.type[0]), geom.size, _matrix(geom.quat)
     parts: list[tuple[str, dict[str, str], Array]] = []
@@ -139,11 +138,11 @@ def _add_collision(link: ET.Element, model: mujoco.MjModel, index: int) -> None:
 
 
 def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gripper) -> None:
-    """Adds what connects a body to the one that carries it."""
+    """Add the joint between a link and its parent."""
     body = model.body(index)
     parent = model.body(int(body.parentid[0])).name
     if parent == "world":
-        return  # the root
+        return  # the base is the root
     fixed = int(body.jntnum[0]) == 0
     joint = None if fixed else model.joint(int(body.jntadr[0]))
     name = f"{link_name(body.name)}_mount" if joint is None else link_name(joint.name)
@@ -156,7 +155,7 @@ def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gr
     if joint is None:
         return
     if np.any(joint.pos):
-        raise RecordingError(f"The axis of joint {name} misses the origin of its link, which URDF cannot say.")
+        raise RecordingError(f"The axis of joint {name} misses the origin of its link, which a URDF cannot describe.")
     ET.SubElement(element, "axis", xyz=_numbers(joint.axis))
     if slides:
         lower, upper, speed, effort = 0.0, gripper.stroke, gripper.jaw_speed, _JAW_FORCE
@@ -171,7 +170,7 @@ def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gr
 
 
 def _add_tip(robot: ET.Element, model: mujoco.MjModel) -> None:
-    """Adds the tool centre point, which planners move."""
+    """Add the tool centre point, which planners move."""
     site = model.site(GRIPPER_PREFIX + "tcp")
     ET.SubElement(robot, "link", name=TIP)
     joint = ET.SubElement(robot, "joint", name=f"{TIP}_mount", type="fixed")
@@ -185,9 +184,9 @@ def _add_origin(parent: ET.Element, position: Array, rotation: Array) -> None:
 
 
 def roll_pitch_yaw(rotation: Array) -> Array:
-    """Returns the angles of a rotation about the fixed axes x, y and z, in this order, in rad, shape (3,)."""
+    """Return the angles of a rotation about the fixed axes x, y and z, in this order, in rad, shape (3,)."""
     pitch = np.arctan2(-rotation[2, 0], np.hypot(rotation[0, 0], rotation[1, 0]))
-    if np.hypot(rotation[0, 0], rotation[1, 0]) < 1e-9:  # straight up or down: roll and yaw turn the same way
+    if np.hypot(rotation[0, 0], rotation[1, 0]) < 1e-9:  # straight up or down: roll and yaw have the same axis
         return np.array([np.arctan2(-rotation[1, 2], rotation[1, 1]), pitch, 0.0])
     return np.array([np.arctan2(rotation[2, 1], rotation[2, 2]), pitch, np.arctan2(rotation[1, 0], rotation[0, 0])])
 
@@ -203,7 +202,7 @@ def _numbers(values: Array) -> str:
 
 
 def _stl(triangles: NDArray[np.float32]) -> bytes:
-    """Returns a binary STL of triangles, shape (n, 3, 3)."""
+    """Return a binary STL of triangles, shape (n, 3, 3)."""
     rows = np.zeros(len(triangles), np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]))
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     rows["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)

@@ -1,1 +1,1 @@
-"""The arm on a page in the browser: to watch, to tell what to do, and to stop."""
+"""Viewer: a page in the browser that shows the arm, takes instructions, and stops it."""

@@ -1,8 +1,8 @@
-"""Guard between the page's server and its clients: which connections come in, and what a client may say.
+"""Guard between the page's server and its clients: it checks connections, requests and messages.
 
-viser's server accepts every Origin and Host, lets a client change every attribute of a control, and keeps what is
-uploaded. The guard stands in its connections: a request is checked before viser sees it, and of all messages only the
-text of a field and the click of a button pass.
+viser's server accepts every Origin and Host, lets a client change every attribute of a control, and keeps uploaded
+files. The guard is part of each connection: it checks a request before viser gets it, and of all messages it passes on
+only the text of a field and handles only the click of a button.
 """
 
 from __future__ import annotations
@@ -31,25 +31,22 @@ MAX_CLIENTS: Final = 16
 """Open WebSockets."""
 
 MAX_OPENING: Final = 32
-"""Connections that have not sent a WebSocket request yet, such as those that load the page's files. The oldest makes
-room for a new one."""
+"""Connections that have not sent a WebSocket request yet, such as those that load the page's files. One more closes
+the oldest."""
 
 _RATE, _BURST = 50.0, 100.0
-"""Messages of a connection per s, and at once; those above are dropped, except clicks of urgent buttons."""
-
-_MAX_DROPPED: Final = 30_000
-"""Messages that are dropped before a connection is closed."""
+"""Messages of a connection per s, and at once; the guard drops those above, except clicks of urgent buttons."""
 
 _MAX_CONTROL_FRAMES: Final = 1000
-"""Pings and pongs above the rate before a connection is closed. Each ping has an answer, and a client that reads none
-would fill the memory with them."""
+"""Pings and pongs above the rate before the guard closes the connection. Each ping has an answer, and the answers to a
+client that reads none fill the memory."""
 
 _READ_BYTES: Final = 1024
-"""Bytes that are read of a connection before it is another's turn. asyncio's own 256 KiB hold 37000 messages of a
+"""Bytes that are read from a connection before another one is read. asyncio's own 256 KiB hold 37000 messages of a
 flood, and an EMERGENCY STOP of another client waited for all of them: 4 s."""
 
 _HEADERS: Final = {
-    # Nobody else shows the page in a frame, where clicks could be stolen, or loads parts of it.
+    # No other site may show the page in a frame, where it could steal clicks, or load parts of it.
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -60,8 +57,13 @@ _HEADERS: Final = {
 class Guard:
     """Rules for the clients of one page. All of it runs in the thread of the page's server."""
 
-    def __init__(self) -> None:
-        """Begin with no controls: every message is dropped."""
+    def __init__(self, max_dropped: int = 30_000) -> None:
+        """Begin with no controls: every message is dropped.
+
+        Args:
+            max_dropped: Messages of a connection that are dropped before the guard closes it.
+        """
+        self.max_dropped = max_dropped
         self._buttons: dict[str, Callable[[], None]] = {}
         self._urgent: dict[str, bytes] = {}
         self._texts: dict[str, Callable[[str], bool]] = {}
@@ -74,7 +76,7 @@ class Guard:
         Args:
             uuid: The button's.
             press: Called for each click; it must not block. viser does not learn of the click.
-            urgent: Whether a click counts whatever else the client sends.
+            urgent: Whether a click counts even above the rate of messages.
         """
         self._buttons[uuid] = press
         if urgent:
@@ -85,21 +87,26 @@ class Guard:
 
         Args:
             uuid: The field's.
-            take: Called with the text; returns whether it is accepted, that is, shown to the other clients too.
+            take: Called with the text; returns whether it accepts it. An accepted text is shown to the other clients.
         """
         self._texts[uuid] = take
 
+    @property
+    def num_clients(self) -> int:
+        """Number of open WebSockets."""
+        return len(self._open)
+
     # -- connections -------------------------------------------------------------------------------------------------
 
-    def came(self, connection: GuardedConnection) -> None:
-        """Count a new connection, and drop the oldest one that has asked for nothing where there are too many."""
+    def add_connection(self, connection: GuardedConnection) -> None:
+        """Count a new connection; if too many have sent no request, close the oldest of them."""
         self._opening[connection] = None
         if len(self._opening) > MAX_OPENING:
             oldest = next(iter(self._opening))
             del self._opening[oldest]
             oldest.transport.abort()
 
-    def left(self, connection: GuardedConnection) -> None:
+    def remove_connection(self, connection: GuardedConnection) -> None:
         """Forget a connection."""
         self._opening.pop(connection, None)
         self._open.discard(connection)
@@ -107,10 +114,10 @@ class Guard:
     def admit(
         self, connection: ServerConnection, request: Request, serve: Callable[[Any, Any], Response | None] | None
     ) -> Response | None:
-        """Return the answer to an HTTP request, or None where it becomes a WebSocket.
+        """Return the answer to an HTTP request, or None if it becomes a WebSocket.
 
         Args:
-            connection: The request's.
+            connection: Connection of the request.
             request: The request.
             serve: Answers requests for the page's files.
         """
@@ -126,7 +133,7 @@ class Guard:
         if response is not None:
             response.headers.update(_HEADERS)
             return response
-        if len(self._open) >= MAX_CLIENTS:
+        if self.num_clients >= MAX_CLIENTS:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CLIENTS} clients are connected already.\n")
         self._opening.pop(connection, None)
         self._open.add(connection)
@@ -140,11 +147,11 @@ class Guard:
         return any(uuid in content for uuid in self._urgent.values())
 
     def check(self, raw: bytes, *, in_time: bool) -> bytes | None:
-        """Return what viser is to be told, or None. A click is acted upon here.
+        """Return the message for viser, or None. The guard itself handles a click.
 
         Args:
             raw: A message of a client.
-            in_time: Whether the client keeps its rate; otherwise urgent clicks alone count.
+            in_time: Whether the client keeps the rate of messages; otherwise only urgent clicks count.
         """
         if not in_time and not self.is_urgent(raw):
             return None
@@ -159,12 +166,12 @@ class Guard:
         take = self._texts.get(uuid)
         if take is None or not in_time or not isinstance(value, str) or not take(value):
             return None
-        # Encoded anew: nothing of what the client wrote but the text reaches viser.
+        # Encoded anew, so that nothing but the text reaches viser.
         return msgspec.msgpack.encode({"type": "GuiUpdateMessage", "uuid": uuid, "updates": {"value": value}})
 
 
 def _decode(raw: bytes) -> tuple[str, object] | None:
-    """Return the control and its new value, or None where the message is anything else."""
+    """Return the control and its new value, or None for any other message."""
     try:
         message = msgspec.msgpack.decode(raw)
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
@@ -180,7 +187,7 @@ def _decode(raw: bytes) -> tuple[str, object] | None:
 
 
 class GuardedConnection(ServerConnection):
-    """Connection of which viser receives only what the guard lets through."""
+    """Connection from which viser receives only messages that pass the guard."""
 
     guard: Guard
     """Set by the subclass that :func:`smolvla_gym.integrations.viewer.server.start_server` makes."""
@@ -192,22 +199,22 @@ class GuardedConnection(ServerConnection):
         self._dropped = self._control_frames = 0
         self._fragments = FragmentLimit()
         self._in_time = deque[bool]()
-        """Of each message that waits, whether it keeps the rate."""
+        """Whether each message that waits keeps the rate."""
         self._closing: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Count the connection."""
         transport.max_size = _READ_BYTES
         super().connection_made(transport)
-        self.guard.came(self)
+        self.guard.add_connection(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self.guard.left(self)
+        self.guard.remove_connection(self)
         super().connection_lost(exc)
 
     def process_event(self, event: Any) -> None:
-        """Drop messages above the rate, and connections with endless pings or endless fragments of a message."""
+        """Drop messages above the rate, and connections with too many pings or fragments of a message."""
         if isinstance(event, Frame):
             if event.opcode in CTRL_OPCODES and not self._control.take():
                 self._control_frames += 1
@@ -230,11 +237,11 @@ class GuardedConnection(ServerConnection):
             in_time = self._in_time.popleft()
             if isinstance(raw, bytes) and (passed := self.guard.check(raw, in_time=in_time)) is not None:
                 return passed
-            await asyncio.sleep(0)  # where messages wait, receiving does not, and other clients would have to
+            await asyncio.sleep(0)  # receiving a message that waits does not yield, and other clients would starve
 
     def _drop_one(self) -> None:
         self._dropped += 1
-        if self._dropped > _MAX_DROPPED and self._closing is None:
+        if self._dropped > self.guard.max_dropped and self._closing is None:
             self._closing = self.loop.create_task(self.close(1008, "too many messages"))
 
     def recv_streaming(self, decode: bool | None = None) -> Any:
@@ -243,13 +250,13 @@ class GuardedConnection(ServerConnection):
 
 
 class _Rate:
-    """Count of messages that may come at once, which grows with time."""
+    """Number of messages that may arrive at once, which grows with time up to a limit."""
 
     def __init__(self) -> None:
         self._left, self._counted = _BURST, time.monotonic()
 
     def take(self) -> bool:
-        """Return whether one more keeps the rate."""
+        """Return whether one more message keeps the rate."""
         now = time.monotonic()
         self._left = min(_BURST, self._left + _RATE * (now - self._counted))
         self._counted = now

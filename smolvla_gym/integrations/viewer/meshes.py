@@ -1,4 +1,4 @@
-"""Shapes of the scene as triangles."""
+"""Triangle meshes of the scene's shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from smolvla_gym.sim.shapes import Shape
 
 
 def triangles(shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Returns vertices in m in the shape's own frame, shape (n, 3), and faces, shape (m, 3)."""
+    """Return vertices in m in the shape's own frame, shape (n, 3), and faces, shape (m, 3)."""
     size = shape.size
     if shape.kind == "mesh":
         assert shape.vertices is not None  # noqa: S101 - narrows a type

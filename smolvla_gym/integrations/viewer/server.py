@@ -1,4 +1,4 @@
-"""viser's server behind the guard."""
+"""viser's server with the guard in each of its connections."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from smolvla_gym.integrations.viewer.guard import MAX_MESSAGE_BYTES, Guard, Guar
 
 HOST: Final = "127.0.0.1"
 
-
 _TIMEOUT: Final = 5.0
-"""How long in s the new server may take to refuse a foreign request."""
+"""Time in s in which the new server has to refuse a foreign request."""
 
 _CLOSE_TIMEOUT: Final = 1.0
-"""How long in s the server waits for a client to take leave."""
+"""Time in s that the server waits for a client to close the connection."""
 
 _FOREIGN: Final = b"GET / HTTP/1.1\r\nHost: foreign.invalid\r\nConnection: close\r\n\r\n"
 
@@ -33,9 +32,9 @@ _patching: Final = threading.Lock()
 def start_server(port: int, guard: Guard) -> viser.ViserServer:
     """Start viser's server on the loopback, with the guard in each of its connections.
 
-    viser offers no hook for that. Its server calls ``websockets.asyncio.server.serve``; while it starts, that name
-    leads to a function of ours. Whether another release of viser still does so is tried out on the running server, and
-    a server that is not guarded is stopped before it has a single control.
+    viser offers no hook for that. Its server calls ``websockets.asyncio.server.serve``; while it starts, this function
+    replaces that name in viser's module. A request of a foreign host then tests the running server: one that is not
+    guarded, as with an unknown release of viser, is stopped before it has any control.
 
     Args:
         port: TCP port; 0 takes any.
@@ -63,33 +62,33 @@ def start_server(port: int, guard: Guard) -> viser.ViserServer:
         }
         return websockets.asyncio.server.serve(handler, **options)
 
-    with _standing_in(serve):
+    with _replaced_serve(serve):
         server = viser.ViserServer(host=HOST, port=address[1], label="PAROL6", verbose=False)
     if not guarded or server.get_port() != address[1] or not _refuses_foreign(address):
         server.stop()
         listening.close()
         raise DeviceError(
-            f"The page cannot be served: viser {viser.__version__} starts its server in another way than the releases "
-            "this program knows, so that requests of other web sites could not be refused. Install viser 1.1.1."
+            f"The page cannot be served: viser {viser.__version__} starts its server in an unknown way, and requests "
+            "of other web sites could not be refused. Install viser 1.1.1."
         )
     return server
 
 
 def uuid_of(handle: Any) -> str:
-    """Return what clients call a control.
+    """Return the name of a control in messages.
 
     Raises:
         DeviceError: The installed release of viser has no such name.
     """
     uuid = getattr(getattr(handle, "_impl", None), "uuid", None)
     if not isinstance(uuid, str) or not uuid:
-        raise DeviceError(f"The controls of viser {viser.__version__} are not known. Install viser 1.1.1.")
+        raise DeviceError(f"The controls of viser {viser.__version__} have no known name. Install viser 1.1.1.")
     return uuid
 
 
 @contextlib.contextmanager
-def _standing_in(serve: Callable[..., Any]) -> Iterator[None]:
-    """Put a function in place of ``websockets.asyncio.server.serve``, for viser's module alone."""
+def _replaced_serve(serve: Callable[..., Any]) -> Iterator[None]:
+    """Replace ``websockets.asyncio.server.serve`` by a function, for viser's module alone."""
     module: Any = infra
     real = getattr(module, "websockets", None)
     if real is None:
@@ -114,11 +113,11 @@ def _refuses_foreign(address: tuple[str, int]) -> bool:
 
 
 def _bind(port: int) -> socket.socket:
-    # Not the next free one: who opens the port that was asked for would see, and stop, the arm of another program.
+    # Not the next free port: on the chosen one a user would see, and stop, the arm of another program.
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
         raise DeviceError(
-            f"The page cannot be served on port {port} ({error.strerror or error}). End the program that has it, or "
-            "choose another port with --http-port; 0 takes any."
+            f"The page cannot be served on port {port} ({error.strerror or error}). End the program that uses "
+            "it, or choose another port with --http-port; 0 takes any."
         ) from error
