@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from smolvla_gym.cli.options.agent import DTYPES, SCRIPTED, check_policy
+from smolvla_gym.cli.options.agent import SCRIPTED, Dtype, check_policy
 from smolvla_gym.cli.options.arguments import at_least, positive
+from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.output import say
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError, SmolVLAGymError
 from smolvla_gym.utils.file_lock import lock_file
@@ -40,101 +42,62 @@ fast as float32. Other CPUs run it several times slower.
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command and its arguments."""
-    parser = commands.add_parser(
-        "bench",
-        help="Measure a policy: speed, memory, soundness.",
-        description="Measure policies and check whether they are fast, small and sound enough.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@dataclass(kw_only=True)
+class BenchOptions(Options):
+    """Options of ``smolvla-gym bench``."""
+
+    policy: list[str] = option(
+        f"bundled, {_RANDOM} (made in memory: 3 GB), a checkpoint folder, or a Hub repository OWNER/NAME; repeatable",
+        ["bundled"], repeat=True, metavar="P",
+    )  # fmt: skip
+    dtype: list[Dtype] = option(
+        "type of the weights; repeatable, several are compared with float32 (default: auto, as they were saved)", [],
+        repeat=True,
+    )  # fmt: skip
+    compare_dtype: bool = option("compare with float32; without --dtype: bfloat16, and on a GPU float16 too", False)
+    cameras: list[int] = option(f"cameras of {_RANDOM}; repeatable", [], repeat=True, parse=at_least(1), metavar="N")
+    sampler: list[Literal["fast", "reference"]] = option(
+        "fast: nothing is computed twice; reference: LeRobot's own code; repeatable (default: fast)", [], repeat=True
     )
-    add = parser.add_argument_group("variants").add_argument
-    add(
-        "--policy",
-        action="append",
-        metavar="P",
-        help=f"bundled, {_RANDOM} (made in memory: 3 GB), a checkpoint folder, or a Hub repository OWNER/NAME; "
-        "repeatable (default: bundled)",
+    compare: bool = option(
+        "measure the fast sampler and LeRobot's own code in turn, in one process, and the stages of a chunk", False
     )
-    add(
-        "--dtype",
-        action="append",
-        choices=DTYPES,
-        help="type of the weights; repeatable, several are compared with float32 (default: auto, as they were saved)",
+    absent_cameras: int = option(
+        f"further cameras that {_RANDOM} knows and that are absent", 0, parse=at_least(0), metavar="N"
     )
-    add(
-        "--compare-dtype",
-        action="store_true",
-        help="compare with float32; without --dtype: bfloat16, and on a GPU float16 too",
+    num_steps: list[int] = option(
+        "flow steps of a chunk; repeatable (default: the policy's)", [], repeat=True, parse=at_least(1), metavar="N"
     )
-    add("--cameras", action="append", type=at_least(1), metavar="N", help=f"cameras of {_RANDOM}; repeatable")
-    add(
-        "--sampler",
-        action="append",
-        choices=("fast", "reference"),
-        help="fast: nothing is computed twice; reference: LeRobot's own code; repeatable (default: fast)",
+    device: str = option("device to compute on: auto, cpu, cuda, mps", "auto", metavar="D")
+    compile: str | None = option(
+        "use torch.compile in a mode such as default or max-autotune; see below", None, const="default", metavar="MODE"
     )
-    add(
-        "--compare",
-        action="store_true",
-        help="measure the fast sampler and LeRobot's own code in turn, in one process, and the stages of a chunk",
-    )
-    add(
-        "--absent-cameras",
-        type=at_least(0),
-        default=0,
-        metavar="N",
-        help=f"further cameras that {_RANDOM} knows and that are absent (default: %(default)s)",
-    )
-    add(
-        "--num-steps",
-        action="append",
-        type=at_least(1),
-        metavar="N",
-        help="flow steps of a chunk; repeatable (default: the policy's)",
-    )
-    add("--device", default="auto", metavar="D", help="device to compute on: auto, cpu, cuda, mps (default: auto)")
-    add(
-        "--compile",
-        nargs="?",
-        const="default",
-        metavar="MODE",
-        help="use torch.compile in a mode such as default or max-autotune; see below",
-    )
-    add = parser.add_argument_group("measurement").add_argument
-    add("--chunks", type=at_least(3), default=100, metavar="N", help="chunks to measure (default: %(default)s)")
-    add("--quick", action="store_true", help="at most 10 chunks and 10 s of them a variant: a first impression")
-    add(
-        "--inputs",
-        choices=("noise", "sim"),
-        default="noise",
-        help="inputs of the actions that are evaluated: random images, or scenes of the simulation for a policy that "
-        "has its cameras (default: %(default)s)",
-    )
-    add("--seed", type=at_least(0), default=0, metavar="S", help="seed of the inputs (default: %(default)s)")
-    add = parser.add_argument_group("targets").add_argument
-    add("--target-ms", type=positive, default=150.0, metavar="MS", help="time of a chunk (default: %(default)g)")
-    add("--target-rate", type=positive, default=7.0, metavar="HZ", help="chunks a second (default: %(default)g)")
-    add("--target-gb", type=positive, default=8.0, metavar="GB", help="peak of the memory (default: %(default)g)")
-    add("--strict", action="store_true", help="exit with code 1 if a target is missed or a check fails")
-    add = parser.add_argument_group("output").add_argument
-    add("--json", action="store_true", help="print the result as JSON on stdout and nothing else there")
-    add("--out", type=Path, metavar="FILE", help="write the result as JSON to a file, too")
-    parser.set_defaults(run=run)
+    chunks: int = option("chunks to measure", 100, parse=at_least(3), metavar="N")
+    quick: bool = option("at most 10 chunks and 10 s of them a variant: a first impression", False)
+    inputs: Literal["noise", "sim"] = option(
+        "inputs of the actions that are evaluated: random images, or scenes of the simulation for a policy that has "
+        "its cameras", "noise",
+    )  # fmt: skip
+    seed: int = option("seed of the inputs", 0, parse=at_least(0), metavar="S")
+    target_ms: float = option("time of a chunk that is expected", 150.0, parse=positive, metavar="MS")
+    target_rate: float = option("chunks a second that are expected", 7.0, parse=positive, metavar="HZ")
+    target_gb: float = option("peak of the memory that is expected", 8.0, parse=positive, metavar="GB")
+    strict: bool = option("exit with code 1 if a target is missed or a check fails", False)
+    json: bool = option("print the result as JSON on stdout and nothing else there", False)
+    out: Path | None = option("write the result as JSON to a file, too", None, metavar="FILE")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(chosen: BenchOptions) -> int:
     """Measure the variants and print the result."""
     from smolvla_gym.benchmark.measure import BenchmarkOptions
     from smolvla_gym.benchmark.result import Result, Targets
     from smolvla_gym.benchmark.tables import print_result
     from smolvla_gym.utils.json_file import save_json
 
-    variants, out = _variants(arguments), arguments.out
-    options = BenchmarkOptions(chunks=arguments.chunks, inputs=arguments.inputs, seed=arguments.seed)
-    options = options.quick() if arguments.quick else options
-    targets = Targets(arguments.target_ms, arguments.target_rate, arguments.target_gb)
+    variants, out = _variants(chosen), chosen.out
+    options = BenchmarkOptions(chunks=chosen.chunks, inputs=chosen.inputs, seed=chosen.seed)
+    options = options.quick() if chosen.quick else options
+    targets = Targets(chosen.target_ms, chosen.target_rate, chosen.target_gb)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.nullcontext() if out is None else lock_file(out):
@@ -144,17 +107,17 @@ def run(arguments: argparse.Namespace) -> int:
             raise next(iter(result.errors.values()))
         if out is not None:  # before the output, which may be a closed pipe
             save_json(out, result.to_dict(), "result")
-    if arguments.json:
+    if chosen.json:
         print(json.dumps(result.to_dict()), flush=True)
     else:
         print_result(result)
         if out is not None:
             print(f"File: {out}")
     failed = any(not check.passed for checks in result.checks.values() for check in checks)
-    return 1 if result.errors or (arguments.strict and failed) else 0
+    return 1 if result.errors or (chosen.strict and failed) else 0
 
 
-def _variants(arguments: argparse.Namespace) -> list[Variant]:
+def _variants(chosen: BenchOptions) -> list[Variant]:
     """Return all combinations of the options.
 
     Raises:
@@ -165,36 +128,41 @@ def _variants(arguments: argparse.Namespace) -> list[Variant]:
     from smolvla_gym.benchmark.result import REFERENCE_DTYPE
     from smolvla_gym.benchmark.variant import Variant
 
-    check_options("auto", arguments.compile)
-    if arguments.out is not None and arguments.out.is_dir():
-        raise OptionError("--out", str(arguments.out), "the name of a file; this is a folder")
-    policies = arguments.policy or ["bundled"]
-    for policy in policies:
+    check_options("auto", chosen.compile)
+    if chosen.out is not None and chosen.out.is_dir():
+        raise OptionError("--out", str(chosen.out), "the name of a file; this is a folder")
+    for policy in chosen.policy:
         if policy in SCRIPTED:
             raise OptionError("--policy", policy, "a SmolVLA policy")
         if policy != _RANDOM:
             check_policy(policy)
-    dtypes = arguments.dtype or ["auto"]
-    if arguments.compare_dtype and not arguments.dtype:
-        dtypes = ["bfloat16"] if resolve_device(arguments.device) == "cpu" else ["bfloat16", "float16"]
-    if arguments.compare_dtype or len(set(dtypes)) > 1:
+    dtypes: list[str] = list(chosen.dtype or ["auto"])
+    if chosen.compare_dtype and not chosen.dtype:
+        dtypes = ["bfloat16"] if resolve_device(chosen.device) == "cpu" else ["bfloat16", "float16"]
+    if chosen.compare_dtype or len(set(dtypes)) > 1:
         dtypes = [REFERENCE_DTYPE, *dtypes]
+    num_steps: list[int | None] = [*chosen.num_steps] or [None]
+    cameras: list[int | None] = [*chosen.cameras] or [None]
     combinations = itertools.product(
-        policies, arguments.num_steps or [None], arguments.cameras or [None], dtypes, arguments.sampler or ["fast"]
+        chosen.policy,
+        num_steps,
+        cameras,
+        dtypes,
+        chosen.sampler or ["fast"],
     )
     return [
         Variant(
             policy,
             dtype=dtype,
-            device=arguments.device,
-            cameras=cameras,
-            num_steps=num_steps,
-            compile_mode=arguments.compile,
+            device=chosen.device,
+            cameras=number,
+            num_steps=steps,
+            compile_mode=chosen.compile,
             sampler=sampler,
-            absent=arguments.absent_cameras,
-            compare=arguments.compare,
+            absent=chosen.absent_cameras,
+            compare=chosen.compare,
         )
-        for policy, num_steps, cameras, dtype, sampler in dict.fromkeys(combinations)
+        for policy, steps, number, dtype, sampler in dict.fromkeys(combinations)
     ]
 
 
@@ -211,10 +179,17 @@ def _measure(variant: Variant, options: BenchmarkOptions, place: str) -> Report 
             text = f"{place}: {stage}{f' {done} of {total}' if total > 1 else ''}"
             update(chunks, text)
             if stage != last and not sys.stderr.isatty():
-                print(f"smolvla-gym: {text}", file=sys.stderr, flush=True)
+                say(text)
             last = stage
 
         try:
             return run_variant(variant, options, progress)
         except SmolVLAGymError as error:
             return error
+
+
+add_parser = command(
+    "bench", BenchOptions, run, examples=_EXAMPLES,
+    help="Measure a policy: speed, memory, soundness.",
+    description="Measures policies and checks whether they are fast, small and sound enough.",
+)  # fmt: skip
