@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smolvla_gym.drivers.board.client import BoardProcess, InlineBoard
 from smolvla_gym.drivers.board.event_log import EventLog, default_log_path
+from smolvla_gym.drivers.board.inline import InlineBoard
+from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.state import BoardSettings, Mode
 from smolvla_gym.drivers.clock import SystemClock
 from smolvla_gym.errors import ActionError, DeviceError, FaultError, NotHomedError
@@ -237,7 +238,7 @@ SCRIPT = """
 import os, signal, sys, time
 import numpy as np
 from smolvla_gym.drivers.board.state import BoardSettings
-from smolvla_gym.drivers.board.client import BoardProcess
+from smolvla_gym.drivers.board.process import BoardProcess
 
 link = BoardProcess(sys.argv[1], BoardSettings(gripper="pneumatic", disable_after=1.0), period=1 / 30, collision=False)
 link.enable()

@@ -26,7 +26,7 @@ def link(make_link, arm):  # noqa: F811
     link.enable()
     drive(link, arm)
     yield link
-    if not link._child.ended:
+    if not link._worker.ended:
         os.kill(link.pid, signal.SIGCONT)
 
 
@@ -94,7 +94,7 @@ def test_what_the_arm_does_without_its_process_is_told(make_link, arm):  # noqa:
         arm.firmware.lose_homing()
 
     def kill(state):
-        if state.mode is Mode.HOMING and not link._child.ended:
+        if state.mode is Mode.HOMING and not link._worker.ended:
             os.kill(link.pid, signal.SIGKILL)
 
     with pytest.raises(FaultError, match="goes on homing by itself"):
@@ -104,7 +104,6 @@ def test_what_the_arm_does_without_its_process_is_told(make_link, arm):  # noqa:
 def test_what_is_printed_while_the_process_starts_does_no_harm(make_link, tmp_path, monkeypatch):  # noqa: F811
     (tmp_path / "sitecustomize.py").write_text("print('hello'); print('5')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr("smolvla_gym.drivers.board.worker_channel._START", 10.0)
     assert make_link().state().mode is Mode.DISABLED
 
 
@@ -115,6 +114,6 @@ def test_a_reader_that_fails_counts_as_the_end(make_link, monkeypatch):  # noqa:
         raise RuntimeError
 
     monkeypatch.setattr("threading.excepthook", lambda arguments: None)
-    monkeypatch.setattr("smolvla_gym.drivers.board.worker_channel.BoardState.from_json", fail)
+    monkeypatch.setattr("smolvla_gym.drivers.board.state.BoardState.from_json", fail)
     time.sleep(0.1)
     assert link.state().fault == "link_lost"

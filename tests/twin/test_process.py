@@ -122,7 +122,7 @@ def test_a_homing_that_was_lost_at_the_beginning_is_lost_once(twin):
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(twin):
     far = twin()
     with pytest.raises(DeviceError, match="not answered for 0 s"):
-        far._ask("see", timeout=0.0)
+        far._ask("snapshot", timeout=0.0)
     for _ in range(3):
         assert not far.disabled
         assert far.joints == pytest.approx(HOME, abs=0.01)

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from smolvla_gym.drivers.board.driver import Board
-from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Mode
-from smolvla_gym.drivers.board.worker_channel import WorkerChannel
-from smolvla_gym.drivers.board.worker_messages import perform
-from smolvla_gym.drivers.clock import Clock, SystemClock
+from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.errors import DeviceError, FaultError, SmolVLAGymError
-from smolvla_gym.parol6.protocol import Command
 from smolvla_gym.safety import check_action
 
 Event = dict[str, Any]
@@ -28,9 +19,7 @@ Event = dict[str, Any]
 An intervention has a ``rule``: those of the safety gate, ``watchdog`` and ``fault``. All else has an ``event``.
 """
 
-_ROUNDING = 1e-9
-
-_GRACE = 2.0
+GRACE = 2.0
 """What a wait allows beyond the driver's own timeouts, in s: they name the cause better."""
 
 
@@ -188,7 +177,7 @@ class BoardClient(ABC):
             FaultError: A fault came up, unless ``despite_fault``.
             DeviceError: It took longer than ``timeout`` s and some grace.
         """
-        deadline = self._clock.now() + timeout + _GRACE
+        deadline = self._clock.now() + timeout + GRACE
         while True:
             state = self.state()
             if progress is not None:
@@ -208,195 +197,3 @@ def _is_down(state: BoardState) -> bool:
 
 def _has_answered(state: BoardState) -> bool:
     return state.time > -math.inf or state.mode is Mode.LOST
-
-
-class InlineBoard(BoardClient):
-    """The driver in this very thread, for a virtual arm in lockstep: its ticks come when the clock moves on.
-
-    Whoever owns the clock calls :meth:`run_until` as its time passes, also while ``sleep_until`` waits.
-    """
-
-    def __init__(self, board: Board, settings: BoardSettings, clock: Clock, log: EventLog | None = None) -> None:
-        """Connects.
-
-        Args:
-            board: The driver.
-            settings: Those of the driver.
-            clock: The clock of the virtual arm.
-            log: Where events are kept.
-
-        Raises:
-            DeviceError: The port cannot be opened.
-        """
-        super().__init__(settings, clock)
-        self._board, self._log = board, log
-        self._begin, self._ticks = clock.now(), 0
-        self._events = list[Event]()
-        self._closed = False
-        board.connect(self._begin)
-
-    def run_until(self, moment: float, reached: Callable[[float], None] = lambda due: None) -> None:
-        """Performs the ticks that are due before a moment in s.
-
-        Args:
-            moment: In s.
-            reached: Called with the time of each tick before it.
-        """
-        while not self._closed and (due := self._begin + self._ticks * TICK) < moment - _ROUNDING:
-            self._ticks += 1
-            reached(due)
-            self._board.tick(due)
-
-    def connect(self) -> None:
-        """Waits for the board to answer, which it can only do once the clock runs.
-
-        Raises:
-            DeviceError: It does not.
-        """
-        self._await_reply()
-
-    def state(self) -> BoardState:
-        """Returns the newest state."""
-        return self._board.state
-
-    def events(self) -> list[Event]:
-        """Returns what happened since the last call, oldest first."""
-        events = self._board.drain_events()
-        if self._log is not None:
-            for event in events:
-                self._log.write(event)
-        return events
-
-    def statistics(self) -> dict[str, float]:
-        """Returns counters of the driver; in lockstep no tick is late."""
-        state = self.state()
-        return {"ticks": state.ticks, "replies": state.replies, "late_ticks": 0, "worst_lateness_s": 0.0}
-
-    def close(self) -> None:
-        """Stops the arm, disables it and gives the port back; doing it twice does no harm."""
-        if self._closed:
-            return
-        try:
-            self.disable()
-            self._wait("Disabling", _GRACE, lambda state: state.echo == Command.DISABLE or state.mode is Mode.LOST)
-        except SmolVLAGymError:
-            self._board.cut()
-        finally:
-            self._closed = True
-            self.events()
-            self._board.close()
-
-    def _request(self, do: str, **arguments: Any) -> None:
-        if self._closed:
-            raise DeviceError("The link to the board is closed.")
-        perform(self._board, do, arguments, self._clock.now())
-
-
-class BoardProcess(BoardClient):
-    """The driver in a process of its own, which outlives whatever happens to this one, and stops the arm then."""
-
-    def __init__(
-        self,
-        port: str,
-        settings: BoardSettings,
-        *,
-        period: float,
-        speed_scale: float = 1.0,
-        workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
-        collision: bool = True,
-        log: Path | None = None,
-        find_port: Callable[[], str] | None = None,
-    ) -> None:
-        """Starts the process and connects.
-
-        Args:
-            port: Name or URL of the serial port.
-            settings: How the driver judges the board.
-            period: Duration of a control step in s.
-            speed_scale: Share of the speed limits that may be used, in (0, 1].
-            workspace: Two corners in m of the box that the tool stays in; None: all that the arm reaches.
-            collision: Whether poses in which the arm touches itself or the table are refused.
-            log: File that keeps the events; None: none does.
-            find_port: Finds the port again after it was lost, as the system may give it another name; None: it keeps
-                its name.
-
-        Raises:
-            DeviceError: The port cannot be opened, or nothing answers there.
-        """
-        super().__init__(settings, SystemClock())
-        self._config = {
-            "port": port,
-            "settings": asdict(settings),
-            "period": period,
-            "speed_scale": speed_scale,
-            "workspace": workspace,
-            "collision": collision,
-            "log": None if log is None else str(log),
-        }
-        self._owner, self._find_port = os.getpid(), find_port
-        self._closed = False
-        self._start()
-
-    def state(self) -> BoardState:
-        """Returns the newest state."""
-        return self._child.state()
-
-    def events(self) -> list[Event]:
-        """Returns what happened since the last call, oldest first."""
-        return self._child.drain_events()
-
-    def statistics(self) -> dict[str, float]:
-        """Returns counters of the driver and of its loop."""
-        state = self.state()
-        return {"ticks": state.ticks, "replies": state.replies, **self._child.loop}
-
-    @property
-    def pid(self) -> int:
-        """The process that owns the port."""
-        return self._child.pid
-
-    def clear(self) -> None:
-        """Acknowledges a fault whose cause is gone; a process that was lost or hangs is started anew.
-
-        Raises:
-            FaultError: The cause is still there.
-            DeviceError: The port was lost and cannot be opened, or found.
-        """
-        self._refuse_unless_mine()
-        if self._find_port is not None and self.state().mode is Mode.LOST:
-            self._config["port"] = self._find_port()
-        if self._child.ended or self._child.hung:
-            self._child.kill()
-            self._start()
-        else:
-            self._request("clear", port=self._config["port"])
-            self._await_reply()
-
-    def close(self) -> None:
-        """Stops the arm, disables it and gives the port back; doing it twice does no harm."""
-        # In a forked child the process is not ours: it serves the one that started it.
-        if self._closed or os.getpid() != self._owner:
-            return
-        self._closed = True
-        self._child.close(self.settings.stop_timeout + _GRACE)
-
-    def _start(self) -> None:
-        self._child = WorkerChannel(self._config)
-        # Where this object is forgotten or the interpreter ends, the process must hear of it.
-        weakref.finalize(self, self._child.hang_up)
-        try:
-            self._child.await_start()
-            self._await_reply()
-        except BaseException:
-            self._child.close(_GRACE)
-            raise
-
-    def _request(self, do: str, **arguments: Any) -> None:
-        self._refuse_unless_mine()
-        self._child.request(do, **arguments)
-
-    def _refuse_unless_mine(self) -> None:
-        if self._closed:
-            raise DeviceError("The link to the board is closed.")
-        if os.getpid() != self._owner:
-            raise DeviceError("The link to the board belongs to the process that made it, not to this fork.")

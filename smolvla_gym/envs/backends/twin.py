@@ -10,9 +10,11 @@ from typing import Any, override
 
 import numpy as np
 
-from smolvla_gym.drivers.board.client import BoardClient, BoardProcess, InlineBoard
+from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
+from smolvla_gym.drivers.board.inline import InlineBoard
+from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.board.state import BoardSettings, BoardState
 from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
