@@ -82,8 +82,6 @@ def test_a_wrong_answer_is_not_taken_for_the_pose(rig, seed):
         rig.faults.corrupt = tick % 2 == 0
         rig.tick()
         if rig.state.mode is Mode.READY:
-            np.testing.assert_allclose(
-                rig.board._setpoint_monitor.start, rad_from_steps(rig.firmware.counters), atol=1e-6
-            )
+            np.testing.assert_allclose(rig.state.commanded, rad_from_steps(rig.firmware.counters), atol=1e-6)
             return
     assert rig.state.mode in (Mode.ENABLING, Mode.DISABLED)

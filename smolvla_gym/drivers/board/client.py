@@ -8,16 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Mode
+from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Event, Mode
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.errors import DeviceError, FaultError, SmolVLAGymError
 from smolvla_gym.safety import check_action
-
-Event = dict[str, Any]
-"""Something that happened, with its ``time`` in s.
-
-An intervention has a ``rule``: those of the safety gate, ``watchdog`` and ``fault``. All else has an ``event``.
-"""
 
 GRACE = 2.0
 """What a wait allows beyond the driver's own timeouts, in s: they name the cause better."""

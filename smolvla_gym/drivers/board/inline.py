@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from smolvla_gym.drivers.board.client import GRACE, BoardClient, Event
+from smolvla_gym.drivers.board.client import GRACE, BoardClient
 from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.requests import perform
-from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Mode
+from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Event, Mode
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.errors import DeviceError, SmolVLAGymError
 from smolvla_gym.parol6.protocol import Command

@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.drivers.board.client import GRACE, BoardClient, Event
-from smolvla_gym.drivers.board.state import UNKNOWN, BoardSettings, BoardState, Fault, Mode
+from smolvla_gym.drivers.board.client import GRACE, BoardClient
+from smolvla_gym.drivers.board.state import UNKNOWN, BoardSettings, BoardState, Event, Fault, Mode
 from smolvla_gym.drivers.clock import SystemClock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, FaultError

@@ -14,6 +14,12 @@ from smolvla_gym.parol6 import GRIPPERS, Array
 from smolvla_gym.parol6.protocol import NUM_JOINTS, Command, GripperObject
 from smolvla_gym.utils.option_values import check_number, check_switch
 
+Event = dict[str, Any]
+"""Something that happened, with its ``time`` in s.
+
+An intervention has a ``rule``: those of the safety gate, ``watchdog`` and ``fault``. All else has an ``event``.
+"""
+
 TICK: Final = 0.01
 """Time between two exchanges with the board in s: the rate that the firmware's position loop is made for."""
 
