@@ -67,7 +67,7 @@ class Parent:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the parent process has ended; only the end of ``requests`` shows it on Windows."""
+        """Return whether the parent process has ended; only the end of ``requests`` shows it on Windows."""
         return os.getppid() != self._pid
 
     def _receive(self) -> Iterator[Request]:

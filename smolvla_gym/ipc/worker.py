@@ -102,12 +102,12 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Process id of the worker."""
+        """Return the process id of the worker."""
         return self._process.pid
 
     @property
     def silence(self) -> float:
-        """Time in s since the last message of the worker, or since it was started."""
+        """Return the time in s since the last message of the worker, or since it was started."""
         return time.monotonic() - self._heard
 
     def exit_status(self, timeout: float = 0.0) -> int | None:

@@ -1,7 +1,7 @@
-"""The twin in a process of its own, as a real arm is on a table of its own.
+"""The twin in a worker process, so that it runs beside the control loop as a real arm does.
 
-In the same interpreter the board and the drawing of the cameras' pictures make a control loop late by milliseconds. The
-program that steps keeps a copy of the scene, which it brings up to date whenever it judges or shows it.
+In the same interpreter the virtual board and the rendering of camera images make a control loop late by milliseconds.
+The parent keeps a copy of the scene, and updates it whenever it evaluates or shows the scene.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _START: Final = 60.0
 """How long the process may take to import what it needs and to set the arm up, in s."""
 
 _REPLY: Final = 5.0
-"""How long a reply may take in s; it is there within milliseconds."""
+"""How long a reply may take in s; it comes within milliseconds."""
 
 _SOON: Final = 0.5
-"""The same for what a control loop waits for."""
+"""The same for a request for which a control loop waits."""
 
 _FAULT_PERIOD: Final = 0.02
 """How often in s to compare the switches of the faults with those that the worker has."""
@@ -58,17 +58,17 @@ _GRACE: Final = 5.0
 
 
 class TwinProcess:
-    """One virtual PAROL6 on its table, in real time; what it is made of is as in :class:`smolvla_gym.twin.twin.Twin`.
+    """One virtual PAROL6 on its table, in real time, with the members of :class:`smolvla_gym.twin.twin.Twin`.
 
-    The board, the physics and what draws run in the process, the cameras' side of librealsense here.
+    The board, the physics and the render workers run in the worker process, the software devices of librealsense here.
 
     Attributes:
-        world: A copy of the scene, as it was when :meth:`present` last gave it.
+        world: A copy of the scene, as :meth:`present` last updated it.
         cameras: The cameras by name.
-        bus: Where librealsense finds them.
-        faults: What is to go wrong.
+        bus: Makes the librealsense context with the cameras.
+        faults: The injected faults.
         lock: Held while the copy changes.
-        overview: What people see of the scene.
+        overview: Renders the scene for people.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class TwinProcess:
         noise: float = 1.0,
         faults: Faults | None = None,
     ) -> None:
-        """Starts the process; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
+        """Start the worker; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
 
         Raises:
-            DeviceError: It could not be started.
+            DeviceError: The worker could not be started.
         """
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
@@ -123,7 +123,7 @@ class TwinProcess:
         self._forget_homing()
         self._messenger.start()
         for name, frame in frames.items():
-            # The noise is in what arrives.
+            # The worker adds the noise.
             self.cameras[name] = named_camera(
                 name,
                 partial(_render, self._worker, name, frame),
@@ -139,44 +139,44 @@ class TwinProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the worker."""
+        """Return the process id of the worker."""
         return self._worker.pid
 
     @contextmanager
     def present(self) -> Iterator[World]:
-        """Gives the world as it is now, or as it was when the process ended; no time passes in it meanwhile."""
+        """Yield the world as it is now, or as it was when the worker ended; no time passes in it meanwhile."""
         with self.lock:
             self._update()
             yield self.world
 
     @property
     def joints(self) -> Array:
-        """Where the joints really are in rad, shape (6,): what no encoder tells."""
+        """Return the true joint angles in rad, shape (6,); the arm has no encoders."""
         with self.present() as world:
             return world.measured_joints
 
     @property
     def disabled(self) -> bool:
-        """Whether the board ignores motion commands."""
+        """Return whether the board ignores motion commands."""
         return bool(self._ask("board")["disabled"])
 
     @property
     def command(self) -> int:
-        """The command that the board obeys."""
+        """Return the command in force."""
         return int(self._ask("board")["command"])
 
     @property
     def homed(self) -> bool:
-        """Whether all joints know their angle."""
+        """Return whether all joints are homed."""
         return bool(self._ask("board")["homed"])
 
     # -- change ------------------------------------------------------------------------------------------------------
 
     def lay(self, arrange: Callable[[], object]) -> None:
-        """Clears the table and has it laid anew.
+        """Clear the table and lay it anew.
 
         Args:
-            arrange: Puts objects into :attr:`world`, and may change how its model looks.
+            arrange: Puts objects into :attr:`world`, and may change the appearance of its model.
         """
         with self.lock:
             self.world.restore(unpack_object(self._ask("clear")))
@@ -184,16 +184,16 @@ class TwinProcess:
             self._ask("lay", scene=pack_object((self.world.snapshot(), read_appearance(self.world.model))))
 
     def start(self) -> None:
-        """Lets the cameras deliver pictures."""
+        """Have the cameras deliver images."""
         for camera in self.cameras.values():
             camera.start()
 
     def reseed(self, seed: int) -> None:
-        """Makes the cameras' noise depend on a seed alone."""
+        """Make the cameras' noise depend on a seed alone."""
         self._ask("reseed", seed=seed)
 
     def close(self) -> None:
-        """Ends everything; doing it twice does no harm."""
+        """End everything; doing it twice does no harm."""
         self._closing.set()
         if self._messenger.is_alive():
             self._messenger.join()
@@ -203,10 +203,10 @@ class TwinProcess:
         self.overview.close()
         self.world.close()
 
-    # -- the process -------------------------------------------------------------------------------------------------
+    # -- the worker --------------------------------------------------------------------------------------------------
 
     def _update(self) -> None:
-        """Brings the copy up to date; where the process is gone it stays as it was, and the driver tells of that."""
+        """Update the copy; where the worker is gone it stays as it was, and the driver reports that."""
         with contextlib.suppress(DeviceError):
             self.world.restore(unpack_object(self._ask("snapshot", timeout=_SOON)))
             self.world.settle()

@@ -96,14 +96,14 @@ class _RenderWorker(threading.Thread):
         super().__init__(name=f"camera {camera}", daemon=True)
         self.noise = noise
         self.requests = queue.SimpleQueue[Request | None]()
-        self._renderer, self._frame = twin.eye(camera, quality), frame
+        self._renderer, self._frame = twin.snapshot_renderer(camera, quality), frame
 
     def run(self) -> None:
         request_background_scheduling()
         try:
             while (request := self.requests.get()) is not None:
                 colour, depth = request.arguments["colour"], request.arguments["depth"]
-                pixels, distance = self._renderer.look(
+                pixels, distance = self._renderer.render(
                     Intrinsics(**colour), None if depth is None else Intrinsics(**depth)
                 )
                 self._frame.pixels[:] = self.noise.added(pixels)

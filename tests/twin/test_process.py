@@ -91,7 +91,7 @@ def test_it_has_the_scene_that_was_laid_and_shows_it(twin):
                 assert np.abs(distance - other_distance).mean() < 0.01
         assert not far.disabled
         assert far.homed
-        picture = far.overview.look(None, None)[0]
+        picture = far.overview.render(None, None)[0]
         assert picture.std() > 10.0
     finally:
         near.close()
@@ -194,7 +194,7 @@ def test_what_is_done_to_the_arm_is_seen_in_the_copy():
         with pytest.raises(DeviceError, match=r"ended with status -9\. Make the env again"):
             copy.lay(lambda: None)
         assert copy.joints.shape == (6,)
-        assert copy.overview.look(None, None)[0].std() > 10.0
+        assert copy.overview.render(None, None)[0].std() > 10.0
     finally:
         env.close()
 

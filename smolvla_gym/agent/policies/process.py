@@ -77,7 +77,7 @@ class PolicyProcess(ChunkPolicy):
 
     @property
     def pid(self) -> int:
-        """Process id of the worker."""
+        """Return the process id of the worker."""
         return self._worker.pid
 
     @override

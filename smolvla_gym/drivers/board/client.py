@@ -1,4 +1,4 @@
-"""What stands between an environment and the board's driver: the same calls for a real arm and one in lockstep."""
+"""The board's driver as an environment uses it: the same calls for a real arm and for a virtual one in lockstep."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from smolvla_gym.errors import DeviceError, FaultError, SmolVLAGymError
 from smolvla_gym.safety import check_action
 
 GRACE = 2.0
-"""What a wait allows beyond the driver's own timeouts, in s: they name the cause better."""
+"""Time in s by which a wait exceeds the driver's own timeouts, whose errors name the cause."""
 
 
 class BoardClient(ABC):
     """The arm as an environment sees it.
 
-    All that asks something of the arm raises FaultError while one is latched; looking and closing never do.
+    Requests to the arm raise FaultError while a fault is latched; ``state``, ``events`` and ``close`` never do.
     """
 
     def __init__(self, settings: BoardSettings, clock: Clock) -> None:
-        """Prepares the link.
+        """Prepare the client.
 
         Args:
             settings: How the driver judges the board.
@@ -34,73 +34,73 @@ class BoardClient(ABC):
 
     @abstractmethod
     def state(self) -> BoardState:
-        """Returns the newest state; it never waits and never raises."""
+        """Return the newest state; it never waits and never raises."""
 
     @abstractmethod
     def events(self) -> list[Event]:
-        """Returns what happened since the last call, oldest first."""
+        """Return what happened since the last call, oldest first."""
 
     @abstractmethod
     def statistics(self) -> dict[str, float]:
-        """Returns counters of the driver: ticks, replies, late ticks and the worst lateness in s."""
+        """Return counters of the driver: ticks, replies, late ticks and the worst lateness in s."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stops the arm, disables it and gives the port back; doing it twice does no harm."""
+        """Stop the arm, disable it and give the port back; doing it twice does no harm."""
 
     @abstractmethod
     def _request(self, do: str, **arguments: Any) -> None:
-        """Has the driver do something between two ticks.
+        """Have the driver carry a request out between two ticks.
 
-        On return :meth:`state` shows what it changed at once.
+        On return :meth:`state` shows the change.
 
         Raises:
             SmolVLAGymError: What the driver raised.
         """
 
     def aim(self, action: object) -> None:
-        """Gives the arm a new target; the first one arms the watchdog.
+        """Give the arm a new target; the first one starts the watchdog.
 
         Args:
             action: Absolute joint targets in rad and gripper opening 0..1, shape (7,).
 
         Raises:
-            ActionError: It is no such array of finite numbers.
+            ActionError: The action is no such array of finite numbers.
             FaultError: The arm is not enabled.
         """
         self._request("aim", action=check_action(action).tolist(), sent=self._clock.now())
 
     def finish(self) -> None:
-        """Ends an episode: the arm brakes, holds and expects no actions."""
+        """End an episode: the arm brakes and holds, and the watchdog expects no actions."""
         self._request("finish")
 
     def hold(self, reason: str) -> None:
-        """Brakes, then disables the arm and latches a fault of this name. Returns at once."""
+        """Brake, disable the arm and latch a fault of this name, without waiting for any of it."""
         self._request("hold", reason=reason)
 
     def enable(self) -> None:
-        """Wakes the arm and the gripper; on return the arm holds the pose it was found in.
+        """Enable the arm and the gripper; on return the arm holds the pose that the board reported.
 
         Raises:
-            FaultError: A fault is latched or came up.
+            FaultError: A fault is latched, before or meanwhile.
             NotHomedError: The arm has to be homed first.
         """
         timeout = self.settings.gripper_timeout + self.settings.obey_timeout
         self._carry_out("enable", "Enabling the arm", timeout, lambda state: state.mode is Mode.READY)
 
     def disable(self) -> None:
-        """Brakes and disables the arm."""
+        """Brake and disable the arm."""
         self._request("disable")
         self._wait("Stopping", self.settings.stop_timeout, _is_down, despite_fault=True)
 
     def home(self, progress: Callable[[BoardState], None] | None = None) -> None:
-        """Has the board search its switches; the arm moves by itself for half a minute and is disabled then.
+        """Have the board search its limit switches for half a minute; the driver disables the arm then.
 
         Args:
-            progress: Called with every state on the way.
+            progress: Called with every state meanwhile.
 
         Raises:
-            FaultError: A fault is latched or came up.
+            FaultError: A fault is latched, before or meanwhile.
         """
         if not _is_down(self.state()):
             self.disable()
@@ -108,12 +108,12 @@ class BoardClient(ABC):
         self._carry_out("home", "Homing", timeout, lambda state: state.mode is Mode.DISABLED, progress)
 
     def calibrate_gripper(self) -> None:
-        """Has an electric gripper find its ends: it opens and closes fully. An air gripper has nothing to find."""
+        """Have an electric gripper find its ends: it opens and closes fully. An air gripper has none to find."""
         timeout = self.settings.gripper_timeout
         self._carry_out("calibrate", "Calibrating the gripper", timeout, lambda state: state.gripper_ready)
 
     def clear(self) -> None:
-        """Acknowledges a fault whose cause is gone; the arm stays disabled.
+        """Acknowledge a fault whose cause is gone; the arm stays disabled.
 
         Raises:
             FaultError: The cause is still there.
@@ -130,7 +130,7 @@ class BoardClient(ABC):
         done: Callable[[BoardState], bool],
         progress: Callable[[BoardState], None] | None = None,
     ) -> None:
-        """Asks for something that takes its time, waits until it is done, and disables the arm where it is not.
+        """Send a request that takes long, wait until it is done, and disable the arm where it fails.
 
         Raises:
             FaultError: A fault came up.
@@ -140,16 +140,16 @@ class BoardClient(ABC):
             self._request(do)
             self._wait(doing, timeout, done, progress)
         except BaseException:
-            # Ctrl-C too: nobody waits for the end any more, and the board would go on by itself.
+            # On Ctrl-C, too: the caller does not wait for the end any more, and the board would go on by itself.
             with contextlib.suppress(SmolVLAGymError):
                 self._request("disable")
             raise
 
     def _await_reply(self) -> None:
-        """Waits for the board to answer on a port that was just opened.
+        """Wait for the board to answer on a port that was just opened.
 
         Raises:
-            DeviceError: It does not.
+            DeviceError: The board does not answer.
         """
         timeout = self.settings.connect_timeout
         state = self._wait("Waiting for the board", timeout, _has_answered, despite_fault=True)
@@ -165,7 +165,7 @@ class BoardClient(ABC):
         *,
         despite_fault: bool = False,
     ) -> BoardState:
-        """Waits until a state shows that something is done, and returns that.
+        """Wait for a state that is ``done``, and return it.
 
         Raises:
             FaultError: A fault came up, unless ``despite_fault``.

@@ -51,11 +51,11 @@ class Board:
     """
 
     def __init__(self, open_port: Callable[[], Port], gate: SafetyGate, settings: BoardSettings) -> None:
-        """Prepares the driver; nothing is opened yet.
+        """Prepare the driver; no port is opened yet.
 
         Args:
             open_port: Opens the port; raises DeviceError.
-            gate: What turns actions into motion.
+            gate: Turns actions into setpoints within the limits.
             settings: How the board is judged.
         """
         self._settings = settings
@@ -67,7 +67,7 @@ class Board:
         self._fault: str | None = None
         self._detail = ""
         self._events = list[Event]()
-        self._doubtful = False  # the homed bits are set, but the search was not seen
+        self._doubtful = False  # a homing was begun and has not been verified
         self._last_aim: float | None = None  # None: no actions are expected
         self._held = False  # the watchdog has braked the arm
         self._stop_began = 0.0
@@ -75,30 +75,30 @@ class Board:
         self._ticks = self._replies = 0
         self._last_tick = math.inf
 
-    # -- what the owner asks for -----------------------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------------------------------
 
     def connect(self, now: float) -> None:
-        """Opens the port. Whether the board answers is seen in the ticks that follow.
+        """Open the port. The ticks that follow show whether the board answers.
 
         Raises:
             DeviceError: The port cannot be opened.
         """
         self.close()
         self._exchange.open(now)
-        # A program before may have left a jog in force; disabling ends it.
+        # An earlier program may have left a jog in force; disabling ends it.
         self._enter(Mode.DISABLED, now)
 
     def close(self) -> None:
-        """Gives the port back as things are."""
+        """Give the port back without another frame."""
         self._exchange.close()
         self._mode = Mode.LOST
 
     def enable(self, now: float) -> None:
-        """Begins to wake the arm: mode ENABLING, then READY. It holds the pose it is found in.
+        """Begin to enable the arm: mode ENABLING, then READY. It holds the pose that the board reports.
 
         Raises:
             FaultError: A fault is latched, or the arm is busy.
-            NotHomedError: It does not know its joint angles.
+            NotHomedError: The board does not know its joint angles.
         """
         if self._mode is Mode.READY and self._fault is None:
             return
@@ -109,7 +109,7 @@ class Board:
         self._enter(Mode.ENABLING, now)
 
     def home(self, now: float) -> None:
-        """Begins to home: mode HOMING, then DISABLED.
+        """Begin to home: mode HOMING, then DISABLED.
 
         Raises:
             FaultError: A fault is latched, or the arm is busy.
@@ -120,7 +120,7 @@ class Board:
         self._enter(Mode.HOMING, now)
 
     def calibrate_gripper(self, now: float) -> None:
-        """Begins to calibrate the gripper.
+        """Begin to calibrate the gripper.
 
         Raises:
             FaultError: A fault is latched.
@@ -130,14 +130,14 @@ class Board:
         self._note(now, {"event": "calibrate"})
 
     def aim(self, action: object, now: float) -> None:
-        """Takes a new target that arrived at the moment ``now``.
+        """Take a new target that arrived at the moment ``now``.
 
         Args:
             action: Absolute joint targets in rad and gripper opening 0..1, shape (7,).
             now: In s.
 
         Raises:
-            ActionError: It is no such array of finite numbers.
+            ActionError: The action is no such array of finite numbers.
             FaultError: The arm is not enabled.
         """
         target = check_action(action)
@@ -148,24 +148,24 @@ class Board:
         self._last_aim, self._held = now, False
 
     def finish(self) -> None:
-        """Ends an episode: the arm brakes and holds, and no actions are expected until the next one."""
+        """End an episode: the arm brakes and holds, and no actions are expected until the next one."""
         self._last_aim = None
         if self._mode is Mode.READY:
             self._setpoints.hold()
 
     def hold(self, reason: str, now: float) -> None:
-        """Brakes, disables and latches a fault of the name ``reason``."""
+        """Brake, disable and latch a fault of the name ``reason``."""
         self._latch(reason, "The arm was stopped from outside.", now, brake=True)
 
     def disable(self, now: float) -> None:
-        """Brakes where the arm is moving on our setpoints, then disables."""
+        """Brake where the arm follows setpoints, then disable."""
         if self._mode is Mode.READY:
             self._brake(now)
         elif self._mode in (Mode.ENABLING, Mode.HOMING):
             self._enter(Mode.DISABLED, now)
 
     def clear(self, now: float) -> None:
-        """Acknowledges a fault whose cause is gone; the arm stays disabled.
+        """Acknowledge a fault whose cause is gone; the arm stays disabled.
 
         Raises:
             FaultError: The cause is still there.
@@ -187,7 +187,7 @@ class Board:
         self._fault, self._detail = None, ""
 
     def cut(self) -> None:
-        """Disables at once, without the gate and whatever the state: the last resort of the owner. Never raises."""
+        """Disable at once, without braking and in any state: for an owner that ends by a defect. Never raises."""
         self._mode = Mode.DISABLED if self._exchange.is_open else Mode.LOST
         try:
             self._write(Command.DISABLE, self._last_tick)
@@ -195,13 +195,13 @@ class Board:
             self.close()
 
     def drain_events(self) -> list[Event]:
-        """Returns what happened since the last call, oldest first."""
+        """Return what happened since the last call, oldest first."""
         events, self._events = self._events, []
         return events
 
     @property
     def state(self) -> BoardState:
-        """What is known of the arm."""
+        """Return the newest state of the arm."""
         state = replace(UNKNOWN, mode=self._mode, fault=self._fault, detail=self._detail, ticks=self._ticks)
         reply = self._exchange.reply
         if reply is None:
@@ -230,7 +230,7 @@ class Board:
     # -- the tick --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Sends one frame, takes the reply and reacts; to be called every ``TICK`` s."""
+        """Send one frame, take the reply and react; the owner calls it every ``TICK`` s."""
         self._ticks += 1
         behind, self._last_tick = now - self._last_tick - TICK, now
         if not self._exchange.is_open:
@@ -239,26 +239,23 @@ class Board:
             if behind > _STALL:
                 self._exchange.excuse(now)
                 if self._mode in _MOVING_MODES:
-                    self._resume(behind, now)
+                    self._setpoints.resume(now)
+                if self._mode in _MOVING_MODES and behind > self._settings.hold_after:
+                    detail = f"The driver stood still for {behind:.2g} s: the computer was suspended or overloaded."
+                    self._latch(Fault.FEEDBACK_TIMEOUT, detail, now, brake=True)
             self._watch(now)
-            # What came too late for the last tick answers a frame before the one of this tick.
+            # A reply that came after the last tick answers an earlier frame than that of this tick.
             late = self._exchange.read(0.0)
             self._send(now)
             self._judge([*late, *self._exchange.receive()], now)
             if self._mode is Mode.DISABLED and self._exchange.sent != Command.DISABLE:
                 self._write(Command.DISABLE, now)
         except DeviceError as error:
-            self._lose(str(error), now)
-
-    def _resume(self, behind: float, now: float) -> None:
-        """Go on after this driver itself stood still."""
-        self._setpoints.resume(now)
-        if behind > self._settings.hold_after:
-            detail = f"The driver stood still for {behind:.2g} s: the computer was suspended or overloaded."
-            self._latch(Fault.FEEDBACK_TIMEOUT, detail, now, brake=True)
+            self.close()
+            self._latch(Fault.PORT_LOST, str(error), now)
 
     def _watch(self, now: float) -> None:
-        """Brakes where no actions come."""
+        """Stop the arm where no actions come: the watchdog."""
         if self._mode is not Mode.READY or self._last_aim is None:
             return
         silence = now - self._last_aim
@@ -308,7 +305,7 @@ class Board:
     # -- reactions -------------------------------------------------------------------------------------------------
 
     def _judge(self, replies: list[StateFrame], now: float) -> None:
-        """Takes note of the replies of a tick and reacts to what they show."""
+        """Take the replies of a tick, and latch the faults that they show; the e-stop first."""
         for reply in replies:
             if reply.estop_pressed:
                 self._latch(Fault.ESTOP, "The emergency stop is pressed.", now)
@@ -320,7 +317,7 @@ class Board:
             self._check_reply(reply, now)
         else:
             self._exchange.check_answering(now)
-        # A disabled arm needs no stopping, and enabling it needs answers.
+        # A disabled arm need not be stopped, and enabling it needs replies.
         answered, stopping = self._exchange.reply is not None, self._mode is not Mode.DISABLED
         if answered and stopping and (problem := self._exchange.overdue(now)) is not None:
             self._latch(Fault.FEEDBACK_TIMEOUT, problem, now, brake=True)
@@ -331,53 +328,41 @@ class Board:
         if self._exchange.disobeyed * TICK > self._settings.obey_timeout:
             detail = f"The board was sent the command {self._exchange.sent} and echoes {reply.command}."
             self._latch(Fault.NOT_OBEYING, detail, now)
-        problem = self._gripper.problem(now)
-        if problem is not None:
+        if (problem := self._gripper.problem(now)) is not None:
             self._latch(Fault.GRIPPER_FAILED, problem, now, brake=True)
         if self._mode is Mode.HOMING:
             self._check_homing(reply, now)
         elif self._mode in (Mode.ENABLING, *_MOVING_MODES) and not reply.all_homed:
             self._latch(Fault.HOMING_LOST, "The board lost its joint angles: it restarted. Home it again.", now)
-        elif (
-            self._mode is Mode.ENABLING
-            and reply.command == Command.ENABLE
-            and self._exchange.repeats >= _SURE
-            and self._gripper.ready
-        ):
+        elif self._mode is Mode.ENABLING:
+            if reply.command != Command.ENABLE or self._exchange.repeats < _SURE or not self._gripper.ready:
+                return
             self._setpoints.begin(rad_from_steps(reply.position), self._gripper.opening)
             self._last_aim, self._held = None, False
             self._enter(Mode.READY, now)
-        elif self._mode in _MOVING_MODES:
-            found = self._setpoints.problem(rad_from_steps(reply.position))
-            if found is not None:
-                self._latch(*found, now)
+        elif self._mode in _MOVING_MODES and (found := self._setpoints.problem(rad_from_steps(reply.position))):
+            self._latch(*found, now)
 
     def _check_homing(self, reply: StateFrame, now: float) -> None:
         self._homing.observe(reply)
+        cure = "Switch the board's power off and on, and home again."
         if skipping := ", ".join(self._homing.skipping):
-            detail = (
-                f"The board moves {skipping} without a search for the switch, as after a homing that was broken off. "
-                "Switch its power off and on, home again."
-            )
-            self._latch(Fault.HOMING_UNVERIFIED, detail, now)
+            detail = f"The board moves {skipping} without searching the switch, as after a homing that was broken off."
+            self._latch(Fault.HOMING_UNVERIFIED, f"{detail} {cure}", now)
         elif self._homing.done:
-            missing = ", ".join(self._homing.unsearched)
-            if missing:
-                # The board's claim to be homed would outlive this driver; a homing that is ended at once clears it.
+            if missing := ", ".join(self._homing.unsearched):
+                # The board would go on reporting homed joints; a homing that ends at once clears them.
                 self._write(Command.HOME, now)
-                detail = f"The board did not search the switches of {missing}. Switch its power off and on, home again."
-                self._latch(Fault.HOMING_UNVERIFIED, detail, now)
+                self._latch(Fault.HOMING_UNVERIFIED, f"The board did not search the switches of {missing}. {cure}", now)
             else:
                 self._doubtful = False
                 self._enter(Mode.DISABLED, now)
         elif now - self._homing_began > self._settings.homing_timeout:
-            detail = (
-                f"Homing took longer than {self._settings.homing_timeout:g} s. Switch the board's power off and on."
-            )
-            self._latch(Fault.HOMING_FAILED, detail, now)
+            limit = self._settings.homing_timeout
+            self._latch(Fault.HOMING_FAILED, f"Homing took longer than {limit:g} s. {cure}", now)
 
     def _latch(self, fault: str, detail: str, now: float, brake: bool = False) -> None:
-        """Latches a fault and disables: at once, or after braking within the limits."""
+        """Latch a fault and disable: at once, or after braking within the limits."""
         self._gripper.sleep(now)
         graver = fault in (Fault.ESTOP, Fault.PORT_LOST, Fault.OPERATOR_STOP) or self._fault == Fault.COMMAND_TIMEOUT
         if self._fault is None or (self._fault != fault and graver):
@@ -386,17 +371,13 @@ class Board:
         if brake and self._mode is Mode.READY:
             self._brake(now)
         elif self._mode is not Mode.LOST and not (brake and self._mode is Mode.STOPPING):
-            # The tick sends the command still before it ends.
+            # The tick sends the command before it ends.
             self._enter(Mode.DISABLED, now)
 
     def _brake(self, now: float) -> None:
         self._setpoints.hold()
         self._stop_began, self._settled = now, 0
         self._enter(Mode.STOPPING, now)
-
-    def _lose(self, detail: str, now: float) -> None:
-        self.close()
-        self._latch(Fault.PORT_LOST, detail, now)
 
     def _enter(self, mode: Mode, now: float) -> None:
         if mode is not self._mode:

@@ -1,4 +1,4 @@
-"""A file that keeps what the arm was stopped or limited by, for whoever asks afterwards."""
+"""The log file of the events: what stopped or limited the arm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE: Final = 5_000_000
 _FILES: Final = 3
 
 _REPEAT: Final = 1.0
-"""A policy may exceed the same limit in every step; the same line is written once in so many s."""
+"""Time in s in which the same line is written once: a policy may exceed the same limit in every step."""
 
 
 def default_log_path() -> Path | None:
@@ -37,13 +37,14 @@ def default_log_path() -> Path | None:
 
 
 class EventLog:
-    """One JSON object a line, with the time of day, in files that are rotated.
+    """Log with one JSON object a line and the time of day, in files that are rotated.
 
-    A thread writes them, so that a slow disk delays nobody. Where they cannot be written that is said once.
+    A thread writes, so that a slow disk does not delay the caller. A write that fails is reported once on standard
+    error.
     """
 
     def __init__(self, path: Path) -> None:
-        """Begins to write to ``path``; its folder is made."""
+        """Begin to write to ``path``; its folder is made."""
         self._queue = queue.SimpleQueue[logging.LogRecord]()
         self._written: dict[tuple[object, object], float] = {}
         self._skipped: dict[tuple[object, object], int] = {}
@@ -56,7 +57,7 @@ class EventLog:
             _warn(error)
 
     def write(self, event: dict[str, Any]) -> None:
-        """Adds an event; ``time`` is its moment in s on the monotonic clock."""
+        """Add an event; ``time`` is its moment in s on the monotonic clock."""
         if self._listener is None:
             return
         if "joint" in event:
@@ -71,7 +72,7 @@ class EventLog:
         self._queue.put(logging.makeLogRecord({"msg": line}))
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Write the events that are left."""
         if self._listener is not None:
             self._listener.stop()
             for handler in self._listener.handlers:

@@ -78,7 +78,7 @@ class Exchange:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a port."""
+        """Return whether there is a port."""
         return self._port is not None
 
     def excuse(self, now: float) -> None:

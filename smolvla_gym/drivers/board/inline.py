@@ -18,19 +18,19 @@ _ROUNDING = 1e-9
 
 
 class InlineBoard(BoardClient):
-    """The driver in this very thread, for a virtual arm in lockstep: its ticks come when the clock moves on.
+    """The driver in the thread of its caller, for a virtual arm in lockstep: it ticks when the clock moves on.
 
-    Whoever owns the clock calls :meth:`run_until` as its time passes, also while ``sleep_until`` waits.
+    The owner of the clock calls :meth:`run_until` as its time passes, also while ``sleep_until`` waits.
     """
 
     def __init__(self, board: Board, settings: BoardSettings, clock: Clock, log: EventLog | None = None) -> None:
-        """Connects.
+        """Open the port.
 
         Args:
             board: The driver.
             settings: Those of the driver.
             clock: The clock of the virtual arm.
-            log: Where events are kept.
+            log: Keeps the events; None: none does.
 
         Raises:
             DeviceError: The port cannot be opened.
@@ -43,7 +43,7 @@ class InlineBoard(BoardClient):
         board.connect(self._begin)
 
     def run_until(self, moment: float, reached: Callable[[float], None] = lambda due: None) -> None:
-        """Performs the ticks that are due before a moment in s.
+        """Perform the ticks that are due before a moment in s.
 
         Args:
             moment: In s.
@@ -55,19 +55,19 @@ class InlineBoard(BoardClient):
             self._board.tick(due)
 
     def connect(self) -> None:
-        """Waits for the board to answer, which it can only do once the clock runs.
+        """Wait for the board to answer, which it can once the clock runs.
 
         Raises:
-            DeviceError: It does not.
+            DeviceError: The board does not answer.
         """
         self._await_reply()
 
     def state(self) -> BoardState:
-        """Returns the newest state."""
+        """Return the newest state."""
         return self._board.state
 
     def events(self) -> list[Event]:
-        """Returns what happened since the last call, oldest first."""
+        """Return what happened since the last call, oldest first."""
         events = self._board.drain_events()
         if self._log is not None:
             for event in events:
@@ -75,12 +75,12 @@ class InlineBoard(BoardClient):
         return events
 
     def statistics(self) -> dict[str, float]:
-        """Returns counters of the driver; in lockstep no tick is late."""
+        """Return counters of the driver; in lockstep no tick is late."""
         state = self.state()
         return {"ticks": state.ticks, "replies": state.replies, "late_ticks": 0, "worst_lateness_s": 0.0}
 
     def close(self) -> None:
-        """Stops the arm, disables it and gives the port back; doing it twice does no harm."""
+        """Stop the arm, disable it and give the port back; doing it twice does no harm."""
         if self._closed:
             return
         try:

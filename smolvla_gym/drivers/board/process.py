@@ -130,7 +130,7 @@ class BoardProcess(BoardClient):
 
     @property
     def pid(self) -> int:
-        """Process id of the worker, which owns the port."""
+        """Return the process id of the worker, which owns the port."""
         return self._worker.pid
 
     def clear(self) -> None:
@@ -203,7 +203,7 @@ class BoardProcess(BoardClient):
 
     @property
     def _hangs(self) -> bool:
-        """Whether the worker has the port and has sent no message for too long."""
+        """Return whether the worker has the port and has sent no message for too long."""
         if not self._is_silent:
             return False
         time.sleep(_CATCH_UP)

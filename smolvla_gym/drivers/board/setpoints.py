@@ -21,12 +21,12 @@ class Setpoints:
 
     @property
     def position(self) -> Array:
-        """The setpoint in rad, shape (6,)."""
+        """Return the setpoint in rad, shape (6,)."""
         return self._monitor.position
 
     @property
     def velocity(self) -> Array:
-        """Its speed in rad/s, shape (6,)."""
+        """Return its speed in rad/s, shape (6,)."""
         return self._gate.velocity
 
     @property
@@ -36,7 +36,7 @@ class Setpoints:
 
     @property
     def at_rest(self) -> bool:
-        """Whether the setpoint has nowhere to go."""
+        """Return whether the setpoint has nowhere to go."""
         return self._gate.at_rest
 
     def begin(self, joints: Array, opening: float) -> None:

@@ -55,7 +55,7 @@ class TwinView:
 
     def draw(self, state: BoardState) -> Image:
         """Returns a picture, uint8, shape (480, 640, 3)."""
-        return self._twin.overview.look(None, None)[0]
+        return self._twin.overview.render(None, None)[0]
 
     def show(self, state: BoardState) -> None:
         """Brings the window up to date."""

@@ -67,42 +67,42 @@ class GripperStatus:
 
     @property
     def activated(self) -> bool:
-        """Whether it has been switched on."""
+        """Return whether it has been switched on."""
         return bool(self.status & 0x80)
 
     @property
     def action(self) -> bool:
-        """Whether its command has the flag ``GO_TO``."""
+        """Return whether its command has the flag ``GO_TO``."""
         return bool(self.status & 0x40)
 
     @property
     def moving(self) -> bool:
-        """Whether it is on its way to a position."""
+        """Return whether it is on its way to a position."""
         return self.action and self.object is GripperObject.MOVING
 
     @property
     def object(self) -> GripperObject:
-        """Its object detection. The low bit comes first, as in the gripper's firmware; other programs swap the two."""
+        """Return its object detection, low bit first as in the gripper's firmware; other programs swap the two."""
         return GripperObject((self.status >> 5 & 1) | (self.status >> 4 & 1) << 1)
 
     @property
     def temperature_error(self) -> bool:
-        """Whether it is too hot."""
+        """Return whether it is too hot."""
         return bool(self.status & 0x08)
 
     @property
     def timeout_error(self) -> bool:
-        """Whether it missed commands for too long."""
+        """Return whether it missed commands for too long."""
         return bool(self.status & 0x04)
 
     @property
     def estop_error(self) -> bool:
-        """Whether its own emergency stop holds it."""
+        """Return whether its own emergency stop holds it."""
         return bool(self.status & 0x02)
 
     @property
     def calibrated(self) -> bool:
-        """Whether it is calibrated. Also true where no gripper has ever answered the board."""
+        """Return whether it is calibrated. Also true where no gripper has ever answered the board."""
         return bool(self.status & 0x01)
 
 
@@ -183,22 +183,22 @@ class StateFrame:
 
     @property
     def is_homed(self) -> tuple[bool, ...]:
-        """Whether J1 to J6 are homed, six values."""
+        """Return whether J1 to J6 are homed, six values."""
         return tuple(bool(self.homed & 0x80 >> joint) for joint in range(NUM_JOINTS))
 
     @property
     def all_homed(self) -> bool:
-        """Whether every joint is homed."""
+        """Return whether every joint is homed."""
         return all(self.is_homed)
 
     @property
     def estop_pressed(self) -> bool:
-        """Whether the emergency stop is pressed, or its wire broken. The firmware only reports it."""
+        """Return whether the emergency stop is pressed, or its wire broken. The firmware only reports it."""
         return not self.lines & Line.ESTOP_RELEASED
 
     @property
     def period_s(self) -> float:
-        """Time between the last two valid command frames in s, modulo 93.2 ms."""
+        """Return the time between the last two valid command frames in s, modulo 93.2 ms."""
         return self.timing / TIMER_HZ
 
     def pack(self) -> bytes:
