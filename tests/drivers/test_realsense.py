@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from smolvla_gym.drivers.cameras import librealsense, realsense
+from smolvla_gym.drivers.cameras.camera import Camera
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Intrinsics
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.errors import DeviceError, OptionError
@@ -258,6 +259,7 @@ def test_the_interpreter_ends_while_everything_runs(end):
     code = f"""
 import atexit
 import numpy as np
+from smolvla_gym.drivers.cameras.camera import Camera
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.twin.virtual_realsense import VirtualRealSense
 picture = np.zeros((480, 640, 3), np.uint8), np.full((480, 640), 0.2, np.float32)
@@ -369,3 +371,8 @@ def test_a_serial_number_may_be_a_number(rig):
     assert camera.info.serial == "405000000007"
     _, camera = rig(serial=5000000007, twin={"serial": "005000000007"})
     assert camera.info.serial == "005000000007"
+
+
+def test_the_driver_has_the_members_of_a_camera():
+    members = {name for name in vars(Camera) if not name.startswith("_")} | set(Camera.__annotations__)
+    assert members <= set(dir(RealSenseCamera())), "see drivers/cameras/__init__.py"

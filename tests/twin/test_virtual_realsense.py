@@ -128,7 +128,7 @@ def test_pictures_of_the_wrong_size_are_refused():
     camera = RealSenseCamera(resolution=(848, 480), context_factory=virtual.context_factory)
     camera.start()
     try:
-        with pytest.raises(ValueError, match="848x480.*640x480"):
+        with pytest.raises(ValueError, match=r"848x480.*640x480"):
             virtual.push()
     finally:
         camera.close()

@@ -8,13 +8,10 @@ import math
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from smolvla_gym.drivers.cameras.camera import Frame
 from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
 from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
 from smolvla_gym.drivers.cameras.realsense_stream import DEPTH_UNIT, Settings, Stream
@@ -30,30 +27,8 @@ _STALL = 5.0  # s without frames after which to restart a connected camera; its 
 _CLOSING = 0.8  # s that close() gives the thread
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """Frame of a camera.
-
-    Attributes:
-        pixels: Colour image, uint8, shape (H, W, 3).
-        depth: Distance along the optical axis at the same pixels in units of 0.1 mm, 0 where it is not known, uint16,
-            shape (H, W); None unless asked for.
-        number: Number of the frame; it grows, with gaps, also over reconnects.
-        time: When the frame arrived in s, on the camera's clock.
-        view: The colour image as cropped by the camera's framing; None where it had none yet.
-        depth_view: The depth likewise.
-    """
-
-    pixels: NDArray[np.uint8]
-    depth: NDArray[np.uint16] | None
-    number: int
-    time: float
-    view: NDArray[np.uint8] | None = None
-    depth_view: NDArray[np.uint16] | None = None
-
-
 class RealSenseCamera:
-    """Driver that keeps the newest frame of a camera.
+    """Driver of a RealSense camera, with the members of :class:`smolvla_gym.drivers.cameras.camera.Camera`.
 
     Attributes:
         info: Description of the camera; None before :meth:`start`.
