@@ -110,6 +110,10 @@ class Firmware:
         self._motors.offset[joint] += steps
         self._slipped[joint] += steps
 
+    def shift_counter(self, joint: int, steps: float) -> None:
+        """Change a counter by so many microsteps, and turn the motor with it."""
+        self._motors.counters[joint] += steps
+
     def recover(self) -> None:
         """Turn the motors back by the steps lost since the joints were homed, as another homing would."""
         self._motors.offset -= self._slipped

@@ -137,6 +137,10 @@ class SSG48(NoGripper):
         self._velocity = self._standing = self._blocked = 0.0
         self.target_opening = self._opening
 
+    def set_calibrated(self) -> None:
+        """Calibrate at once and without moving: the stops are where they should be."""
+        self._phase = _Phase.CALIBRATED
+
     # -- CAN bus ---------------------------------------------------------------------------------------------------
 
     def on_can(self, node: int, command: int, data: bytes) -> bytes | None:

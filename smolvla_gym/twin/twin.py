@@ -145,6 +145,11 @@ class Twin:
             yield self.world
 
     @property
+    def time(self) -> float:
+        """Return the moment in s that the physics has reached since the start."""
+        return self._steps * self.world.timestep
+
+    @property
     def joints(self) -> Array:
         """Return the true joint angles in rad, shape (6,); the arm has no encoders."""
         with self.lock:

@@ -78,6 +78,10 @@ class VirtualBoard:
         """Return whether the port exists."""
         return self._master >= 0
 
+    def reseed(self, seed: int) -> None:
+        """Make the bytes that arrive wrong depend on a seed alone."""
+        self._random.seed(seed)
+
     # -- work --------------------------------------------------------------------------------------------------------
 
     def service(self, timeout: float = 0.0) -> bool:

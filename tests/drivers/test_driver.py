@@ -184,7 +184,7 @@ def _mend(rig):
 
 
 def _lag(rig):
-    rig.firmware._motors.counters[1] += 0.2 * STEPS_PER_RAD[1]
+    rig.firmware.shift_counter(1, 0.2 * STEPS_PER_RAD[1])
 
 
 def _disobey(rig):
@@ -279,7 +279,7 @@ def test_a_joint_beyond_its_limits(rig):
     for _ in range(60):
         rig.aim(target)
         rig.run(0.03)
-    rig.firmware._motors.counters[3] += np.deg2rad(2.0) * STEPS_PER_RAD[3]
+    rig.firmware.shift_counter(3, np.deg2rad(2.0) * STEPS_PER_RAD[3])
     rig.run(0.02)
     assert rig.state.fault == "position_limit"
     assert rig.firmware.disabled

@@ -75,7 +75,7 @@ def test_a_driver_that_stood_still_begins_anew_from_rest(rig, stall):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_wrong_answer_is_not_taken_for_the_pose(rig, seed):
-    rig.virtual._random.seed(seed)
+    rig.virtual.reseed(seed)
     rig.start()
     rig.board.enable(rig.now)
     for tick in range(40):

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from smolvla_gym.drivers.cameras import librealsense, realsense
+from smolvla_gym.drivers.cameras import librealsense
 from smolvla_gym.drivers.cameras.camera import Camera
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Intrinsics
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
@@ -185,11 +185,10 @@ def test_thirty_frames_a_second_and_age_that_grows_when_they_repeat(rig):
     assert camera.reconnects == 0
 
 
-def test_a_clock_that_stands_still_makes_no_camera_stall(rig, monkeypatch):
-    monkeypatch.setattr(realsense, "_SILENCE", 0.05)
-    monkeypatch.setattr(realsense, "_STALL", 0.1)
+def test_a_clock_that_stands_still_makes_no_camera_stall(rig):
     clock = StandingClock()
     virtual, camera = rig(clock=clock)
+    camera.check_period, camera.stall_timeout = 0.05, 0.1
     clock.moment = 0.05
     virtual.push()
     assert camera.wait_newer(0, 2.0).time == 0.05
@@ -229,9 +228,9 @@ def test_a_camera_that_counts_from_the_beginning_again_still_gives_newer_frames(
     assert camera.wait_newer(21, 2.0).number == 22
 
 
-def test_a_stream_that_dies_is_started_afresh(rig, monkeypatch):
-    monkeypatch.setattr(realsense, "_STALL", 0.3)
+def test_a_stream_that_dies_is_started_afresh(rig):
     virtual, camera = rig()
+    camera.stall_timeout = 0.3
     virtual.start(30)
     last = camera.wait_newer(0, 2.0)
     virtual.unplug()
@@ -259,7 +258,6 @@ def test_the_interpreter_ends_while_everything_runs(end):
     code = f"""
 import atexit
 import numpy as np
-from smolvla_gym.drivers.cameras.camera import Camera
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.twin.virtual_realsense import VirtualRealSense
 picture = np.zeros((480, 640, 3), np.uint8), np.full((480, 640), 0.2, np.float32)

@@ -22,8 +22,6 @@ from smolvla_gym.utils.option_values import check_serial
 
 __all__ = ["DEPTH_UNIT", "CameraInfo", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
 
-_SILENCE = 0.5  # s without frames after which to check that the camera is connected, and between two checks
-_STALL = 5.0  # s without frames after which to restart a connected camera; its first one may take a while
 _CLOSING = 0.8  # s that close() gives the thread
 
 
@@ -36,7 +34,12 @@ class RealSenseCamera:
         lost: Whether the camera is not connected. The thread searches for it, and reopens it.
         reconnects: How often the stream was started again.
         framing: Crop by which its thread prepares the views of the frames; it may be set once the intrinsics are known.
+        check_period: Time in s without frames after which to check the connection, and between two checks.
+        stall_timeout: Time in s without frames after which to restart a connected camera; its first one takes a while.
     """
+
+    check_period = 0.5
+    stall_timeout = 5.0
 
     def __init__(
         self,
@@ -167,7 +170,7 @@ class RealSenseCamera:
             if stream is None:
                 stream = self._reopen(rs)
                 if stream is None:
-                    stopping.wait(_SILENCE)
+                    stopping.wait(self.check_period)
                     continue
                 arrived, checked = self._clock.now(), time.monotonic()
             try:
@@ -175,13 +178,13 @@ class RealSenseCamera:
                 if frames is not None:
                     arrived, checked = self._clock.now(), time.monotonic()
                     self._take(stream, frames, arrived)
-                elif time.monotonic() - checked > _SILENCE:
+                elif time.monotonic() - checked > self.check_period:
                     checked = time.monotonic()
                     self.lost = not self._present(rs)
             except RuntimeError:
                 self.lost = True
             # A simulated clock that stands still asks for no frames, so their absence is no stall.
-            if self.lost or self._clock.now() - arrived > _STALL:
+            if self.lost or self._clock.now() - arrived > self.stall_timeout:
                 stream.stop()
                 stream = None
         if stream is not None:
