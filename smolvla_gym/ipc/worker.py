@@ -72,7 +72,7 @@ class Worker:
         Args:
             module: Name of a module with a function ``main(parent)`` that takes a :class:`Parent` and returns the exit
                 status.
-            descriptors: What else the worker inherits, under the same numbers; not on Windows.
+            descriptors: Other descriptors that the worker inherits, under the same numbers; not on Windows.
             on_message: Called by the thread that reads, with each message that is no reply. It must not hold a
                 reference to an object whose finalizer is to close the worker.
             on_start: Called by the thread that reads before it begins.
@@ -166,7 +166,7 @@ class Worker:
     def hang_up(self) -> None:
         """Have the worker end, without waiting for it; doing it twice does no harm."""
         # By a request as well, as a fork of this process may keep the pipe open; but a fork must not end the worker.
-        # Where a request fills the pipe of a worker that hangs, its lock does not come.
+        # A request to a worker that hangs may block on the full pipe, and holds the lock meanwhile.
         if os.getpid() == self._owner and self._writing.acquire(timeout=_LOCK):
             try:
                 with contextlib.suppress(OSError, ValueError):

@@ -129,7 +129,7 @@ def test_what_loading_raises_there_is_raised_here(tiny, options, kind, message):
 
 
 def test_a_process_that_was_killed_is_an_error_at_once(policy, observation):
-    """The last test: nobody can use the policy after it."""
+    """The last test: it ends the policy of the module."""
     agent = SmolVLAAgent(policy)
     agent.reset("lift the red cube")
     os.kill(policy.pid, signal.SIGKILL)

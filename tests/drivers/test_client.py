@@ -351,7 +351,7 @@ def test_in_lockstep(inline):
 # -- the log -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_log_that_cannot_be_written_is_told_once(tmp_path, capsys):
+def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, capsys):
     (tmp_path / "file").touch()
     log = EventLog(tmp_path / "file" / "log.jsonl")
     log.write({"time": 0.0, "rule": "fault"})

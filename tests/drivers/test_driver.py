@@ -41,7 +41,7 @@ def test_connecting_ends_a_jog_that_a_program_before_left(rig):
     assert not rig.state.velocity.any()  # the board goes on reporting the speed of the jog
 
 
-def test_a_port_where_nobody_answers(rig):
+def test_a_port_without_a_board(rig):
     rig.faults.silence = True
     rig.start()
     rig.run(1.2)

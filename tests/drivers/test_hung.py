@@ -1,4 +1,4 @@
-"""The process that owns the port hangs: it is told, nothing waits long for it, and it does not act on old requests."""
+"""The worker that owns the port hangs: that is a fault, no call waits long, and the worker refuses old requests."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_ctrl_c_while_waiting_disables(inline, monkeypatch, call):  # noqa: F811
     assert link.state().mode in (Mode.DISABLED, Mode.STOPPING)
 
 
-def test_what_the_arm_does_without_its_process_is_told(make_link, arm):  # noqa: F811
+def test_the_fault_says_what_the_arm_does_without_its_worker(make_link, arm):  # noqa: F811
     link = make_link()
     with arm.virtual.lock:
         arm.firmware.lose_homing()

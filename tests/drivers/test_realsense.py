@@ -25,7 +25,7 @@ SCENE = d435(Intrinsics.from_fovy(38.0, 640, 480))
 
 
 def pictures():
-    """Draws a different picture each time: colour and a wall that comes nearer."""
+    """Renders a different image each time: colour and a wall that comes nearer."""
     counter = itertools.count()
 
     def render():
@@ -69,7 +69,7 @@ class StandingClock:
         self.moment = moment
 
 
-# -- pictures --------------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------------------------
 
 
 def test_each_frame_that_is_pushed_arrives_bit_by_bit(rig):
@@ -153,7 +153,7 @@ def test_a_frame_without_new_depth_is_no_new_frame(rig):
     assert camera.wait_newer(virtual.push() - 1, 2.0).number == virtual.number
 
 
-def test_larger_pictures(rig):
+def test_larger_images(rig):
     wide = np.zeros((480, 848, 3), np.uint8)
     virtual, camera = rig(lambda: (wide, None), resolution=(848, 480), fps=15)
     virtual.push()

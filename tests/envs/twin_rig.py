@@ -65,7 +65,7 @@ class Tap:
         self._due.append((self.now + seconds, do))
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass in which nobody acts."""
+        """Let time pass without actions."""
         clock = self.backend._clock
         clock.sleep_until(clock.now() + seconds)
 

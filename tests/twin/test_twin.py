@@ -111,7 +111,7 @@ def test_an_arm_that_is_torn_loses_steps(make):
 def test_a_blocked_arm_loses_steps_and_does_not_notice(make):
     bench = make(homed=True)
     bench.send(Command.ENABLE)
-    # Somebody holds J1.
+    # J1 is blocked.
     model, held = bench.twin.world.model, bench.twin.joints[0]
     joint = model.joint("joint_1")
     joint.range[:] = held - 0.01, held + 0.01
@@ -145,7 +145,7 @@ def test_an_arm_that_lost_steps_is_right_again_after_homing():
         env.close()
 
 
-# -- eyes --------------------------------------------------------------------------------------------------------------
+# -- cameras -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_camera_sees_what_a_renderer_of_the_simulation_draws(make):
@@ -154,7 +154,7 @@ def test_the_camera_sees_what_a_renderer_of_the_simulation_draws(make):
     twin.cameras["wrist"].push()
     pixels, _ = twin.cameras["wrist"]._images
     assert pixels.std() > 10.0
-    # The simulation's camera has the D405's view; its picture is cut to the shape of the sensor.
+    # The simulation's camera has the D405's view; its image is cut to the shape of the sensor.
     task = get_task("lift")
     world = World(GRIPPERS["ssg48"], task.kind, goal=False, control_hz=30, cameras=("wrist",), image_size=(480, 640),
                   depth=False, quality=QUALITIES["fast"])  # fmt: skip
@@ -168,7 +168,7 @@ def test_the_camera_sees_what_a_renderer_of_the_simulation_draws(make):
     assert gap.mean() < 0.5 * moved.mean()
 
 
-def test_people_see_the_whole_arm_move(make):
+def test_the_overview_shows_the_arm_move(make):
     bench = make(homed=True)
     first, none = bench.twin.overview.render(None, None)
     assert (first.shape, none) == ((480, 640, 3), None)

@@ -123,7 +123,7 @@ def test_the_thread_draws_at_a_rate_that_can_be_changed_and_frees_what_it_drew_w
     assert len(freed) == 2
 
 
-def test_pictures_of_the_wrong_size_are_refused():
+def test_images_of_the_wrong_size_are_refused():
     virtual = VirtualRealSense(grey)
     camera = RealSenseCamera(resolution=(848, 480), context_factory=virtual.context_factory)
     camera.start()
