@@ -26,16 +26,6 @@ from smolvla_gym.ipc.shared_frame import SharedFrame, make_frame_memory
 from smolvla_gym.ipc.worker import Worker, WorkerExitedError, WorkerTimeoutError
 
 __all__ = [
-    "MAX_MESSAGE",
-    "Message",
-    "Parent",
-    "Request",
-    "SharedFrame",
-    "Worker",
-    "WorkerExitedError",
-    "WorkerTimeoutError",
-    "make_frame_memory",
-    "pack_object",
-    "parse_message",
-    "unpack_object",
-]
+    "MAX_MESSAGE", "Message", "Parent", "Request", "SharedFrame", "Worker", "WorkerExitedError",
+    "WorkerTimeoutError", "make_frame_memory", "pack_object", "parse_message", "unpack_object",
+]  # fmt: skip

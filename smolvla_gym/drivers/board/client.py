@@ -18,7 +18,7 @@ GRACE = 2.0
 
 
 class BoardClient(ABC):
-    """The arm as an environment sees it.
+    """The arm as an environment uses it.
 
     Requests to the arm raise FaultError while a fault is latched; ``state``, ``events`` and ``close`` never do.
     """

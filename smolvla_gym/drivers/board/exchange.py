@@ -163,7 +163,7 @@ class Exchange:
 
     @property
     def reply_time(self) -> float:
-        """When the frame was sent that the newest reply answers, in s: what the reply shows cannot be older."""
+        """Return when the frame was sent that the newest reply answers, in s: its values cannot be older."""
         return -math.inf if self._answered is None else self._answered.moment
 
     def check_answering(self, now: float) -> None:

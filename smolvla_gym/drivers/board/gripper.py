@@ -97,11 +97,11 @@ class AirGripper(GripperDriver):
 
     @override
     def wake(self, now: float) -> None:
-        """It is always awake."""
+        """Do nothing: it is always awake."""
 
     @override
     def calibrate(self, now: float) -> None:
-        """It has no ends to find."""
+        """Do nothing: it has no ends to find."""
 
     @property
     @override

@@ -45,7 +45,7 @@ _EVENTS: Final = 10_000
 
 
 class _Mirror:
-    """What the worker has sent. It holds no reference to its owner, which has to be free to be collected."""
+    """Newest state and events of the worker, without a reference to the owner, whose finalizer ends the worker."""
 
     def __init__(self) -> None:
         self.state = UNKNOWN

@@ -27,26 +27,7 @@ from smolvla_gym.parol6.protocol.frames import CommandFrame, GripperCommand, Gri
 from smolvla_gym.parol6.protocol.parser import CommandParser, FrameParser, StateParser
 
 __all__ = [
-    "COMMAND_LENGTH",
-    "HEADER",
-    "NUM_JOINTS",
-    "STATE_LENGTH",
-    "TIMER_HZ",
-    "TRAILER",
-    "ZEROS",
-    "Command",
-    "CommandFrame",
-    "CommandParser",
-    "FrameParser",
-    "GripperCommand",
-    "GripperFlag",
-    "GripperMode",
-    "GripperObject",
-    "GripperStatus",
-    "Line",
-    "StateFrame",
-    "StateParser",
-    "Steps",
-    "avoid_header_byte",
-    "wrap24",
-]
+    "COMMAND_LENGTH", "HEADER", "NUM_JOINTS", "STATE_LENGTH", "TIMER_HZ", "TRAILER", "ZEROS", "Command",
+    "CommandFrame", "CommandParser", "FrameParser", "GripperCommand", "GripperFlag", "GripperMode", "GripperObject",
+    "GripperStatus", "Line", "StateFrame", "StateParser", "Steps", "avoid_header_byte", "wrap24",
+]  # fmt: skip
