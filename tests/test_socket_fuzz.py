@@ -26,8 +26,8 @@ from smolvla_gym.agent.policies.remote.messages import (
     write_description,
 )
 from smolvla_gym.agent.policies.remote.wire import WireError, encode
-from smolvla_gym.drivers.board.worker_channel import _message
 from smolvla_gym.errors import PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.ipc import parse_message
 from smolvla_gym.twin.firmware import Firmware
 from tests.agent.policies.connections import serving, talking
 from tests.agent.policies.policies import Wave, make_request, request_map
@@ -275,7 +275,7 @@ def test_the_page_drops_every_message_that_is_no_click_and_no_text(page, client,
 @given(st.binary(max_size=500) | mutated(b'{"id": 3, "error": null}') | st.just(b"[" * 100_000))
 def test_a_line_from_the_arms_process_is_a_message_or_nothing(line):
     with at_once():
-        assert isinstance(_message(line), dict)
+        assert isinstance(parse_message(line), dict)
 
 
 @FUZZ

@@ -21,12 +21,13 @@ page                ``view``: TCP on the loopback, Host and Origin (``web.py``),
                     through one kind by one (``plugins/page/guard.py``), 32 opening connections and 16 clients.
 policy server       ``serve``: TCP on the loopback; another interface needs a token. Host and Origin, msgpack of plain
                     values of 4 MiB (``wire.py``), 32 opening connections and 64 clients (``door.py``).
-policy process      the same server, always with a token of its own; besides a pipe it inherits, lines of 1 MiB.
-arm's process       pipes that it inherits (``link_process.py``), lines of JSON of 1 MiB; nonsense stops the arm.
-twin's process      pairs and shared memory without a name that it inherits. Between these two processes of ours
-                    messages are pickled.
+policy process      the same server, always with a token of its own; besides pipes it inherits (``ipc``), lines of JSON
+                    of 1 MiB.
+board's process     pipes that it inherits (``ipc``), lines of JSON of 1 MiB; a line that is no request stops the arm.
+twin's process      the same pipes, and shared memory without a name that it inherits. Fields of these messages are
+                    pickled objects.
 twin's serial port  a pseudo-terminal with mode 0600 in a folder with mode 0700; the firmware's parser holds one packet.
-workers             processes of ``multiprocessing`` (``processes.py``, ``variants.py``): pairs they inherit, pickled.
+workers             processes of ``multiprocessing`` (``worker_pool.py``, ``variants.py``): pairs they inherit, pickled.
 Ray, local          listens on all interfaces, as Ray always does; it obeys those who know its token. Tested with
                     the cluster, in ``tests/evaluation``.
 Rerun viewer        TCP on the loopback; it shows data and commands nothing.
@@ -60,7 +61,7 @@ from websockets.sync.client import connect
 import smolvla_gym
 from smolvla_gym.agent.policies.remote import server as server_module
 from smolvla_gym.agent.policies.remote.client import RemotePolicy
-from smolvla_gym.drivers.board.client import BoardProcess
+from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.state import BoardSettings
 from smolvla_gym.integrations.rerun import viewer as rerun_viewer
 from smolvla_gym.twin.gripper import AirGripper
@@ -288,10 +289,10 @@ def test_nothing_from_outsiders_is_unpickled(server, tmp_path):
 
 
 USES = {
-    "pickle": set(),
+    "pickle": {"ipc/messages.py"},
     "marshal": set(),
     "shelve": set(),
-    "multiprocessing": {"processes.py", "signals.py", "evaluation/variants.py", "twin/process.py", "twin/serving.py"},
+    "multiprocessing": {"benchmark/variants.py", "utils/signals.py", "utils/worker_pool.py"},
     "socket": {
         "agent/remote/server.py", "agent/remote/door.py", "evaluation/cluster.py", "plugins/page/server.py",
         "plugins/ros2/interface.py", "telemetry/rerun_viewer.py",
@@ -404,7 +405,7 @@ def test_nonsense_stops_the_arm(junk):
         link.enable()
         before = arm.counters()
         with contextlib.suppress(OSError):
-            link._child._stdin.write(junk)
+            link._worker._input.write(junk)
         arm.until(lambda: arm.firmware.disabled, 5.0)
         assert np.abs(arm.counters() - before).max() < 1.0
     finally:

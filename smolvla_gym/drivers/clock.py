@@ -1,4 +1,4 @@
-"""Time as the drivers see it, so that a virtual arm can run in lockstep on a simulated clock."""
+"""Clocks of the drivers: that of the computer, or a simulated one of a virtual arm in lockstep."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """A clock that can be waited on."""
+    """A clock with a wait."""
 
     def now(self) -> float:
-        """Returns the time in s since some moment; it never goes back."""
+        """Return the time in s; it never goes back."""
 
     def sleep_until(self, moment: float) -> None:
-        """Returns when the clock shows ``moment`` in s, at once where it already does."""
+        """Wait until the clock shows ``moment`` in s."""
 
 
 class SystemClock:
     """The computer's own monotonic clock."""
 
     def now(self) -> float:
-        """Returns the time in s."""
+        """Return the time in s."""
         return time.monotonic()
 
     def sleep_until(self, moment: float) -> None:
-        """Sleeps until ``moment`` in s."""
+        """Sleep until ``moment`` in s."""
         left = moment - time.monotonic()
         if left > 0.0:
             time.sleep(left)

@@ -1,4 +1,4 @@
-"""How soon the system runs a thread that has something to do."""
+"""Scheduling of threads: low latency for control loops, background for rendering."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import threading
 from typing import Final
 
 _NICENESS: Final = 10
-"""How far a thread that gives way steps back, on the scale of ``nice``."""
+"""Niceness of a background thread."""
 
 _SLICE: Final = 100_000
-"""Time slice in ns of a thread that has to be prompt, the shortest that the kernel takes."""
+"""Time slice in ns of a low-latency thread, the shortest that the kernel takes."""
 
 # (sched_setattr, sched_getattr) of Linux: glibc has functions for them since 2.41 only.
 _CALLS: Final = {"x86_64": (314, 315), "aarch64": (274, 275)}
@@ -43,7 +43,7 @@ class _Attributes(ctypes.Structure):
 
 
 def request_low_latency_scheduling() -> bool:
-    """Has the calling thread run as soon as it wakes, where the system can do that for anybody: Linux from 6.12 on.
+    """Have the calling thread run as soon as it wakes, where the system allows that to all users: Linux from 6.12 on.
 
     Its share of the processor stays the same. By default a thread that wakes on a busy processor waits until the one
     that runs there has used its slice up, 3 ms; one with a shorter slice does not. Older kernels take it and change
@@ -51,7 +51,7 @@ def request_low_latency_scheduling() -> bool:
     it has CAP_SYS_NICE.
 
     Returns:
-        Whether the kernel took it.
+        Whether the kernel took the request.
     """
     calls = _CALLS.get(platform.machine()) if sys.platform == "linux" else None
     if calls is None:
@@ -67,7 +67,7 @@ def request_low_latency_scheduling() -> bool:
 
 
 def request_background_scheduling() -> None:
-    """Lets everything else on this computer go before the calling thread and those that it starts."""
+    """Give the calling thread, and those that it starts, a lower priority than all others of the computer."""
     if sys.platform == "linux":  # elsewhere priorities belong to processes
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

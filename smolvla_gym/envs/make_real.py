@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from smolvla_gym.drivers.board.client import BoardProcess
+from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.serial_port import BoardFinder
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.drivers.clock import SystemClock

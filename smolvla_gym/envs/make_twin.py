@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from smolvla_gym.drivers.board.client import BoardClient, BoardProcess, InlineBoard
+from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
+from smolvla_gym.drivers.board.inline import InlineBoard
+from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.drivers.clock import Clock, SystemClock

@@ -105,7 +105,7 @@ def watch_link(env: gym.Env[Any, Any]) -> LinkWatch | None:
     link = getattr(getattr(env.unwrapped, "backend", None), "link", None)
     if link is None:
         return None
-    from smolvla_gym.drivers.board.client import BoardProcess
+    from smolvla_gym.drivers.board.process import BoardProcess
 
     return LinkWatch(link) if isinstance(link, BoardProcess) else None
 

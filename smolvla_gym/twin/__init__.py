@@ -1,1 +1,1 @@
-"""A virtual PAROL6 with its cameras: the devices below the drivers, for everybody who has none."""
+"""A virtual PAROL6 with its cameras: virtual devices below the drivers of the real ones."""

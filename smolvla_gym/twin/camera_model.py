@@ -1,4 +1,4 @@
-"""What kinds of RealSense camera there are, and how one becomes a librealsense software device."""
+"""Models of RealSense cameras, and a librealsense software device of each."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _SWITCH: Range = (0, 1, 1, 1)
 
 @dataclass(frozen=True)
 class CameraModel:
-    """A kind of camera.
+    """Model of a camera.
 
     Attributes:
         name: Its name.
         product_id: Its USB product id, hexadecimal.
-        colour: The pinhole models of its colour pictures, a resolution each.
-        depth: Those of its depth pictures, of the same resolutions.
+        colour: The pinhole models of its colour images, a resolution each.
+        depth: Those of its depth images, of the same resolutions.
         rotation: Rotation from the depth's to the colour's frame, row by row.
         translation: Translation of it in m.
         depth_unit: Its unit of depth in m.
-        depth_range: What it can measure in m; what is nearer or farther reads 0.
-        colour_sensor: Name of the sensor with the colour pictures and their options; on a D405 the stereo module.
+        depth_range: Range that it measures in m; distances outside it read 0.
+        colour_sensor: Name of the sensor with the colour images and their options; on a D405 the stereo module.
         options: The options of that sensor.
     """
 
@@ -50,14 +50,14 @@ class CameraModel:
     options: Mapping[str, Range]
 
     def raw_depth(self, distance: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """Returns distances in m in the camera's unit, 0 where it cannot measure; same shape."""
+        """Return distances in m in the camera's unit, 0 where it cannot measure; same shape."""
         near, far = self.depth_range
         known = np.where((distance >= near) & (distance <= far), distance, 0.0)
         return np.rint(known / self.depth_unit).astype(np.uint16)
 
 
-# A D405 also reports an inverse Brown-Conrady distortion of its colour pictures, (-0.0545, 0.0568, 0.0010, 0.0003,
-# -0.0185). MuJoCo draws none, so none is published: coefficients that are not in the picture would spoil alignment.
+# A D405 also reports an inverse Brown-Conrady distortion of its colour images, (-0.0545, 0.0568, 0.0010, 0.0003,
+# -0.0185). MuJoCo renders none, so none is published: coefficients that are not in the image would spoil alignment.
 D405 = CameraModel(
     name="Intel RealSense D405",
     product_id="0B5B",
@@ -79,11 +79,11 @@ D405 = CameraModel(
         "enable_auto_white_balance": _SWITCH,
     },
 )  # fmt: skip
-"""The camera on the wrist, by the calibration of one that exists."""
+"""The camera on the wrist, by the calibration of a real one."""
 
 
 def d435(intrinsics: Intrinsics) -> CameraModel:
-    """Returns a camera to look at the whole scene, which measures depth with the intrinsics of its colour pictures."""
+    """Return a camera for the whole scene, which measures depth with the intrinsics of its colour images."""
     return CameraModel(
         name="Intel RealSense D435",
         product_id="0B07",
@@ -112,11 +112,11 @@ class SoftwareDevice:
     """
 
     def __init__(self, rs: ModuleType, model: CameraModel, serial: str, usb_type: str) -> None:
-        """Makes it.
+        """Make the device.
 
         Args:
             rs: librealsense.
-            model: What kind of camera it is.
+            model: Model of the camera.
             serial: Serial number.
             usb_type: USB version of the connection.
         """
@@ -153,7 +153,7 @@ class SoftwareDevice:
     def _add_streams(
         self, sensor: Any, kind: Any, uid: int, pixel: Any, pixel_size: int, views: Sequence[Intrinsics]
     ) -> list[Any]:
-        """Adds a stream in all its resolutions and rates and returns their profiles."""
+        """Add a stream in all its resolutions and rates; return their profiles."""
         rs, profiles = self._rs, []
         for view in views:
             own = rs.intrinsics()
@@ -168,7 +168,7 @@ class SoftwareDevice:
         return profiles
 
     def deliver(self, number: int, pixels: NDArray[np.uint8], depth: NDArray[np.uint16] | None) -> None:
-        """Delivers the pictures of one frame to the streams that are read.
+        """Deliver the images of one frame to the streams that are read.
 
         Args:
             number: The frame's number.
@@ -180,18 +180,18 @@ class SoftwareDevice:
             self._send(self._stereo, self._rs.stream.depth, depth, depth.itemsize, number, moment)
         self._send(self._colour, self._rs.stream.color, pixels, pixels.shape[2], number, moment)
 
-    def _send(self, sensor: Any, kind: Any, picture: NDArray[Any], pixel_size: int, number: int, moment: float) -> None:
+    def _send(self, sensor: Any, kind: Any, image: NDArray[Any], pixel_size: int, number: int, moment: float) -> None:
         active = [profile for profile in sensor.get_active_streams() if profile.stream_type() == kind]
         if not active:
             return
         profile = active[0].as_video_stream_profile()
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if (profile.width(), profile.height()) != (width, height):
             wanted = f"{profile.width()}x{profile.height()}"
-            raise ValueError(f"The camera streams {wanted}, but the picture that was drawn is {width}x{height}.")
-        # librealsense owns what it is given; a frame object that is used twice is freed twice.
+            raise ValueError(f"The camera streams {wanted}, but the rendered image is {width}x{height}.")
+        # librealsense owns the frame object; one that is used twice is freed twice.
         frame = self._rs.software_video_frame()
-        frame.profile, frame.pixels = profile, np.ascontiguousarray(picture)
+        frame.profile, frame.pixels = profile, np.ascontiguousarray(image)
         frame.stride, frame.bpp = width * pixel_size, pixel_size
         frame.timestamp, frame.domain, frame.frame_number = moment, self._rs.timestamp_domain.system_time, number
         sensor.on_video_frame(frame)

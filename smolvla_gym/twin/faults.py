@@ -1,4 +1,4 @@
-"""Everything that can be made to go wrong with the virtual devices, by name and while they run."""
+"""Faults that can be injected into the virtual devices, by name and while they run."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from smolvla_gym.errors import OptionError, UnknownNameError
 
 @dataclass
 class Faults:
-    """Switches; all off is a sound machine.
+    """Switches of the faults; all are off by default.
 
     Attributes:
-        silence: The board's answers get lost.
-        partial: Answers break off after a third.
-        drip: Answers come in five pieces, 2 ms apart.
-        corrupt: One byte of each answer arrives wrong.
-        wrong_length: The length byte of each answer is one too high.
-        delay_s: How much later answers come, in s.
+        silence: The board's replies get lost.
+        partial: Replies break off after a third.
+        drip: Replies come in five pieces, 2 ms apart.
+        corrupt: One byte of each reply arrives wrong.
+        wrong_length: The length byte of each reply is one too high.
+        delay_s: How much later replies come, in s.
         unplugged: The USB cable of the arm is out; the board keeps its power.
         estop: The emergency stop is pressed.
-        lost_homing: The board forgets that it was homed; the switch goes off by itself once it has.
+        lost_homing: The board forgets that it was homed; the switch then goes off by itself.
         camera_frozen: The camera gives the same frame again and again.
         camera_unplugged: The USB cable of the camera is out.
         camera_fps: Frames a second of a camera that has become slow; None for its own.
-        seed: Of what is random: which bytes arrive wrong.
+        seed: Seed of the bytes that arrive wrong.
     """
 
     silence: bool = False
@@ -42,11 +42,11 @@ class Faults:
     seed: int = 0
 
     def set(self, name: str, value: bool | float | None) -> None:
-        """Sets a switch by name, as a command line does.
+        """Set a switch by name, as a command line does.
 
         Args:
             name: One of ``NAMES``.
-            value: True or False for what can only be on or off; a number for the others, None where that is allowed.
+            value: True or False for a switch that is on or off; a number for the others, None where that is allowed.
 
         Raises:
             UnknownNameError: There is no switch of this name.
@@ -66,7 +66,7 @@ class Faults:
         setattr(self, name, value)
 
     def clear(self) -> None:
-        """Mends everything."""
+        """Turn all switches off."""
         for name in NAMES:
             setattr(self, name, _DEFAULTS[name])
 

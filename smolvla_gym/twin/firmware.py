@@ -1,7 +1,7 @@
-"""The control board's program: bytes in, bytes and motor angles out, in simulated time.
+"""The firmware of the control board: bytes in, bytes and motor angles out, in simulated time.
 
-It does what the real one is known to do, its faults included: it limits nothing, checks no sum, has no watchdog, and
-the emergency stop is only a bit in its answer. The demonstration program (command 69) is left out.
+It behaves as the real one, its defects included: it has no limits, no checksum and no watchdog, and the emergency stop
+is only a bit in its reply. The demonstration program (command 69) is left out.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from smolvla_gym.twin.motors import Motors
 
 
 class Firmware:
-    """The board between its switch-on and now.
+    """The board since it was switched on.
 
     Packets are taken by :meth:`receive` and time passes in :meth:`advance`, under the command that came last. A packet
-    is answered before it is obeyed, so speeds, homed bits and the gripper's state are those from before it.
+    is answered before it is carried out, so speeds, homed bits and the gripper's state are those from before it.
 
     Attributes:
         estop_pressed: Whether the emergency stop is pressed.
@@ -47,10 +47,10 @@ class Firmware:
     """
 
     def __init__(self, motor: ArrayLike, gripper: NoGripper | None = None) -> None:
-        """Switches the board on.
+        """Switch the board on.
 
         Args:
-            motor: Physical motor angles in microsteps, shape (6,): where the arm stands.
+            motor: Physical motor angles of the arm in microsteps, shape (6,).
             gripper: What is mounted; nothing by default.
         """
         self.gripper = NoGripper() if gripper is None else gripper
@@ -71,70 +71,73 @@ class Firmware:
         self.outputs = Line(0)
         self.disabled = False
 
-    # -- what can be looked at ---------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------------------------
 
     @property
     def counters(self) -> Array:
-        """Step counters in microsteps, shape (6,), not yet rounded."""
+        """Return the step counters in microsteps, shape (6,), not yet rounded."""
         return self._motors.counters.copy()
 
     @property
     def motor(self) -> Array:
-        """Physical motor angles in microsteps, shape (6,)."""
+        """Return physical motor angles in microsteps, shape (6,)."""
         return self._motors.position
 
     @property
     def offset(self) -> Array:
-        """Physical motor angles at which the counters are 0, in microsteps, shape (6,)."""
+        """Return physical motor angles at which the counters are 0, in microsteps, shape (6,)."""
         return self._motors.offset.copy()
 
     @property
     def homed(self) -> NDArray[np.bool_]:
-        """Whether the joints count as homed, shape (6,)."""
+        """Return whether the joints count as homed, shape (6,)."""
         return self._homing.homed.copy()
 
     @property
     def homing(self) -> bool:
-        """Whether a homing is under way."""
+        """Return whether a homing is under way."""
         return self._homing.running
 
     @property
     def command(self) -> int:
-        """The command in force."""
+        """Return the command in force."""
         return self._command.command
 
-    # -- what can happen to it ---------------------------------------------------------------------------------------
+    # -- changes from outside ----------------------------------------------------------------------------------------
 
     def slip(self, joint: int, steps: float) -> None:
-        """Forces a motor out of step: it turns by so many microsteps that the counter does not see."""
+        """Turn a motor by microsteps that its counter does not count."""
         self._motors.offset[joint] += steps
         self._slipped[joint] += steps
 
+    def shift_counter(self, joint: int, steps: float) -> None:
+        """Change a counter by so many microsteps, and turn the motor with it."""
+        self._motors.counters[joint] += steps
+
     def recover(self) -> None:
-        """Turns the motors back by what they slipped since the joints were homed, as another homing would."""
+        """Turn the motors back by the steps lost since the joints were homed, as another homing would."""
         self._motors.offset -= self._slipped
         self._slipped[:] = 0.0
 
     def feel(self, joints: Array) -> None:
-        """Tells the limit switches where the joints truly are now, in rad, shape (6,).
+        """Set the true joint angles in rad, shape (6,), by which the limit switches act.
 
-        Until the next time the arm is taken to stay as bent against its motors as it is now; before the first time it
-        is not bent at all.
+        Until the next call the difference between joints and motors stays as it is now; before the first it is zero.
         """
         self._bend = joints * STEPS_PER_RAD - self.motor
 
     def set_homed(self) -> None:
-        """Homes the arm at once and without moving it: the counters become what they should be here."""
+        """Home the arm at once and without moving it: the counters become what they should be here."""
         self._motors.counters, self._motors.offset = self.motor, np.zeros(NUM_JOINTS)
         self._slipped[:] = 0.0
         self._homing.homed[:] = True
 
     def lose_homing(self) -> None:
-        """Forgets that the joints are homed."""
+        """Forget that the joints are homed."""
         self._homing.homed[:] = False
 
     def reboot(self, motor: ArrayLike | None = None) -> None:
-        """Takes its power away, the gripper's too, and gives it back.
+        """Switch the power of the board and the gripper off and on.
 
         Args:
             motor: Physical motor angles in microsteps then, shape (6,): without power the arm falls. As before by
@@ -144,11 +147,11 @@ class Firmware:
         self._boot(self.motor if motor is None else motor)
 
     def receive(self, data: bytes) -> list[bytes]:
-        """Takes bytes from the serial line; returns one answer of 60 bytes to each packet that is accepted."""
+        """Take bytes from the serial line; return one reply of 60 bytes to each packet that is accepted."""
         return [self._accept(packet) for packet in self._parser.feed(data)]
 
     def advance(self, dt: float, joints: Array | None = None) -> None:
-        """Lets time pass in the program's loop.
+        """Advance the firmware's loop.
 
         Args:
             dt: Duration in s.
@@ -168,7 +171,7 @@ class Firmware:
             motors.set_speed(command.speed)
 
     def _home(self, dt: float) -> None:
-        self._slipped[:] = 0.0  # whatever it was, the switches tell where the joints are
+        self._slipped[:] = 0.0  # the switches show where the joints are
         left = self._homing.advance(dt, self._bend)
         if not self._homing.running and self.command == Command.HOME:
             self._homing.start()
@@ -199,7 +202,7 @@ class Firmware:
         )
 
     def _obey(self) -> None:
-        """Does what takes no time."""
+        """Carry out what takes no time."""
         match self.command:
             case Command.HOME if not self.disabled:
                 if not self._homing.running:
@@ -218,7 +221,7 @@ class Firmware:
             self.advance(0.0)
 
     def _bridge(self, command: GripperCommand) -> None:
-        """Passes the gripper's part of a packet on to the CAN bus, and keeps what comes back for the next answer."""
+        """Pass the gripper's part of a packet on to the CAN bus, and keep its answer for the next reply."""
         if command.mode == GripperMode.CALIBRATE:
             self.gripper.on_can(command.can_id, Can.CALIBRATE, b"")
             return
@@ -237,7 +240,7 @@ class Firmware:
 
 
 class _Parser:
-    """The firmware's way of finding packets.
+    """The firmware's parser of packets.
 
     Three FF, a length, that many bytes; good if the last two are 01 02. The length is not compared with that of a
     packet, whose fields are read from a buffer that still holds what came before. So an FF too many makes a length of
@@ -254,7 +257,7 @@ class _Parser:
         self._filled = 0
 
     def feed(self, data: bytes) -> list[CommandFrame]:
-        """Takes bytes and returns the packets that they complete."""
+        """Take bytes; return the packets that they complete."""
         packets = []
         for byte in data:
             if self._marks < len(HEADER):

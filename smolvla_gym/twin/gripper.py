@@ -1,7 +1,7 @@
-"""The grippers as the control board meets them: on the CAN bus or at its first output.
+"""The virtual grippers: on the CAN bus of the control board, or at its first output.
 
-The mechanics are somebody else's: a gripper says by ``target_opening`` where its drive wants the jaws, and is told by
-``advance`` where they really are. Openings run from 0 (closed) to 1 (open).
+The mechanics are in the simulation: ``target_opening`` is the setpoint of the drive, and ``advance`` takes the measured
+opening of the jaws. Openings run from 0 (closed) to 1 (open).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Can(IntEnum):
 
 
 class NoGripper:
-    """An empty flange: nobody answers. Also what all grippers have in common.
+    """An empty flange, which does not answer, and the base of all grippers.
 
     Attributes:
         target_opening: Where the drive wants the jaws, 0..1; it moves at the speed of the drive.
@@ -35,16 +35,16 @@ class NoGripper:
         self.target_opening = 1.0
 
     def power_cycle(self) -> None:
-        """Loses power and gets it back. The jaws stay where they are."""
+        """Switch the power off and on. The jaws stay where they are."""
 
     def set_valve(self, on: bool) -> None:
-        """Takes the state of the board's output OUT1."""
+        """Take the state of the board's output OUT1."""
 
     def on_can(self, node: int, command: int, data: bytes) -> bytes | None:
-        """Takes a message from the CAN bus.
+        """Take a message from the CAN bus.
 
         Args:
-            node: Whom it is for.
+            node: Its destination.
             command: ``Can``.
             data: Up to 8 bytes.
 
@@ -54,7 +54,7 @@ class NoGripper:
         return None
 
     def advance(self, dt: float, opening: float) -> None:
-        """Lets time pass.
+        """Advance the time.
 
         Args:
             dt: Duration in s.
@@ -71,25 +71,25 @@ class AirGripper(NoGripper):
     _SPEED = GRIPPERS["pneumatic"].jaw_speed / GRIPPERS["pneumatic"].stroke
 
     def __init__(self) -> None:
-        """Starts as a board without power leaves it: closed."""
+        """Start as a board without power leaves it: closed."""
         self.target_opening = 0.0
         self._open = False
 
     def power_cycle(self) -> None:
-        """Closes: without power the valve falls back."""
+        """Close: without power the valve falls back."""
         self._open = False
 
     def set_valve(self, on: bool) -> None:
-        """Opens with OUT1 on, closes with it off."""
+        """Open with OUT1 on, close with it off."""
         self._open = on
 
     def advance(self, dt: float, opening: float) -> None:
-        """Lets air flow for dt in s."""
+        """Let air flow for dt in s."""
         self._ramp(float(self._open), self._SPEED * dt)
 
 
 class _Phase(Enum):
-    """How far the gripper knows its own stops."""
+    """Phase of the calibration."""
 
     UNKNOWN = 0
     OPENING = 1
@@ -98,11 +98,11 @@ class _Phase(Enum):
 
 
 class SSG48(NoGripper):
-    """The electric gripper's own program, as it is seen on the CAN bus.
+    """The firmware of the electric gripper, as the CAN bus shows it.
 
-    It moves only once calibrated, and while activated and told to go. Calibration opens to the stop, then closes to
-    the other, and takes what it finds there for fully open and fully closed.
-    Not documented are the shape of its current and how long it waits before it believes in an object: here the
+    It moves only once calibrated, activated and with the flag ``GO_TO``. Calibration opens to the stop, then closes to
+    the other, and takes these for fully open and fully closed.
+    Not documented are the shape of its current and how long it waits before it reports an object: here the
     current is at its limit once the jaws are two counts behind, and 50 ms of that at a standstill are an object.
     """
 
@@ -121,13 +121,13 @@ class SSG48(NoGripper):
     """Openings between the two stops below which a calibration has failed."""
 
     def __init__(self) -> None:
-        """Starts without calibration, jaws open."""
+        """Start without calibration, jaws open."""
         super().__init__()
         self._opening = 1.0
         self.power_cycle()
 
     def power_cycle(self) -> None:
-        """Forgets its calibration and what it was told."""
+        """Forget its calibration and its commands."""
         self._phase = _Phase.UNKNOWN
         self._closed_stop, self._open_stop = 0.0, 1.0
         self._found_open = 1.0
@@ -137,10 +137,14 @@ class SSG48(NoGripper):
         self._velocity = self._standing = self._blocked = 0.0
         self.target_opening = self._opening
 
-    # -- what the bus sees -----------------------------------------------------------------------------------------
+    def set_calibrated(self) -> None:
+        """Calibrate at once and without moving: the stops are where they should be."""
+        self._phase = _Phase.CALIBRATED
+
+    # -- CAN bus ---------------------------------------------------------------------------------------------------
 
     def on_can(self, node: int, command: int, data: bytes) -> bytes | None:
-        """Obeys a message; answers position, current in mA and the status byte to one that operates it."""
+        """Obey a message; answers position, current in mA and the status byte to one that operates it."""
         if node != self.NODE:
             return None
         if command == Can.CALIBRATE:
@@ -159,12 +163,12 @@ class SSG48(NoGripper):
 
     @property
     def calibrated(self) -> bool:
-        """Whether it knows its stops."""
+        """Return whether it is calibrated."""
         return self._phase is _Phase.CALIBRATED
 
     @property
     def position(self) -> int:
-        """Where the jaws are: 0 fully open to 255 fully closed."""
+        """Return the position of the jaws: 0 fully open to 255 fully closed."""
         share = (self._open_stop - self._opening) / (self._open_stop - self._closed_stop)
         return round(255 * min(max(share, 0.0), 1.0))
 
@@ -176,7 +180,7 @@ class SSG48(NoGripper):
 
     @property
     def object(self) -> GripperObject:
-        """What it feels."""
+        """Return its object detection."""
         goal = self._goal
         if goal is None:
             return GripperObject.MOVING
@@ -186,21 +190,21 @@ class SSG48(NoGripper):
 
     @property
     def status(self) -> int:
-        """The status byte; its object bits come low bit first."""
-        felt = self.object
+        """Return the status byte; its object bits come low bit first."""
+        detected = self.object
         return (
             0x80 * (GripperFlag.ACTIVATE in self._flags)
             | 0x40 * (GripperFlag.GO_TO in self._flags)
-            | 0x20 * (felt & 1)
-            | 0x10 * (felt >> 1)
+            | 0x20 * (detected & 1)
+            | 0x10 * (detected >> 1)
             | 0x02 * self._estop_error
             | 0x01 * self.calibrated
         )
 
-    # -- what the drive does ---------------------------------------------------------------------------------------
+    # -- drive -----------------------------------------------------------------------------------------------------
 
     def advance(self, dt: float, opening: float) -> None:
-        """Lets its drive work for dt in s, after which the jaws are at an opening 0..1."""
+        """Advance its drive by dt in s, after which the jaws are at an opening 0..1."""
         if dt <= 0.0:
             return
         self._velocity += ((opening - self._opening) / dt - self._velocity) * dt / (dt + self._SMOOTHING)
@@ -213,19 +217,19 @@ class SSG48(NoGripper):
         if goal is None:
             self.target_opening = opening
             return
-        if (goal - opening) * self._lag > 0.0:  # It turns round: what it pushed with is gone at once.
+        if (goal - opening) * self._lag > 0.0:  # It reverses: the force is gone at once.
             self.target_opening = opening
         speed = self._speed if self.calibrated else self._CALIBRATION_SPEED
         self._ramp(goal, (40 + speed / 255 * (80_000 - 40)) / self._TICKS_PER_STROKE * dt)
 
     @property
     def _lag(self) -> float:
-        """How far the jaws are more open than the drive wants them."""
+        """Return the opening of the jaws beyond the setpoint of the drive."""
         return self._opening - self.target_opening
 
     @property
     def _goal(self) -> float | None:
-        """The opening it is going to; None where its drive is idle."""
+        """Return the opening that the drive moves to; None where it is idle."""
         if self._estop_error or self._phase is _Phase.UNKNOWN:
             return None
         if not self.calibrated:
@@ -235,7 +239,7 @@ class SSG48(NoGripper):
         return None
 
     def _calibrate(self) -> None:
-        """Takes the next step of a calibration once the jaws stand at a stop."""
+        """Take the next step of a calibration once the jaws stand at a stop."""
         calibrating = self._phase in (_Phase.OPENING, _Phase.CLOSING)
         if not calibrating or self.target_opening != self._goal or self._standing < self._PATIENCE:
             return
@@ -249,7 +253,7 @@ class SSG48(NoGripper):
 
 
 def make_gripper(name: str) -> NoGripper:
-    """Builds the gripper of this name.
+    """Build the gripper of this name.
 
     Raises:
         UnknownNameError: There is no gripper of this name.

@@ -1,4 +1,4 @@
-"""How the board finds its zeros: each joint runs onto its limit switch twice and moves away by a known number of steps.
+"""Homing of the virtual board: each joint runs onto its limit switch twice and moves away by a known number of steps.
 
 The order is J1, J2 and J3 together, then J4, J6, J5, and at last J5 and J6 together to standby. The motion is exact in
 continuous time, so that it does not depend on how the time is cut.
@@ -25,7 +25,7 @@ J5_MOVE_SSG48: Final = 8035
 
 @dataclass(frozen=True)
 class Axis:
-    """What the program knows of one joint; counters in microsteps, speeds in microsteps/s.
+    """Homing parameters of one joint; counters in microsteps, speeds in microsteps/s.
 
     Attributes:
         approach: Speed towards the switch at first.
@@ -33,7 +33,7 @@ class Axis:
         approach_again: Speed of the second time.
         away: Counter to which it moves from the switch.
         acceleration: Acceleration of the moves away, in microsteps/s^2.
-        final: What the counter is set to at the end.
+        final: Value of the counter at the end.
         window: How far past its edge the switch stays pressed. A micro switch does so for ever. For the inductive
             sensors this is an assumption: it is the way by which they back off, which then always leaves the target.
         period: Steps after which the switch comes again; None where the joint does not turn endlessly.
@@ -50,7 +50,7 @@ class Axis:
 
 
 def axes(j5_move: int = J5_MOVE) -> tuple[Axis, ...]:
-    """Returns the axes J1 to J6, with J5 moving by so many steps from its switch to its zero."""
+    """Return the axes J1 to J6, with J5 moving by so many steps from its switch to its zero."""
     return (
         Axis(-2050, 850, -750, 13500, 4500, 10240, window=850),
         Axis(-2550, 1050, -750, 19588, 3000, -32000),
@@ -65,9 +65,9 @@ _LAST_J6_ACCELERATION = 5500.0
 
 
 def switches(j5_move: int = J5_MOVE) -> Array:
-    """Returns where the limit switches are, in microsteps of a homed arm, shape (6,).
+    """Return where the limit switches are, in microsteps of a homed arm, shape (6,).
 
-    Nobody measured them: they follow from the program, if the arm ends where its counters say.
+    They are not measured: they follow from the program, if the arm ends where its counters say.
     """
     edges = np.array([axis.final - axis.away for axis in axes(j5_move)], dtype=np.float64)
     edges[5] = axes(j5_move)[5].final  # J6 comes back to its switch.
@@ -90,7 +90,7 @@ class _Move:
         self.duration = self._ramp + (self._way / peak if peak else 0.0)
 
     def counter(self) -> float:
-        """Returns the counter now."""
+        """Return the counter now."""
         done = min(self.elapsed, self.duration)
         left = self.duration - done
         if done < self._ramp:
@@ -103,10 +103,10 @@ class _Move:
 
 
 class Homing:
-    """One run after another of the homing program.
+    """The homing program, run after run.
 
     The real program has a fault that is kept: a run that is broken off forgets its stage but not which switches its
-    joints had found. The next run does not look for those again; it moves these joints by their counters and then
+    joints had found. The next run does not search for those again; it moves these joints by their counters and then
     calls them homed, wherever they are.
 
     Attributes:
@@ -114,7 +114,7 @@ class Homing:
         homed: Whether the joints count as homed, shape (6,).
     """
 
-    # Joints that move together, whether they look for their switch, whether they move away, who is homed after it.
+    # Joints that move together, whether they search for their switch, whether they move away, which are homed then.
     _STAGES = (
         ((0, 1, 2), True, True, (0, 1, 2)),
         ((3,), True, True, (3,)),
@@ -124,10 +124,10 @@ class Homing:
     )
 
     def __init__(self, motors: Motors, j5_move: int = J5_MOVE) -> None:
-        """Gets ready.
+        """Prepare the program.
 
         Args:
-            motors: What it drives.
+            motors: The motors that it drives.
             j5_move: Steps of J5 from its switch to its zero.
         """
         self.running = False
@@ -144,18 +144,18 @@ class Homing:
         self._moves: dict[int, _Move] = {}
 
     def start(self) -> None:
-        """Begins a run: no joint is homed any more."""
+        """Begin a run: no joint is homed any more."""
         self.running = True
         self.homed[:] = False
         self._forget()
 
     def cancel(self) -> None:
-        """Breaks a run off."""
+        """Break a run off."""
         self.running = False
         self._forget()
 
     def advance(self, dt: float, bend: Array) -> float:
-        """Lets a run go on.
+        """Advance a run.
 
         Args:
             dt: Duration in s.
@@ -163,7 +163,7 @@ class Homing:
                 so during dt.
 
         Returns:
-            What is left of dt after the end of the run, in s.
+            Time that is left of dt after the end of the run, in s.
         """
         edges = self._edges - bend
         while self.running:
@@ -183,10 +183,10 @@ class Homing:
                 self.cancel()
         return dt
 
-    # Each of the following takes the time there is in s and returns what is left of it, None while it is not done.
+    # Each of the following takes the time in s and returns how much of it is left, None while it is not done.
 
     def _turn(self, joint: int, dt: float, edge: float, search: bool, away: bool) -> float | None:
-        """Lets one joint do its part of the stage."""
+        """Advance one joint in the stage."""
         axis, left = self._axes[joint], float(dt)
         first, second = self._found
         if search and not first[joint]:
@@ -209,7 +209,7 @@ class Homing:
         return self._move(joint, axis.away, axis.acceleration, left)
 
     def _approach(self, joint: int, speed: float, dt: float, edge: float) -> float | None:
-        """Runs onto the switch, and calls that place zero."""
+        """Run onto the switch, and set the counter to zero there."""
         motors, axis = self._motors, self._axes[joint]
         motors.speed[joint] = speed
         past = float((motors.position[joint] - edge) * np.sign(speed))
@@ -225,7 +225,7 @@ class Homing:
         return dt - way / abs(speed)
 
     def _move(self, joint: int, target: float, acceleration: float, dt: float) -> float | None:
-        """Moves to a counter with ramps."""
+        """Move to a counter with ramps."""
         move = self._moves.get(joint)
         if move is None:
             move = self._moves[joint] = _Move(float(self._motors.counters[joint]), target, acceleration)

@@ -1,4 +1,4 @@
-"""The six stepper motors as the board drives them: it counts the steps that it sends and never sees the arm."""
+"""The six stepper motors of the virtual board, which counts the steps that it sends and has no encoders."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ _ARRIVED = 1e-6  # microsteps
 
 
 class Motors:
-    """Step counters, and where the motors really stand.
+    """Step counters, and the physical angles of the motors.
 
     The counters are 0 whenever the board is switched on, wherever the arm is; homing gives them a meaning. Between
-    microsteps they are kept as fractions, so that the way over a time does not depend on how the time is cut.
+    microsteps they are fractions, so that the motion does not depend on the length of the time steps.
 
     Attributes:
         counters: The board's step counters in microsteps, shape (6,).
         offset: Physical motor angle at counter 0 in microsteps, shape (6,). The board does not know it.
-        speed: The speed that was last set, in microsteps/s, shape (6,). Nothing measures it.
+        speed: The speed that was last set, in microsteps/s, shape (6,); not measured.
     """
 
     def __init__(self, position: ArrayLike) -> None:
-        """Switches the motors on at physical angles in microsteps, shape (6,)."""
+        """Switch the motors on at physical angles in microsteps, shape (6,)."""
         self.counters: Array = np.zeros(NUM_JOINTS)
         self.offset: Array = np.array(position, dtype=np.float64)
         self.speed: Array = np.zeros(NUM_JOINTS)
 
     @property
     def position(self) -> Array:
-        """Physical motor angles in microsteps, shape (6,)."""
+        """Return physical motor angles in microsteps, shape (6,)."""
         return self.counters + self.offset
 
     def set_speed(self, speed: ArrayLike) -> None:
-        """Sets speeds in microsteps/s, shape (6,), without a step."""
+        """Set speeds in microsteps/s, shape (6,), without a step."""
         self.speed = np.trunc(_clip(np.asarray(speed, dtype=np.float64), -STEP_RATE_CAP, STEP_RATE_CAP))
 
     def set_counter(self, joint: int, value: float) -> None:
-        """Gives a counter another value in microsteps; the motor stays where it is."""
+        """Give a counter another value in microsteps; the motor stays where it is."""
         self.offset[joint] += self.counters[joint] - value
         self.counters[joint] = value
 
     def run(self, speed: ArrayLike, dt: float) -> None:
-        """Turns at speeds in microsteps/s, shape (6,), for dt in s."""
+        """Turn at speeds in microsteps/s, shape (6,), for dt in s."""
         self.set_speed(speed)
         self.counters += self.speed * dt
 
     def pursue(self, target: ArrayLike, speed: ArrayLike, dt: float) -> None:
-        """Moves for dt in s under the law of the move command, solved exactly.
+        """Move for dt in s under the law of the move command, solved exactly.
 
         Args:
             target: Counters to reach in microsteps, shape (6,).
@@ -68,6 +68,6 @@ class Motors:
 
 
 def _clip(values: Array, low: float, high: float) -> Array:
-    """Does what numpy's ``clip`` does in a fifth of its time, which counts hundreds of times a second."""
+    """Clip as ``numpy.clip`` in a fifth of its time, which matters hundreds of times a second."""
     clipped: Array = np.minimum(np.maximum(values, low), high)
     return clipped

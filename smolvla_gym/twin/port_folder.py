@@ -1,4 +1,4 @@
-"""The folder of a virtual port: it goes with the twin that made it, one that was killed with the next twin."""
+"""The folder of a virtual port; the twin removes it, and the next twin removes those of twins that were killed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Final
 PREFIX: Final = "parol6-twin-"
 
 LINK: Final = "ttyPAROL6"
-"""The only thing in it."""
+"""The only file in it."""
 
 
 class PortFolder:
     """A new folder among the temporary ones.
 
-    It is locked as long as its owner lives: the system lets go of a lock however a process ends, and, unlike the number
-    of a process, it tells the truth across containers that share the folder.
+    It is locked as long as its owner lives: the system releases a lock however a process ends, and, unlike the id of a
+    process, a lock is valid across containers that share the folder.
 
     Attributes:
-        link: Where the port is to be.
+        link: Path of the port.
     """
 
     def __init__(self) -> None:
-        """Makes it, and removes those whose owners are dead."""
+        """Make the folder, and remove those whose owners are dead."""
         _sweep()
         self._lock: int | None = None
         while self._lock is None:  # Another twin may have swept it before it was locked.
@@ -35,7 +35,7 @@ class PortFolder:
         self.link = self._path / LINK
 
     def close(self) -> None:
-        """Removes it; doing it twice does no harm."""
+        """Remove it; doing it twice does no harm."""
         if self._lock is not None:
             _remove(self._path)
             os.close(self._lock)
@@ -51,7 +51,7 @@ def _sweep() -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """Locks a folder; returns None where that cannot be, or it is gone."""
+    """Lock a folder; return None where that is impossible, or the folder is gone."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -65,7 +65,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _remove(path: Path) -> None:
-    # What no twin has put there stays.
+    # Other files stay.
     with contextlib.suppress(OSError):
         (path / LINK).unlink(missing_ok=True)
         path.rmdir()

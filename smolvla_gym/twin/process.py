@@ -1,23 +1,19 @@
-"""The twin in a process of its own, as a real arm is on a table of its own.
+"""The twin in a worker process, so that it runs beside the control loop as a real arm does.
 
-In the same interpreter the board and the drawing of the cameras' pictures make a control loop late by milliseconds. The
-program that steps keeps a copy of the scene, which it brings up to date whenever it judges or shows it.
+In the same interpreter the virtual board and the rendering of camera images make a control loop late by milliseconds.
+The parent keeps a copy of the scene, and updates it whenever it evaluates or shows the scene.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import subprocess
-import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -26,13 +22,21 @@ from numpy.typing import NDArray
 from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError
+from smolvla_gym.ipc import (
+    SharedFrame,
+    Worker,
+    WorkerExitedError,
+    WorkerTimeoutError,
+    make_frame_memory,
+    pack_object,
+    unpack_object,
+)
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.randomization import read_appearance
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
 from smolvla_gym.twin.faults import NAMES, Faults
-from smolvla_gym.twin.shared_frame import SharedFrame, make_memory
 from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
 from smolvla_gym.twin.twin import OVERVIEW_SIZE, make_world
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
@@ -40,41 +44,31 @@ from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, cam
 _START: Final = 60.0
 """How long the process may take to import what it needs and to set the arm up, in s."""
 
-_ANSWER: Final = 5.0
-"""How long an answer may take in s; it is there within milliseconds."""
+_REPLY: Final = 5.0
+"""How long a reply may take in s; it comes within milliseconds."""
 
 _SOON: Final = 0.5
-"""The same for what a control loop waits for."""
+"""The same for a request for which a control loop waits."""
 
-_LOOK: Final = 0.02
-"""How often in s to look whether a switch was turned."""
+_FAULT_PERIOD: Final = 0.02
+"""How often in s to compare the switches of the faults with those that the worker has."""
 
 _GRACE: Final = 5.0
 """How long the process may take to end in s before it is killed."""
 
-# Whatever this interpreter can import the other can, and a file in the current folder cannot get in between.
-# What libraries print is no output of the program that started it.
-_PROGRAM: Final = """\
-import os, sys
-os.dup2(2, 1)
-sys.path.append(sys.argv[1])
-from smolvla_gym.twin.worker import main
-main([int(descriptor) for descriptor in sys.argv[2:]])
-"""
-
 
 class TwinProcess:
-    """One virtual PAROL6 on its table, in real time; what it is made of is as in :class:`smolvla_gym.twin.twin.Twin`.
+    """One virtual PAROL6 on its table, in real time, with the members of :class:`smolvla_gym.twin.twin.Twin`.
 
-    The board, the physics and what draws run in the process, the cameras' side of librealsense here.
+    The board, the physics and the render workers run in the worker process, the software devices of librealsense here.
 
     Attributes:
-        world: A copy of the scene, as it was when :meth:`present` last gave it.
+        world: A copy of the scene, as :meth:`present` last updated it.
         cameras: The cameras by name.
-        bus: Where librealsense finds them.
-        faults: What is to go wrong.
+        bus: Makes the librealsense context with the cameras.
+        faults: The injected faults.
         lock: Held while the copy changes.
-        overview: What people see of the scene.
+        overview: Renders the scene for people.
     """
 
     def __init__(
@@ -90,10 +84,10 @@ class TwinProcess:
         noise: float = 1.0,
         faults: Faults | None = None,
     ) -> None:
-        """Starts the process; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
+        """Start the worker; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
 
         Raises:
-            DeviceError: It could not be started.
+            DeviceError: The worker could not be started.
         """
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
@@ -102,48 +96,37 @@ class TwinProcess:
             self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update
         )
         self.cameras: dict[str, VirtualRealSense] = {}
-        self._talk, self._numbers = threading.Lock(), itertools.count()
-        self._closing, self._messenger = threading.Event(), threading.Thread(target=self._tell, daemon=True)
-        self._control, control = Pipe()
-        pipes = {name: Pipe() for name in cameras}
-        memory: list[int] = []
+        self._closing, self._messenger = threading.Event(), threading.Thread(target=self._send_faults, daemon=True)
+        memory: dict[str, int] = {}
         try:
-            memory += [make_memory(camera_size(name)) for name in cameras]
-            shared_frames = {
-                name: SharedFrame(camera_size(name), part) for name, part in zip(cameras, memory, strict=True)
-            }
-            ends = [control.fileno()]
-            for (_, far), part in zip(pipes.values(), memory, strict=True):
-                ends += [far.fileno(), part]
-            self._process = subprocess.Popen(  # noqa: S603 - this Python, no shell
-                [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), *map(str, ends)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=ends,
-                start_new_session=True,  # the terminal's Ctrl-C is for the program that steps
+            for name in cameras:
+                memory[name] = make_frame_memory(camera_size(name))
+            frames = {name: SharedFrame(camera_size(name), descriptor) for name, descriptor in memory.items()}
+            self._worker = Worker(
+                "smolvla_gym.twin.worker",
+                descriptors=tuple(memory.values()),
+                on_start=request_low_latency_scheduling,
             )
         except OSError as error:
             raise DeviceError(f"The process of the virtual arm could not be started: {error}.") from error
         finally:
-            for far in (control, *(far for _, far in pipes.values())):
-                far.close()
-            for part in memory:
-                os.close(part)
-        near = [near for near, _ in pipes.values()]
-        self._end = weakref.finalize(self, _end, self._process, self._control, near, os.getpid())
+            for descriptor in memory.values():
+                os.close(descriptor)
+        self._end = weakref.finalize(self, self._worker.close, _GRACE)
         try:
-            self._told = self._switches()
-            options = {"gripper": gripper, "kind": kind, "goal": goal, "homed": homed, "faults": self._told}
-            self.port: str = self._ask("begin", options, tuple(cameras), quality, noise, timeout=_START)
+            self._sent = self._switches()
+            options = pack_object(({"gripper": gripper, "kind": kind, "goal": goal, "homed": homed}, quality, noise))
+            self.port: str = self._ask("begin", timeout=_START, options=options, faults=self._sent, memory=memory)
         except BaseException:
             self.close()
             raise
         self._forget_homing()
         self._messenger.start()
-        for name, (pipe, _) in pipes.items():
-            # The noise is in what arrives.
+        for name, frame in frames.items():
+            # The worker adds the noise.
             self.cameras[name] = named_camera(
                 name,
-                _Far(pipe, shared_frames[name]),
+                partial(_render, self._worker, name, frame),
                 depth=depth,
                 noise=0.0,
                 seed=0,
@@ -156,61 +139,61 @@ class TwinProcess:
 
     @property
     def pid(self) -> int:
-        """The process."""
-        return self._process.pid
+        """Return the process id of the worker."""
+        return self._worker.pid
 
     @contextmanager
     def present(self) -> Iterator[World]:
-        """Gives the world as it is now, or as it was when the process ended; no time passes in it meanwhile."""
+        """Yield the world as it is now, or as it was when the worker ended; no time passes in it meanwhile."""
         with self.lock:
             self._update()
             yield self.world
 
     @property
     def joints(self) -> Array:
-        """Where the joints really are in rad, shape (6,): what no encoder tells."""
+        """Return the true joint angles in rad, shape (6,); the arm has no encoders."""
         with self.present() as world:
             return world.measured_joints
 
     @property
     def disabled(self) -> bool:
-        """Whether the board ignores motion commands."""
+        """Return whether the board ignores motion commands."""
         return bool(self._ask("board")["disabled"])
 
     @property
     def command(self) -> int:
-        """The command that the board obeys."""
+        """Return the command in force."""
         return int(self._ask("board")["command"])
 
     @property
     def homed(self) -> bool:
-        """Whether all joints know their angle."""
+        """Return whether all joints are homed."""
         return bool(self._ask("board")["homed"])
 
     # -- change ------------------------------------------------------------------------------------------------------
 
     def lay(self, arrange: Callable[[], object]) -> None:
-        """Clears the table and has it laid anew.
+        """Clear the table and lay it anew.
 
         Args:
-            arrange: Puts objects into :attr:`world`, and may change how its model looks.
+            arrange: Puts objects into :attr:`world`, and may change the appearance of its model.
         """
         with self.lock:
-            self.world.restore(self._ask("clear"))
+            self.world.restore(unpack_object(self._ask("clear")))
             arrange()
-            self._ask("lay", self.world.snapshot(), read_appearance(self.world.model))
+            self._ask("lay", scene=pack_object((self.world.snapshot(), read_appearance(self.world.model))))
 
     def start(self) -> None:
-        """Lets the cameras deliver pictures."""
+        """Have the cameras deliver images."""
         for camera in self.cameras.values():
             camera.start()
 
     def reseed(self, seed: int) -> None:
-        """Makes the cameras' noise depend on a seed alone."""
-        self._ask("reseed", seed)
+        """Make the cameras' noise depend on a seed alone."""
+        self._ask("reseed", seed=seed)
 
     def close(self) -> None:
-        """Ends everything; doing it twice does no harm."""
+        """End everything; doing it twice does no harm."""
         self._closing.set()
         if self._messenger.is_alive():
             self._messenger.join()
@@ -220,87 +203,60 @@ class TwinProcess:
         self.overview.close()
         self.world.close()
 
-    # -- the process -------------------------------------------------------------------------------------------------
+    # -- the worker --------------------------------------------------------------------------------------------------
 
     def _update(self) -> None:
-        """Brings the copy up to date; where the process is gone it stays as it was, and the driver tells of that."""
+        """Update the copy; where the worker is gone it stays as it was, and the driver reports that."""
         with contextlib.suppress(DeviceError):
-            self.world.restore(self._ask("see", timeout=_SOON))
+            self.world.restore(unpack_object(self._ask("snapshot", timeout=_SOON)))
             self.world.settle()
 
-    def _tell(self) -> None:
-        """Tells the process which switches were turned, again and again."""
-        while not self._closing.wait(_LOOK):
+    def _send_faults(self) -> None:
+        """Send the switches of ``faults`` to the worker whenever one was changed."""
+        while not self._closing.wait(_FAULT_PERIOD):
             switches = self._switches()
-            if switches != self._told:
+            if switches != self._sent:
                 with contextlib.suppress(DeviceError):
-                    self._ask("fail", switches, timeout=_SOON)
-                    self._told = switches
+                    self._ask("faults", switches=switches, timeout=_SOON)
+                    self._sent = switches
                     self._forget_homing()
 
     def _forget_homing(self) -> None:
-        """Turns the switch off that goes off by itself, once the process knows of it."""
-        if self._told["lost_homing"]:
-            self.faults.lost_homing = self._told["lost_homing"] = False
+        """Turn the switch off that goes off by itself, once the worker has it."""
+        if self._sent["lost_homing"]:
+            self.faults.lost_homing = self._sent["lost_homing"] = False
 
     def _switches(self) -> dict[str, Any]:
         return {name: getattr(self.faults, name) for name in (*NAMES, "seed")}
 
-    def _ask(self, what: str, *arguments: Any, timeout: float = _ANSWER) -> Any:
-        """Asks for something and returns the answer.
+    def _ask(self, do: str, *, timeout: float = _REPLY, **arguments: Any) -> Any:
+        """Send a request and return the value of its reply.
 
         Raises:
             DeviceError: The process has ended or does not answer.
         """
-        with self._talk:
-            number, end = next(self._numbers), time.monotonic() + timeout
-            try:
-                self._control.send((number, what, arguments))
-                while self._control.poll(max(0.0, end - time.monotonic())):
-                    answered, answer = self._control.recv()
-                    if answered == number:  # an earlier one came too late, or nobody waited for it
-                        return answer
-            except (EOFError, OSError) as error:
-                raise DeviceError(f"{self._exit_reason()} Make the env again.") from error
-        raise DeviceError(f"The process of the virtual arm has not answered for {timeout:g} s. Make the env again.")
-
-    def _exit_reason(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return f"The process of the virtual arm has ended with status {self._process.wait(1.0)}."
-        return "The process of the virtual arm has hung up."
+        try:
+            return self._worker.request(do, timeout=timeout, **arguments)
+        except WorkerExitedError as error:
+            how = "is gone" if error.status is None else f"has ended with status {error.status}"
+            raise DeviceError(f"The process of the virtual arm {how}. Make the env again.") from None
+        except WorkerTimeoutError:
+            raise DeviceError(
+                f"The process of the virtual arm has not answered for {timeout:g} s. Make the env again."
+            ) from None
 
 
-class _Far:
-    """Pictures that are drawn in the process."""
+def _render(
+    worker: Worker, camera: str, frame: SharedFrame, colour: Intrinsics, depth: Intrinsics | None
+) -> tuple[Image, NDArray[np.float32] | None]:
+    """Have the worker render what a camera sees; return copies of the image and the distances.
 
-    def __init__(self, pipe: Connection, shared_frame: SharedFrame) -> None:
-        self._pipe, self._shared_frame = pipe, shared_frame
-        self._talk = threading.Lock()
-
-    def __call__(self, colour: Intrinsics, depth: Intrinsics | None) -> tuple[Image, NDArray[np.float32] | None]:
-        with self._talk:
-            try:
-                self._pipe.send((colour, depth))
-                if not self._pipe.poll(_ANSWER):
-                    raise DeviceError(f"The process of the virtual arm has drawn nothing for {_ANSWER:g} s.")
-                self._pipe.recv_bytes()
-            except (EOFError, OSError) as error:
-                raise DeviceError("The process of the virtual arm has ended.") from error
-            return self._shared_frame.pixels.copy(), None if depth is None else self._shared_frame.distance.copy()
-
-
-def _end(process: subprocess.Popen[bytes], control: Connection, pipes: Sequence[Connection], owner: int) -> None:
-    mine = os.getpid() == owner  # not that of a fork
-    with contextlib.suppress(OSError):
-        if mine:
-            control.send((-1, "end", ()))  # a fork may hold the pipes open
-    for pipe in (control, *pipes):
-        with contextlib.suppress(OSError):
-            pipe.close()
-    if not mine:
-        return
+    Raises:
+        DeviceError: The worker has ended or does not answer.
+    """
+    distances = None if depth is None else asdict(depth)
     try:
-        process.wait(_GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        worker.request("render", timeout=_REPLY, camera=camera, colour=asdict(colour), depth=distances)
+    except (WorkerExitedError, WorkerTimeoutError) as error:
+        raise DeviceError(f"The virtual camera {camera!r} renders no image: {error}") from error
+    return frame.pixels.copy(), None if depth is None else frame.distance.copy()

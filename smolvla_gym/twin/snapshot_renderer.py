@@ -1,4 +1,4 @@
-"""What a camera sees of a world that runs on in other threads."""
+"""Rendering of a world that runs on in other threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smolvla_gym.sim.world import World
 
 
 class SnapshotRenderer:
-    """Draws from a copy of the world's state, so that time passes while it draws.
+    """Renderer of a copy of the world's state, so that time passes while it renders.
 
     Attributes:
         data: The copy.
@@ -30,30 +30,30 @@ class SnapshotRenderer:
         size: tuple[int, int],
         update: Callable[[], object] | None = None,
     ) -> None:
-        """Remembers what to look at.
+        """Prepare to render.
 
         Args:
             world: The world.
             lock: Held while its state is copied.
             camera: Name of the camera in it.
             quality: Rendering quality.
-            size: Height and width of the pictures in px.
-            update: Brings the world up to the present.
+            size: Height and width of the images in px.
+            update: Advances the world to the present.
         """
         self._world, self._lock, self._camera, self._size = world, lock, camera, size
         self._update = update
         self.data = mujoco.MjData(world.model)
         self._renderer = OffscreenRenderer(world.model, quality, size)
 
-    def look(self, colour: Intrinsics | None, depth: Intrinsics | None) -> tuple[Image, NDArray[np.float32] | None]:
-        """Draws what is there now.
+    def render(self, colour: Intrinsics | None, depth: Intrinsics | None) -> tuple[Image, NDArray[np.float32] | None]:
+        """Render the present state.
 
         Args:
-            colour: Pinhole model of the picture; the model's own where None.
-            depth: Pinhole model of the distances; None where they are not wanted.
+            colour: Pinhole model of the image; that of the MuJoCo camera where None.
+            depth: Pinhole model of the distances; None for no distances.
 
         Returns:
-            The picture, shape (H, W, 3), and the distances in m, shape (H, W), or None.
+            The image, shape (H, W, 3), and the distances in m, shape (H, W), or None.
         """
         self.copy_state()
         pixels, _ = self._renderer.render(self.data, self._camera, self._size, frustum=_frustum(colour))
@@ -64,14 +64,14 @@ class SnapshotRenderer:
         ]
 
     def copy_state(self) -> None:
-        """Brings the copy up to date."""
+        """Update the copy."""
         with self._lock:
             if self._update is not None:
                 self._update()
             mujoco.mj_copyData(self.data, self._world.model, self._world.data)
 
     def close(self) -> None:
-        """Frees the OpenGL context."""
+        """Free the OpenGL context."""
         self._renderer.close()
 
 

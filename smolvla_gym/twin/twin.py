@@ -22,23 +22,23 @@ from smolvla_gym.twin.virtual_board import VirtualBoard
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
 RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
-"""How somebody left the arm before it was switched on, in rad, shape (6,). Its board does not know."""
+"""Pose of an arm that is switched on, in rad, shape (6,). Its board does not know it."""
 
 # Two full steps, in microsteps: a rotor that is forced farther falls into the next stable place, four full steps on.
 _STEP_LOSS, _STEP_PERIOD = 64, 128
 
-# At speed our joints trail their motors by as much, without harm; only one that stalls for so long in s is forced.
+# At speed the simulated joints trail their motors by as much, without loss; a joint that stalls for so long in s slips.
 _STALL_TIME = 0.015
 
 # The mechanical ends of J4 and J5 lie beyond their soft limits, where homing finds their switches; J6 turns endlessly.
 _ENDS: Final = {"joint_4": (-110.0, 146.0), "joint_5": (-128.0, 95.0)}
 
 OVERVIEW_SIZE: Final = (480, 640)
-"""Height and width in px of the pictures for people."""
+"""Height and width in px of the images for people."""
 
 
 def make_world(gripper: str, kind: ObjectKind, *, goal: bool) -> World:
-    """Builds the scene of a twin.
+    """Build the scene of a twin.
 
     Args:
         gripper: Name of the gripper.
@@ -59,12 +59,12 @@ class Twin:
     """One virtual PAROL6 on its table.
 
     Attributes:
-        world: The physics. Whoever looks at it while the twin runs has to hold ``lock``.
+        world: The physics. Reading it while the twin runs needs ``lock``.
         board: The board behind its port.
         cameras: The cameras by name.
-        faults: What is to go wrong.
+        faults: The injected faults.
         lock: Held while time passes.
-        overview: What people see of it.
+        overview: Renders the scene for people.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Twin:
         faults: Faults | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """Sets the arm up; nothing runs before :meth:`start`.
+        """Set the arm up; :meth:`start` runs it.
 
         Args:
             gripper: Name of the gripper.
@@ -89,10 +89,10 @@ class Twin:
             goal: Whether there is a goal mark.
             cameras: Names of its cameras.
             depth: Whether they measure depth.
-            quality: Rendering quality of what they see.
+            quality: Rendering quality of the cameras.
             homed: Whether the board was homed before; otherwise it was just switched on.
             noise: Standard deviation of the cameras' noise in grey levels.
-            faults: What is to go wrong from the beginning.
+            faults: The faults that are injected from the beginning.
             clock: The time that the world follows; the computer's by default.
         """
         self.faults = Faults() if faults is None else faults
@@ -111,58 +111,69 @@ class Twin:
         self._stalling: Array = np.zeros(NUM_JOINTS)
         self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
         self.cameras: dict[str, VirtualRealSense] = {}
-        self._eyes: list[SnapshotRenderer] = []
+        self._renderers: list[SnapshotRenderer] = []
         for name in cameras:
-            eye = self.eye(name, quality)
-            self._eyes.append(eye)
+            renderer = self.snapshot_renderer(name, quality)
+            self._renderers.append(renderer)
             self.cameras[name] = named_camera(
-                name, eye.look, depth=depth, noise=noise, seed=len(self.cameras), faults=self.faults, on_stop=eye.close
+                name,
+                renderer.render,
+                depth=depth,
+                noise=noise,
+                seed=len(self.cameras),
+                faults=self.faults,
+                on_stop=renderer.close,
             )
         self.bus = VirtualBus(list(self.cameras.values()))
         self.overview = SnapshotRenderer(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
 
-    def eye(self, camera: str, quality: Quality) -> SnapshotRenderer:
-        """Returns what one of its cameras sees with, or would."""
+    def snapshot_renderer(self, camera: str, quality: Quality) -> SnapshotRenderer:
+        """Return a renderer of the view of one of the cameras."""
         return SnapshotRenderer(self.world, self.lock, camera, quality, camera_size(camera), self.board.service)
 
     # -- state -------------------------------------------------------------------------------------------------------
 
     @property
     def port(self) -> str:
-        """The serial port of the board."""
+        """Return the serial port of the board."""
         return self.board.path
 
     @contextmanager
     def present(self) -> Iterator[World]:
-        """Gives the world as it is now; no time passes in it meanwhile."""
+        """Yield the world as it is now; no time passes in it meanwhile."""
         with self.lock:
             yield self.world
 
     @property
+    def time(self) -> float:
+        """Return the moment in s that the physics has reached since the start."""
+        return self._steps * self.world.timestep
+
+    @property
     def joints(self) -> Array:
-        """Where the joints really are in rad, shape (6,): what no encoder tells."""
+        """Return the true joint angles in rad, shape (6,); the arm has no encoders."""
         with self.lock:
             return self.world.measured_joints
 
     @property
     def disabled(self) -> bool:
-        """Whether the board ignores motion commands."""
+        """Return whether the board ignores motion commands."""
         return self._firmware.disabled
 
     @property
     def command(self) -> int:
-        """The command that the board obeys."""
+        """Return the command in force."""
         return self._firmware.command
 
     @property
     def homed(self) -> bool:
-        """Whether all joints know their angle."""
+        """Return whether all joints are homed."""
         return bool(self._firmware.homed.all())
 
     # -- time --------------------------------------------------------------------------------------------------------
 
     def advance(self, moment: float | None = None) -> None:
-        """Lets time pass until a moment in s of the twin's clock, or until now."""
+        """Advance the time to a moment in s of the twin's clock, or to now."""
         with self.lock:
             now = (self._clock.now() if moment is None else moment) - self._started
             timestep, world, firmware = self.world.timestep, self.world, self._firmware
@@ -181,7 +192,7 @@ class Twin:
                 self._firmware_time = now
 
     def _since(self, moment: float) -> float:
-        """Returns for how long in s the firmware has to run until a moment, the same however late it is in the day."""
+        """Return how long in s the firmware has to run until a moment, rounded: the clock's offset has no effect."""
         return round(moment - self._firmware_time, 9)
 
     def _lose_steps(self) -> None:
@@ -195,7 +206,7 @@ class Twin:
             self._firmware.slip(joint, float(np.copysign(_STEP_PERIOD, bend[joint])))
 
     def clear_table(self) -> None:
-        """Parks all objects and puts the jaws at rest; the arm stays as it is, but for steps that its motors lost.
+        """Park all objects and put the jaws at rest; the arm stays as it is, except for steps that its motors lost.
 
         An episode must not depend on the ones before, and a homing between any two of them takes half a minute.
         """
@@ -204,10 +215,10 @@ class Twin:
             self.world.reset(rad_from_steps(self._firmware.motor), self._firmware.gripper.target_opening)
 
     def lay(self, arrange: Callable[[], object]) -> None:
-        """Clears the table and has it laid anew, while no time passes.
+        """Clear the table and lay it anew, while no time passes.
 
         Args:
-            arrange: Puts objects into :attr:`world`, and may change how its model looks.
+            arrange: Puts objects into :attr:`world`, and may change the appearance of its model.
         """
         with self.lock:
             self.clear_table()
@@ -216,21 +227,21 @@ class Twin:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Runs the twin in real time, in threads of its own."""
+        """Run the twin in real time, in threads of its own."""
         self.board.start()
         for camera in self.cameras.values():
             camera.start()
 
     def reseed(self, seed: int) -> None:
-        """Makes the cameras' noise depend on a seed alone."""
+        """Make the cameras' noise depend on a seed alone."""
         for i, camera in enumerate(self.cameras.values()):
             camera.reseed(seed + i)
 
     def close(self) -> None:
-        """Ends everything; doing it twice does no harm."""
+        """End everything; doing it twice does no harm."""
         for camera in self.cameras.values():
             camera.stop()
         self.board.close()
-        for eye in (*self._eyes, self.overview):
-            eye.close()
+        for renderer in (*self._renderers, self.overview):
+            renderer.close()
         self.world.close()

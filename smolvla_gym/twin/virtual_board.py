@@ -19,7 +19,7 @@ from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.port_folder import PortFolder
 
 _PERIOD = 0.005
-"""How often the thread brings the world up to the present when nobody writes, in s."""
+"""How often the thread advances the world to the present when no bytes come, in s."""
 
 _CUT, _PIECES, _PIECE_INTERVAL = 20, 5, 0.002
 
@@ -29,8 +29,8 @@ class VirtualBoard:
 
     Attributes:
         firmware: The program on the board.
-        faults: What is to go wrong.
-        lock: Held while time passes and bytes are handled; whoever else looks at the firmware has to hold it.
+        faults: The injected faults.
+        lock: Held while time passes and bytes are handled; other readers of the firmware have to hold it.
         sent: Bytes that it has sent so far.
     """
 
@@ -43,12 +43,12 @@ class VirtualBoard:
         lock: threading.RLock | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Plugs the board in.
+        """Plug the board in.
 
         Args:
             firmware: The program on the board.
-            faults: What is to go wrong.
-            advance: Brings the firmware, and the world around it, up to a moment in s of the clock ``now``.
+            faults: The injected faults.
+            advance: Advances the firmware, and the world around it, to a moment in s of the clock ``now``.
             lock: A lock to use; a new one by default.
             now: The clock in s.
         """
@@ -70,24 +70,28 @@ class VirtualBoard:
 
     @property
     def path(self) -> str:
-        """The port to open. It stays the same when the cable is pulled and put back."""
+        """Return the port to open. It stays the same when the cable is pulled and put back."""
         return str(self._link)
 
     @property
     def plugged(self) -> bool:
-        """Whether the port is there."""
+        """Return whether the port exists."""
         return self._master >= 0
+
+    def reseed(self, seed: int) -> None:
+        """Make the bytes that arrive wrong depend on a seed alone."""
+        self._random.seed(seed)
 
     # -- work --------------------------------------------------------------------------------------------------------
 
     def service(self, timeout: float = 0.0) -> bool:
-        """Handles what has been written to the port and sends what is due.
+        """Handle the bytes written to the port and send the replies that are due.
 
         Args:
-            timeout: How long to wait for something to be written, in s.
+            timeout: How long to wait for bytes, in s.
 
         Returns:
-            Whether anything had been.
+            Whether bytes had been written.
         """
         with self.lock:
             self._follow_the_plug()
@@ -110,7 +114,7 @@ class VirtualBoard:
         return bool(data)
 
     def _take(self, data: bytes) -> None:
-        """Hands bytes to the firmware at the times at which they came.
+        """Hand bytes to the firmware at the times at which they came.
 
         Where this thread had to wait, several packets are there at once. The real board has no such waits, and packets
         that came one after the other, taken at once, would jerk the arm.
@@ -127,7 +131,7 @@ class VirtualBoard:
         self._served = now
 
     def start(self) -> None:
-        """Serves the port in a thread of its own, in real time."""
+        """Serve the port in a thread of its own, in real time."""
         if self._thread is None:
             self._stopping.clear()
             self._running = True
@@ -135,7 +139,7 @@ class VirtualBoard:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread. The port stays, but nobody answers."""
+        """End the thread. The port stays, without replies."""
         if self._thread is not None:
             self._stopping.set()
             self._thread.join()
@@ -151,7 +155,7 @@ class VirtualBoard:
                 self._plug_changed.notify_all()
 
     def close(self) -> None:
-        """Ends everything and removes the port."""
+        """End the thread and remove the port."""
         self.stop()
         with self.lock:
             self._pull()
@@ -166,17 +170,17 @@ class VirtualBoard:
     # -- the cable ---------------------------------------------------------------------------------------------------
 
     def unplug(self) -> None:
-        """Pulls the cable: whoever has the port open sees it hang up. The board keeps its power."""
+        """Pull the cable: a program that has the port open meets a hang-up. The board keeps its power."""
         self._plug(False)
 
     def replug(self) -> None:
-        """Puts the cable back."""
+        """Put the cable back."""
         self._plug(True)
 
     def _plug(self, wanted: bool) -> None:
         with self._plug_changed:
             self.faults.unplugged = not wanted
-            if self._thread is not threading.current_thread():  # The port must not be closed while it is waited for.
+            if self._thread is not threading.current_thread():  # The port must not be closed while the thread polls it.
                 self._plug_changed.wait_for(lambda: self.plugged is wanted or not self._running)
             self._follow_the_plug()
 
@@ -197,7 +201,7 @@ class VirtualBoard:
         if self.plugged:
             self._link.unlink(missing_ok=True)
             ends, self._master, self._slave = (self._master, self._slave), -1, -1
-            for end in ends:  # from here on a client may see it
+            for end in ends:  # from here on a client may notice it
                 os.close(end)
             self._outbox.clear()
             self._plug_changed.notify_all()
@@ -212,7 +216,7 @@ class VirtualBoard:
         return data
 
     def _post(self, answer: bytes) -> None:
-        """Puts an answer in the outbox, with what goes wrong on its way."""
+        """Put a reply in the outbox, with the injected faults."""
         faults = self.faults
         if faults.silence:
             return
@@ -233,5 +237,5 @@ class VirtualBoard:
     def _send_what_is_due(self) -> None:
         while self.plugged and self._outbox and self._outbox[0][0] <= self._now():
             data = self._outbox.popleft()[1]
-            with contextlib.suppress(BlockingIOError):  # Nobody reads: what does not fit is lost, as on USB.
+            with contextlib.suppress(BlockingIOError):  # no program reads: bytes that do not fit are lost, as on USB
                 self.sent += os.write(self._master, data)

@@ -1,7 +1,7 @@
-"""A RealSense camera that is not there: a librealsense software device which shows what a function draws.
+"""A virtual RealSense camera: a librealsense software device with the images of a render function.
 
-Everything above it is librealsense itself, so a driver meets profiles, options, frames, time-outs and absence as it
-would with a real camera on a USB port.
+Everything above it is librealsense itself, so a driver meets profiles, options, frames, timeouts and absence as with a
+real camera on a USB port.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ SERIALS: Final = {"wrist": "405000000001", "scene": "435000000002"}
 
 # A D435 at 640x480 sees more than the scene camera of the simulation, so the same view can be cut out.
 MODELS: Final[Mapping[str, CameraModel]] = {"wrist": D405, "scene": d435(Intrinsics.from_fovy(42.5, 640, 480))}
-"""What kinds of camera they are."""
+"""Models of the twin's cameras by name."""
 
 Render = Callable[[], tuple[NDArray[np.uint8], NDArray[np.float32] | None]]
-"""Draws what the camera sees: colour, uint8, shape (H, W, 3), and the distance in m along the optical axis, float32,
+"""Renders the view of a camera: colour, uint8, shape (H, W, 3), and the distance in m along the optical axis, float32,
 shape (H, W), as its depth intrinsics see it, or None."""
 
 
 class Noise:
-    """What a camera's sensor adds to a picture."""
+    """Noise of an image sensor."""
 
     def __init__(self, deviation: float, seed: int) -> None:
-        """Draws it.
+        """Prepare the noise.
 
         Args:
             deviation: Standard deviation in grey levels; 0 adds nothing.
-            seed: Of all that is drawn.
+            seed: Seed of the noise.
         """
         self._deviation, self._seed = deviation, seed
         self._bank: NDArray[np.int16] | None = None
         self._rng = np.random.default_rng(seed)
 
     def reseed(self, seed: int) -> None:
-        """Makes what is added to the pictures to come depend on a seed alone."""
+        """Make the noise of the images to come depend on a seed alone."""
         self._rng = np.random.default_rng(seed)
 
     def added(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Returns a picture with noise, of the same shape."""
+        """Return a image with noise, of the same shape."""
         if self._deviation <= 0.0:
             return pixels
-        # A new draw for each pixel of each frame takes longer than drawing the picture: each frame gets another
-        # stretch of the same noise.
+        # New noise for each pixel of each frame takes longer than rendering the image: each frame gets another part of
+        # the same noise.
         if self._bank is None or self._bank.size != 2 * pixels.size:
             samples = np.random.default_rng(self._seed).standard_normal(2 * pixels.size, np.float32)
             self._bank = np.rint(self._deviation * samples).astype(np.int16)
@@ -93,27 +93,27 @@ class VirtualRealSense:
         on_start: Callable[[], object] = request_background_scheduling,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
-        """Plugs the camera in.
+        """Plug the camera in.
 
         Args:
-            render: Draws what it sees. Called by the thread of :meth:`start`, or by whoever calls :meth:`push`.
+            render: Renders its view. Called by the thread of :meth:`start`, or by :meth:`push`.
             serial: Serial number.
-            model: What kind of camera it is.
+            model: Model of the camera.
             usb_type: USB version of the connection.
             noise: Standard deviation of the noise of the pixels in grey levels.
             seed: Seed of the noise.
-            faults: What is to go wrong; looked at before each frame.
-            on_start: Called by the thread of :meth:`start` first. A real camera takes its pictures without the
-                computer's help, so one that draws them gives way to all else.
+            faults: The injected faults; read before each frame.
+            on_start: Called by the thread of :meth:`start` first. A real camera needs no processor of the
+                computer for its images, so a virtual one runs in the background.
             on_stop: Called by the thread of :meth:`start` before it ends: an OpenGL context has to be freed by the
-                thread that drew with it.
+                thread that rendered with it.
         """
         self.fps, self.frozen, self.number = 30.0, False, 0
         self.serial, self.model, self.usb_type = serial, model, usb_type
         self._render, self._on_start, self._on_stop, self._faults = render, on_start, on_stop, faults
         self._noise = Noise(noise, seed)
         self._rs = load()
-        self._pictures: tuple[NDArray[np.uint8], NDArray[np.uint16] | None] | None = None
+        self._images: tuple[NDArray[np.uint8], NDArray[np.uint16] | None] | None = None
         self._lock = threading.Lock()
         self._device: SoftwareDevice | None = None
         self._stopping = threading.Event()
@@ -122,35 +122,35 @@ class VirtualRealSense:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """The pinhole model of the colour pictures, 640x480."""
+        """Return the pinhole model of the colour images, 640x480."""
         return self.model.colour[0]
 
     @property
     def depth_intrinsics(self) -> Intrinsics:
-        """The pinhole model of the depth pictures, 640x480."""
+        """Return the pinhole model of the depth images, 640x480."""
         return self.model.depth[0]
 
     def reseed(self, seed: int) -> None:
-        """Makes the noise of the frames to come depend on a seed alone."""
+        """Make the noise of the frames to come depend on a seed alone."""
         self._noise.reseed(seed)
 
     # -- frames ----------------------------------------------------------------------------------------------------
 
     def push(self) -> int:
-        """Draws a frame and delivers it to whoever reads the camera, if anybody does.
+        """Render a frame and deliver it to the streams that are read.
 
         Returns:
             The frame's number.
         """
         self._follow_faults()
-        if self._pictures is None or not self.frozen:
+        if self._images is None or not self.frozen:
             pixels, distance = self._render()
             depth = None if distance is None else self.model.raw_depth(distance)
-            self._pictures = self._noise.added(pixels), depth
+            self._images = self._noise.added(pixels), depth
             self.number += 1
         with self._lock:
             if self._device is not None:
-                self._device.deliver(self.number, *self._pictures)
+                self._device.deliver(self.number, *self._images)
         return self.number
 
     def _follow_faults(self) -> None:
@@ -163,7 +163,7 @@ class VirtualRealSense:
             self.replug()
 
     def start(self, fps: float = 30.0) -> None:
-        """Lets a thread deliver frames.
+        """Have a thread deliver frames.
 
         Args:
             fps: Frames a second.
@@ -176,7 +176,7 @@ class VirtualRealSense:
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Ends that thread; doing it twice does no harm."""
+        """End that thread; doing it twice does no harm."""
         self._stopping.set()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -187,18 +187,18 @@ class VirtualRealSense:
         self._on_start()
         try:
             self.push()
-            # Modules that drew the first picture may clean up at exit too: the last to register is the first to go.
+            # Modules that rendered the first image may clean up at exit too: the last to register is the first to go.
             atexit.register(self.stop)
             due = time.monotonic()
             while True:
-                # What came late is not made up for by a burst.
+                # A late frame is not followed by a burst.
                 fps = self.fps if self._faults is None else self._faults.camera_fps or self.fps
                 due = max(due + 1.0 / fps, time.monotonic())
                 if self._stopping.wait(due - time.monotonic()):
                     break
                 self.push()
         except DeviceError:
-            pass  # what draws is gone; whoever reads the camera sees no new pictures
+            pass  # the render worker is gone: no new images come
         finally:
             if self._on_stop is not None:
                 self._on_stop()
@@ -206,34 +206,34 @@ class VirtualRealSense:
     # -- the plug --------------------------------------------------------------------------------------------------
 
     def unplug(self) -> None:
-        """Pulls the plug: no frame arrives any more, and no new context finds the camera."""
+        """Pull the plug: no frame arrives any more, and no new context finds the camera."""
         with self._lock:
             self._device = None
 
     def replug(self) -> None:
-        """Puts the plug in (again)."""
+        """Put the plug in (again)."""
         with self._lock:
             self._device = SoftwareDevice(self._rs, self.model, self.serial, self.usb_type)
 
     @property
     def plugged(self) -> SoftwareDevice | None:
-        """The camera inside librealsense; None while it is unplugged."""
+        """Return the camera inside librealsense; None while it is unplugged."""
         return self._device
 
     def context_factory(self) -> Any:
-        """Returns a new librealsense context with this camera alone."""
+        """Return a new librealsense context with this camera alone."""
         return VirtualBus([self]).context_factory()
 
 
 def camera_size(name: str) -> tuple[int, int]:
-    """Returns height and width in px of the pictures of one of the twin's cameras."""
+    """Return height and width in px of the images of one of the twin's cameras."""
     colour = MODELS[name].colour[0]
     return colour.height, colour.width
 
 
 def named_camera(
     name: str,
-    look: Callable[[Intrinsics, Intrinsics | None], tuple[NDArray[np.uint8], NDArray[np.float32] | None]],
+    render: Callable[[Intrinsics, Intrinsics | None], tuple[NDArray[np.uint8], NDArray[np.float32] | None]],
     *,
     depth: bool,
     noise: float,
@@ -242,21 +242,21 @@ def named_camera(
     on_start: Callable[[], object] = request_background_scheduling,
     on_stop: Callable[[], None] | None = None,
 ) -> VirtualRealSense:
-    """Makes one of the twin's cameras.
+    """Make one of the twin's cameras.
 
     Args:
         name: ``"wrist"`` or ``"scene"``.
-        look: Draws a picture through the first intrinsics, and distances through the second ones if there are any.
+        render: Renders an image with the first intrinsics, and distances with the second ones if they are given.
         depth: Whether it measures depth.
         noise: Standard deviation of the noise in grey levels.
         seed: Seed of the noise.
-        faults: What is to go wrong.
-        on_start: Called by the thread that draws, first.
-        on_stop: Called by it, last.
+        faults: The injected faults.
+        on_start: Called first by the thread that renders.
+        on_stop: Called last by it.
     """
     model = MODELS[name]
     return VirtualRealSense(
-        partial(look, model.colour[0], model.depth[0] if depth else None), serial=SERIALS[name], model=model,
+        partial(render, model.colour[0], model.depth[0] if depth else None), serial=SERIALS[name], model=model,
         noise=noise, seed=seed, faults=faults, on_start=on_start, on_stop=on_stop,
     )  # fmt: skip
 
@@ -265,15 +265,15 @@ class VirtualBus:
     """Virtual cameras on one computer."""
 
     def __init__(self, cameras: Sequence[VirtualRealSense]) -> None:
-        """Remembers the cameras."""
+        """Make a bus of cameras."""
         self._cameras = tuple(cameras)
 
     def context_factory(self) -> Any:
-        """Returns a new librealsense context with the cameras that are plugged in."""
+        """Return a new librealsense context with the cameras that are plugged in."""
         context = load().context()
-        # A context holds software devices weakly and forgets them at once. The event that tells of one keeps it there,
+        # A context holds software devices weakly and forgets them at once. The event of its arrival keeps it there,
         # and the device itself must not go before the context either. Both would keep the context alive in turn, so
-        # they go when its owner lets go of it.
+        # they are dropped when its owner drops it.
         kept: list[Any] = []
         arrived = threading.Semaphore(0)
 

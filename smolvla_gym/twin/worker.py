@@ -1,129 +1,114 @@
-"""What runs in the process of a :class:`smolvla_gym.twin.process.TwinProcess`: the twin, and what draws its pictures.
+"""The worker of a :class:`smolvla_gym.twin.process.TwinProcess`: the twin, and a render worker for each of its cameras.
 
-Each message is a number, what is asked for and its arguments, and the answer the number and a value. The first one says
-what to set up.
+The first request, ``begin``, says what to set up; its reply is the serial port.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import queue
 import threading
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Mapping
 from typing import Any, Final
 
+from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.drivers.scheduling import request_background_scheduling
+from smolvla_gym.ipc import Parent, Request, SharedFrame, pack_object, unpack_object
 from smolvla_gym.sim.randomization import write_appearance
 from smolvla_gym.sim.rendering import Quality
 from smolvla_gym.twin.faults import Faults
-from smolvla_gym.twin.shared_frame import SharedFrame
 from smolvla_gym.twin.twin import Twin
 from smolvla_gym.twin.virtual_realsense import Noise, camera_size
 
-_LOOK: Final = 1.0
-"""How often in s to look whether the program that started this is there; a fork of it may hold the pipe open."""
+_JOIN: Final = 1.0
+"""How long in s the end waits for an image that is being rendered."""
 
 
-def main(descriptors: Sequence[int]) -> None:
-    """Runs a twin until the program that started it hangs up.
-
-    Args:
-        descriptors: Of the pipe for control, and of a pipe and a shared frame for each camera.
-    """
-    control, parent = Connection(descriptors[0]), os.getppid()
-    number, _, (options, cameras, quality, noise) = control.recv()
-    twin = Twin(**{**options, "faults": Faults(**options["faults"])})
+def main(parent: Parent) -> int:
+    """Run a twin until the parent has ended or closes the channel; return the exit status."""
+    begin = next(parent.requests, None)
+    if begin is None:
+        return 0
+    options, quality, noise = unpack_object(begin.arguments["options"])
+    twin = Twin(**options, faults=Faults(**begin.arguments["faults"]))
+    memory: dict[str, int] = begin.arguments["memory"]
+    render_workers: dict[str, _RenderWorker] = {}
     try:
-        render_workers = [
-            _RenderWorker(
-                twin, name, quality, Noise(noise, seed), Connection(pipe), SharedFrame(camera_size(name), shared_frame)
-            )
-            for seed, (name, pipe, shared_frame) in enumerate(
-                zip(cameras, descriptors[1::2], descriptors[2::2], strict=True)
-            )
-        ]
-        for render_worker in render_workers:
-            render_worker.start()
+        for seed, (camera, descriptor) in enumerate(memory.items()):
+            frame = SharedFrame(camera_size(camera), descriptor)
+            render_workers[camera] = _RenderWorker(twin, camera, quality, Noise(noise, seed), frame)
+        for worker in render_workers.values():
+            worker.start()
         twin.board.start()
-        answer: Any = twin.port
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while True:
-                control.send((number, answer))
-                while not control.poll(_LOOK):
-                    if os.getppid() != parent:
-                        return
-                try:
-                    number, what, arguments = control.recv()
-                except (EOFError, ConnectionResetError):
-                    return
-                if what == "end":
-                    return
-                answer = _answer(twin, render_workers, what, arguments)
+        begin.reply(twin.port)
+        for request in parent.requests:
+            if request.do == "render":
+                render_workers[request.arguments["camera"]].requests.put(request)
+            else:
+                request.reply(_perform(twin, render_workers, request.do, request.arguments))
     finally:
+        for worker in render_workers.values():
+            worker.requests.put(None)
+        for worker in render_workers.values():
+            worker.join(_JOIN)
         twin.close()
+    return 0
 
 
-def _answer(twin: Twin, render_workers: Sequence[_RenderWorker], what: str, arguments: Any) -> Any:
+def _perform(twin: Twin, render_workers: Mapping[str, _RenderWorker], do: str, arguments: Mapping[str, Any]) -> Any:
     with twin.lock:
-        match what:
-            case "see":
+        match do:
+            case "snapshot":
                 twin.board.service()
-                return twin.world.snapshot()
+                return pack_object(twin.world.snapshot())
             case "board":
                 return {"disabled": twin.disabled, "command": int(twin.command), "homed": twin.homed}
-            case "fail":
-                (switches,) = arguments
-                for name, value in switches.items():
+            case "faults":
+                for name, value in arguments["switches"].items():
                     if value or name != "lost_homing":  # that one goes off by itself
                         setattr(twin.faults, name, value)
                 return None
             case "clear":
                 twin.clear_table()
                 twin.world.settle()  # time goes on until the table is laid
-                return twin.world.snapshot()
+                return pack_object(twin.world.snapshot())
             case "lay":
-                snapshot, looks = arguments
-                write_appearance(twin.world.model, looks)
+                snapshot, appearance = unpack_object(arguments["scene"])
+                write_appearance(twin.world.model, appearance)
                 twin.world.restore(snapshot)
                 twin.world.settle()
                 return None
             case "reseed":
-                (seed,) = arguments
-                for number, render_worker in enumerate(render_workers):
-                    render_worker.noise.reseed(seed + number)
+                for number, render_worker in enumerate(render_workers.values()):
+                    render_worker.noise.reseed(arguments["seed"] + number)
                 return None
-    raise ValueError(what)
+    raise ValueError(f"There is no request {do!r}.")
 
 
 class _RenderWorker(threading.Thread):
-    """Draws what a camera sees when it is asked to; the OpenGL context belongs to this thread.
+    """Thread that renders what a camera sees on request; the OpenGL context belongs to this thread.
 
     Attributes:
         noise: Of the camera.
+        requests: What to render; None ends the thread.
     """
 
-    def __init__(
-        self, twin: Twin, camera: str, quality: Quality, noise: Noise, pipe: Connection, shared_frame: SharedFrame
-    ) -> None:
+    def __init__(self, twin: Twin, camera: str, quality: Quality, noise: Noise, frame: SharedFrame) -> None:
         super().__init__(name=f"camera {camera}", daemon=True)
         self.noise = noise
-        self._eye, self._pipe, self._shared_frame = twin.eye(camera, quality), pipe, shared_frame
+        self.requests = queue.SimpleQueue[Request | None]()
+        self._renderer, self._frame = twin.snapshot_renderer(camera, quality), frame
 
     def run(self) -> None:
         request_background_scheduling()
         try:
-            while True:
-                try:
-                    colour, depth = self._pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    return
-                pixels, distance = self._eye.look(colour, depth)
-                self._shared_frame.pixels[:] = self.noise.added(pixels)
+            while (request := self.requests.get()) is not None:
+                colour, depth = request.arguments["colour"], request.arguments["depth"]
+                pixels, distance = self._renderer.render(
+                    Intrinsics(**colour), None if depth is None else Intrinsics(**depth)
+                )
+                self._frame.pixels[:] = self.noise.added(pixels)
                 if distance is not None:
-                    self._shared_frame.distance[:] = distance
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self._pipe.send_bytes(b"drawn")
+                    self._frame.distance[:] = distance
+                request.reply()
         finally:
-            self._pipe.close()
-            self._eye.close()
+            self._renderer.close()

@@ -1,4 +1,4 @@
-"""The first moments of a command: its signals are taken before anything that is slow to import.
+"""Handling of signals at the start of a command, before modules that are slow to import.
 
 Only modules that every Python has loaded already, or has built in, are imported here.
 """
@@ -45,5 +45,5 @@ def _is_command() -> bool:
 def _exit(number: int, frame: object) -> None:
     try:
         os.write(2, f"smolvla-gym: {WORDS[number]}\n".encode())
-    finally:  # also where nobody reads it
+    finally:  # also where standard error is closed
         os._exit(exit_code(number))

@@ -1,4 +1,4 @@
-"""Processes that share work, and the threads that each computes with."""
+"""A pool of worker processes that share work, and the number of threads that each computes with."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _Pool(ProcessPoolExecutor):
 
 @contextlib.contextmanager
 def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """Gives a pool of processes; leaving it by an exception ends them at once.
+    """Yield a pool of worker processes; leaving it by an exception ends them at once.
 
-    They are started anew and not forked: a process that was forked after drawing cannot draw. Unlike
-    ``multiprocessing.Pool``, which waits for ever, it notices when one of them is killed.
+    They are spawned and not forked: a process that was forked after rendering cannot render. Unlike
+    ``multiprocessing.Pool``, which waits for ever, the pool notices when one of them is killed.
 
     Args:
-        workers: How many.
-        prepare: What each of them calls first, or None; it has to be importable by its name.
+        workers: Number of processes.
+        prepare: Function that each of them calls first, or None; it has to be importable by its name.
 
     Raises:
         SmolVLAGymError: One of them was killed.
@@ -42,9 +42,9 @@ def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Ite
             try:
                 yield pool
             except BaseException:
-                for child in multiprocessing.active_children():
-                    if child not in others:
-                        child.terminate()
+                for worker in multiprocessing.active_children():
+                    if worker not in others:
+                        worker.terminate()
                 pool.shutdown(cancel_futures=True)
                 raise
     except BrokenProcessPool as error:
@@ -56,7 +56,7 @@ def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Ite
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Has torch compute with so many threads meanwhile; another number of them rounds differently."""
+    """Have torch compute with ``count`` threads meanwhile; another number rounds differently."""
     import torch
 
     before = torch.get_num_threads()

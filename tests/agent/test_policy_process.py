@@ -129,7 +129,7 @@ def test_errors_of_loading_are_raised_in_the_parent(tiny, options, kind, message
 
 
 def test_a_process_that_was_killed_is_an_error_at_once(policy, observation):
-    """The last test: the policy cannot be used after it."""
+    """The last test: it ends the policy of the module."""
     agent = SmolVLAAgent(policy)
     agent.reset("lift the red cube")
     os.kill(policy.pid, signal.SIGKILL)

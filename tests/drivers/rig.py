@@ -22,10 +22,8 @@ POSE = np.array([0.0, -1.5, 3.1, 0.1, -0.2, 3.0])
 
 
 def homed_firmware(joints=POSE, gripper: NoGripper | None = None) -> Firmware:
-    firmware = Firmware(np.asarray(joints) * STEPS_PER_RAD, gripper)
-    for joint, steps in enumerate(steps_from_rad(joints)):
-        firmware._motors.set_counter(joint, float(steps))
-    firmware._homing.homed[:] = True
+    firmware = Firmware(steps_from_rad(joints), gripper)
+    firmware.set_homed()
     return firmware
 
 
@@ -35,7 +33,7 @@ class Rig:
     def __init__(self, *, gripper="ssg48", homed=True, joints=POSE, calibrated=True, **settings) -> None:
         mounted = make_gripper(gripper) if gripper else NoGripper()
         if calibrated and isinstance(mounted, SSG48):
-            mounted._phase = type(mounted._phase).CALIBRATED
+            mounted.set_calibrated()
         if homed:
             self.firmware = homed_firmware(joints, mounted)
         else:

@@ -48,7 +48,7 @@ def test_another_board_is_refused(plug):
         finder.find()
 
 
-def test_boards_of_one_serial_number_are_told_apart_by_name(plug):
+def test_boards_of_one_serial_number_are_distinguished_by_name(plug):
     plug(ttyACM1="0")
     finder = BoardFinder()
     finder.find()

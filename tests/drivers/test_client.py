@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smolvla_gym.drivers.board.client import BoardProcess, InlineBoard
 from smolvla_gym.drivers.board.event_log import EventLog, default_log_path
+from smolvla_gym.drivers.board.inline import InlineBoard
+from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.state import BoardSettings, Mode
 from smolvla_gym.drivers.clock import SystemClock
 from smolvla_gym.errors import ActionError, DeviceError, FaultError, NotHomedError
@@ -238,7 +239,7 @@ SCRIPT = """
 import os, signal, sys, time
 import numpy as np
 from smolvla_gym.drivers.board.state import BoardSettings
-from smolvla_gym.drivers.board.client import BoardProcess
+from smolvla_gym.drivers.board.process import BoardProcess
 
 link = BoardProcess(sys.argv[1], BoardSettings(gripper="pneumatic", disable_after=1.0), period=1 / 30, collision=False)
 link.enable()
@@ -351,7 +352,7 @@ def test_in_lockstep(inline):
 # -- the log -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_log_that_cannot_be_written_is_told_once(tmp_path, capsys):
+def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, capsys):
     (tmp_path / "file").touch()
     log = EventLog(tmp_path / "file" / "log.jsonl")
     log.write({"time": 0.0, "rule": "fault"})

@@ -41,7 +41,7 @@ def test_connecting_ends_a_jog_that_a_program_before_left(rig):
     assert not rig.state.velocity.any()  # the board goes on reporting the speed of the jog
 
 
-def test_a_port_where_nobody_answers(rig):
+def test_a_port_without_a_board(rig):
     rig.faults.silence = True
     rig.start()
     rig.run(1.2)
@@ -184,7 +184,7 @@ def _mend(rig):
 
 
 def _lag(rig):
-    rig.firmware._motors.counters[1] += 0.2 * STEPS_PER_RAD[1]
+    rig.firmware.shift_counter(1, 0.2 * STEPS_PER_RAD[1])
 
 
 def _disobey(rig):
@@ -279,7 +279,7 @@ def test_a_joint_beyond_its_limits(rig):
     for _ in range(60):
         rig.aim(target)
         rig.run(0.03)
-    rig.firmware._motors.counters[3] += np.deg2rad(2.0) * STEPS_PER_RAD[3]
+    rig.firmware.shift_counter(3, np.deg2rad(2.0) * STEPS_PER_RAD[3])
     rig.run(0.02)
     assert rig.state.fault == "position_limit"
     assert rig.firmware.disabled

@@ -75,15 +75,13 @@ def test_a_driver_that_stood_still_begins_anew_from_rest(rig, stall):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_wrong_answer_is_not_taken_for_the_pose(rig, seed):
-    rig.virtual._random.seed(seed)
+    rig.virtual.reseed(seed)
     rig.start()
     rig.board.enable(rig.now)
     for tick in range(40):
         rig.faults.corrupt = tick % 2 == 0
         rig.tick()
         if rig.state.mode is Mode.READY:
-            np.testing.assert_allclose(
-                rig.board._setpoint_monitor.start, rad_from_steps(rig.firmware.counters), atol=1e-6
-            )
+            np.testing.assert_allclose(rig.state.commanded, rad_from_steps(rig.firmware.counters), atol=1e-6)
             return
     assert rig.state.mode in (Mode.ENABLING, Mode.DISABLED)

@@ -1,4 +1,4 @@
-"""Wherever a real camera's picture ends, things appear at the pixels where the simulation shows them."""
+"""In the crop of a real camera's image, things appear at the pixels where the simulation shows them."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ PATTERN = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
 
 
 def view_of(camera, image_size):
-    """The intrinsics of the framed picture, by what World does: the largest centred crop of a shape, then scaled."""
+    """The intrinsics of the framed image, by the rule of World: the largest centred crop of a shape, then scaled."""
     height, width = image_size
     crop = min(camera.width, camera.height * width / height), min(camera.height, camera.width * height / width)
     scale = width / crop[0]
@@ -80,7 +80,7 @@ def test_a_thing_at_an_angle_appears_at_the_same_pixel_by_any_camera(camera, ref
 
 @settings(deadline=None)
 @given(CAMERAS, CAMERAS, SIZES)
-def test_missing_is_the_share_of_the_view_beyond_the_picture(camera, reference, image_size):
+def test_missing_is_the_share_of_the_view_beyond_the_image(camera, reference, image_size):
     framing = Framing(camera, reference, image_size)
     left, top, right, bottom = framing.window
     x, y = np.meshgrid(np.linspace(left, right, 402)[1:-1], np.linspace(top, bottom, 402)[1:-1])
@@ -107,8 +107,8 @@ def test_what_the_reference_would_not_measure_reads_0():
     assert Framing(D405_COLOUR, D405_COLOUR, (480, 640)).depth(depth)[240, 300:306, 0].tolist() == seen
 
 
-def test_the_wider_picture_of_a_d405_gives_the_view_of_the_narrow_one():
-    # Its 640x480 colour pictures are the middle of its 848x480 ones.
+def test_the_wider_image_of_a_d405_gives_the_view_of_the_narrow_one():
+    # Its 640x480 colour images are the middle of its 848x480 ones.
     wide = Intrinsics(848, 480, 431.17, 429.98, 421.47, 237.27)
     picture = np.pad(PATTERN, ((0, 0), (104, 104), (0, 0)))
     for size in ((256, 256), (480, 640)):

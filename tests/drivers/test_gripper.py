@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from smolvla_gym.drivers.board.state import Mode
-from smolvla_gym.parol6.protocol import GripperMode
-from smolvla_gym.twin.gripper import Can, make_gripper
+from smolvla_gym.parol6.protocol import GripperFlag, GripperMode
+from smolvla_gym.twin.gripper import SSG48, Can, make_gripper
 from tests.drivers.rig import POSE
 
 
@@ -64,7 +66,7 @@ def test_a_gripper_that_fails_while_the_arm_moves(make_rig, error):
     if error == "power":
         rig.firmware.gripper.power_cycle()
     else:
-        rig.firmware.gripper._estop_error = True
+        rig.firmware.gripper.on_can(SSG48.NODE, Can.OPERATE, struct.pack(">BBhB", 0, 0, 0, GripperFlag.ESTOP))
     rig.run(0.1)
     assert rig.state.fault == "gripper_failed"
     rig.run(1.0)

@@ -39,7 +39,7 @@ def rig():
 @settings(deadline=None)
 @given(command=st.sampled_from(COMMANDS), reported=STEPS, joints=STEPS, velocity=STEPS, opening=st.floats(0.0, 1.0))
 def test_no_frame_that_is_sent_has_a_mark_inside(rig, command, reported, joints, velocity, opening):
-    rig.board._reply = StateFrame(position=reported)
+    rig.board._exchange.reply = StateFrame(position=reported)
     move, wanted = (), reported + (0,) * 6
     if command is Command.MOVE:
         move = np.array(joints) / STEPS_PER_RAD, np.array(velocity) / STEPS_PER_RAD, opening

@@ -1,4 +1,4 @@
-"""The process that owns the port hangs: it is told, nothing waits long for it, and it does not act on old requests."""
+"""The worker that owns the port hangs: that is a fault, no call waits long, and the worker refuses old requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def link(make_link, arm):  # noqa: F811
     link.enable()
     drive(link, arm)
     yield link
-    if not link._child.ended:
+    if not link._worker.ended:
         os.kill(link.pid, signal.SIGCONT)
 
 
@@ -72,12 +72,11 @@ def test_clearing_starts_another_process(link, arm):  # noqa: F811
 
 @pytest.mark.parametrize("call", ["home", "enable", "calibrate_gripper"])
 def test_ctrl_c_while_waiting_disables(inline, monkeypatch, call):  # noqa: F811
-    link, clock, rig = inline
+    link, clock, _ = inline
     if call != "home":
         link.home()
     if call == "calibrate_gripper":
         link.enable()
-        monkeypatch.setattr(type(rig.board._gripper), "ready", False)
 
     def interrupt(moment):
         raise KeyboardInterrupt
@@ -88,13 +87,13 @@ def test_ctrl_c_while_waiting_disables(inline, monkeypatch, call):  # noqa: F811
     assert link.state().mode in (Mode.DISABLED, Mode.STOPPING)
 
 
-def test_what_the_arm_does_without_its_process_is_told(make_link, arm):  # noqa: F811
+def test_the_fault_says_what_the_arm_does_without_its_worker(make_link, arm):  # noqa: F811
     link = make_link()
     with arm.virtual.lock:
         arm.firmware.lose_homing()
 
     def kill(state):
-        if state.mode is Mode.HOMING and not link._child.ended:
+        if state.mode is Mode.HOMING and not link._worker.ended:
             os.kill(link.pid, signal.SIGKILL)
 
     with pytest.raises(FaultError, match="goes on homing by itself"):
@@ -104,7 +103,6 @@ def test_what_the_arm_does_without_its_process_is_told(make_link, arm):  # noqa:
 def test_what_is_printed_while_the_process_starts_does_no_harm(make_link, tmp_path, monkeypatch):  # noqa: F811
     (tmp_path / "sitecustomize.py").write_text("print('hello'); print('5')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr("smolvla_gym.drivers.board.worker_channel._START", 10.0)
     assert make_link().state().mode is Mode.DISABLED
 
 
@@ -115,6 +113,6 @@ def test_a_reader_that_fails_counts_as_the_end(make_link, monkeypatch):  # noqa:
         raise RuntimeError
 
     monkeypatch.setattr("threading.excepthook", lambda arguments: None)
-    monkeypatch.setattr("smolvla_gym.drivers.board.worker_channel.BoardState.from_json", fail)
+    monkeypatch.setattr("smolvla_gym.drivers.board.state.BoardState.from_json", fail)
     time.sleep(0.1)
     assert link.state().fault == "link_lost"

@@ -38,7 +38,7 @@ def test_without_a_camera_none_is_listed_and_the_error_comes_at_once():
     assert time.monotonic() - begin < 1.0
 
 
-def test_two_cameras_are_told_apart_by_their_serials(pair):
+def test_two_cameras_are_distinguished_by_their_serials(pair):
     wrist, scene, bus = pair
     with contextlib.ExitStack() as stack:
         cameras = {}

@@ -10,7 +10,8 @@ import warnings
 import numpy as np
 import pytest
 
-from smolvla_gym.drivers.cameras import librealsense, realsense
+from smolvla_gym.drivers.cameras import librealsense
+from smolvla_gym.drivers.cameras.camera import Camera
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Intrinsics
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.errors import DeviceError, OptionError
@@ -24,7 +25,7 @@ SCENE = d435(Intrinsics.from_fovy(38.0, 640, 480))
 
 
 def pictures():
-    """Draws a different picture each time: colour and a wall that comes nearer."""
+    """Renders a different image each time: colour and a wall that comes nearer."""
     counter = itertools.count()
 
     def render():
@@ -68,7 +69,7 @@ class StandingClock:
         self.moment = moment
 
 
-# -- pictures --------------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------------------------
 
 
 def test_each_frame_that_is_pushed_arrives_bit_by_bit(rig):
@@ -152,7 +153,7 @@ def test_a_frame_without_new_depth_is_no_new_frame(rig):
     assert camera.wait_newer(virtual.push() - 1, 2.0).number == virtual.number
 
 
-def test_larger_pictures(rig):
+def test_larger_images(rig):
     wide = np.zeros((480, 848, 3), np.uint8)
     virtual, camera = rig(lambda: (wide, None), resolution=(848, 480), fps=15)
     virtual.push()
@@ -184,11 +185,10 @@ def test_thirty_frames_a_second_and_age_that_grows_when_they_repeat(rig):
     assert camera.reconnects == 0
 
 
-def test_a_clock_that_stands_still_makes_no_camera_stall(rig, monkeypatch):
-    monkeypatch.setattr(realsense, "_SILENCE", 0.05)
-    monkeypatch.setattr(realsense, "_STALL", 0.1)
+def test_a_clock_that_stands_still_makes_no_camera_stall(rig):
     clock = StandingClock()
     virtual, camera = rig(clock=clock)
+    camera.check_period, camera.stall_timeout = 0.05, 0.1
     clock.moment = 0.05
     virtual.push()
     assert camera.wait_newer(0, 2.0).time == 0.05
@@ -228,9 +228,9 @@ def test_a_camera_that_counts_from_the_beginning_again_still_gives_newer_frames(
     assert camera.wait_newer(21, 2.0).number == 22
 
 
-def test_a_stream_that_dies_is_started_afresh(rig, monkeypatch):
-    monkeypatch.setattr(realsense, "_STALL", 0.3)
+def test_a_stream_that_dies_is_started_afresh(rig):
     virtual, camera = rig()
+    camera.stall_timeout = 0.3
     virtual.start(30)
     last = camera.wait_newer(0, 2.0)
     virtual.unplug()
@@ -369,3 +369,8 @@ def test_a_serial_number_may_be_a_number(rig):
     assert camera.info.serial == "405000000007"
     _, camera = rig(serial=5000000007, twin={"serial": "005000000007"})
     assert camera.info.serial == "005000000007"
+
+
+def test_the_driver_has_the_members_of_a_camera():
+    members = {name for name in vars(Camera) if not name.startswith("_")} | set(Camera.__annotations__)
+    assert members <= set(dir(RealSenseCamera())), "see drivers/cameras/__init__.py"

@@ -268,7 +268,7 @@ def test_one_wrong_byte_may_stop_the_arm_but_not_mislead_it(make, seed):
     env, tap = make()
     env.reset(seed=0, options=AT_HOME)
     drive(env, 0.4)
-    tap.twin.board._random.seed(seed)
+    tap.twin.board.reseed(seed)
     tap.twin.faults.corrupt = True
     tap.at(0.01, tap.twin.faults.clear)
     begin = tap.now

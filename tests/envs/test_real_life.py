@@ -98,10 +98,10 @@ def arm():
 def speed(twin: Twin) -> float:
     """The highest speed of a joint over some 30 ms, in rad/s."""
     with twin.lock:
-        begin, before = twin._steps, twin.world.measured_joints
+        begin, before = twin.time, twin.world.measured_joints
     time.sleep(0.03)
     with twin.lock:
-        seconds, after = (twin._steps - begin) * twin.world.timestep, twin.world.measured_joints
+        seconds, after = twin.time - begin, twin.world.measured_joints
     return float(np.abs(after - before).max() / seconds) if seconds else 0.0
 
 

@@ -48,7 +48,7 @@ class Tap:
     @property
     def now(self) -> float:
         """The moment that the physics has reached, in s."""
-        return self.twin._steps * self.twin.world.timestep
+        return self.twin.time
 
     def _record_frames(self, data: bytes) -> list[bytes]:
         self.frames += [(self.now, frame) for frame in self._parser.feed(data)]

@@ -1,4 +1,4 @@
-"""The grippers, over the board's packets, before jaws that do as they are told as far as something lets them."""
+"""The grippers, over the board's packets, with simulated jaws that an obstacle may stop."""
 
 import numpy as np
 import pytest
@@ -121,7 +121,7 @@ def test_it_goes_to_a_position(ready, byte, opening):
 
 
 @pytest.mark.parametrize("flags", [0, GripperFlag.ACTIVATE, GripperFlag.GO_TO])
-def test_it_moves_only_when_activated_and_told_to_go(ready, flags):
+def test_it_moves_only_when_activated_with_the_flag_go_to(ready, flags):
     ready.send(0.5, position=0, speed=255, current=500, flags=flags)
     assert ready.opening == 0.0
 

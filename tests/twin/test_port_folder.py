@@ -86,7 +86,7 @@ def test_twins_that_begin_at_once_leave_each_other_alone(temporary):
         path = Path(true(**options))
         if not swept:
             swept.append(path)
-            PortFolder().close()  # of somebody else, who begins just now
+            PortFolder().close()  # of another twin, which begins just now
         return str(path)
 
     with pytest.MonkeyPatch.context() as patch:

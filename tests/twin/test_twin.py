@@ -111,7 +111,7 @@ def test_an_arm_that_is_torn_loses_steps(make):
 def test_a_blocked_arm_loses_steps_and_does_not_notice(make):
     bench = make(homed=True)
     bench.send(Command.ENABLE)
-    # Somebody holds J1.
+    # J1 is blocked.
     model, held = bench.twin.world.model, bench.twin.joints[0]
     joint = model.joint("joint_1")
     joint.range[:] = held - 0.01, held + 0.01
@@ -145,16 +145,16 @@ def test_an_arm_that_lost_steps_is_right_again_after_homing():
         env.close()
 
 
-# -- eyes --------------------------------------------------------------------------------------------------------------
+# -- cameras -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_camera_sees_what_a_renderer_of_the_simulation_draws(make):
     bench = make(homed=True, cameras=("wrist",), noise=0.0)
     twin = bench.twin
     twin.cameras["wrist"].push()
-    pixels, _ = twin.cameras["wrist"]._pictures
+    pixels, _ = twin.cameras["wrist"]._images
     assert pixels.std() > 10.0
-    # The simulation's camera has the D405's view; its picture is cut to the shape of the sensor.
+    # The simulation's camera has the D405's view; its image is cut to the shape of the sensor.
     task = get_task("lift")
     world = World(GRIPPERS["ssg48"], task.kind, goal=False, control_hz=30, cameras=("wrist",), image_size=(480, 640),
                   depth=False, quality=QUALITIES["fast"])  # fmt: skip
@@ -168,9 +168,9 @@ def test_the_camera_sees_what_a_renderer_of_the_simulation_draws(make):
     assert gap.mean() < 0.5 * moved.mean()
 
 
-def test_people_see_the_whole_arm_move(make):
+def test_the_overview_shows_the_arm_move(make):
     bench = make(homed=True)
-    first, none = bench.twin.overview.look(None, None)
+    first, none = bench.twin.overview.render(None, None)
     assert (first.shape, none) == ((480, 640, 3), None)
     renderer = OffscreenRenderer(bench.twin.world.model, QUALITIES["high"], (480, 640))
     data = mujoco.MjData(bench.twin.world.model)
@@ -180,7 +180,7 @@ def test_people_see_the_whole_arm_move(make):
     bench.send(Command.ENABLE)
     bench.send(Command.MOVE, HOME - 0.3)
     bench.run(0.5)
-    second, _ = bench.twin.overview.look(None, None)
+    second, _ = bench.twin.overview.render(None, None)
     assert (np.abs(second.astype(int) - first).max(axis=2) > 40).mean() > 0.01
 
 
@@ -198,7 +198,7 @@ def test_closing_leaves_nothing(make):
     while twin.cameras["scene"].number < 2:
         assert time.monotonic() < begin + 20.0
         time.sleep(0.01)
-    assert twin.overview.look(None, None)[0].any()
+    assert twin.overview.render(None, None)[0].any()
     twin.close()
     twin.close()
     assert not folder.exists()

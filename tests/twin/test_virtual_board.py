@@ -57,7 +57,7 @@ def test_a_sound_board_answers(client):
     assert client.read(1) == b""  # nothing unasked
 
 
-def test_time_passes_while_nobody_writes(board, client):
+def test_time_passes_while_no_bytes_come(board, client):
     ask(client, CommandFrame(Command.JOG, speed=(10_000, 0, 0, 0, 0, 0)).pack())
     time.sleep(0.1)
     with board.lock:

@@ -123,12 +123,12 @@ def test_the_thread_draws_at_a_rate_that_can_be_changed_and_frees_what_it_drew_w
     assert len(freed) == 2
 
 
-def test_pictures_of_the_wrong_size_are_refused():
+def test_images_of_the_wrong_size_are_refused():
     virtual = VirtualRealSense(grey)
     camera = RealSenseCamera(resolution=(848, 480), context_factory=virtual.context_factory)
     camera.start()
     try:
-        with pytest.raises(ValueError, match="streams 848x480, but the picture that was drawn is 640x480"):
+        with pytest.raises(ValueError, match=r"848x480.*640x480"):
             virtual.push()
     finally:
         camera.close()

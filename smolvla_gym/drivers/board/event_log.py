@@ -1,4 +1,4 @@
-"""A file that keeps what the arm was stopped or limited by, for whoever asks afterwards."""
+"""The log file of the events: what stopped or limited the arm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE: Final = 5_000_000
 _FILES: Final = 3
 
 _REPEAT: Final = 1.0
-"""Least time in s between two lines of the same kind at the same place, for the kinds that may come in each step."""
+"""Time in s in which a line of the same kind at the same place is written once, for the kinds of every step."""
 
 _REPEATED: Final = ("position", "collision", "workspace", "shaping")
 
@@ -39,13 +39,14 @@ def default_log_path() -> Path | None:
 
 
 class EventLog:
-    """One JSON object a line, with the time of day, in files that are rotated.
+    """Log with one JSON object a line and the time of day, in files that are rotated.
 
-    A thread writes them, so that a slow disk delays nobody. Where they cannot be written that is said once.
+    A thread writes, so that a slow disk does not delay the caller. A write that fails is reported once on standard
+    error.
     """
 
     def __init__(self, path: Path) -> None:
-        """Begins to write to ``path``; its folder is made."""
+        """Begin to write to ``path``; its folder is made."""
         self._queue = queue.SimpleQueue[logging.LogRecord]()
         self._written: dict[tuple[object, object], float] = {}
         self._skipped: dict[tuple[object, object], int] = {}
@@ -58,7 +59,7 @@ class EventLog:
             _warn(error)
 
     def write(self, event: dict[str, Any]) -> None:
-        """Adds an event; ``time`` is its moment in s on the monotonic clock."""
+        """Add an event; ``time`` is its moment in s on the monotonic clock."""
         if self._listener is None:
             return
         kind = event.get("rule", event.get("event"))
@@ -74,7 +75,7 @@ class EventLog:
         self._queue.put(logging.makeLogRecord({"msg": line}))
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Write the events that are left."""
         if self._listener is not None:
             self._listener.stop()
             for handler in self._listener.handlers:

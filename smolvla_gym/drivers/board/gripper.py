@@ -1,4 +1,4 @@
-"""The two grippers as the board's driver sees them: what to send with each frame, and what came back."""
+"""Drivers of the two grippers: their part of each command frame, and their state by the replies."""
 
 from __future__ import annotations
 
@@ -27,60 +27,60 @@ _SPEED_BYTES = (0.00009, 0.184)
 """Jaw speeds in m/s that the speed bytes 0 and 255 stand for."""
 
 _SETTLED = 0.3
-"""How long in s a calibrated gripper has to stand still to have come to the end of its search."""
+"""Time in s for which a calibrated gripper has to stand still until its search counts as finished."""
 
 _BEGIN = 0.5
-"""How long in s a calibration may take to begin before it is asked for again: the request can get lost on the bus."""
+"""Time in s in which a calibration has to begin before the request is repeated: it can get lost on the bus."""
 
 _TRIES = 3
-"""How often it is asked for at most: each time, one that began unseen begins anew."""
+"""How often the request is sent at most: it restarts a calibration that has begun unnoticed."""
 
 _ANSWER = 1.0
-"""How long in s a gripper may take to answer; it is asked a hundred times."""
+"""How long in s a gripper may take to answer, which is a hundred requests."""
 
-_UNHEARD: Final = (GripperStatus().position, GripperStatus().current, GripperStatus().status)
+_UNANSWERED: Final = (GripperStatus().position, GripperStatus().current, GripperStatus().status)
 
 
 class GripperDriver(ABC):
-    """A gripper behind the board. It is told of every reply and asked for its part of every frame."""
+    """A gripper behind the board. The board's driver passes every reply on to it and sends its part of every frame."""
 
     @abstractmethod
     def wake(self, now: float) -> None:
-        """Makes the gripper ready for commands; ``now`` is in s."""
+        """Make the gripper ready for commands; ``now`` is in s."""
 
     @abstractmethod
     def calibrate(self, now: float) -> None:
-        """Has the gripper find its ends, from the moment ``now`` in s."""
+        """Have the gripper find its ends, from the moment ``now`` in s."""
 
     def sleep(self, now: float) -> None:  # noqa: B027 - an air gripper has nothing to stop
-        """Gives up waking and calibrating, and what failed; one that works keeps hold of what it has."""
+        """End waking and calibrating, and forget a failure; a gripper that works keeps its grip."""
 
     def observe(self, reply: StateFrame, now: float) -> None:
-        """Takes note of a reply that came at the moment ``now`` in s."""
+        """Take note of a reply that came at the moment ``now`` in s."""
         self._reply = reply
 
     @property
     def ready(self) -> bool:
-        """Whether it takes commands."""
+        """Return whether it takes commands."""
         return True
 
     def problem(self, now: float) -> str | None:
-        """Returns in words what keeps it from being ready, where it should be by ``now`` in s."""
+        """Return in words why it is not ready, though it should be by ``now`` in s; None where there is no problem."""
         return None
 
     @property
     @abstractmethod
     def opening(self) -> float:
-        """Its opening, 0 closed to 1 open, as far as is known."""
+        """Return its opening, 0 closed to 1 open, as far as it is known."""
 
     @property
     def object(self) -> GripperObject:
-        """What it felt."""
+        """Return what its object detection reports."""
         return GripperObject.AT_POSITION
 
     @abstractmethod
     def part(self, opening: float | None) -> tuple[GripperCommand, int]:
-        """Returns its part of the next frame: a command and the output lines.
+        """Return its part of the next frame: a command and the output lines.
 
         Args:
             opening: Where to go, 0 closed to 1 open; None: stay as it is.
@@ -88,20 +88,20 @@ class GripperDriver(ABC):
 
 
 class AirGripper(GripperDriver):
-    """An air gripper: a valve on OUT1. It tells nothing, so that what it was told is taken for what it does."""
+    """An air gripper: a valve on OUT1. It reports nothing, so its last command counts as its state."""
 
     def __init__(self, invert: bool) -> None:
-        """Prepares the driver; ``invert``: OUT1 closes it."""
+        """Prepare the driver; ``invert``: OUT1 closes it."""
         self._invert = invert
         self._lines = 0
 
     @override
     def wake(self, now: float) -> None:
-        """It is always awake."""
+        """Do nothing: it is always awake."""
 
     @override
     def calibrate(self, now: float) -> None:
-        """It has nothing to find."""
+        """Do nothing: it has no ends to find."""
 
     @property
     @override
@@ -126,7 +126,7 @@ class ElectricGripper(GripperDriver):
     """An SSG-48 behind the board's CAN bus. It has to be calibrated after every power-up and activated."""
 
     def __init__(self, gripper: Gripper, timeout: float) -> None:
-        """Prepares the driver of a gripper; a calibration may take ``timeout`` s."""
+        """Prepare the driver of a gripper; a calibration may take ``timeout`` s."""
         self._timeout = timeout
         slowest, fastest = _SPEED_BYTES
         self._speed = round(255 * (gripper.jaw_speed - slowest) / (fastest - slowest))
@@ -136,9 +136,9 @@ class ElectricGripper(GripperDriver):
         self._status = GripperStatus()
         self._command = GripperCommand()
         self._asked = -math.inf  # when the present calibration was last asked for
-        self._begun = False  # whether it was seen to begin
+        self._begun = False  # whether a reply has shown that it began
         self._tries = 0  # how often it was asked for
-        self._cleared = False  # whether the drive was told since it was woken to forget its errors
+        self._cleared = False  # whether the drive's errors were cleared since it was woken
         self._now = 0.0  # of the last reply
 
     @override
@@ -167,10 +167,10 @@ class ElectricGripper(GripperDriver):
             self._moved = now
             self._begun = True
         self._status = reply.gripper
-        # Before it hears of a gripper the board reports these very bytes, which look calibrated. An active one cannot.
-        heard = (self._status.position, self._status.current, self._status.status) != _UNHEARD
-        # Errors stay until the drive is told to forget them, which takes a moment.
-        if self._phase is _Phase.WAKING and heard and (not self._failing or now - self._since > _BEGIN):
+        # Before a gripper answers the board reports these bytes, which seem calibrated. An active gripper cannot.
+        answered = (self._status.position, self._status.current, self._status.status) != _UNANSWERED
+        # Errors stay until the drive has cleared them, which takes a moment.
+        if self._phase is _Phase.WAKING and answered and (not self._failing or now - self._since > _BEGIN):
             if self._status.calibrated:
                 self._enter(_Phase.READY, now)
             else:
@@ -242,7 +242,7 @@ class ElectricGripper(GripperDriver):
 
 
 def make_gripper_driver(settings: BoardSettings) -> GripperDriver:
-    """Builds the driver of the gripper that is mounted."""
+    """Build the driver of the gripper that is mounted."""
     gripper = get_gripper(settings.gripper)
     if gripper.binary:
         return AirGripper(settings.invert_output)

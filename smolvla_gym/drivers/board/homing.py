@@ -1,4 +1,4 @@
-"""One homing of the arm: what to send, and proof that the board really searched its switches."""
+"""One homing of the arm: the commands to send, and the proof that the board searched its switches."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FIRST_APPROACH: Steps = (-2050, -2550, -2550, 5550, -5050, -9550)
 """Speeds in microsteps/s at which J1 to J6 approach their switches the first time."""
 
 _STRAY = 2500
-"""Way in microsteps that no joint goes at another speed before it has found its switch: the way back from the switch
-between the two approaches is 850 to 1550. It is 7 deg of J2 and 35 deg of J4."""
+"""Distance in microsteps that no joint moves at another speed before it finds its switch. Between the two approaches
+it moves back by 850 to 1550. The distance is 7 deg of J2 and 35 deg of J4."""
 
 _JUMP = 1000
 """Change of a counter in microsteps between two replies that is no motion: the board sets counters at the switches."""
 
 _HOME_FRAMES = 10
-"""How often the command is sent: a lost frame does no harm. Sent to the end, homing would start again."""
+"""How often the command is sent: a lost frame does no harm. Sent until the end, it would start homing again."""
 
 
 _REST_FRAMES = 3
@@ -48,7 +48,7 @@ _COMMANDS: Final = {
     _Phase.DONE: Command.IDLE,
 }
 
-# What follows once the board has echoed the command, and how often that was sent at least.
+# The next phase once the board has echoed the command, and how often that was sent at least.
 _NEXT: Final = {
     _Phase.ENABLE: (_Phase.REST, 1),
     _Phase.REST: (_Phase.REQUEST, _REST_FRAMES),
@@ -57,29 +57,30 @@ _NEXT: Final = {
 
 
 class Homing:
-    """Homes once.
+    """One homing.
 
     A homing that was cancelled makes the firmware skip the search for some switches the next time, and report joint
-    angles that are wrong by whatever the arm moved since. Each joint must therefore have been seen at the speed of its
-    second approach; one that moves off without that is driven by a counter that means nothing, and is stopped early.
+    angles that are wrong by whatever the arm moved since. The replies
+    must therefore show each joint at the speed of its second approach; a joint that moves off without that follows a
+    counter without meaning, and is stopped early.
     """
 
     def __init__(self) -> None:
         self._phase = _Phase.ENABLE
         self._sent = 0  # frames in this phase
         self._forgot = False
-        self._other = [False] * len(SECOND_APPROACH)  # seen at another speed, so that the wanted one is no old one
+        self._other = [False] * len(SECOND_APPROACH)  # reported at another speed, so that the expected one is new
         self._searched = [False] * len(SECOND_APPROACH)
         self._before: StateFrame | None = None
-        self._stray = [0] * len(SECOND_APPROACH)  # ways in microsteps that belong to no search
+        self._stray = [0] * len(SECOND_APPROACH)  # distances in microsteps that belong to no search
 
     def command(self) -> Command:
-        """Returns the command of the next frame."""
+        """Return the command of the next frame."""
         self._sent += 1
         return _COMMANDS[self._phase]
 
     def observe(self, reply: StateFrame) -> None:
-        """Takes note of a reply."""
+        """Take note of a reply."""
         following = _NEXT.get(self._phase)
         if following is not None and reply.command == _COMMANDS[self._phase] and self._sent >= following[1]:
             self._phase, self._sent = following[0], 0
@@ -106,15 +107,15 @@ class Homing:
 
     @property
     def skipping(self) -> list[str]:
-        """Names of the joints that the board moves without a search for their switches."""
+        """Return the names of the joints that the board moves without a search for their switches."""
         return [name for name, stray in zip(JOINT_NAMES, self._stray, strict=True) if stray > _STRAY]
 
     @property
     def done(self) -> bool:
-        """Whether the board says that all joints are homed, after it had said that none is."""
+        """Return whether the board reports that all joints are homed, after it had reported that none is."""
         return self._phase is _Phase.DONE
 
     @property
     def unsearched(self) -> list[str]:
-        """Names of the joints whose switches were not seen being approached."""
+        """Return the names of the joints of which no reply showed the approach to the switch."""
         return [name for name, seen in zip(JOINT_NAMES, self._searched, strict=True) if not seen]

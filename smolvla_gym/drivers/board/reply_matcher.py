@@ -1,9 +1,9 @@
-"""How far behind the board's replies are: which of the frames that were sent each one answers.
+"""Latency of the board's replies: which of the frames that were sent each one answers.
 
-The board answers every frame, in order, and names none. Counted off one by one, the replies tell how late they are,
-until a frame or its answer gets lost: from then on they would seem to be later than they are. Which of both it is shows
-when a frame is sent twice in a row: the board reports the time between the last two frames, and for the second copy,
-which changes nothing, that is next to nothing.
+The board answers every frame, in order, and replies have no number. Counted off one by one they show their latency,
+until a frame or its reply gets lost: from then on the estimate is too high. A frame that is sent twice in a row
+resynchronises it: the board reports the time between the last two frames, and for the second copy, which changes
+nothing, that time is nearly zero.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CLOSE: Final = TICK / 2
 """Time in s between two frames of which the board may report so little."""
 
 _MOST: Final = 1000
-"""Frames that are remembered: 10 s. What is later than that is much too late anyway."""
+"""Frames that are remembered: 10 s. A later reply is much too late anyway."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SentFrame:
     Attributes:
         moment: When, in s.
         command: Its command.
-        close: Whether it came so soon after the one before that the board's answer tells it from others.
+        close: Whether it followed the frame before so soon that the board's reply to it can be recognised.
     """
 
     moment: float
@@ -41,20 +41,20 @@ class SentFrame:
 
 
 class ReplyMatcher:
-    """The frames that are not answered yet.
+    """Matcher of replies to the frames that are not answered yet.
 
-    Where replies got lost, the next ones are taken for older than they are, until a copy is answered; never for newer.
+    After a lost reply the estimated latency is too high, never too low, until a duplicated frame resynchronises it.
     """
 
     def __init__(self) -> None:
-        """Begins with nothing sent."""
+        """Begin without a frame."""
         self._waiting: deque[SentFrame] = deque(maxlen=_MOST)
         self._last_sent: SentFrame | None = None
         self._answered: SentFrame | None = None
         self._heard = False  # since the last frame was sent
 
     def send(self, command: int, moment: float) -> None:
-        """Takes note that a frame was sent.
+        """Note that a frame was sent.
 
         Args:
             command: Its command.
@@ -66,7 +66,7 @@ class ReplyMatcher:
         self._heard = False
 
     def answer(self, reply: StateFrame) -> SentFrame | None:
-        """Returns the frame that a new reply answers, as far as is known; None where no frame was sent."""
+        """Return the frame that a new reply answers, by the estimate; None where no frame was sent."""
         self._heard = True
         waiting = self._waiting
         if reply.period_s < _TOGETHER and any(frame.close for frame in waiting):
@@ -78,5 +78,5 @@ class ReplyMatcher:
 
     @property
     def doubtful(self) -> bool:
-        """Whether replies come, but not for all frames, and no copy is on its way that will show why."""
+        """Return whether replies come, but not for all frames, and no copy is on its way to resynchronise them."""
         return self._heard and bool(self._waiting) and not any(frame.close for frame in self._waiting)

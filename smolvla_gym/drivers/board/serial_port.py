@@ -27,7 +27,7 @@ BAUD_RATE: Final = 3_000_000
 """Bits per s; without meaning where the line is USB all the way."""
 
 WRITE_TIMEOUT: Final = 0.2
-"""Time in s within which the other end has to take what is written. A frame needs 0.2 ms."""
+"""Time in s within which the device has to take written data. A frame needs 0.2 ms."""
 
 _READ_SIZE: Final = 4096
 _POLL: Final = 0.005
@@ -43,24 +43,24 @@ class Port(Protocol):
 
     @property
     def url(self) -> str:
-        """What it is called."""
+        """Return its name or URL."""
 
     def write(self, data: bytes) -> None:
-        """Sends bytes.
+        """Send bytes.
 
         Raises:
-            DeviceError: The other end is lost or does not take them.
+            DeviceError: The device is lost or does not take them.
         """
 
     def read(self, timeout: float) -> bytes:
-        """Returns what has arrived, waiting for the first byte up to ``timeout`` in s; nothing where none came.
+        """Return what has arrived, waiting for the first byte up to ``timeout`` in s; empty where none came.
 
         Raises:
-            DeviceError: The other end is lost.
+            DeviceError: The device is lost.
         """
 
     def close(self) -> None:
-        """Lets go of the line; may be called again."""
+        """Close the line; may be called again."""
 
 
 def find_port() -> str:
@@ -136,7 +136,7 @@ def _board(ports: Iterable[Any], serial: str | None = None, url: str | None = No
         f"No PAROL6 was found: no serial port has the USB id {usb_id} of its control board. "
         f"Ports there are: {_names(ports) or 'none'}. Usual causes: the arm has no power; the USB cable is loose or "
         "only charges; under WSL2 the board is not passed on (`usbipd attach --wsl --busid ...` in Windows); "
-        f"you have no right to the port ({_PERMISSION_HINT}). "
+        f"you have no permission to open the port ({_PERMISSION_HINT}). "
         'Another port can be named with port=; port="twin" works without an arm.'
     )
 
@@ -157,12 +157,12 @@ class SerialPort:
     """
 
     def __init__(self, url: str, *, write_timeout: float = WRITE_TIMEOUT) -> None:
-        """Opens the port.
+        """Open the port.
 
         Args:
             url: A device such as ``/dev/ttyACM0`` or ``COM5``, a pseudo-terminal, or a pyserial URL such as
                 ``socket://127.0.0.1:5000``.
-            write_timeout: Time in s within which the other end has to take what is written.
+            write_timeout: Time in s within which the device has to take written data.
 
         Raises:
             DeviceError: It is not there, in use, not permitted or no serial port.
@@ -185,7 +185,7 @@ class SerialPort:
             self._serial.timeout = _POLL
 
     def write(self, data: bytes) -> None:
-        """Sends bytes in one write.
+        """Send bytes in one write.
 
         Raises:
             DeviceError: The device is lost, or takes no data in time.
@@ -194,7 +194,7 @@ class SerialPort:
             self._serial.write(data)
 
     def read(self, timeout: float) -> bytes:
-        """Returns what has arrived, nothing where nothing came.
+        """Return what has arrived; empty where nothing came.
 
         Args:
             timeout: How long to wait for the first byte, in s.
@@ -212,7 +212,7 @@ class SerialPort:
             return bytes(data + self._serial.read(self._serial.in_waiting))
 
     def drain(self) -> None:
-        """Throws away what has arrived and was not read.
+        """Discard bytes that have arrived and were not read.
 
         Raises:
             DeviceError: The device is lost.
@@ -221,7 +221,7 @@ class SerialPort:
             self._serial.reset_input_buffer()
 
     def close(self) -> None:
-        """Lets go of the port; may be called again, and on a lost device."""
+        """Close the port; may be called again, and on a lost device."""
         with contextlib.suppress(*_FAILURES):
             self._serial.close()
 
@@ -258,7 +258,7 @@ def _why_not_open(url: str, error: Exception) -> str:
         case errno.EAGAIN | errno.EBUSY:
             return f"The port {url!r} is busy: another program holds it. Close that program and try again."
         case errno.EACCES | errno.EPERM:
-            return f"You have no right to open the port {url!r}: {_PERMISSION_HINT}."
+            return f"You have no permission to open the port {url!r}: {_PERMISSION_HINT}."
         case errno.ENOTTY | errno.EISDIR:
             return f"{url!r} is not a serial port ({error})."
         case _:

@@ -1,4 +1,4 @@
-"""What the driver of the control board is set to, and what it tells: plain data that also travels between processes."""
+"""Settings and state of the board's driver: plain data that also travels between processes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from smolvla_gym.parol6 import GRIPPERS, Array
 from smolvla_gym.parol6.protocol import NUM_JOINTS, Command, GripperObject
 from smolvla_gym.utils.option_values import check_number, check_switch
 
+Event = dict[str, Any]
+"""An event, with its ``time`` in s.
+
+An intervention has the fields of :class:`~smolvla_gym.safety.Intervention`: ``rule``, ``where`` and ``why``. All else
+has an ``event``; the event ``shaping`` has ``limits``, the number of joints that each limit slowed down.
+"""
+
 TICK: Final = 0.01
 """Time between two exchanges with the board in s: the rate that the firmware's position loop is made for."""
 
@@ -21,19 +28,19 @@ _MAX_EXTRAPOLATION = 2 * TICK
 
 
 class Mode(StrEnum):
-    """What the driver is doing with the arm."""
+    """Mode of the driver."""
 
     DISABLED = "disabled"
-    """The board takes no motion commands; its motors stay energised. It is still asked for its state."""
+    """The board takes no motion commands; its motors stay energised. The driver goes on reading its state."""
 
     ENABLING = "enabling"
-    """The board was told to take commands; the gripper is being woken and, where it has to be, calibrated."""
+    """The board is enabled; the gripper is being woken and, where necessary, calibrated."""
 
     HOMING = "homing"
-    """The board moves the arm by itself to find its switches."""
+    """The board moves the arm to find its limit switches."""
 
     READY = "ready"
-    """The arm follows the gate's setpoints."""
+    """The arm follows the setpoints of the safety gate."""
 
     STOPPING = "stopping"
     """The arm brakes within its limits and is disabled once it rests."""
@@ -43,22 +50,22 @@ class Mode(StrEnum):
 
 
 class Fault(StrEnum):
-    """Why the arm was stopped. Besides these, ``hold(reason)`` latches any name it is given."""
+    """Latched fault of the arm. Besides these, ``hold(reason)`` latches a fault of any name."""
 
     ESTOP = "estop"
-    """The emergency stop is pressed."""
+    """The e-stop is pressed, or its wire broken."""
 
     HOMING_LOST = "homing_lost"
     """The board no longer knows its joint angles: it restarted, or another program homed it."""
 
     FOLLOWING_ERROR = "following_error"
-    """The board's step counters are too far from what was sent."""
+    """The board's step counters are too far from the setpoint."""
 
     POSITION_LIMIT = "position_limit"
     """A joint is outside its limits."""
 
     FEEDBACK_TIMEOUT = "feedback_timeout"
-    """The board does not answer, or its answers come too late."""
+    """The board does not reply, or its replies come too late."""
 
     PORT_LOST = "port_lost"
     """The port failed: it was unplugged, or the board lost its power."""
@@ -73,16 +80,16 @@ class Fault(StrEnum):
     """Homing did not end in time."""
 
     HOMING_UNVERIFIED = "homing_unverified"
-    """The board says that it is homed, but did not search all of its switches."""
+    """The board reports that it is homed, but did not search all of its switches."""
 
     NOT_OBEYING = "not_obeying"
-    """The board answers, but does not echo the command it is sent."""
+    """The board replies, but does not echo the command that was sent."""
 
     GRIPPER_FAILED = "gripper_failed"
     """The electric gripper does not answer, could not be calibrated, or reports an error."""
 
     OPERATOR_STOP = "operator_stop"
-    """Somebody stopped the arm from the program."""
+    """The program stopped the arm on request of a person."""
 
     LINK_LOST = "link_lost"
     """The process that owns the port ended or does not answer."""
@@ -90,7 +97,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class BoardSettings:
-    """How the driver judges the board.
+    """Limits by which the driver judges the board.
 
     Attributes:
         gripper: The gripper that is mounted, a name in ``GRIPPERS``.
@@ -98,12 +105,12 @@ class BoardSettings:
         reply_timeout: How long a tick waits for the reply in s. The round trip takes about 0.4 ms; what is later is
             read in the next tick.
         connect_timeout: How long a newly opened port may stay silent in s.
-        feedback_timeout: Age of what is known of the arm in s at which it is stopped, as no reply comes or those that
-            come are late; so old may an emergency stop be when it is seen. Ten ticks are far above what a busy computer
-            loses, and less than 0.1 rad of travel for the base joint.
+        feedback_timeout: Age in s of the newest reply at which the arm is stopped, as replies are missing or late. The
+            driver may read a press of the e-stop this late. Ten ticks are far above what a busy computer loses, and
+            less than 0.1 rad of travel for the base joint.
         hold_after: Time without an action in s after which the arm brakes: several steps of any control rate above
             10 Hz, and short against what a person can react to.
-        disable_after: Time without an action in s after which the arm is disabled: whoever steers it has hung.
+        disable_after: Time without an action in s after which the arm is disabled: the program that steers it hangs.
         max_following_error: Distance in rad between sent and reported joints at which the arm is stopped. The
             firmware lags by 10 ms of travel and a tick by 10 more: at full speed 0.05 rad.
         position_tolerance: How far in rad the reported joints may lie outside the soft limits: 1 deg, still inside
@@ -143,23 +150,23 @@ class BoardSettings:
 
 @dataclass(frozen=True, eq=False)
 class BoardState:
-    """What is known of the arm.
+    """State of the arm, as far as the driver knows it.
 
     Attributes:
         time: Moment in s on the driver's clock (``time.monotonic()`` on the real arm) at which the frame was sent that
-            the newest reply answers, so that nothing here is older; -inf before the first reply.
+            the newest reply answers: no value here is older; -inf before the first reply.
         joints: Joint angles that the board reported in rad, shape (6,).
         velocity: Speeds that it runs the joints at in rad/s, shape (6,).
-        opening: Opening of the gripper, 0 closed to 1 open; an air gripper's is what it was told.
-        homed_joints: Which joints know their angle, as the board says.
-        homed: Whether the arm may be enabled: all joints are homed and nothing speaks against it.
+        opening: Opening of the gripper, 0 closed to 1 open; an air gripper's is its last command.
+        homed_joints: Which joints are homed, as the board reports.
+        homed: Whether the arm may be enabled: all joints are homed, and no homing is unverified.
         estop: Whether the emergency stop is pressed.
-        mode: What the driver is doing.
+        mode: Mode of the driver.
         fault: Name of what stopped the arm, or None.
         detail: A sentence on the fault; empty without one.
         commanded: Joint angles last sent in rad, shape (6,); those reported where none are being sent.
-        at_rest: Whether the arm has nowhere to go.
-        gripper_object: What an electric gripper felt.
+        at_rest: Whether the setpoint stands still.
+        gripper_object: Object detection of an electric gripper.
         gripper_ready: Whether the gripper takes commands: an electric one answers and is calibrated.
         echo: The command that the board last received.
         ticks: Ticks so far.
@@ -185,9 +192,9 @@ class BoardState:
     replies: int = 0
 
     def joints_at(self, now: float) -> Array:
-        """Returns the joint angles in rad, shape (6,), at a moment in s shortly after the reply.
+        """Return the joint angles in rad, shape (6,), at a moment in s shortly after the reply.
 
-        They run on at the reported speed, but only for two ticks, and only while the board follows setpoints: at
+        The angles go on at the reported speed, but only for two ticks, and only while the board follows setpoints: at
         other times the speed it reports is an old one.
         """
         if self.echo != Command.MOVE:
@@ -196,12 +203,12 @@ class BoardState:
         return self.joints + self.velocity * ahead
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the state as what ``json`` can write."""
+        """Return the state as values that JSON can carry."""
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BoardState:
-        """Builds a state from what :meth:`to_json` gave."""
+        """Build a state from the values of :meth:`to_json`."""
         arrays = {name: np.array(values[name], dtype=np.float64) for name in ("joints", "velocity", "commanded")}
         return cls(
             **{
@@ -231,4 +238,4 @@ UNKNOWN: Final = BoardState(
     gripper_ready=False,
     echo=int(Command.IDLE),
 )
-"""The state of a board that nobody has heard of yet."""
+"""The state before the first reply."""

@@ -1,124 +1,92 @@
-"""The process that owns the port. It outlives whatever happens to the one that thinks, and stops the arm then.
+"""The worker process that owns the port. It outlives its parent, however that ends, and stops the arm then.
 
-It is started by :class:`smolvla_gym.drivers.board.client.BoardProcess` and speaks lines of JSON: configuration comes
-first, then requests with an ``id``; it answers each and tells the state after every tick.
+:class:`smolvla_gym.drivers.board.process.BoardProcess` starts it. The first request, ``begin``, has the configuration.
+From then on the worker sends the state after every tick. Unlike other workers (see :mod:`smolvla_gym.ipc`) it has a
+thread that receives requests, as a tick must not wait for one, and a thread that sends messages, so that a parent that
+does not read cannot stop the loop.
+
+The loop ends, and stops the arm, when the parent closes the channel, has ended, or sends a line that is no request, and
+on SIGTERM and SIGHUP. While the parent lives and sends no actions, the watchdog of the driver stops the arm.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import json
-import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
+from smolvla_gym.drivers.board.requests import perform, refuse_stale
 from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.board.state import TICK, BoardSettings, Mode
-from smolvla_gym.drivers.board.worker_messages import error_to_json, perform, read_lines, refuse_stale
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import SmolVLAGymError
+from smolvla_gym.ipc import Message, Parent, Request
 from smolvla_gym.parol6.protocol import Command
 from smolvla_gym.safety import SafetyGate
 
-Message = dict[str, Any]
-
 _FULL: Final = 500
-"""Messages that may wait for a client that does not read: 5 s of states. Then only answers are kept."""
+"""Messages that may wait for a parent that does not read: 5 s of states. Then only replies are kept."""
 
 _CONFIRM: Final = 0.5
 """How long in s to wait for the board to confirm that it is disabled."""
 
 
-class _Outbox:
-    """Lines to the client. A thread writes them: a client that does not read must not stop the loop."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._queue = queue.SimpleQueue[Message | None]()
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-        self._thread.start()
-
-    def put(self, message: Message, *, needed: bool = False) -> None:
-        if needed or self._queue.qsize() < _FULL:
-            self._queue.put(message)
-
-    def close(self) -> None:
-        """Waits a moment for what is left to be written."""
-        self._queue.put(None)
-        self._thread.join(0.5)
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):  # The client is gone; who reads its requests notices too.
-            while (message := self._queue.get()) is not None:
-                line = json.dumps(message, default=str).encode() + b"\n"
-                while line:
-                    line = line[os.write(self._descriptor, line) :]
-
-
 class _Inbox:
-    """Requests with their time of arrival in s; None where the client hung up."""
+    """Requests, received by a thread."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, requests: Iterator[Request]) -> None:
         # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
-        self._queue = queue.Queue[tuple[Message | None, float]]()
-        self._descriptor = descriptor
-        threading.Thread(target=self._run, name="inbox", daemon=True).start()
+        self._queue = queue.Queue[Request | None]()
+        threading.Thread(target=self._run, args=(requests,), name="requests", daemon=True).start()
 
-    def get(self, timeout: float | None = None) -> tuple[Message | None, float]:
-        """Returns the next; raises ``queue.Empty`` after ``timeout`` s."""
+    def get(self, timeout: float) -> Request | None:
+        """Return the next request, None where there will be none; raise ``queue.Empty`` after ``timeout`` s."""
         return self._queue.get(timeout=timeout)
 
-    def _run(self) -> None:
+    def _run(self, requests: Iterator[Request]) -> None:
         try:
-            for line in read_lines(self._descriptor):
-                message = json.loads(line)
-                if not isinstance(message, dict) or not isinstance(message.get("do", ""), str):
-                    raise ValueError(f"no request: {line[:80]!r}")
-                self._queue.put((message, time.monotonic()))
-        except (ValueError, RecursionError) as error:
-            # Not from a client of this release: the arm is stopped, as for one that hung up.
-            print(f"smolvla-gym: the process that owns the port was told nonsense ({error})", file=sys.stderr)
+            for request in requests:
+                self._queue.put(request)
         finally:
-            self._queue.put((None, time.monotonic()))
+            self._queue.put(None)
 
 
 class _Loop:
-    """Ticks, and what is asked for between them."""
+    """Ticks, and the requests between them."""
 
-    def __init__(self, config: Message, inbox: _Inbox, outbox: _Outbox) -> None:
-        self._inbox, self._outbox = inbox, outbox
+    def __init__(self, config: Message, parent: Parent) -> None:
+        self._parent = parent
         self._settings = BoardSettings(**config["settings"])
         self._port: str = config["port"]
         self._board = Board(lambda: SerialPort(self._port), _gate(config), self._settings)
         self._log = EventLog(Path(config["log"])) if config["log"] else None
-        self._parent = os.getppid()
         self._ending: str | None = None
         self._late = 0
         self._worst = 0.0
 
     def end(self, reason: str) -> None:
-        """Has the loop end after the present tick."""
+        """Have the loop end after the present tick."""
         self._ending = self._ending or reason
 
-    def run(self) -> int:
-        """Serves until the end; returns the exit status."""
+    def run(self, begin: Request) -> int:
+        """Serve until the end; return the exit status."""
         status = 0
         try:
             self._board.connect(time.monotonic())
         except SmolVLAGymError as error:
-            self._answer(0, error)
+            begin.fail(error)
             return 1
+        self._inbox = _Inbox(self._parent.requests)
         self._publish()
-        self._answer(0, None)
+        begin.reply()
         gc.freeze()
         request_low_latency_scheduling()
         try:
@@ -146,36 +114,38 @@ class _Loop:
                 self._late += 1
                 deadline += TICK * int(late / TICK)
             self._tick()
-            # A fork of the client may hold the pipe open after the client's end.
-            if os.getppid() != self._parent:
-                self.end("the client ended")
+            # A fork of the parent may hold the pipe open after the parent's end.
+            if self._parent.has_ended:
+                self.end("the parent ended")
 
     def _serve(self, deadline: float) -> None:
-        """Does what is asked for until the next tick is due."""
+        """Carry requests out until the next tick is due."""
         while self._ending is None and (left := deadline - time.monotonic()) > 0.0:
             try:
-                message, arrived = self._inbox.get(left)
+                request = self._inbox.get(left)
             except queue.Empty:
                 return
-            if message is None:
-                self.end("the client ended")
-            elif message.get("do") == "close":
-                self.end("closed")
+            if request is None:
+                self.end("the parent ended" if self._parent.has_ended else "the parent closed the channel")
             else:
-                self._perform(message, arrived)
+                self._perform(request)
 
-    def _perform(self, message: Message, arrived: float) -> None:
+    def _perform(self, request: Request) -> None:
+        arguments = request.arguments
+        error: SmolVLAGymError | None = None
         try:
-            # Not its arrival: while all of this process stands still nothing arrives.
-            self._port = message.get("port", self._port)  # a board that was plugged in anew may have another name
-            refuse_stale(message["do"], message, time.monotonic(), self._settings.hold_after)
-            perform(self._board, message["do"], message, arrived)
-            error = None
+            self._port = arguments.get("port", self._port)  # a board that was plugged in anew may have another name
+            # By the time it was sent, not by its arrival: while all of this process stands still nothing arrives.
+            refuse_stale(request.do, arguments, time.monotonic(), self._settings.hold_after)
+            perform(self._board, request.do, arguments, request.arrived)
         except SmolVLAGymError as raised:
             error = raised
-        # First the state, so that whoever waits for the answer sees what it has changed.
+        # First the state: it shows what the request has changed when its reply comes.
         self._publish()
-        self._answer(message["id"], error)
+        if error is None:
+            request.reply()
+        else:
+            request.fail(error)
 
     def _tick(self) -> None:
         self._board.tick(time.monotonic())
@@ -184,19 +154,16 @@ class _Loop:
     def _publish(self) -> None:
         self._record(*self._board.drain_events())
         loop = {"late_ticks": self._late, "worst_lateness_s": self._worst}
-        self._outbox.put({"state": self._board.state.to_json(), "loop": loop})
+        self._parent.send({"state": self._board.state.to_json(), "loop": loop}, droppable=True)
 
     def _record(self, *events: Message) -> None:
         for event in events:
-            self._outbox.put({"event": event})
+            self._parent.send({"event": event}, droppable=True)
             if self._log is not None:
                 self._log.write(event)
 
-    def _answer(self, request: int, error: Exception | None) -> None:
-        self._outbox.put({"id": request, "error": None if error is None else error_to_json(error)}, needed=True)
-
     def _stop_arm(self) -> None:
-        """Brakes, disables and waits for the board to confirm it."""
+        """Brake, disable and wait for the board to confirm it."""
         deadline = time.monotonic()
         give_up = deadline + self._settings.stop_timeout + _CONFIRM
         self._board.disable(deadline)
@@ -227,31 +194,20 @@ def _gate(config: Message) -> SafetyGate:
     return SafetyGate(config["period"], speed_scale=config["speed_scale"], guard=guard)
 
 
-def main(output: int) -> int:
-    """Runs the process.
-
-    Args:
-        output: Descriptor of the pipe to the client.
-
-    Returns:
-        The exit status.
-    """
-    # Ctrl-C is for the program that thinks; this one notices when that ends.
+def main(parent: Parent) -> int:
+    """Run the worker; return its exit status."""
+    # Ctrl-C is for the parent; the worker notices when that ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    outbox = _Outbox(output)
-    inbox = _Inbox(0)
-    config, _ = inbox.get()
-    if config is None:
+    parent.write_in_background(_FULL)
+    begin = next(parent.requests, None)
+    if begin is None:
         return 0
     try:
-        loop = _Loop(config, inbox, outbox)
+        loop = _Loop(begin.arguments, parent)
     except Exception as error:
-        outbox.put({"id": 0, "error": error_to_json(error)}, needed=True)
-        outbox.close()
+        begin.fail(error)
         return 1
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, _: loop.end(signal.Signals(number).name))
-    status = loop.run()
-    outbox.close()
-    return status
+    return loop.run(begin)

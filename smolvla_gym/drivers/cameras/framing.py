@@ -1,7 +1,7 @@
-"""Brings the picture of a real camera to the view and the size that the agent knows from the simulation.
+"""Crop of a real camera's image to the view and the size of the simulated camera.
 
-No two cameras have the same intrinsics. What the agent learned is where things lie by angle, so the window that is cut
-out of a real picture is the one that spans the same angles about the optical axis as the simulated camera's.
+No two cameras have the same intrinsics. A policy has learned where things lie by angle, so the window that is cut out
+of a real image spans the same angles about the optical axis as the image of the simulated camera.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Intrinsics:
     """Pinhole model of a camera; whole pixel coordinates are pixel centres.
 
     Attributes:
-        width: Width of the picture in px.
-        height: Height of the picture in px.
+        width: Width of the image in px.
+        height: Height of the image in px.
         fx: Horizontal focal length in px.
         fy: Vertical focal length in px.
         ppx: Principal point from the left in px.
@@ -36,18 +36,18 @@ class Intrinsics:
 
     @classmethod
     def from_fovy(cls, fovy: float, width: int, height: int) -> Intrinsics:
-        """Returns a camera with square pixels that looks through the middle of its picture.
+        """Return a camera with square pixels whose principal point is the middle of its image.
 
         Args:
             fovy: Vertical field of view in degrees.
-            width: Width of the picture in px.
-            height: Height of the picture in px.
+            width: Width of the image in px.
+            height: Height of the image in px.
         """
         focal = height / 2 / math.tan(math.radians(fovy) / 2)
         return cls(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
     def framed(self, size: tuple[int, int]) -> Intrinsics:
-        """Returns the model of the largest centred part of the picture that has a shape, brought to a size.
+        """Return the model of the largest centred crop of an aspect ratio, resized.
 
         Args:
             size: Height and width in px.
@@ -69,14 +69,14 @@ _DEPTH_UNIT = 1e-4  # m
 
 
 class Framing:
-    """Cuts the view of a reference camera out of the pictures of another one.
+    """Crop of the view of a reference camera from the images of another one.
 
     Lens distortion is left in: on a D405 it moves the corners by about 2 %.
 
     Attributes:
-        window: Left, top, right and bottom edge of the view in px from the picture's top left corner; not whole, and
-            beyond the picture where the real camera sees less than the reference.
-        missing: Share 0..1 of the view that lies outside the picture. The picture's edge is repeated there and depth
+        window: Left, top, right and bottom edge of the view in px from the image's top left corner; not whole, and
+            beyond the image where the real camera sees less than the reference.
+        missing: Share 0..1 of the view that lies outside the image. The image's edge is repeated there and depth
             reads 0, so that the rest stays where it belongs.
     """
 
@@ -87,13 +87,13 @@ class Framing:
         image_size: tuple[int, int],
         depth_range: tuple[float, float] = (0.0, math.inf),
     ) -> None:
-        """Computes the window.
+        """Compute the window.
 
         Args:
-            intrinsics: The camera whose pictures come.
-            reference: The camera whose view is wanted: the largest centred part of its picture of the wanted shape.
+            intrinsics: The camera that takes the images.
+            reference: The camera whose view is cut out: the largest centred crop of its image of this aspect ratio.
             image_size: Height and width of the result in px.
-            depth_range: What the reference measures in m; what is nearer or farther reads 0, though the camera sees it.
+            depth_range: Range of the reference in m; depth outside it reads 0, also where the camera measures it.
         """
         self._near, self._far = (round(min(edge, 65535 * _DEPTH_UNIT) / _DEPTH_UNIT) for edge in depth_range)
         self._height, self._width = image_size
@@ -123,15 +123,15 @@ class Framing:
         self._columns, self._column_outside = _nearest(left, right, self._width, width)
 
     def colour(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Returns the view of a colour picture, shape (H, W, 3), in the wanted size, shape (H', W', 3)."""
+        """Return the view of a colour image, shape (H, W, 3), in the wanted size, shape (H', W', 3)."""
         if self._padding is not None:
             pixels = np.pad(pixels, self._padding, mode="edge")
         image = Image.fromarray(pixels).resize((self._width, self._height), self._filter, box=self._box)
         return np.array(image)
 
     def depth(self, depth: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """Returns the view of a depth picture in 0.1 mm, shape (H, W), in the wanted size, shape (H', W', 1)."""
-        # Between a near and a far thing there is nothing: distances are picked, never averaged.
+        """Return the view of a depth image in 0.1 mm, shape (H, W), in the wanted size, shape (H', W', 1)."""
+        # A distance between that of a near and a far object is of neither: distances are picked, never averaged.
         view = depth[self._rows[:, None], self._columns]
         view[self._row_outside] = 0
         view[:, self._column_outside] = 0
@@ -140,10 +140,10 @@ class Framing:
 
 
 def _edges(size: int, crop: float, reference: tuple[float, float], own: tuple[float, float]) -> tuple[float, float]:
-    """Returns the edges of a camera's window, in px from the picture's, that lie at the angles of the reference's.
+    """Return the edges of a camera's window, in px from the image's, that lie at the angles of the reference's.
 
     Args:
-        size: Length of the reference's picture in px.
+        size: Length of the reference's image in px.
         crop: Length of its centred crop in px.
         reference: Its focal length and principal point in px.
         own: The camera's focal length and principal point in px.
@@ -154,6 +154,6 @@ def _edges(size: int, crop: float, reference: tuple[float, float], own: tuple[fl
 
 
 def _nearest(start: float, stop: float, count: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Returns the pixels nearest to ``count`` places in a window, and which places lie outside of the picture."""
+    """Return the pixels nearest to ``count`` places in a window, and which places lie outside of the image."""
     index = np.floor(start + (np.arange(count) + 0.5) * (stop - start) / count).astype(np.intp)
     return np.clip(index, 0, size - 1), (index < 0) | (index >= size)

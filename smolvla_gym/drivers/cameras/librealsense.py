@@ -1,7 +1,7 @@
-"""librealsense: loading it, and which cameras are there.
+"""Loading librealsense, and listing and finding cameras.
 
-Its SDKs differ: 2.56 has no ``__version__``, and in none of them an error has a type of its own. Whatever fails is a
-``RuntimeError``, whose text is for people only.
+Its SDKs differ: 2.56 has no ``__version__``, and none of them has types of errors. Every failure is a ``RuntimeError``,
+whose text cannot be relied on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from smolvla_gym.errors import DeviceError, MissingExtraError
 
 ContextFactory = Callable[[], Any]
-"""Makes a ``pyrealsense2.context``: the place where a camera that is not on a USB port can be put."""
+"""Makes a ``pyrealsense2.context``: the place for a camera that is not on a USB port."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CameraInfo:
 
 
 def load() -> ModuleType:
-    """Returns the module ``pyrealsense2``.
+    """Return the module ``pyrealsense2``.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -64,10 +64,10 @@ def load() -> ModuleType:
 
 
 def list_cameras(context_factory: ContextFactory | None = None) -> list[CameraInfo]:
-    """Returns the RealSense cameras that are connected, at once.
+    """Return the RealSense cameras that are connected, without waiting.
 
     Args:
-        context_factory: Where to look; the USB ports unless told otherwise.
+        context_factory: Makes the context to search; that of the USB ports by default.
 
     Raises:
         MissingExtraError: librealsense is not installed.
@@ -77,11 +77,11 @@ def list_cameras(context_factory: ContextFactory | None = None) -> list[CameraIn
     try:
         return [info for _, info in query(rs, (context_factory or rs.context)())]
     except RuntimeError as error:
-        raise DeviceError(f"librealsense cannot look for cameras: {error}.") from error
+        raise DeviceError(f"librealsense cannot list cameras: {error}.") from error
 
 
 def query(rs: ModuleType, context: Any) -> list[tuple[Any, CameraInfo]]:
-    """Returns the devices of a context with what they say of themselves, by serial number."""
+    """Return the devices of a context with their descriptions, by serial number."""
 
     def read(device: Any, field: Any) -> str:
         return str(device.get_info(field)) if device.supports(field) else ""
@@ -92,17 +92,17 @@ def query(rs: ModuleType, context: Any) -> list[tuple[Any, CameraInfo]]:
 
 
 def find(rs: ModuleType, context: Any, serial: str | None) -> tuple[Any, CameraInfo]:
-    """Returns a device of a context.
+    """Return a device of a context.
 
     Args:
         rs: librealsense.
-        context: Where to look.
-        serial: The device's serial number; None for the only one there is.
+        context: The context to search.
+        serial: The device's serial number; None for the only one.
 
     Raises:
         DeviceError: There is none, or there are several to choose from.
     """
-    # Asking for a camera that is not there would make a pipeline wait 15 s for it.
+    # A pipeline would wait 15 s for a camera that is not there.
     present = query(rs, context)
     fitting = [entry for entry in present if serial in (None, entry[1].serial)]
     if len(fitting) == 1:

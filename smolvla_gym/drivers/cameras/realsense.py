@@ -1,4 +1,4 @@
-"""An Intel RealSense camera: a thread that keeps its newest frame and brings it back after it was unplugged."""
+"""The driver of an Intel RealSense camera: a thread keeps its newest frame, and reopens it after it was unplugged."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import math
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from smolvla_gym.drivers.cameras.camera import Frame
 from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
 from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
 from smolvla_gym.drivers.cameras.realsense_stream import DEPTH_UNIT, Settings, Stream
@@ -25,43 +22,24 @@ from smolvla_gym.utils.option_values import check_serial
 
 __all__ = ["DEPTH_UNIT", "CameraInfo", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
 
-_SILENCE = 0.5  # s without frames after which to look whether the camera is still there, and between looks for it
-_STALL = 5.0  # s without frames after which to start a camera that is there afresh; its first one may take a while
 _CLOSING = 0.8  # s that close() gives the thread
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """What the camera saw at one moment.
-
-    Attributes:
-        pixels: Colour picture, uint8, shape (H, W, 3).
-        depth: Distance along the optical axis at the same pixels in units of 0.1 mm, 0 where it is not known, uint16,
-            shape (H, W); None unless asked for.
-        number: Number of the frame; it grows, with gaps, also over reconnects.
-        time: When the frame arrived in s, on the camera's clock.
-        view: The colour picture as the camera's framing shows it; None where it had none yet.
-        depth_view: The depth likewise.
-    """
-
-    pixels: NDArray[np.uint8]
-    depth: NDArray[np.uint16] | None
-    number: int
-    time: float
-    view: NDArray[np.uint8] | None = None
-    depth_view: NDArray[np.uint16] | None = None
-
-
 class RealSenseCamera:
-    """Keeps the newest frame of a camera.
+    """Driver of a RealSense camera, with the members of :class:`smolvla_gym.drivers.cameras.camera.Camera`.
 
     Attributes:
-        info: What the camera says of itself; None before :meth:`start`.
+        info: Description of the camera; None before :meth:`start`.
         usb_warning: Why the connection is too slow, None where it is not.
-        lost: Whether the camera is gone. It is looked for all the time, and comes back by itself.
+        lost: Whether the camera is not connected. The thread searches for it, and reopens it.
         reconnects: How often the stream was started again.
-        framing: How its thread prepares the views of the frames that come; it may be set once the intrinsics are known.
+        framing: Crop by which its thread prepares the views of the frames; it may be set once the intrinsics are known.
+        check_period: Time in s without frames after which to check the connection, and between two checks.
+        stall_timeout: Time in s without frames after which to restart a connected camera; its first one takes a while.
     """
+
+    check_period = 0.5
+    stall_timeout = 5.0
 
     def __init__(
         self,
@@ -76,10 +54,10 @@ class RealSenseCamera:
         context_factory: ContextFactory | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """Remembers the settings; nothing is opened before :meth:`start`.
+        """Store the settings; :meth:`start` opens the camera.
 
         Args:
-            serial: Serial number, a text or a number; None for the only camera there is.
+            serial: Serial number, a text or a number; None for the only camera.
             resolution: Width and height in px.
             fps: Frames a second.
             depth: Whether to measure distances too.
@@ -87,8 +65,8 @@ class RealSenseCamera:
                 period; None leaves exposure to the camera, if ``gain`` is None too.
             gain: Gain in the camera's unit; None as for ``exposure``.
             white_balance: Colour temperature in K; None leaves it to the camera.
-            context_factory: Makes the librealsense context; the USB ports' unless told otherwise.
-            clock: Tells the time at which frames arrive; the computer's unless told otherwise.
+            context_factory: Makes the librealsense context; that of the USB ports by default.
+            clock: Clock of the arrival of frames; that of the computer by default.
 
         Raises:
             OptionError: The serial number is neither a text nor a whole number.
@@ -111,7 +89,7 @@ class RealSenseCamera:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Opens the camera and starts the thread that reads it; returns before the first frame has come.
+        """Open the camera and start the thread that reads it, without waiting for the first frame.
 
         Raises:
             MissingExtraError: librealsense is not installed.
@@ -136,7 +114,7 @@ class RealSenseCamera:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Stops the thread and gives the camera back; doing it twice does no harm."""
+        """Stop the thread and give the camera back; doing it twice does no harm."""
         self._stopping.set()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -145,68 +123,68 @@ class RealSenseCamera:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """The pinhole model of the colour pictures.
+        """Return the pinhole model of the colour images.
 
         Raises:
             DeviceError: The camera was not started yet.
         """
         if self._intrinsics is None:
-            raise DeviceError("The camera tells its intrinsics after start().")
+            raise DeviceError("The intrinsics of a camera are known after start(): call it first.")
         return self._intrinsics
 
     def latest(self) -> Frame | None:
-        """Returns the newest frame, None before the first one."""
+        """Return the newest frame, None before the first one."""
         return self._latest
 
     def age(self) -> float:
-        """Returns the time in s since the newest frame arrived, infinite before the first one."""
+        """Return the time in s since the newest frame arrived, infinite before the first one."""
         latest = self._latest
         return math.inf if latest is None else self._clock.now() - latest.time
 
     def wait_newer(self, number: int, timeout: float) -> Frame:
-        """Waits for a frame.
+        """Wait for a frame.
 
         Args:
-            number: Number of a frame; any later one will do.
+            number: Number of a frame; a later one ends the wait.
             timeout: Time to wait in s, of real time whatever the clock.
 
         Returns:
             The newest frame.
 
         Raises:
-            DeviceError: None came.
+            DeviceError: No frame came.
         """
         with self._news:
             self._news.wait_for(lambda: self._latest is not None and self._latest.number > number, timeout)
             if self._latest is not None and self._latest.number > number:
                 return self._latest
         why = "it is not connected any more" if self.lost else "check its USB cable and port"
-        raise DeviceError(f"No new picture came from {self.info or 'the camera'} within {timeout:g} s: {why}.")
+        raise DeviceError(f"No new image came from {self.info or 'the camera'} within {timeout:g} s: {why}.")
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self, rs: ModuleType, stream: Stream | None, stopping: threading.Event) -> None:
         request_low_latency_scheduling()
-        heard, looked = self._clock.now(), time.monotonic()
+        arrived, checked = self._clock.now(), time.monotonic()
         while not stopping.is_set():
             if stream is None:
                 stream = self._reopen(rs)
                 if stream is None:
-                    stopping.wait(_SILENCE)
+                    stopping.wait(self.check_period)
                     continue
-                heard, looked = self._clock.now(), time.monotonic()
+                arrived, checked = self._clock.now(), time.monotonic()
             try:
                 frames = stream.wait()
                 if frames is not None:
-                    heard, looked = self._clock.now(), time.monotonic()
-                    self._take(stream, frames, heard)
-                elif time.monotonic() - looked > _SILENCE:
-                    looked = time.monotonic()
+                    arrived, checked = self._clock.now(), time.monotonic()
+                    self._take(stream, frames, arrived)
+                elif time.monotonic() - checked > self.check_period:
+                    checked = time.monotonic()
                     self.lost = not self._present(rs)
             except RuntimeError:
                 self.lost = True
             # A simulated clock that stands still asks for no frames, so their absence is no stall.
-            if self.lost or self._clock.now() - heard > _STALL:
+            if self.lost or self._clock.now() - arrived > self.stall_timeout:
                 stream.stop()
                 stream = None
         if stream is not None:
@@ -214,17 +192,17 @@ class RealSenseCamera:
 
     def _take(self, stream: Stream, frames: Any, moment: float) -> None:
         numbers = stream.numbers(frames)
-        # librealsense fills a set that lacks a picture up with the one before, which is not new.
+        # librealsense completes a set that lacks an image with an old one.
         if numbers is None or (self._numbers and any(a == b for a, b in zip(numbers, self._numbers, strict=True))):
             return
         last = self._latest.number if self._latest else 0
         if numbers[0] + self._offset <= last:  # a camera that was plugged in anew counts from the beginning
             self._offset = last + 1 - numbers[0]
-        pixels, depth = stream.pictures(frames)
-        # Here and not where they are wanted: whoever has a beat to keep should not wait for milliseconds of resizing.
+        pixels, depth = stream.images(frames)
+        # In this thread and not in the control loop, whose period resizing would use up by milliseconds.
         framing, view, depth_view = self.framing, None, None
         if framing is not None:
-            # What goes wrong here is met again, and said, by whoever wants the view.
+            # The caller that needs the view meets the same error.
             with contextlib.suppress(Exception):
                 view = framing.colour(pixels)
                 depth_view = None if depth is None else framing.depth(depth)
@@ -269,5 +247,5 @@ def _usb_warning(info: CameraInfo) -> str | None:
         return None
     return (
         f"{info} is connected by USB {info.usb_type}: a D405 then gives 10 to 15 frames a second and only its smaller "
-        "pictures. Use a USB 3 port and a USB 3 cable."
+        "images. Use a USB 3 port and a USB 3 cable."
     )

@@ -1,4 +1,4 @@
-"""The pictures of an open RealSense camera: its settings, its streams, and frames as arrays."""
+"""The stream of an open RealSense camera: its settings, its profiles, and frames as arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WAIT_MS = 100
 
 @dataclass(frozen=True)
 class Settings:
-    """How a camera is to be set.
+    """Settings of a camera.
 
     Attributes:
         resolution: Width and height in px.
@@ -61,26 +61,26 @@ class Settings:
 
 
 class Stream:
-    """The pictures of a camera from one start to the next stop.
+    """The images of a camera from one start to the next stop.
 
     Attributes:
-        info: What the camera says of itself.
-        intrinsics: The pinhole model of the colour pictures.
+        info: Description of the camera.
+        intrinsics: The pinhole model of the colour images.
     """
 
     def __init__(self, rs: ModuleType, context: Any, device: Any, info: CameraInfo, settings: Settings) -> None:
-        """Sets the camera and starts its pictures.
+        """Set the camera and start its stream.
 
         Args:
             rs: librealsense.
             context: The context in which the device was found.
             device: The device.
-            info: What it says of itself.
-            settings: How to set it.
+            info: Its description.
+            settings: Its settings.
 
         Raises:
-            OptionError: It cannot be set so.
-            RuntimeError: It does not work.
+            OptionError: The camera does not offer the settings.
+            RuntimeError: librealsense failed.
         """
         self.info = info
         _check_profiles(rs, device, info, settings)
@@ -108,19 +108,19 @@ class Stream:
             raise
 
     def wait(self) -> Any | None:
-        """Returns the next set of frames, None if none comes for a moment."""
+        """Return the next set of frames, None if none comes within a moment."""
         arrived, frames = self._pipeline.try_wait_for_frames(_WAIT_MS)
         return frames if arrived else None
 
     def numbers(self, frames: Any) -> tuple[int, int] | None:
-        """Returns the numbers of the colour frame and of the depth frame, or None where one of them is missing."""
+        """Return the numbers of the colour frame and of the depth frame, or None where one of them is missing."""
         colour = frames.get_color_frame()
         depth = frames.get_depth_frame() if self._depth else colour
         return (colour.get_frame_number(), depth.get_frame_number()) if colour and depth else None
 
-    def pictures(self, frames: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
-        """Returns copies of the colour picture and of the depth at its pixels."""
-        # librealsense has few frames to lend: what is not copied and let go of stalls the camera.
+    def images(self, frames: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
+        """Return copies of the colour image and of the depth at its pixels."""
+        # librealsense has few buffers: frames that are kept and not copied stall the camera.
         pixels = np.array(frames.get_color_frame().get_data(), np.uint8)
         if not self._depth:
             return pixels, None
@@ -130,17 +130,17 @@ class Stream:
         return pixels, depth if self._to_units is None else self._to_units[depth]
 
     def stop(self) -> None:
-        """Gives the camera back, also one that is gone."""
+        """Give the camera back, also one that is not connected any more."""
         with contextlib.suppress(RuntimeError):
             self._pipeline.stop()
 
 
 def _colour_sensor(rs: ModuleType, device: Any) -> Any:
-    # A D405 takes its colour pictures with its stereo module; other models have a sensor for it.
+    # A D405 takes its colour images with its stereo module; other models have a sensor for it.
     for sensor in device.query_sensors():
         if any(profile.stream_type() == rs.stream.color for profile in sensor.get_stream_profiles()):
             return sensor
-    raise DeviceError("This RealSense camera has no colour pictures.")
+    raise DeviceError("This RealSense camera has no colour images.")
 
 
 def _check_profiles(rs: ModuleType, device: Any, info: CameraInfo, settings: Settings) -> None:
@@ -160,7 +160,7 @@ def _check_profiles(rs: ModuleType, device: Any, info: CameraInfo, settings: Set
 
 
 def _set_options(rs: ModuleType, sensor: Any, info: CameraInfo, settings: Settings) -> None:
-    """Fixes what is given and leaves the rest to the camera, which remembers settings of earlier runs."""
+    """Fix the options that are given and leave the rest to the camera, which keeps settings of earlier runs."""
     fixed = settings.exposure is not None or settings.gain is not None
     for option, on in (
         (rs.option.enable_auto_exposure, not fixed),
@@ -210,7 +210,7 @@ def _check_exposure(given: object, value: float, unit: int, fps: int) -> None:
 
 
 def _unit_table(scale: float) -> NDArray[np.uint16] | None:
-    """Returns what each raw depth is in ``DEPTH_UNIT``, shape (65536,), for a scale in m; None if it is the same."""
+    """Return each raw depth in ``DEPTH_UNIT``, shape (65536,), for a scale in m; None if it is the same."""
     ratio = round(scale / DEPTH_UNIT, 5)  # the scale is a float32
     if ratio == 1.0:
         return None

@@ -44,7 +44,7 @@ class TwinView:
 
     def draw(self, state: BoardState) -> Image:
         """Return an image, uint8, shape (480, 640, 3)."""
-        return self._twin.overview.look(None, None)[0]
+        return self._twin.overview.render(None, None)[0]
 
     def show(self, state: BoardState) -> None:
         """Update the window."""

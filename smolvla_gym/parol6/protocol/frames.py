@@ -1,85 +1,27 @@
-"""The control board's serial protocol: frames to bytes and back. Pure: no port, no clock.
-
-The PC sends 56-byte command frames and the board answers each valid one with one 60-byte state frame; it never speaks
-on its own. Numbers are big-endian, positions and speeds signed 24-bit counts of microsteps, flags begin at 0x80.
-"""
+"""The command frame and the state frame, to bytes and back."""
 
 from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
-from enum import IntEnum, IntFlag
 from typing import Final
 
-NUM_JOINTS = 6
-Steps = tuple[int, int, int, int, int, int]
-
-ZEROS: Steps = (0, 0, 0, 0, 0, 0)
-
-HEADER: Final = b"\xff\xff\xff"
-"""Begins every frame; a byte follows that counts what comes after itself."""
-
-TRAILER: Final = b"\x01\x02"
-"""Ends every frame."""
-
-COMMAND_LENGTH: Final = 56
-"""Bytes of a whole command frame, header and trailer included."""
-
-STATE_LENGTH: Final = 60
-"""Bytes of a whole state frame, header and trailer included."""
-
-TIMER_HZ: Final = 703_125
-"""Ticks per s of the board's timer."""
-
-
-class Command(IntEnum):
-    """Command codes of the firmware, decimal. The last one received stays in force until another comes."""
-
-    HOME = 100
-    ENABLE = 101
-    DISABLE = 102
-    CLEAR = 103
-    JOG = 123
-    MOVE = 156
-    IDLE = 255
-
-
-class Line(IntFlag):
-    """The input and output lines of the board, as both frames carry them."""
-
-    IN1 = 0x80
-    IN2 = 0x40
-    OUT1 = 0x20
-    OUT2 = 0x10
-    ESTOP_RELEASED = 0x08
-
-
-class GripperFlag(IntFlag):
-    """Flags of a command to an electric gripper."""
-
-    ACTIVATE = 0x80
-    GO_TO = 0x40
-    ESTOP = 0x20
-    RELEASE_DIRECTION = 0x10
-
-
-class GripperMode(IntEnum):
-    """What an electric gripper is to do; the last two are sent once, then ``OPERATE`` again."""
-
-    OPERATE = 0
-    CALIBRATE = 1
-    CLEAR_ERROR = 2
-
-
-class GripperObject(IntEnum):
-    """What an electric gripper felt."""
-
-    MOVING = 0
-    WHILE_CLOSING = 1
-    WHILE_OPENING = 2
-    AT_POSITION = 3
+from smolvla_gym.parol6.protocol.constants import (
+    COMMAND_LENGTH,
+    HEADER,
+    NUM_JOINTS,
+    STATE_LENGTH,
+    TIMER_HZ,
+    TRAILER,
+    ZEROS,
+    Command,
+    GripperMode,
+    GripperObject,
+    Line,
+    Steps,
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +47,7 @@ class GripperCommand:
 
 @dataclass(frozen=True)
 class GripperStatus:
-    """What the board passes on of an electric gripper. The defaults are the board's own before it heard of any.
+    """State of an electric gripper as the board reports it. The defaults are the board's before any gripper answered.
 
     Attributes:
         can_id: The firmware never sets it.
@@ -125,42 +67,42 @@ class GripperStatus:
 
     @property
     def activated(self) -> bool:
-        """Whether it has been switched on."""
+        """Return whether it has been switched on."""
         return bool(self.status & 0x80)
 
     @property
     def action(self) -> bool:
-        """Whether it is told to go to a position."""
+        """Return whether its command has the flag ``GO_TO``."""
         return bool(self.status & 0x40)
 
     @property
     def moving(self) -> bool:
-        """Whether it is on its way to a position."""
+        """Return whether it is on its way to a position."""
         return self.action and self.object is GripperObject.MOVING
 
     @property
     def object(self) -> GripperObject:
-        """What it felt. The low bit comes first, as the gripper's firmware packs it; other programs swap the two."""
+        """Return its object detection, low bit first as in the gripper's firmware; other programs swap the two."""
         return GripperObject((self.status >> 5 & 1) | (self.status >> 4 & 1) << 1)
 
     @property
     def temperature_error(self) -> bool:
-        """Whether it is too hot."""
+        """Return whether it is too hot."""
         return bool(self.status & 0x08)
 
     @property
     def timeout_error(self) -> bool:
-        """Whether it missed commands for too long."""
+        """Return whether it missed commands for too long."""
         return bool(self.status & 0x04)
 
     @property
     def estop_error(self) -> bool:
-        """Whether its own emergency stop holds it."""
+        """Return whether its own emergency stop holds it."""
         return bool(self.status & 0x02)
 
     @property
     def calibrated(self) -> bool:
-        """Whether it knows its position. Also true where the board never heard of a gripper."""
+        """Return whether it is calibrated. Also true where no gripper has ever answered the board."""
         return bool(self.status & 0x01)
 
 
@@ -189,7 +131,7 @@ class CommandFrame:
     check: int = 228
 
     def pack(self) -> bytes:
-        """Returns the whole frame, 56 bytes.
+        """Return the whole frame, 56 bytes.
 
         Raises:
             ValueError: A value does not fit its field.
@@ -199,7 +141,7 @@ class CommandFrame:
 
     @classmethod
     def unpack(cls, frame: bytes) -> CommandFrame:
-        """Reads a whole frame, 56 bytes.
+        """Read a whole frame, 56 bytes.
 
         Raises:
             ValueError: The bytes are no command frame.
@@ -241,26 +183,26 @@ class StateFrame:
 
     @property
     def is_homed(self) -> tuple[bool, ...]:
-        """Whether J1 to J6 know their positions, six values."""
+        """Return whether J1 to J6 are homed, six values."""
         return tuple(bool(self.homed & 0x80 >> joint) for joint in range(NUM_JOINTS))
 
     @property
     def all_homed(self) -> bool:
-        """Whether every joint knows its position."""
+        """Return whether every joint is homed."""
         return all(self.is_homed)
 
     @property
     def estop_pressed(self) -> bool:
-        """Whether the emergency stop is pressed, or its wire broken. The firmware only reports it."""
+        """Return whether the emergency stop is pressed, or its wire broken. The firmware only reports it."""
         return not self.lines & Line.ESTOP_RELEASED
 
     @property
     def period_s(self) -> float:
-        """Time between the last two valid command frames in s, modulo 93.2 ms."""
+        """Return the time between the last two valid command frames in s, modulo 93.2 ms."""
         return self.timing / TIMER_HZ
 
     def pack(self) -> bytes:
-        """Returns the whole frame, 60 bytes.
+        """Return the whole frame, 60 bytes.
 
         Raises:
             ValueError: A value does not fit its field.
@@ -273,7 +215,7 @@ class StateFrame:
 
     @classmethod
     def unpack(cls, frame: bytes) -> StateFrame:
-        """Reads a whole frame, 60 bytes.
+        """Read a whole frame, 60 bytes.
 
         Raises:
             ValueError: The bytes are no state frame.
@@ -282,84 +224,6 @@ class StateFrame:
         homed, lines, temperature, misplaced, timing, timeout, command, *gripper, check = rest
         errors = (temperature, misplaced)
         return cls(position, speed, homed, lines, *errors, timing, timeout, command, GripperStatus(*gripper), check)
-
-
-class FrameParser[Frame: (CommandFrame, StateFrame)]:
-    """Finds the frames in a stream of bytes, whatever else is in it.
-
-    It never raises and keeps less than one frame between calls. A frame is returned as soon as its last byte is there.
-    Of what only begins like a frame a single byte is dropped, so that a good frame behind it is not lost.
-
-    Attributes:
-        dropped: Bytes so far that belonged to no frame.
-    """
-
-    def __init__(self, unpack: Callable[[bytes], Frame], length: int) -> None:
-        """Starts with nothing received.
-
-        Args:
-            unpack: Reads a whole frame.
-            length: Bytes of a whole frame.
-        """
-        self.dropped = 0
-        self._unpack: Callable[[bytes], Frame] = unpack
-        self._length = length
-        # Sought together: within a longer run of FF only the last three are followed by the length.
-        self._start = HEADER + bytes([length - len(HEADER) - 1])
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """Takes what was received, in pieces of any size, and returns the frames that are complete now."""
-        buffer, length, frames = self._buffer, self._length, list[Frame]()
-        buffer += data
-        done = 0  # All before it is either in a frame or dropped.
-        while (start := buffer.find(self._start, done)) >= 0:
-            self.dropped += start - done
-            done, end = start, start + length
-            if end > len(buffer):
-                break
-            if buffer.startswith(TRAILER, end - len(TRAILER)):
-                frames.append(self._unpack(bytes(buffer[start:end])))
-                done = end
-            else:
-                self.dropped += 1
-                done += 1
-        else:
-            tail = buffer[max(done, len(buffer) - len(HEADER)) :]
-            kept = len(tail) - len(tail.rstrip(HEADER))
-            self.dropped += len(buffer) - kept - done
-            done = len(buffer) - kept
-        del buffer[:done]
-        return frames
-
-
-class StateParser(FrameParser[StateFrame]):
-    """Finds the state frames in what the board sends."""
-
-    def __init__(self) -> None:
-        super().__init__(StateFrame.unpack, STATE_LENGTH)
-
-
-class CommandParser(FrameParser[CommandFrame]):
-    """Finds the command frames in what a PC sends."""
-
-    def __init__(self) -> None:
-        super().__init__(CommandFrame.unpack, COMMAND_LENGTH)
-
-
-def avoid_header_byte(count: int) -> int:
-    """Returns a count, or the one below it where its last byte would be FF.
-
-    A board that has lost its place, as a frame was cut off, takes any three FF for the beginning of the next one. A -1
-    will do, and where a 0 follows, which it takes for the length, it is deaf until its power is switched off. Counts of
-    which none ends with FF have no three in a row, and a microstep more or less is nothing.
-    """
-    return count - (count & 0xFF == 0xFF)
-
-
-def wrap24(value: int) -> int:
-    """Wraps a count into signed 24 bits, as the firmware's report does."""
-    return (value + 0x800000 & 0xFFFFFF) - 0x800000
 
 
 # What follows the positions and the speeds, in the order of the bytes, as codes of the struct module.
@@ -400,8 +264,8 @@ def _pack(position: Sequence[int], speed: Sequence[int], fields: dict[str, str],
         _field(name, value, struct.calcsize(code), code == "h")
         for (name, code), value in zip(fields.items(), rest, strict=True)
     )
-    body = _joints("position", position) + _joints("speed", speed) + b"".join(values) + TRAILER
-    return HEADER + bytes([len(body)]) + body
+    payload = _joints("position", position) + _joints("speed", speed) + b"".join(values) + TRAILER
+    return HEADER + bytes([len(payload)]) + payload
 
 
 def _joints(name: str, values: Sequence[int]) -> bytes:
@@ -420,18 +284,18 @@ def _field(name: str, value: int, size: int, signed: bool) -> bytes:
 
 
 def _unpack(kind: str, frame: bytes, length: int, fields: dict[str, str]) -> tuple[Steps, Steps, tuple[int, ...]]:
-    payload = length - len(HEADER) - 1
+    count = length - len(HEADER) - 1
     if len(frame) != length:
         raise ValueError(f"A {kind} frame has {length} bytes, not {len(frame)}.")
     if not frame.startswith(HEADER):
         raise ValueError(f"A {kind} frame begins with {HEADER.hex(' ')}, not {frame[: len(HEADER)].hex(' ')}.")
-    if frame[len(HEADER)] != payload:
-        raise ValueError(f"The length byte of a {kind} frame is {payload}, not {frame[len(HEADER)]}.")
+    if frame[len(HEADER)] != count:
+        raise ValueError(f"The length byte of a {kind} frame is {count}, not {frame[len(HEADER)]}.")
     if not frame.endswith(TRAILER):
         raise ValueError(f"A {kind} frame ends with {TRAILER.hex(' ')}, not {frame[-len(TRAILER) :].hex(' ')}.")
-    body = frame[len(HEADER) + 1 : -len(TRAILER)]
-    rest = struct.unpack(">" + "".join(fields.values()), body[2 * _JOINT_BYTES :])
-    return _steps(body[:_JOINT_BYTES]), _steps(body[_JOINT_BYTES : 2 * _JOINT_BYTES]), rest
+    payload = frame[len(HEADER) + 1 : -len(TRAILER)]
+    rest = struct.unpack(">" + "".join(fields.values()), payload[2 * _JOINT_BYTES :])
+    return _steps(payload[:_JOINT_BYTES]), _steps(payload[_JOINT_BYTES : 2 * _JOINT_BYTES]), rest
 
 
 def _steps(data: bytes) -> Steps:

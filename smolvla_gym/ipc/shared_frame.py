@@ -1,4 +1,4 @@
-"""Pictures in memory that two processes see."""
+"""Camera frames in memory that two processes map."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import tempfile
 from typing import Final
 
 import numpy as np
-
-from smolvla_gym.sim.rendering import Image
+from numpy.typing import NDArray
 
 _MEMORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - tempfile makes the name
 """Where a file is memory and never written to a disk."""
 
 
 class SharedFrame:
-    """A picture and its distances.
+    """A colour image and its distances, in memory that two processes map.
 
     Attributes:
         pixels: uint8, shape (H, W, 3).
@@ -24,28 +23,28 @@ class SharedFrame:
     """
 
     def __init__(self, size: tuple[int, int], descriptor: int) -> None:
-        """Maps it.
+        """Map the memory.
 
         Args:
             size: Height and width in px.
-            descriptor: What :func:`make_memory` returned.
+            descriptor: What :func:`make_frame_memory` returned.
         """
         count = size[0] * size[1]
-        memory = mmap.mmap(descriptor, _bytes(size))
-        self.pixels: Image = np.frombuffer(memory, np.uint8, 3 * count).reshape(*size, 3)
+        memory = mmap.mmap(descriptor, _frame_bytes(size))
+        self.pixels: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, 3 * count).reshape(*size, 3)
         self.distance = np.frombuffer(memory, np.float32, count, offset=3 * count).reshape(size)
 
 
-def make_memory(size: tuple[int, int]) -> int:
-    """Returns the descriptor of memory for a shared frame; it lives as long as anybody has it open or mapped.
+def make_frame_memory(size: tuple[int, int]) -> int:
+    """Return the descriptor of memory for a shared frame; it lives as long as a process has it open or mapped.
 
     Args:
         size: Height and width in px.
     """
     with tempfile.TemporaryFile(dir=_MEMORY) as file:
-        file.truncate(_bytes(size))
+        file.truncate(_frame_bytes(size))
         return os.dup(file.fileno())
 
 
-def _bytes(size: tuple[int, int]) -> int:
+def _frame_bytes(size: tuple[int, int]) -> int:
     return 7 * size[0] * size[1]
