@@ -15,7 +15,7 @@ from smolvla_gym.tasks import TASKS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-TEST_COMMAND = 'uv run pytest -n 2 -m "not realtime and not slow" && uv run pytest -m "realtime and not slow"'
+TEST_COMMAND = "uv run pytest"
 
 
 def read(name):
