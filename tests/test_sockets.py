@@ -294,14 +294,16 @@ USES = {
     "shelve": set(),
     "multiprocessing": {"benchmark/worker.py", "utils/signals.py", "utils/worker_pool.py"},
     "socket": {
-        "agent/policies/remote/server.py", "agent/policies/remote/connection_limiter.py", "evaluation/cluster.py", "integrations/viewer/server.py",
+        "agent/policies/remote/server.py", "agent/policies/remote/connection_limiter.py", "evaluation/cluster.py",
+        "integrations/viewer/server.py",
         "integrations/ros2/interface.py", "integrations/rerun/viewer.py",
     },
     "socketserver": set(),
     "http": {"agent/policies/remote/client.py", "agent/policies/remote/server.py", "integrations/viewer/guard.py"},
     "asyncio": {"integrations/viewer/guard.py"},
     "websockets": {
-        "agent/policies/remote/client.py", "agent/policies/remote/server.py", "integrations/viewer/guard.py", "integrations/viewer/server.py",
+        "agent/policies/remote/client.py", "agent/policies/remote/server.py", "integrations/viewer/guard.py",
+        "integrations/viewer/server.py",
     },
     "viser": {"integrations/viewer/server.py"},
     "ray": {"evaluation/cluster.py"},

@@ -69,5 +69,6 @@ def request_low_latency_scheduling() -> bool:
 def request_background_scheduling() -> None:
     """Give the calling thread, and those that it starts, a lower priority than all others of the computer."""
     if sys.platform == "linux":  # elsewhere priorities belong to processes
+        thread = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))

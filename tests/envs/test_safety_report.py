@@ -46,7 +46,7 @@ def interventions(env, action, steps):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_normal_episode_has_shaping_and_no_intervention(backend):
     with make(backend, task="lift") as env:
-        (episode,) = rollout(env, ExpertAgent(env), seed=3).episodes
+        (episode,) = rollout(env, ExpertAgent(), seed=3).episodes
     assert episode.success
     assert episode.safety == {}
     assert episode.shaping["speed"] > 0

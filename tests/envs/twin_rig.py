@@ -86,7 +86,12 @@ class Tap:
     def strokes(self) -> list[np.ndarray]:
         """Return the setpoints of each motion: positions and speeds in rad and rad/s, shape (n, 2, 6)."""
         runs: list[list[CommandFrame]] = [[]]
-        for _, frame in dict.fromkeys(self.frames):  # a copy that comes at the same moment moves nothing
+        last = None
+        for _, frame in dict.fromkeys(self.frames):
+            # A copy, which the driver sends right behind its frame, moves nothing. At rest all frames are alike.
+            copied, last = frame == last and any(frame.speed), frame
+            if copied:
+                continue
             if frame.command == Command.MOVE:
                 runs[-1].append(frame)
             elif runs[-1]:
