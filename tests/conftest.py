@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import OrderedDict
 
 import pytest
 from hypothesis import settings
@@ -23,24 +24,35 @@ CLOCK = "clock"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep the tests against the clock in one process, one after another."""
+    """Group the tests against the clock."""
     for item in items:
         if item.get_closest_marker("realtime"):
             item.add_marker(pytest.mark.xdist_group(CLOCK))
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Give each process whole files, and one of them the tests against the clock."""
+    """Give each process whole files, and to the last process the tests against the clock."""
     from xdist.scheduler import LoadGroupScheduling
 
+    class Queue(OrderedDict):
+        def popitem(self, last=True):
+            if CLOCK in self:
+                self.move_to_end(CLOCK)
+            return super().popitem(last)
+
     class Scheduling(LoadGroupScheduling):
+        def __init__(self, config, log):
+            super().__init__(config, log)
+            self.workqueue = Queue()
+
         def _split_scope(self, nodeid):
             return CLOCK if nodeid.endswith(f"@{CLOCK}") else nodeid.split("::")[0]
 
+        def _reschedule(self, node):
+            others = [other for other in self.nodes if other is not node and not other.shutting_down]
+            if [*self.workqueue] == [CLOCK] and others and self._pending_of(self.assigned_work[node]) <= 2:
+                node.shutdown()  # it ends with the tests that it has
+            else:
+                super()._reschedule(node)
+
     return Scheduling(config, log)
-
-
-def pytest_runtest_setup(item):
-    """Lower the priority of a process that runs other tests, so that they do not delay those against the clock."""
-    if "PYTEST_XDIST_WORKER" in os.environ and not item.get_closest_marker("realtime") and os.nice(0) == 0:
-        os.nice(19)

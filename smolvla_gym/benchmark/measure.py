@@ -170,7 +170,7 @@ class Benchmark:
 
     @property
     def leaks(self) -> bool:
-        """Whether memory grew by more than allocators need by themselves."""
+        """Return whether memory grew by more than allocators need by themselves."""
         least, share = _LEAK
         host_limit = max(least, share * (self.host_peak or 0))
         return (self.host_growth or 0) > host_limit or (self.device_growth or 0) > least

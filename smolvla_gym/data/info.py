@@ -60,7 +60,7 @@ class Feature:
 
     @property
     def is_camera(self) -> bool:
-        """Whether the values are images."""
+        """Return whether the values are images."""
         return self.dtype in ("video", "image")
 
     @property

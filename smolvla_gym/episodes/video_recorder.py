@@ -55,7 +55,7 @@ class VideoRecorder:
         self.frames = 0
         """Frames taken so far."""
         self.saved = False
-        """Whether the finished file has its final name."""
+        """Return whether the finished file has its final name."""
         self._part = self.path.with_name(f"{self.path.stem}.part.mp4")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._shape: tuple[int, ...] | None = None

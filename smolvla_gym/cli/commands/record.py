@@ -84,7 +84,7 @@ class RecordOptions(EnvironmentOptions):
 
     @property
     def by_hand(self) -> bool:
-        """Whether a person demonstrates."""
+        """Return whether a person demonstrates."""
         return self.source in DEVICES
 
     def check(self) -> None:

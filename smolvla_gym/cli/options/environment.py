@@ -97,12 +97,12 @@ class EnvironmentOptions(SceneOptions):
 
     @property
     def on_table(self) -> bool:
-        """Whether the arm is a real one: its scene is not arranged, and success not measured, by a program."""
+        """Return whether the arm is a real one: its scene is not arranged, and success not measured, by a program."""
         return self.env == "real" and not self.real.is_twin
 
     @property
     def realtime(self) -> bool:
-        """Whether a control step takes real time."""
+        """Return whether a control step takes real time."""
         return self.env == "real" and not self.real.lockstep
 
     def check_environment(self, tasks: Sequence[str], policy: str | None) -> None:

@@ -45,7 +45,7 @@ class RealArmOptions(Options):
 
     @property
     def is_twin(self) -> bool:
-        """Whether the arm is the virtual one."""
+        """Return whether the arm is the virtual one."""
         return self.port == TWIN
 
     def check(self, env: str) -> None:

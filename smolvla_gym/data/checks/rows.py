@@ -43,7 +43,7 @@ class Rows:
 
     @property
     def is_parol6(self) -> bool:
-        """Whether the components are the joints and the gripper of this arm."""
+        """Return whether the components are the joints and the gripper of this arm."""
         return STATE in self.vectors and all(
             self.info.features[name].names == ACTION_NAMES and values.shape[1] == len(ACTION_NAMES)
             for name, values in self.vectors.items()

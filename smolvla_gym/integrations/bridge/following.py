@@ -109,7 +109,7 @@ class Following:
 
     @property
     def waits(self) -> bool:
-        """Whether the beginning lies in the future."""
+        """Return whether the beginning lies in the future."""
         return self._wait > 0.5 * self._period
 
     def next_target(self, commanded: Array) -> Array | None:

@@ -116,7 +116,7 @@ class Trajectory:
 
     @property
     def done(self) -> bool:
-        """Whether the end was reached."""
+        """Return whether the end was reached."""
         return bool(self._now > self.duration - 1e-6)
 
     def advance(self, seconds: float) -> Array:

@@ -199,7 +199,7 @@ class GuardedConnection(ServerConnection):
         self._dropped = self._control_frames = 0
         self._fragments = FragmentLimit()
         self._in_time = deque[bool]()
-        """Whether each message that waits keeps the rate."""
+        """Return whether each message that waits keeps the rate."""
         self._closing: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: Any) -> None:

@@ -110,7 +110,7 @@ class EnvLoop:
 
     @property
     def running(self) -> bool:
-        """Whether the arm is connected."""
+        """Return whether the arm is connected."""
         return self._thread.is_alive() and not self._stop.is_set()
 
     def latest(self) -> Snapshot:

@@ -66,7 +66,7 @@ class PAROL6Robot(Robot, abc.ABC):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the arm is connected."""
+        """Return whether the arm is connected."""
         return self._loop is not None and self._loop.running
 
     @property

@@ -39,7 +39,7 @@ class PAROL6Teleoperator(Teleoperator):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the teleoperator is connected."""
+        """Return whether the teleoperator is connected."""
         return self._connected
 
     @property
