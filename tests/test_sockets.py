@@ -399,6 +399,7 @@ def test_junk_in_messages_does_no_harm(server):
 @pytest.mark.parametrize(
     "junk",
     [b"\x00\xff\n", b"[]\n", b'{"do": 5}\n', b'{"do": "aim", "id": 1}\n', b"[" * 100_000 + b"\n", b"x" * 3_000_000],
+    ids=["binary", "no object", "no name", "no arguments", "deeply nested", "endless"],
 )
 def test_nonsense_stops_the_arm(junk):
     arm = Arm(homed_firmware(POSE, AirGripper()))
