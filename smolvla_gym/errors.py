@@ -1,7 +1,7 @@
-"""Every error a user can meet.
+"""Errors of this package.
 
-They share one root, :class:`SmolVLAGymError`, and each is also the standard error it stands for, so that
-``except ValueError`` keeps working in code that does not know this package.
+They share one root, :class:`SmolVLAGymError`, and each also inherits the standard error that it is, so that
+``except ValueError`` works in code that does not know this package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class OptionError(SmolVLAGymError, ValueError):
     """An option with a value that is not allowed."""
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
-        """Builds the message.
+        """Build the message.
 
         Args:
             option: Name of the option as the caller wrote it.
@@ -37,10 +37,10 @@ class OptionError(SmolVLAGymError, ValueError):
 
 
 class UnknownNameError(SmolVLAGymError, ValueError):
-    """A name that nothing carries, with the nearest one that exists."""
+    """An unknown name; the message has the nearest known one."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
-        """Builds the message.
+        """Build the message.
 
         Args:
             kind: What the name stands for, such as ``"task"``.
@@ -60,7 +60,7 @@ class MissingExtraError(SmolVLAGymError, ImportError):
     """A package that an optional part needs is not installed."""
 
     def __init__(self, what: str, extra: str, cause: ImportError) -> None:
-        """Builds the message.
+        """Build the message.
 
         Args:
             what: The part that cannot work.
@@ -69,7 +69,7 @@ class MissingExtraError(SmolVLAGymError, ImportError):
         """
         super().__init__(
             f"{what} needs the packages of the extra {extra!r} ({cause}). "
-            f"Install them with: pip install 'smolvla-gym[{extra}]'"
+            f"Install them in the clone of this project with: pip install '.[{extra}]', or uv sync --extra {extra}"
         )
         self.what, self.extra, self.cause = what, extra, cause
 
@@ -90,7 +90,7 @@ class NotHomedError(SmolVLAGymError, RuntimeError):
 
 
 class DeviceError(SmolVLAGymError, ConnectionError):
-    """A device that cannot be found, opened or talked to."""
+    """A device that cannot be found or opened, or that does not answer."""
 
 
 class CheckpointError(SmolVLAGymError, RuntimeError):
@@ -118,7 +118,7 @@ class PolicyConnectionError(SmolVLAGymError, ConnectionError):
 
 
 class PolicyServerError(SmolVLAGymError, ConnectionError):
-    """A policy server of another kind or version, or one that lets this client not in. Asking again does not help."""
+    """A policy server of another kind or version, or one that refuses this client. Trying again does not help."""
 
 
 class RecordingError(SmolVLAGymError, OSError):
@@ -140,7 +140,7 @@ def _shown(value: object) -> str:
 
 
 def with_causes(error: BaseException) -> str:
-    """Returns what an error says in one line, after what led to it: a later one may hide the one that tells why."""
+    """Return the message of an error and of the errors that led to it, in one line, the first one first."""
     chain = [error]
     while chain[-1].__context__ is not None:
         chain.append(chain[-1].__context__)

@@ -36,7 +36,7 @@ def check_policy(name: str, free_gpu: float | None = None) -> list[Finding]:
         read_provenance(directory)
         cameras = map_checkpoint_cameras(spec)
     except MissingExtraError:
-        return [warning(title, "cannot be read without the extra smolvla", "pip install 'smolvla-gym[smolvla]'")]
+        return [warning(title, "cannot be read without the extra smolvla", "in the clone: pip install '.[smolvla]'")]
     except SmolVLAGymError as error:
         return [fail(title, str(error))]
     sizes = ", ".join(f"{camera} {height}x{width}" for camera, (height, width) in spec.cameras.items())

@@ -61,7 +61,7 @@ def check_packages() -> list[Finding]:
             findings.append(ok(name, "installed" + _version_of(modules)))
         else:
             text = f"not installed: {', '.join(missing)}"
-            findings.append(warning(name, text, f"pip install 'smolvla-gym[{extra}]'"))
+            findings.append(warning(name, text, f"in the clone: pip install '.[{extra}]'"))
     return findings
 
 

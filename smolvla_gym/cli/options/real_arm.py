@@ -17,7 +17,7 @@ CAREFUL_SCALE: Final = 0.3
 _TRY_TWIN: Final = "without the hardware: smolvla-gym rollout --env real --port twin --camera twin"
 _CHECK: Final = (
     "if they are connected: is the arm powered, are the USB cables for data, and may you open the devices? "
-    "The README's section on connecting has the udev rules"
+    "docs/how-to/first-power-up.md has the udev rules"
 )
 
 

@@ -37,7 +37,7 @@ _SETTLE_TICKS: Final = 10
 """Ticks to hold still before disabling: five time constants of the firmware's position loop."""
 
 _STALL: Final = 3 * TICK
-"""How late a tick may be in s before the setpoint's motion no longer fits the arm, whose time constant is 0.02."""
+"""Delay of a tick in s beyond which the setpoint's motion no longer fits the arm, whose time constant is 0.02 s."""
 
 _SURE: Final = 3
 """Equal replies in a row that make the pose known: there is no checksum, and the arm takes its setpoints from there."""

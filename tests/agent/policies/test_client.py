@@ -73,7 +73,7 @@ sys.exit(main(["serve"]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 1
     for printed in (done.stdout, done.stderr):
-        assert "pip install 'smolvla-gym[remote]'" in printed
+        assert "'.[remote]'" in printed
 
 
 def test_the_agent_takes_its_options_and_checks_the_env(server):
