@@ -146,7 +146,7 @@ def _realsense() -> list[Finding]:
         return [fail("RealSense SDK", str(error), "pip install libusb-package, or apt-get install libusb-1.0-0.")]
     findings = [ok("RealSense SDK", f"{getattr(rs, '__version__', '2.56 or older')} loads, with libusb")]
     if not cameras:
-        remedy = "Plug it into a USB 3 port; on Linux the udev rule of docs/how-to/first-power-up.md gives access to it."
+        remedy = "Plug it into a USB 3 port; on Linux it needs the udev rule of docs/how-to/first-power-up.md."
         findings.append(warning("cameras", "no RealSense is connected", remedy))
     for camera in cameras:
         text = f"{camera} on USB {camera.usb_type or '?'}"

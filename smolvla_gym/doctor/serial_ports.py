@@ -36,6 +36,7 @@ def check_serial_ports(ports: list[Any] | None = None) -> list[Finding]:
 
 def _board(device: str) -> Finding:
     if platform.system() != "Windows" and not os.access(device, os.R_OK | os.W_OK):
-        remedy = "Install the udev rule of docs/how-to/first-power-up.md, or: sudo usermod -aG dialout $USER, then log in again."
+        rule = "Install the udev rule of docs/how-to/first-power-up.md"
+        remedy = f"{rule}, or: sudo usermod -aG dialout $USER, then log in again."
         return fail("arm", f"{device} is the control board, and this user may not open it", remedy)
     return ok("arm", f"control board on {device}")

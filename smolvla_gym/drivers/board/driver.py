@@ -71,8 +71,7 @@ class Board:
         self._doubtful = False  # a homing was begun and has not been verified
         self._last_aim: float | None = None  # None: no actions are expected
         self._held = False  # the watchdog has braked the arm
-        self._stop_began = 0.0
-        self._settled = 0
+        self._stop_began, self._settled = 0.0, 0
         self._ticks = self._replies = 0
         self._last_tick = math.inf
 
