@@ -6,7 +6,8 @@ Where to find what:
 * ``action_queue``: select the action of a control step, drop expired actions, merge chunks (``aggregation``).
 * ``chunk_scheduler``: decide when a chunk is requested (sync, async, rtc). ``inference_runner``: compute it in
   simulated or in real time (``inference_thread``). ``chunk_noise``, ``rtc_guidance``: continue the previous chunk.
-* ``input_validation``: validate observations and envs; ``cameras``, ``images``, ``instructions``: prepare the inputs.
+* ``input_validation``: validate observations and envs; ``instructions``: validate the instruction; ``cameras``,
+  ``images``: prepare the inputs.
 * ``checkpoint.validation``: validate that a checkpoint can drive the arm; ``checkpoint.load``: load it.
 * ``policies.local``: inference in this process, by ``sampler`` or by LeRobot's code. ``policies.process``: in a worker
   process. ``policies.remote``: policy server and client.

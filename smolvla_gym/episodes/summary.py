@@ -42,7 +42,7 @@ class RolloutSummary:
 
     @property
     def success_rate(self) -> float | None:
-        """Fraction of the complete episodes that succeeded; None where there is none."""
+        """Fraction of the complete episodes that succeeded, without an interval; None where there is none."""
         complete = [episode.success for episode in self.episodes if episode.end != "interrupted"]
         return sum(complete) / len(complete) if complete else None
 

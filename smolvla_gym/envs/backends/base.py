@@ -51,6 +51,9 @@ class Reading:
 class Backend(ABC):
     """Simulated or real arm. The environment has the spaces and episodes; a backend moves the arm and reads sensors.
 
+    Others read these attributes where a backend has them: ``stage`` (failure modes, instructions of an evaluation),
+    ``link`` (timing of a board), ``world`` or ``twin`` (poses of the scene).
+
     Attributes:
         realtime: Whether its steps take real time; False by default.
         reset_options: Names of the options that ``env.reset`` takes here.

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.drivers.cameras.camera import Camera, Frame
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Framing, Intrinsics
-from smolvla_gym.drivers.cameras.realsense import Frame, RealSenseCamera
 from smolvla_gym.envs.backends.base import Image
 from smolvla_gym.sim.scene import DEPTH_RANGES, SCENE_FOVY
 
@@ -23,7 +23,7 @@ class CameraRig:
         camera: The camera.
     """
 
-    def __init__(self, camera: RealSenseCamera, name: str, image_size: tuple[int, int]) -> None:
+    def __init__(self, camera: Camera, name: str, image_size: tuple[int, int]) -> None:
         """Start a camera; its thread frames the images.
 
         Args:

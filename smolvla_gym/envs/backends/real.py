@@ -14,7 +14,7 @@ import numpy as np
 
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import TICK, BoardState, Fault, Mode
-from smolvla_gym.drivers.cameras.realsense import Frame
+from smolvla_gym.drivers.cameras.camera import Frame
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach

@@ -9,7 +9,7 @@ import numpy as np
 
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import BoardState
-from smolvla_gym.drivers.cameras.realsense import Frame
+from smolvla_gym.drivers.cameras.camera import Frame
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.envs.backends.base import Image, Reading
 from smolvla_gym.envs.backends.camera_rig import CameraRig

@@ -162,7 +162,7 @@ class Bridge:
         now = self._publisher.now(self._steps)
         if _stops(topic, message):
             if topic == "/estop":
-                self._bare.stop()  # before anything else, which may fail
+                self._bare.stop()  # first, as the rest may fail; the e-stop button: drivers/board/driver.py
             self._halt("estop" if topic == "/estop" else "stopped", f"{topic} was received")
         elif topic == "/joint_commands":
             self._refuse_unless_free()
