@@ -89,9 +89,9 @@ class RenderThread:
         job = _Job(function)
         with self._lock:
             if self._thread is None:
+                self._pid = os.getpid()  # first: another thread may ask at any moment whether this is a fork
                 self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="render", daemon=True)
                 self._thread.start()
-                self._pid = os.getpid()
             try:
                 self._jobs.put(job)
                 job.wait()

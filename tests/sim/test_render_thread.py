@@ -29,6 +29,33 @@ def test_all_functions_run_in_one_other_thread(thread):
     assert mine not in seen
 
 
+BEGINNERS = """
+import sys, threading
+from smolvla_gym.sim.render_thread import RenderThread
+sys.setswitchinterval(1e-6)
+failed = []
+def call(thread, barrier):
+    barrier.wait()
+    try:
+        thread.call(int)
+    except Exception as error:
+        failed.append(error)
+for _ in range(300):
+    thread, barrier = RenderThread(), threading.Barrier(3)
+    callers = [threading.Thread(target=call, args=(thread, barrier)) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+print(len(failed), threading.active_count())
+"""
+
+
+def test_the_first_callers_may_come_at_once():
+    result = subprocess.run([sys.executable, "-c", BEGINNERS], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.split() == ["0", "301"]
+
+
 def test_an_error_is_raised_where_the_function_was_asked_for(thread):
     with pytest.raises(ZeroDivisionError):
         thread.call(lambda: 1 // 0)
