@@ -1,7 +1,7 @@
 """Drive the arm from ROS 2: read its state, send a trajectory, and let the policy do the task.
 
     uv run python examples/ros2_node.py                # starts and ends `smolvla-gym ros2` with the simulated arm
-    smolvla-gym ros2 --policy bundled --env real       # or the real arm in another terminal, and then
+    smolvla-gym ros2 --policy bundled --env real --camera wrist=SERIAL --camera scene=SERIAL    # or the real arm
     uv run python examples/ros2_node.py --running
 
 ROS need not be installed: without rclpy the messages go over CycloneDDS, as those of the bridge. A node of your own

@@ -5,8 +5,8 @@
 
 The twin differs from the simulation by the drivers, the serial line, the firmware and the cameras. Expect at least that
 difference of the real arm. Before you run this on the real arm: `smolvla-gym doctor` reports no defect; the arm was
-homed, and its pose agrees with the 3D view (`smolvla-gym view --env real`); you have tried the emergency stop; the
-space that the arm can reach is empty.
+homed, and its pose agrees with the 3D view (`smolvla-gym view --env real --camera wrist=SERIAL --camera scene=SERIAL`);
+you have tried the emergency stop; the space that the arm can reach is empty.
 """
 
 from __future__ import annotations

@@ -17,24 +17,25 @@ free  A peer that is gone gives back what it took.
 Sockets, and where each requirement is met or why it is not needed:
 
 ==================  ====================================================================================================
-page                ``view``: TCP on the loopback, Host and Origin (``web.py``), messages of 64 KiB that the guard lets
-                    through one kind by one (``plugins/page/guard.py``), 32 opening connections and 16 clients.
+page                ``view``: TCP on the loopback, Host and Origin (``utils/http_guard.py``), messages of 64 KiB that
+                    the guard lets through one kind by one (``viewer/guard.py``), 32 opening connections and 16 clients.
 policy server       ``serve``: TCP on the loopback; another interface needs a token. Host and Origin, msgpack of plain
-                    values of 4 MiB (``wire.py``), 32 opening connections and 64 clients (``door.py``).
+                    values of 4 MiB (``wire.py``), 32 opening connections and 64 clients (``connection_limiter.py``).
 policy process      the same server, always with a token of its own; besides pipes it inherits (``ipc``), lines of JSON
                     of 1 MiB.
 board's process     pipes that it inherits (``ipc``), lines of JSON of 1 MiB; a line that is no request stops the arm.
 twin's process      the same pipes, and shared memory without a name that it inherits. Fields of these messages are
                     pickled objects.
 twin's serial port  a pseudo-terminal with mode 0600 in a folder with mode 0700; the firmware's parser holds one packet.
-workers             processes of ``multiprocessing`` (``worker_pool.py``, ``variants.py``): pairs they inherit, pickled.
+workers             processes of ``multiprocessing`` (``worker_pool.py``, ``benchmark/worker.py``), with inherited pairs,
+                    pickled.
 Ray, local          listens on all interfaces, as Ray always does; it obeys those who know its token. Tested with
                     the cluster, in ``tests/evaluation``.
 Rerun viewer        TCP on the loopback; it shows data and commands nothing.
 ROS 2 graph         by design everybody in the domain commands the arm (SECURITY.md); typed messages of limited length
                     (``bridge/trajectory.py``, ``bridge/bridge.py``).
 clients             ``RemotePolicy`` and serial ports over TCP connect to what the user names. What they read is limited
-                    and checked (``wire.py``, ``framing.py``).
+                    and checked (``wire.py``, ``parol6/protocol/parser.py``).
 ==================  ====================================================================================================
 """
 

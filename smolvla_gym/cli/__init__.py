@@ -1,1 +1,1 @@
-"""The command line: one module a command."""
+"""The command line: ``commands`` has one module a command, ``options`` what several of them share."""

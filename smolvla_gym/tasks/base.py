@@ -19,7 +19,7 @@ _WORKSPACE = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38)
 _TRIES = 1000
 
 _MOVED = 0.03
-"""Distance in m from its first place at which an object counts as moved, rather than grazed in passing."""
+"""Distance in m from its first place at which an object counts as moved, rather than in contact in passing."""
 
 
 @dataclass(frozen=True)

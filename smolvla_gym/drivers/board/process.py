@@ -82,7 +82,7 @@ class BoardProcess(BoardClient):
             period: Duration of a control step in s.
             speed_scale: Share of the speed limits that may be used, in (0, 1].
             workspace: Two corners in m of the box that the tool stays in; None: all that the arm reaches.
-            collision: Whether poses in which the arm touches itself or the table are refused.
+            collision: Whether poses in which the arm is in contact with itself or the table are refused.
             log: File that keeps the events; None: no file does.
             find_port: Finds the port again after it was lost, as the system may give it another name; None: it keeps
                 its name.

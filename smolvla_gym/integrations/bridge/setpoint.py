@@ -181,7 +181,7 @@ class Setpoint:
 
         Args:
             measured: Measured joint angles in rad, shape (6,).
-            safety: Events of the safety gate.
+            safety: Interventions of the step.
         """
         if self.following is None:
             return

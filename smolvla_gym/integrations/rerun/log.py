@@ -1,4 +1,4 @@
-"""Episodes in Rerun: cameras, joints, their targets, planned actions, safety events, latencies, and the arm in 3D."""
+"""Episodes in Rerun: cameras, joints, targets, planned actions, interventions, shaping, latencies, the arm in 3D."""
 
 from __future__ import annotations
 
