@@ -27,7 +27,7 @@ board's process     pipes that it inherits (``ipc``), lines of JSON of 1 MiB; a 
 twin's process      the same pipes, and shared memory without a name that it inherits. Fields of these messages are
                     pickled objects.
 twin's serial port  a pseudo-terminal with mode 0600 in a folder with mode 0700; the firmware's parser holds one packet.
-workers             processes of ``multiprocessing`` (``worker_pool.py``, ``benchmark/worker.py``), with inherited pairs,
+workers             processes of ``multiprocessing`` (``worker_pool.py``, ``benchmark/worker.py``): inherited pairs,
                     pickled.
 Ray, local          listens on all interfaces, as Ray always does; it obeys those who know its token. Tested with
                     the cluster, in ``tests/evaluation``.
