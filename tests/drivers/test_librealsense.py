@@ -63,7 +63,7 @@ def test_a_wrong_serial_and_a_missing_one_name_the_cameras_there_are(pair):
 @pytest.mark.parametrize(
     ("failure", "error", "remedy"),
     [
-        (ModuleNotFoundError("No module named 'pyrealsense2'"), MissingExtraError, r"smolvla-gym\[real\]"),
+        (ModuleNotFoundError("No module named 'pyrealsense2'"), MissingExtraError, r"extra .real."),
         (ImportError("libusb-1.0.so.0: cannot open shared object file"), DeviceError, "apt-get install libusb"),
         (ImportError("GLIBC_2.99 not found"), DeviceError, "GLIBC"),
     ],
