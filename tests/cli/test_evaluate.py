@@ -26,7 +26,7 @@ def test_a_table_a_plot_and_json(tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((out / "eval.json").read_text())
     (row,) = printed["conditions"]
-    assert (row["mode"], row["--latency-ms"], row["stalled_steps"]) == ("rtc", 100.0, 0)
+    assert (row["mode"], row["latency_ms"], row["stalled_steps"]) == ("rtc", 100.0, 0)
     assert printed["seeds"] == [2, 3]
     # The same policy does the same.
     assert printed["vs"] == {name: printed[name] for name in ("policy", "conditions", "failed_seeds")}
