@@ -23,7 +23,7 @@ CLOSE: Final = "close"
 """The request that ends a worker."""
 
 _PARENT_CHECK: Final = 1.0
-"""How often in s a worker that receives nothing compares the id of its parent process."""
+"""Period in s at which a worker that receives nothing compares the id of its parent process."""
 
 
 def pack_object(value: object) -> str:

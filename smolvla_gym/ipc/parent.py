@@ -16,7 +16,7 @@ from typing import Any, Final
 from smolvla_gym.ipc.messages import CLOSE, Message, encode_error, parse_message, read_lines, write_message
 
 _FLUSH: Final = 0.5
-"""How long in s a worker that ends may take to write the messages that are left."""
+"""Time in s that a worker has at its end to write the remaining messages."""
 
 
 @dataclass(frozen=True)

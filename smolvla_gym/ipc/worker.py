@@ -18,10 +18,10 @@ from smolvla_gym.errors import SmolVLAGymError
 from smolvla_gym.ipc.messages import CLOSE, Message, decode_error, parse_message, read_lines, write_message
 
 _LOCK: Final = 0.5
-"""How long in s the end may wait for a request that is being written."""
+"""Time in s that the end may wait for a request that is being written."""
 
 _LAST_MOMENT: Final = 1.0
-"""How much later in s than its pipe a worker may end."""
+"""Time in s that a worker may run on after its pipe has ended."""
 
 # The worker can import whatever this interpreter can, and a file in the current folder cannot get in between.
 _PROGRAM: Final = """\

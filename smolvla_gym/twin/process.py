@@ -45,13 +45,13 @@ _START: Final = 60.0
 """How long the process may take to import what it needs and to set the arm up, in s."""
 
 _REPLY: Final = 5.0
-"""How long a reply may take in s; it comes within milliseconds."""
+"""Time limit of a reply in s; it usually comes within milliseconds."""
 
 _SOON: Final = 0.5
 """The same for a request for which a control loop waits."""
 
 _FAULT_PERIOD: Final = 0.02
-"""How often in s to compare the switches of the faults with those that the worker has."""
+"""Period in s at which the switches of the faults are compared with those of the worker."""
 
 _GRACE: Final = 5.0
 """How long the process may take to end in s before it is killed."""

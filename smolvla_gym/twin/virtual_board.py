@@ -19,7 +19,7 @@ from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.port_folder import PortFolder
 
 _PERIOD = 0.005
-"""How often the thread advances the world to the present when no bytes come, in s."""
+"""Period in s at which the thread advances the world to the present when no bytes come."""
 
 _CUT, _PIECES, _PIECE_INTERVAL = 20, 5, 0.002
 

@@ -20,7 +20,7 @@ from smolvla_gym.twin.twin import Twin
 from smolvla_gym.twin.virtual_realsense import Noise, camera_size
 
 _JOIN: Final = 1.0
-"""How long in s the end waits for an image that is being rendered."""
+"""Time in s that the end waits for an image that is being rendered."""
 
 
 def main(parent: Parent) -> int:

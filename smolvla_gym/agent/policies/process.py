@@ -22,13 +22,13 @@ from smolvla_gym.errors import CheckpointError, InferenceError, PolicyConnection
 from smolvla_gym.ipc import Parent, Worker, WorkerExitedError
 
 _GRACE: Final = 3.0
-"""How long in s the process may take to end before it is killed."""
+"""Time in s that the process has to end before it is killed."""
 
 _LAST_MOMENT: Final = 0.5
-"""How much later in s than its connection a process may end."""
+"""Time in s that a process may run on after its connection has ended."""
 
 _NICENESS: Final = 5
-"""How far a policy on the CPU steps back behind the control loop, on the scale of ``nice``."""
+"""Niceness of a policy on the CPU, so that the control loop runs first."""
 
 
 class PolicyProcess(ChunkPolicy):

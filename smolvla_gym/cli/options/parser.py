@@ -30,7 +30,7 @@ class UsageError(OptionError):
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """What the command line needs to know of a field beside its type and default.
+    """Properties of an option beside the type and default of its field.
 
     Attributes:
         help: Help text; the default is added.

@@ -33,10 +33,10 @@ _BEGIN = 0.5
 """Time in s in which a calibration has to begin before the request is repeated: it can get lost on the bus."""
 
 _TRIES = 3
-"""How often the request is sent at most: it restarts a calibration that has begun unnoticed."""
+"""Largest number of requests: each restarts a calibration that has begun unnoticed."""
 
 _ANSWER = 1.0
-"""How long in s a gripper may take to answer, which is a hundred requests."""
+"""Time in s that a gripper has to answer, which is a hundred requests."""
 
 _UNANSWERED: Final = (GripperStatus().position, GripperStatus().current, GripperStatus().status)
 

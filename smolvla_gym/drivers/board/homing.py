@@ -25,7 +25,7 @@ _JUMP = 1000
 """Change of a counter in microsteps between two replies that is no motion: the board sets counters at the switches."""
 
 _HOME_FRAMES = 10
-"""How often the command is sent: a lost frame does no harm. Sent until the end, it would start homing again."""
+"""Number of times the command is sent: a lost frame does no harm. Sent until the end, it would start homing again."""
 
 
 _REST_FRAMES = 3

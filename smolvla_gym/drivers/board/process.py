@@ -24,10 +24,10 @@ from smolvla_gym.errors import DeviceError, FaultError
 from smolvla_gym.ipc import Message, Worker, WorkerExitedError, WorkerTimeoutError
 
 _START: Final = 60.0
-"""How long the worker may take to import what it needs and to open the port, in s."""
+"""Time in s that the worker has to import its modules and to open the port."""
 
 _REPLY: Final = 2.0
-"""How long a reply may take in s; it is there within a tick."""
+"""Time limit of a reply in s; it usually comes within a tick."""
 
 _AIM_REPLY: Final = 0.2
 """The same for an aim: a control loop must not wait for longer, and it sends another one soon."""

@@ -36,7 +36,7 @@ _FULL: Final = 500
 """Messages that may wait for a parent that does not read: 5 s of states. Then only replies are kept."""
 
 _CONFIRM: Final = 0.5
-"""How long in s to wait for the board to confirm that it is disabled."""
+"""Time limit in s for the board to confirm that it is disabled."""
 
 
 class _Inbox:
