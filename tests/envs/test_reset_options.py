@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smolvla_gym
-from smolvla_gym.drivers.board.state import UNKNOWN, Mode
+from smolvla_gym.drivers.board.state import BoardState, Mode
 from smolvla_gym.envs.backends.approach import Approach
 from smolvla_gym.envs.backends.twin import TwinBackend
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, SCENE_OPTIONS, ResetOptions
@@ -336,7 +336,7 @@ def test_homing_is_refused_where_no_safe_pose_can_be_reached(twin):
 
 def test_a_closed_air_gripper_may_hold_something():
     approach = Approach(GRIPPERS["pneumatic"], CollisionGuard("pneumatic"), 1.0)
-    state = replace(UNKNOWN, mode=Mode.READY, commanded=HOME, joints=HOME, homed=True)
+    state = BoardState(mode=Mode.READY, commanded=HOME, joints=HOME, homed=True)
     assert approach.route_to_homing(replace(state, opening=1.0)) == []
     with pytest.raises(FaultError, match="may hold an object"):
         approach.route_to_homing(replace(state, opening=0.0))

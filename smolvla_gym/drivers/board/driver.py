@@ -26,7 +26,7 @@ from smolvla_gym.drivers.board.gripper import make_gripper_driver
 from smolvla_gym.drivers.board.homing import Homing
 from smolvla_gym.drivers.board.serial_port import Port
 from smolvla_gym.drivers.board.setpoints import Setpoints
-from smolvla_gym.drivers.board.state import TICK, UNKNOWN, BoardSettings, BoardState, Event, Fault, Mode
+from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Event, Fault, Mode
 from smolvla_gym.errors import DeviceError, FaultError, NotHomedError
 from smolvla_gym.parol6 import Array, rad_from_steps
 from smolvla_gym.parol6.protocol import Command, StateFrame
@@ -202,7 +202,7 @@ class Board:
     @property
     def state(self) -> BoardState:
         """Return the newest state of the arm."""
-        state = replace(UNKNOWN, mode=self._mode, fault=self._fault, detail=self._detail, ticks=self._ticks)
+        state = BoardState(mode=self._mode, fault=self._fault, detail=self._detail, ticks=self._ticks)
         reply = self._exchange.reply
         if reply is None:
             return state

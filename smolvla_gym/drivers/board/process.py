@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.drivers.board.client import GRACE, BoardClient
-from smolvla_gym.drivers.board.state import UNKNOWN, BoardSettings, BoardState, Event, Fault, Mode
+from smolvla_gym.drivers.board.state import BoardSettings, BoardState, Event, Fault, Mode
 from smolvla_gym.drivers.clock import SystemClock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, FaultError
@@ -48,7 +48,7 @@ class _Mirror:
     """Newest state and events of the worker, without a reference to the owner, whose finalizer ends the worker."""
 
     def __init__(self) -> None:
-        self.state = UNKNOWN
+        self.state = BoardState()
         self.loop: dict[str, float] = {}
         self.events = deque[Event](maxlen=_EVENTS)
 

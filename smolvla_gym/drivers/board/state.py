@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -138,19 +138,23 @@ class BoardSettings:
     def __post_init__(self) -> None:
         if self.gripper not in GRIPPERS:
             raise OptionError("gripper", self.gripper, f"one of {', '.join(GRIPPERS)}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, float):
-                value = check_number(field.name, value, "a finite number above 0", above=0.0)
-            elif isinstance(field.default, bool):
-                value = check_switch(field.name, value)
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(setting.default, float):
+                value = check_number(setting.name, value, "a finite number above 0", above=0.0)
+            elif isinstance(setting.default, bool):
+                value = check_switch(setting.name, value)
             # Plain values: they travel to another process as JSON.
-            object.__setattr__(self, field.name, value)
+            object.__setattr__(self, setting.name, value)
+
+
+def _no_joints() -> Array:
+    return np.zeros(NUM_JOINTS)
 
 
 @dataclass(frozen=True, eq=False)
 class BoardState:
-    """State of the arm, as far as the driver knows it.
+    """State of the arm, as far as the driver knows it; by default the state before the first reply.
 
     Attributes:
         time: Moment in s on the driver's clock (``time.monotonic()`` on the real arm) at which the frame was sent that
@@ -173,21 +177,21 @@ class BoardState:
         replies: Ticks in which a reply came.
     """
 
-    time: float
-    joints: Array
-    velocity: Array
-    opening: float
-    homed_joints: tuple[bool, ...]
-    homed: bool
-    estop: bool
-    mode: Mode
-    fault: str | None
-    detail: str
-    commanded: Array
-    at_rest: bool
-    gripper_object: GripperObject
-    gripper_ready: bool
-    echo: int
+    time: float = -math.inf
+    joints: Array = field(default_factory=_no_joints)
+    velocity: Array = field(default_factory=_no_joints)
+    opening: float = 1.0
+    homed_joints: tuple[bool, ...] = (False,) * NUM_JOINTS
+    homed: bool = False
+    estop: bool = False
+    mode: Mode = Mode.LOST
+    fault: str | None = None
+    detail: str = ""
+    commanded: Array = field(default_factory=_no_joints)
+    at_rest: bool = True
+    gripper_object: GripperObject = GripperObject.MOVING
+    gripper_ready: bool = False
+    echo: int = int(Command.IDLE)
     ticks: int = 0
     replies: int = 0
 
@@ -219,23 +223,3 @@ class BoardState:
                 "gripper_object": GripperObject(values["gripper_object"]),
             }
         )
-
-
-UNKNOWN: Final = BoardState(
-    time=-math.inf,
-    joints=np.zeros(NUM_JOINTS),
-    velocity=np.zeros(NUM_JOINTS),
-    opening=1.0,
-    homed_joints=(False,) * NUM_JOINTS,
-    homed=False,
-    estop=False,
-    mode=Mode.LOST,
-    fault=None,
-    detail="",
-    commanded=np.zeros(NUM_JOINTS),
-    at_rest=True,
-    gripper_object=GripperObject.MOVING,
-    gripper_ready=False,
-    echo=int(Command.IDLE),
-)
-"""The state before the first reply."""
