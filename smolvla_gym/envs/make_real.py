@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.serial_port import BoardFinder
-from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.drivers.clock import SystemClock
-from smolvla_gym.envs.backends.camera_rig import REFERENCES, CameraRig
+from smolvla_gym.envs.backends.camera_rig import REFERENCES, start_cameras
 from smolvla_gym.envs.backends.real import RealBackend
-from smolvla_gym.envs.backends.scene_view import MirrorView
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.real_options import TWIN, RealOptions
@@ -21,6 +21,7 @@ from smolvla_gym.envs.time_limit import MAX_EPISODE_S
 from smolvla_gym.safety.collision import WORKSPACE, Box, CollisionGuard
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.world import World
+from smolvla_gym.twin.snapshot_renderer import OVERVIEW_SIZE, SnapshotRenderer
 
 __all__ = ["REFERENCES", "TWIN", "make_real_env"]
 
@@ -109,24 +110,26 @@ def _make_real_backend(options: EnvOptions, arm: RealOptions) -> RealBackend:
     url = finder.find() if finder is not None else arm.port
     assert url is not None  # noqa: S101 - narrows a type
     with ExitStack() as undo:
-        view = MirrorView(_empty_world(options))
-        undo.callback(view.close)
-        rigs = {}
-        for name, serial in arm.serials.items():
-            camera = RealSenseCamera(serial, depth=options.depth, **arm.camera_options)
-            rigs[name] = CameraRig(camera, name, options.image_size)
-            undo.callback(camera.close)
+        cameras = start_cameras(undo, arm.serials, options, arm)
         link = BoardProcess(
             url, arm.settings, period=options.period, speed_scale=arm.speed_scale, workspace=arm.workspace,
             log=arm.log, find_port=None if finder is None else finder.find,
         )  # fmt: skip
         undo.pop_all()
     guard = CollisionGuard(options.gripper.name, arm.workspace)
-    return RealBackend(link, rigs, SystemClock(), view, options, arm, guard)
+    return RealBackend(link, cameras, SystemClock(), _mirror(options, link), options, arm, guard)
 
 
-def _empty_world(options: EnvOptions) -> World:
-    return World(
-        options.gripper, options.task.kind, goal=False, control_hz=30.0, cameras=(), image_size=(480, 640), depth=False,
-        quality=QUALITIES["fast"],
+def _mirror(options: EnvOptions, link: BoardClient) -> SnapshotRenderer:
+    """Return a view of the arm in its measured pose on an empty table, as no camera records the real one."""
+    world = World(
+        options.gripper, options.task.kind, goal=False, control_hz=30.0, cameras=(), image_size=OVERVIEW_SIZE,
+        depth=False, quality=QUALITIES["fast"],
     )  # fmt: skip
+
+    def follow() -> None:
+        state = link.state()
+        world.reset(state.joints, state.opening)
+        world.settle()
+
+    return SnapshotRenderer(world, threading.RLock(), quality=QUALITIES["fast"], update=follow)

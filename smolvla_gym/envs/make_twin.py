@@ -11,9 +11,8 @@ from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.inline import InlineBoard
 from smolvla_gym.drivers.board.process import BoardProcess
 from smolvla_gym.drivers.board.serial_port import SerialPort
-from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.drivers.clock import Clock, SystemClock
-from smolvla_gym.envs.backends.camera_rig import CameraRig
+from smolvla_gym.envs.backends.camera_rig import start_cameras
 from smolvla_gym.envs.backends.twin import TwinBackend
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
@@ -48,14 +47,8 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
         )  # fmt: skip
         if arm.realtime:
             twin.start()
-        rigs = {}
-        for name in options.cameras:
-            camera = RealSenseCamera(
-                SERIALS[name], depth=options.depth, context_factory=twin.bus.context_factory, clock=clock,
-                **arm.camera_options,
-            )  # fmt: skip
-            rigs[name] = CameraRig(camera, name, options.image_size)
-            undo.callback(camera.close)
+        serials = {name: SERIALS[name] for name in options.cameras}
+        cameras = start_cameras(undo, serials, options, arm, context_factory=twin.bus.context_factory, clock=clock)
         guard = CollisionGuard(options.gripper.name, arm.workspace)
         link: BoardClient
         if arm.realtime:
@@ -68,7 +61,7 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
             gate = SafetyGate(options.period, speed_scale=arm.speed_scale, guard=guard)
             link = _connect_inline(twin, gate, arm, lockstep)
         undo.pop_all()
-    return TwinBackend(twin, stage, link, rigs, clock, options, arm, guard)
+    return TwinBackend(twin, stage, link, cameras, clock, options, arm, guard)
 
 
 def _connect_inline(twin: Twin, gate: SafetyGate, arm: RealOptions, clock: LockstepClock) -> InlineBoard:

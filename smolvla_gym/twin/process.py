@@ -34,11 +34,11 @@ from smolvla_gym.ipc import (
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.randomization import read_appearance
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
-from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
+from smolvla_gym.sim.scene import CUBE, ObjectKind
 from smolvla_gym.sim.world import World
 from smolvla_gym.twin.faults import NAMES, Faults
 from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
-from smolvla_gym.twin.twin import OVERVIEW_SIZE, make_world
+from smolvla_gym.twin.twin import make_world
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
 _START: Final = 60.0
@@ -92,9 +92,7 @@ class TwinProcess:
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
         self.world = make_world(gripper, kind, goal=goal)
-        self.overview = SnapshotRenderer(
-            self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update
-        )
+        self.overview = SnapshotRenderer(self.world, self.lock, update=self._update)
         self.cameras: dict[str, VirtualRealSense] = {}
         self._closing, self._messenger = threading.Event(), threading.Thread(target=self._send_faults, daemon=True)
         memory: dict[str, int] = {}
@@ -123,16 +121,10 @@ class TwinProcess:
         self._forget_homing()
         self._messenger.start()
         for name, frame in frames.items():
-            # The worker adds the noise.
+            render = partial(_render, self._worker, name, frame)
             self.cameras[name] = named_camera(
-                name,
-                partial(_render, self._worker, name, frame),
-                depth=depth,
-                noise=0.0,
-                seed=0,
-                faults=self.faults,
-                on_start=request_low_latency_scheduling,
-            )
+                name, render, depth=depth, noise=0.0, faults=self.faults, on_start=request_low_latency_scheduling
+            )  # the worker adds the noise
         self.bus = VirtualBus(list(self.cameras.values()))
 
     # -- state -------------------------------------------------------------------------------------------------------

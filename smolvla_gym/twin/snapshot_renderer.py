@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.drivers.cameras.framing import Intrinsics
-from smolvla_gym.sim.rendering import Frustum, Image, OffscreenRenderer, Quality
+from smolvla_gym.sim.rendering import QUALITIES, Frustum, Image, OffscreenRenderer, Quality
+from smolvla_gym.sim.scene import OVERVIEW
 from smolvla_gym.sim.world import World
+
+OVERVIEW_SIZE: Final = (480, 640)
+"""Height and width in px of the images for people."""
 
 
 class SnapshotRenderer:
     """Renderer of a copy of the world's state, so that time passes while it renders.
 
     Attributes:
+        model: Model of the world.
         data: The copy.
     """
 
@@ -25,12 +31,13 @@ class SnapshotRenderer:
         self,
         world: World,
         lock: threading.RLock,
-        camera: str,
-        quality: Quality,
-        size: tuple[int, int],
-        update: Callable[[], object] | None = None,
+        *,
+        camera: str = OVERVIEW,
+        quality: Quality = QUALITIES["high"],
+        size: tuple[int, int] = OVERVIEW_SIZE,
+        update: Callable[[], object] = lambda: None,
     ) -> None:
-        """Prepare to render.
+        """Prepare to render, by default the scene for people.
 
         Args:
             world: The world.
@@ -42,10 +49,12 @@ class SnapshotRenderer:
         """
         self._world, self._lock, self._camera, self._size = world, lock, camera, size
         self._update = update
-        self.data = mujoco.MjData(world.model)
+        self.model, self.data = world.model, mujoco.MjData(world.model)
         self._renderer = OffscreenRenderer(world.model, quality, size)
 
-    def render(self, colour: Intrinsics | None, depth: Intrinsics | None) -> tuple[Image, NDArray[np.float32] | None]:
+    def render(
+        self, colour: Intrinsics | None = None, depth: Intrinsics | None = None
+    ) -> tuple[Image, NDArray[np.float32] | None]:
         """Render the present state.
 
         Args:
@@ -59,19 +68,17 @@ class SnapshotRenderer:
         pixels, _ = self._renderer.render(self.data, self._camera, self._size, frustum=_frustum(colour))
         if depth is None:
             return pixels, None
-        return pixels, self._renderer.render(self.data, self._camera, self._size, depth=True, frustum=_frustum(depth))[
-            1
-        ]
+        frustum = _frustum(depth)
+        return pixels, self._renderer.render(self.data, self._camera, self._size, depth=True, frustum=frustum)[1]
 
     def copy_state(self) -> None:
         """Update the copy."""
         with self._lock:
-            if self._update is not None:
-                self._update()
+            self._update()
             mujoco.mj_copyData(self.data, self._world.model, self._world.data)
 
     def close(self) -> None:
-        """Free the OpenGL context."""
+        """Free the OpenGL context; doing it twice does no harm."""
         self._renderer.close()
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.parol6 import HOME, NUM_JOINTS, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
 from smolvla_gym.sim.rendering import QUALITIES, Quality
-from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
+from smolvla_gym.sim.scene import CUBE, ObjectKind
 from smolvla_gym.sim.world import World
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
-from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
+from smolvla_gym.twin.snapshot_renderer import OVERVIEW_SIZE, SnapshotRenderer
 from smolvla_gym.twin.virtual_board import VirtualBoard
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
@@ -32,9 +32,6 @@ _STALL_TIME = 0.015
 
 # The mechanical ends of J4 and J5 lie beyond their soft limits, where homing finds their switches; J6 turns endlessly.
 _ENDS: Final = {"joint_4": (-110.0, 146.0), "joint_5": (-128.0, 95.0)}
-
-OVERVIEW_SIZE: Final = (480, 640)
-"""Height and width in px of the images for people."""
 
 
 def make_world(gripper: str, kind: ObjectKind, *, goal: bool) -> World:
@@ -116,20 +113,16 @@ class Twin:
             renderer = self.snapshot_renderer(name, quality)
             self._renderers.append(renderer)
             self.cameras[name] = named_camera(
-                name,
-                renderer.render,
-                depth=depth,
-                noise=noise,
-                seed=len(self.cameras),
-                faults=self.faults,
-                on_stop=renderer.close,
+                name, renderer.render, depth=depth, noise=noise, seed=len(self.cameras), faults=self.faults
             )
         self.bus = VirtualBus(list(self.cameras.values()))
-        self.overview = SnapshotRenderer(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
+        self.overview = SnapshotRenderer(self.world, self.lock)
 
     def snapshot_renderer(self, camera: str, quality: Quality) -> SnapshotRenderer:
         """Return a renderer of the view of one of the cameras."""
-        return SnapshotRenderer(self.world, self.lock, camera, quality, camera_size(camera), self.board.service)
+        return SnapshotRenderer(
+            self.world, self.lock, camera=camera, quality=quality, size=camera_size(camera), update=self.board.service
+        )
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -91,7 +91,6 @@ class VirtualRealSense:
         seed: int = 0,
         faults: Faults | None = None,
         on_start: Callable[[], object] = request_background_scheduling,
-        on_stop: Callable[[], None] | None = None,
     ) -> None:
         """Plug the camera in.
 
@@ -105,12 +104,10 @@ class VirtualRealSense:
             faults: The injected faults; read before each frame.
             on_start: Called by the thread of :meth:`start` first. A real camera needs no processor of the
                 computer for its images, so a virtual one runs in the background.
-            on_stop: Called by the thread of :meth:`start` before it ends: an OpenGL context has to be freed by the
-                thread that rendered with it.
         """
         self.fps, self.frozen, self.number = 30.0, False, 0
         self.serial, self.model, self.usb_type = serial, model, usb_type
-        self._render, self._on_start, self._on_stop, self._faults = render, on_start, on_stop, faults
+        self._render, self._on_start, self._faults = render, on_start, faults
         self._noise = Noise(noise, seed)
         self._rs = load()
         self._images: tuple[NDArray[np.uint8], NDArray[np.uint16] | None] | None = None
@@ -119,16 +116,6 @@ class VirtualRealSense:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.replug()
-
-    @property
-    def intrinsics(self) -> Intrinsics:
-        """Return the pinhole model of the colour images, 640x480."""
-        return self.model.colour[0]
-
-    @property
-    def depth_intrinsics(self) -> Intrinsics:
-        """Return the pinhole model of the depth images, 640x480."""
-        return self.model.depth[0]
 
     def reseed(self, seed: int) -> None:
         """Make the noise of the frames to come depend on a seed alone."""
@@ -199,9 +186,6 @@ class VirtualRealSense:
                 self.push()
         except DeviceError:
             pass  # the render worker is gone: no new images come
-        finally:
-            if self._on_stop is not None:
-                self._on_stop()
 
     # -- the plug --------------------------------------------------------------------------------------------------
 
@@ -236,11 +220,7 @@ def named_camera(
     render: Callable[[Intrinsics, Intrinsics | None], tuple[NDArray[np.uint8], NDArray[np.float32] | None]],
     *,
     depth: bool,
-    noise: float,
-    seed: int,
-    faults: Faults,
-    on_start: Callable[[], object] = request_background_scheduling,
-    on_stop: Callable[[], None] | None = None,
+    **options: Any,
 ) -> VirtualRealSense:
     """Make one of the twin's cameras.
 
@@ -248,17 +228,11 @@ def named_camera(
         name: ``"wrist"`` or ``"scene"``.
         render: Renders an image with the first intrinsics, and distances with the second ones if they are given.
         depth: Whether it measures depth.
-        noise: Standard deviation of the noise in grey levels.
-        seed: Seed of the noise.
-        faults: The injected faults.
-        on_start: Called first by the thread that renders.
-        on_stop: Called last by it.
+        **options: Those of :class:`VirtualRealSense`, such as ``noise``.
     """
     model = MODELS[name]
-    return VirtualRealSense(
-        partial(render, model.colour[0], model.depth[0] if depth else None), serial=SERIALS[name], model=model,
-        noise=noise, seed=seed, faults=faults, on_start=on_start, on_stop=on_stop,
-    )  # fmt: skip
+    view = partial(render, model.colour[0], model.depth[0] if depth else None)
+    return VirtualRealSense(view, serial=SERIALS[name], model=model, **options)
 
 
 class VirtualBus:

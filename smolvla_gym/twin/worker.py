@@ -85,7 +85,7 @@ def _perform(twin: Twin, render_workers: Mapping[str, _RenderWorker], do: str, a
 
 
 class _RenderWorker(threading.Thread):
-    """Thread that renders what a camera sees on request; the OpenGL context belongs to this thread.
+    """Thread that renders what a camera sees on request, so that other requests need not wait.
 
     Attributes:
         noise: Of the camera.

@@ -265,7 +265,7 @@ def render():
     if virtual.number == 0:  # as OpenGL's modules do
         atexit.register(print, "OpenGL goes")
     return picture
-virtual = VirtualRealSense(render, on_stop=lambda: print("freed"))
+virtual = VirtualRealSense(render)
 virtual.start(90)
 camera = RealSenseCamera(depth=True, context_factory=virtual.context_factory)
 camera.start()
@@ -273,7 +273,7 @@ camera.wait_newer(3, 5.0)
 {end}
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "freed\nOpenGL goes\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "OpenGL goes\n", "")
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

@@ -13,24 +13,20 @@ from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Frame of a camera.
+    """Frame of a camera, cropped by its framing where it has one.
 
     Attributes:
         pixels: Colour image, uint8, shape (H, W, 3).
         depth: Distance along the optical axis at the same pixels in units of 0.1 mm, 0 where it is not known, uint16,
-            shape (H, W); None unless requested.
+            shape (H, W), or (H, W, 1) where it is cropped; None unless requested.
         number: Number of the frame; it grows, with gaps, also over reconnects.
         time: When the frame arrived in s, on the camera's clock.
-        view: The colour image as cropped by the camera's framing; None where it had none yet.
-        depth_view: The depth likewise.
     """
 
     pixels: NDArray[np.uint8]
     depth: NDArray[np.uint16] | None
     number: int
     time: float
-    view: NDArray[np.uint8] | None = None
-    depth_view: NDArray[np.uint16] | None = None
 
 
 class Camera(Protocol):
@@ -38,7 +34,7 @@ class Camera(Protocol):
 
     Attributes:
         lost: Whether the camera is not connected. The driver searches for it, and reopens it.
-        framing: Crop that the driver's thread applies to each frame, for ``Frame.view``; None: no crop yet.
+        framing: Crop that the driver's thread applies to each frame that arrives from then on; None: no crop.
     """
 
     lost: bool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import math
 import threading
 import time
@@ -33,7 +32,7 @@ class RealSenseCamera:
         usb_warning: Why the connection is too slow, None where it is not.
         lost: Whether the camera is not connected. The thread searches for it, and reopens it.
         reconnects: How often the stream was started again.
-        framing: Crop by which its thread prepares the views of the frames; it may be set once the intrinsics are known.
+        framing: Crop that its thread applies to each frame; it may be set once the intrinsics are known.
         check_period: Time in s without frames after which to check the connection, and between two checks.
         stall_timeout: Time in s without frames after which to restart a connected camera; its first one takes a while.
     """
@@ -200,15 +199,12 @@ class RealSenseCamera:
             self._offset = last + 1 - numbers[0]
         pixels, depth = stream.images(frames)
         # In this thread and not in the control loop, whose period resizing would use up by milliseconds.
-        framing, view, depth_view = self.framing, None, None
-        if framing is not None:
-            # The caller that needs the view meets the same error.
-            with contextlib.suppress(Exception):
-                view = framing.colour(pixels)
-                depth_view = None if depth is None else framing.depth(depth)
+        if (framing := self.framing) is not None:
+            pixels = framing.colour(pixels)
+            depth = None if depth is None else framing.depth(depth)
         with self._news:
             self._numbers = numbers
-            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment, view, depth_view)
+            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment)
             self._news.notify_all()
 
     def _present(self, rs: ModuleType) -> bool:

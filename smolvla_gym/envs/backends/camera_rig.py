@@ -1,55 +1,41 @@
-"""Camera of the real arm or the twin, whose images get the view and size of the simulation's camera."""
+"""Cameras of the real arm or the twin, whose images get the view and size of the simulation's cameras."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from smolvla_gym.drivers.cameras.camera import Camera, Frame
+from smolvla_gym.drivers.cameras.camera import Camera
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Framing, Intrinsics
-from smolvla_gym.envs.backends.base import Image
+from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
+from smolvla_gym.envs.env_options import EnvOptions
+from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.sim.scene import DEPTH_RANGES, SCENE_FOVY
 
 REFERENCES: Final = {"wrist": D405_COLOUR, "scene": Intrinsics.from_fovy(SCENE_FOVY, 640, 480)}
 """Intrinsics of the simulation's cameras; these views are cut out of the images of the real ones."""
 
 
-class CameraRig:
-    """Camera with the framing of its images.
+def start_cameras(
+    undo: ExitStack, serials: Mapping[str, str | None], options: EnvOptions, arm: RealOptions, **connection: Any
+) -> dict[str, Camera]:
+    """Start the cameras of an environment; their threads frame the images.
 
-    Attributes:
-        camera: The camera.
+    Args:
+        undo: Takes the call that closes each of them.
+        serials: Serial number of each camera by the name of the view that it gives; None for the only one connected.
+        options: Options of the environment.
+        arm: Options of the arm.
+        **connection: The arguments ``context_factory`` and ``clock`` of ``RealSenseCamera``.
+
+    Raises:
+        DeviceError: A camera cannot be started.
     """
-
-    def __init__(self, camera: Camera, name: str, image_size: tuple[int, int]) -> None:
-        """Start a camera; its thread frames the images.
-
-        Args:
-            camera: The camera; it is closed if it cannot be started.
-            name: Name of the simulation's camera whose view it gives.
-            image_size: Height and width of the framed images in px.
-
-        Raises:
-            DeviceError: The camera cannot be started.
-        """
-        try:
-            camera.start()
-            self._framing = Framing(camera.intrinsics, REFERENCES[name], image_size, DEPTH_RANGES[name])
-        except BaseException:
-            camera.close()
-            raise
-        self.camera = camera
-        camera.framing = self._framing
-
-    def colour(self, frame: Frame) -> Image:
-        """Return the colour image of a frame, shape (H, W, 3)."""
-        # A copy: the next step may return the same frame again, and observations belong to the caller.
-        return self._framing.colour(frame.pixels) if frame.view is None else frame.view.copy()
-
-    def depth(self, frame: Frame) -> NDArray[np.uint16] | None:
-        """Return the depth of a frame in 0.1 mm, shape (H, W, 1), or None without depth."""
-        if frame.depth is None:
-            return None
-        return self._framing.depth(frame.depth) if frame.depth_view is None else frame.depth_view.copy()
+    cameras: dict[str, Camera] = {}
+    for name, serial in serials.items():
+        camera = cameras[name] = RealSenseCamera(serial, depth=options.depth, **arm.camera_options, **connection)
+        undo.callback(camera.close)
+        camera.start()
+        camera.framing = Framing(camera.intrinsics, REFERENCES[name], options.image_size, DEPTH_RANGES[name])
+    return cameras

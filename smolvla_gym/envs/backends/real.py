@@ -14,13 +14,11 @@ import numpy as np
 
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import TICK, BoardState, Fault, Mode
-from smolvla_gym.drivers.cameras.camera import Frame
+from smolvla_gym.drivers.cameras.camera import Camera, Frame
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach
 from smolvla_gym.envs.backends.base import OPERATOR_STOP, Backend, Image, Reading
-from smolvla_gym.envs.backends.camera_rig import CameraRig
-from smolvla_gym.envs.backends.scene_view import SceneView
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, STANDS, ResetOptions
@@ -28,6 +26,8 @@ from smolvla_gym.errors import FaultError, NotHomedError
 from smolvla_gym.parol6 import HOME, Array
 from smolvla_gym.safety import Guard, Intervention, Shaping
 from smolvla_gym.safety.report import add_shaping, fault_intervention
+from smolvla_gym.sim.window import Window
+from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
 
 CAMERA_STALE: Final = "camera_stale"
 """Fault: a camera sent no new image for ``MAX_FRAME_AGE``."""
@@ -58,9 +58,9 @@ class RealBackend(Backend):
     def __init__(
         self,
         link: BoardClient,
-        cameras: Mapping[str, CameraRig],
+        cameras: Mapping[str, Camera],
         clock: Clock,
-        view: SceneView,
+        overview: SnapshotRenderer,
         options: EnvOptions,
         arm: RealOptions,
         guard: Guard | None,
@@ -69,16 +69,17 @@ class RealBackend(Backend):
 
         Args:
             link: Client of the board; it is connected.
-            cameras: The cameras by name; they are started.
+            cameras: The cameras by name; they are started, and frame their images.
             clock: Clock of both.
-            view: View that ``render`` returns.
+            overview: Renders the scene for people.
             options: Options of the environment.
             arm: Options of the arm.
             guard: Collision check of the start pose and the route to it; None checks nothing.
         """
         self.approach = Approach(options.gripper, guard, arm.speed_scale)
         self.start_timeout = max(_START_TIMEOUT, _LONGEST_ROUTE / arm.speed_scale)
-        self._link, self._cameras, self.clock, self._view = link, cameras, clock, view
+        self._link, self._cameras, self.clock, self._overview = link, cameras, clock, overview
+        self._window = Window(overview.model, overview.data)
         self._depth, self._home, self._period = options.depth, arm.home, options.period
         template = options.task.instruction_templates[0]
         self._default_instruction = arm.instruction or template.format(color="red", base="blue")
@@ -171,10 +172,10 @@ class RealBackend(Backend):
 
     def _await_images(self) -> None:
         """Wait for images whose exposure began after this moment; the next one may have begun before."""
-        for rig in self._cameras.values():
-            latest = rig.camera.latest()
-            first = rig.camera.wait_newer(-1 if latest is None else latest.number, _FIRST_FRAME)
-            rig.camera.wait_newer(first.number, _FIRST_FRAME)
+        for camera in self._cameras.values():
+            latest = camera.latest()
+            first = camera.wait_newer(-1 if latest is None else latest.number, _FIRST_FRAME)
+            camera.wait_newer(first.number, _FIRST_FRAME)
 
     def _refuse_fault(self) -> None:
         """Raise if a fault holds the arm; clear the fault of a pause between two episodes.
@@ -265,12 +266,11 @@ class RealBackend(Backend):
         state = self._link.state()
         observation: dict[str, Any] = {"agent_pos": np.append(state.joints_at(now), state.opening).astype(np.float32)}
         frames = {name: self._frame(name) for name in self._cameras}
+        # Copies: the next step may read the same frame again, and observations belong to the caller.
         if frames:
-            observation["pixels"] = {n: self._cameras[n].colour(f) for n, f in frames.items()}
+            observation["pixels"] = {name: frame.pixels.copy() for name, frame in frames.items()}
         if frames and self._depth:
-            observation["depth"] = {
-                n: depth for n, f in frames.items() if (depth := self._cameras[n].depth(f)) is not None
-            }
+            observation["depth"] = {name: f.depth.copy() for name, f in frames.items() if f.depth is not None}
         age = max((now - frame.time for frame in frames.values()), default=0.0)
         fault, why = self._fault(state, age)
         safety, shaping = self._reports()
@@ -286,7 +286,7 @@ class RealBackend(Backend):
         )
 
     def _frame(self, name: str) -> Frame:
-        latest = self._cameras[name].camera.latest()
+        latest = self._cameras[name].latest()
         assert latest is not None  # noqa: S101 - reset waited for an image
         return latest
 
@@ -310,7 +310,7 @@ class RealBackend(Backend):
         if state.fault is not None:
             return state.fault, state.detail
         if age > MAX_FRAME_AGE:
-            fault = CAMERA_LOST if any(rig.camera.lost for rig in self._cameras.values()) else CAMERA_STALE
+            fault = CAMERA_LOST if any(camera.lost for camera in self._cameras.values()) else CAMERA_STALE
             self._link.hold(fault)
             return fault, f"the newest image is {age:.2f} s old (limit {MAX_FRAME_AGE:g} s): check the camera's cable"
         return (None, "") if state.mode is Mode.READY else (str(state.mode), "The arm is not enabled.")
@@ -325,11 +325,12 @@ class RealBackend(Backend):
 
     @override
     def render(self) -> Image:
-        return self._view.draw(self._link.state())
+        return self._overview.render()[0]
 
     @override
     def show(self) -> None:
-        self._view.show(self._link.state())
+        self._overview.copy_state()
+        self._window.sync()
 
     @override
     def stop(self) -> None:
@@ -337,8 +338,8 @@ class RealBackend(Backend):
 
     @override
     def clear_fault(self) -> None:
-        for name, rig in self._cameras.items():
-            if rig.camera.lost or rig.camera.age() > MAX_FRAME_AGE:
+        for name, camera in self._cameras.items():
+            if camera.lost or camera.age() > MAX_FRAME_AGE:
                 raise FaultError(
                     f"The camera {name!r} still sends no new images (limit {MAX_FRAME_AGE:g} s): check its cable, then "
                     "call clear_fault() again."
@@ -348,7 +349,8 @@ class RealBackend(Backend):
     @override
     def close(self) -> None:
         with contextlib.ExitStack() as each:  # in reverse: the arm first; if one fails to close, the rest is freed
-            each.callback(self._view.close)
-            for rig in self._cameras.values():
-                each.callback(rig.camera.close)
+            each.callback(self._overview.close)
+            each.callback(self._window.close)
+            for camera in self._cameras.values():
+                each.callback(camera.close)
             each.callback(self._link.close)

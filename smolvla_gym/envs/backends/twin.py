@@ -8,18 +8,15 @@ from typing import override
 import numpy as np
 
 from smolvla_gym.drivers.board.client import BoardClient
-from smolvla_gym.drivers.board.state import BoardState
-from smolvla_gym.drivers.cameras.camera import Frame
+from smolvla_gym.drivers.cameras.camera import Camera, Frame
 from smolvla_gym.drivers.clock import Clock
-from smolvla_gym.envs.backends.base import Image, Reading
-from smolvla_gym.envs.backends.camera_rig import CameraRig
+from smolvla_gym.envs.backends.base import Reading
 from smolvla_gym.envs.backends.real import RealBackend
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.envs.reset_options import SCENE_OPTIONS, ResetOptions
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import Guard
-from smolvla_gym.sim.window import Window
 from smolvla_gym.tasks import Stage
 from smolvla_gym.twin.process import TwinProcess
 from smolvla_gym.twin.twin import Twin
@@ -28,32 +25,6 @@ _FRAME_TIMEOUT = 2.0  # s of real time for an image to pass librealsense
 
 _PAUSE = 1.0
 """Simulated time in s that passes in ``clear_fault()``: any stop is over by then."""
-
-
-class TwinView:
-    """View of the virtual arm and its objects."""
-
-    def __init__(self, twin: Twin | TwinProcess) -> None:
-        """Keep a twin, which the view does not close.
-
-        Args:
-            twin: The twin.
-        """
-        self._twin = twin
-        self._window = Window(twin.world.model, twin.overview.data)
-
-    def draw(self, state: BoardState) -> Image:
-        """Return an image, uint8, shape (480, 640, 3)."""
-        return self._twin.overview.render(None, None)[0]
-
-    def show(self, state: BoardState) -> None:
-        """Update the window."""
-        self._twin.overview.copy_state()
-        self._window.sync()
-
-    def close(self) -> None:
-        """Close the window."""
-        self._window.close()
 
 
 class TwinBackend(RealBackend):
@@ -71,7 +42,7 @@ class TwinBackend(RealBackend):
         twin: Twin | TwinProcess,
         stage: Stage,
         link: BoardClient,
-        cameras: Mapping[str, CameraRig],
+        cameras: Mapping[str, Camera],
         clock: Clock,
         options: EnvOptions,
         arm: RealOptions,
@@ -83,13 +54,13 @@ class TwinBackend(RealBackend):
             twin: The twin.
             stage: The task on its table.
             link: Client of its board; it is connected.
-            cameras: The cameras by name; they are started.
+            cameras: The cameras by name; they are started, and frame their images.
             clock: Clock of all of them.
             options: Options of the environment.
             arm: Options of the arm. Without ``realtime`` the twin runs in lockstep: images are taken in each step.
             guard: Collision check of the start pose and the route to it.
         """
-        super().__init__(link, cameras, clock, TwinView(twin), options, arm, guard)
+        super().__init__(link, cameras, clock, twin.overview, options, arm, guard)
         self.twin, self.stage = twin, stage
         self._lockstep = not arm.realtime
         self._privileged = options.privileged
@@ -155,7 +126,7 @@ class TwinBackend(RealBackend):
     def _frame(self, name: str) -> Frame:
         if not self._lockstep:
             return super()._frame(name)
-        camera, virtual = self._cameras[name].camera, self.twin.cameras[name]
+        camera, virtual = self._cameras[name], self.twin.cameras[name]
         before, number = virtual.number, virtual.push()
         latest = camera.latest()
         if latest is not None and (number == before or virtual.plugged is None):
