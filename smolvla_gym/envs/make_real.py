@@ -74,7 +74,7 @@ def make_real_env(
         speed_scale: Share of the speed limits that may be used, 0.01 to 1.
         workspace: Lowest and highest corner in m of the box that the tool centre point stays in.
         home: Whether ``reset`` homes an arm that does not know its joint angles; None homes only the twin.
-        camera_options: Options of ``RealSenseCamera``, such as ``{"exposure": 10000, "gain": 32, "white_balance":
+        camera_options: Fields of ``CameraSettings``, such as ``{"exposure": 10000, "gain": 32, "white_balance":
             4600}``.
         board_options: Fields of ``BoardSettings``, such as ``{"disable_after": 10.0}``.
         log: File of the event log, which has interventions, shaping and changes of the mode; ``"auto"`` is

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from smolvla_gym.drivers.board.event_log import default_log_path
 from smolvla_gym.drivers.board.state import BoardSettings
-from smolvla_gym.drivers.cameras.realsense_stream import Settings
+from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.errors import OptionError
 from smolvla_gym.safety.collision import Box, check_workspace
@@ -27,7 +27,7 @@ from smolvla_gym.utils.option_values import (
 TWIN: Final = "twin"
 
 _BOARD_OPTIONS: Final = tuple(field.name for field in fields(BoardSettings) if field.name != "gripper")
-_CAMERA_OPTIONS: Final = ("resolution", "fps", "exposure", "gain", "white_balance")
+_CAMERA_OPTIONS: Final = tuple(field.name for field in fields(CameraSettings) if field.name != "depth")
 _TWIN_OPTIONS: Final = ("homed", "noise", "faults", "own_process")
 
 
@@ -46,7 +46,7 @@ class RealOptions:
         realtime: False for a twin in lockstep.
         own_process: Whether a twin has a process of its own.
         settings: Settings of the driver.
-        camera_options: Options of ``RealSenseCamera``.
+        camera: Settings of the cameras.
         twin_options: Options of ``Twin``.
     """
 
@@ -60,7 +60,7 @@ class RealOptions:
     realtime: bool
     own_process: bool
     settings: BoardSettings
-    camera_options: dict[str, Any]
+    camera: CameraSettings
     twin_options: dict[str, Any]
 
     @property
@@ -120,7 +120,9 @@ class RealOptions:
             realtime=realtime,
             own_process=own_process,
             settings=BoardSettings(gripper=options.gripper.name, **board),
-            camera_options=_camera_options(given["camera_options"]),
+            camera=CameraSettings(
+                depth=options.depth, **check_keys("camera_options", given["camera_options"], _CAMERA_OPTIONS)
+            ),
             twin_options=virtual,
             log=_log(given["log"]),  # last: it may print a line
         )
@@ -165,13 +167,6 @@ def _serials(camera: object, names: tuple[str, ...], twin: bool) -> dict[str, st
     if len(names) > 1:
         raise OptionError("camera", camera, f"a serial number for each of cameras={names!r}: {{'wrist': ...}}")
     return dict.fromkeys(names, serial)
-
-
-def _camera_options(given: object) -> dict[str, Any]:
-    options = check_keys("camera_options", given, _CAMERA_OPTIONS)
-    defaults = {"resolution": (640, 480), "fps": 30, "exposure": None, "gain": None, "white_balance": None}
-    checked = Settings(**{**defaults, **options, "depth": False}).checked()
-    return {name: getattr(checked, name) for name in options}
 
 
 def _twin_options(given: object, realtime: bool) -> tuple[dict[str, Any], bool]:

@@ -126,7 +126,7 @@ def test_cameras_are_named_by_text_or_number():
 
 
 def test_an_exposure_is_no_longer_than_a_frame():
-    assert arm(camera_options={"exposure": 33333}).camera_options == {"exposure": 33333.0}
+    assert arm(camera_options={"exposure": 33333}).camera.exposure == 33333
     for options, numbers in (
         ({"exposure": 33334}, "33334 us.*33333 us at 30"),
         ({"exposure": 12000, "fps": 90}, "11111"),

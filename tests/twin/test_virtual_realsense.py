@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smolvla_gym.drivers.cameras.librealsense import load
-from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense import CameraSettings, RealSenseCamera
 from smolvla_gym.twin.camera_model import D405
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense
 
@@ -122,7 +122,7 @@ def test_the_thread_draws_at_a_rate_that_can_be_changed():
 
 def test_images_of_the_wrong_size_are_refused():
     virtual = VirtualRealSense(grey)
-    camera = RealSenseCamera(resolution=(848, 480), context_factory=virtual.context_factory)
+    camera = RealSenseCamera(settings=CameraSettings(resolution=(848, 480)), context_factory=virtual.context_factory)
     camera.start()
     try:
         with pytest.raises(ValueError, match=r"848x480.*640x480"):

@@ -13,13 +13,13 @@ from typing import Any
 from smolvla_gym.drivers.cameras.camera import Frame
 from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
 from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
-from smolvla_gym.drivers.cameras.realsense_stream import DEPTH_UNIT, Settings, Stream
+from smolvla_gym.drivers.cameras.realsense_stream import DEPTH_UNIT, CameraSettings, Stream
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, SmolVLAGymError
 from smolvla_gym.utils.option_values import check_serial
 
-__all__ = ["DEPTH_UNIT", "CameraInfo", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
+__all__ = ["DEPTH_UNIT", "CameraInfo", "CameraSettings", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
 
 _CLOSING = 0.8  # s that close() gives the thread
 
@@ -43,13 +43,8 @@ class RealSenseCamera:
     def __init__(
         self,
         serial: str | int | None = None,
+        settings: CameraSettings = CameraSettings(),  # noqa: B008 - immutable
         *,
-        resolution: tuple[int, int] = (640, 480),
-        fps: int = 30,
-        depth: bool = False,
-        exposure: float | None = None,
-        gain: float | None = None,
-        white_balance: float | None = None,
         context_factory: ContextFactory | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -57,13 +52,7 @@ class RealSenseCamera:
 
         Args:
             serial: Serial number, a text or a number; None for the only camera.
-            resolution: Width and height in px.
-            fps: Frames a second.
-            depth: Whether to measure distances too.
-            exposure: Exposure in the camera's unit, us on a D405 and 100 us on a D435's colour camera, at most a frame
-                period; None leaves exposure to the camera, if ``gain`` is None too.
-            gain: Gain in the camera's unit; None as for ``exposure``.
-            white_balance: Colour temperature in K; None leaves it to the camera.
+            settings: Settings of the camera.
             context_factory: Makes the librealsense context; that of the USB ports by default.
             clock: Clock of the arrival of frames; that of the computer by default.
 
@@ -76,7 +65,7 @@ class RealSenseCamera:
         self.reconnects = 0
         self.framing: Framing | None = None
         self._serial = None if serial is None else check_serial("serial", serial)
-        self._settings = Settings(resolution, fps, depth, exposure, gain, white_balance)
+        self._settings = settings
         self._context_factory = context_factory
         self._clock: Clock = clock or SystemClock()
         self._intrinsics: Intrinsics | None = None
@@ -97,7 +86,6 @@ class RealSenseCamera:
         """
         if self._thread is not None:
             return
-        self._settings = self._settings.checked()
         rs = load()
         stream = self._open(rs)
         self._serial, self.lost = stream.info.serial, False

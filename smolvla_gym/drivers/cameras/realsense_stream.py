@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,46 +18,48 @@ from smolvla_gym.utils.option_values import check_number, check_pair, check_whol
 DEPTH_UNIT = 1e-4
 """The unit of depth in m, whatever the camera's own is."""
 
+AUTOMATIC: Final = ("exposure", "gain", "white_balance")
+"""Settings that the camera adjusts by itself where they are None."""
+
 _WAIT_MS = 100
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of a camera.
+class CameraSettings:
+    """Settings of a RealSense camera; they become plain numbers that librealsense takes.
 
     Attributes:
         resolution: Width and height in px.
         fps: Frames a second.
         depth: Whether to measure distances too.
-        exposure: Exposure in the camera's unit, us on a D405 and 100 us on a D435's colour camera; None for automatic.
-        gain: Gain in the camera's unit, None for automatic.
-        white_balance: Colour temperature in K, None for automatic.
+        exposure: Exposure in the camera's unit, us on a D405 and 100 us on a D435's colour camera, at most a frame
+            period; None leaves exposure to the camera, if ``gain`` is None too.
+        gain: Gain in the camera's unit; None as for ``exposure``.
+        white_balance: Colour temperature in K; None leaves it to the camera.
+
+    Raises:
+        OptionError: A value is no number, or no camera could expose for so long in each frame.
     """
 
-    resolution: tuple[int, int]
-    fps: int
-    depth: bool
-    exposure: float | None
-    gain: float | None
-    white_balance: float | None
+    resolution: tuple[int, int] = (640, 480)
+    fps: int = 30
+    depth: bool = False
+    exposure: float | None = None
+    gain: float | None = None
+    white_balance: float | None = None
 
-    def checked(self) -> Settings:
-        """Return the settings as plain numbers that librealsense takes.
-
-        Raises:
-            OptionError: A value is no number, or no camera could expose for so long in each frame.
-        """
-        fps = check_whole("fps", self.fps, "a whole number of frames a second, 1 to 1000", low=1, high=1000)
+    def __post_init__(self) -> None:
         size = "(width, height) in px, two whole numbers from 1 to 10000"
-        numbers = {
-            name: None if value is None else _shortest(check_number(name, value, "a number, or None for automatic"))
-            for name, value in (("exposure", self.exposure), ("gain", self.gain), ("white_balance", self.white_balance))
-        }
-        if numbers["exposure"] is not None:
-            _check_exposure(self.exposure, numbers["exposure"], 1, fps)
-        return Settings(
-            check_pair("resolution", self.resolution, size, low=1, high=10_000), fps, self.depth, **numbers
-        )  # fmt: skip
+        fps = check_whole("fps", self.fps, "a whole number of frames a second, 1 to 1000", low=1, high=1000)
+        checked: dict[str, Any] = {"fps": fps}
+        for name in AUTOMATIC:
+            if (value := getattr(self, name)) is not None:
+                checked[name] = _shortest(check_number(name, value, "a number, or None for automatic"))
+        if "exposure" in checked:
+            _check_exposure(self.exposure, checked["exposure"], 1, fps)
+        checked["resolution"] = check_pair("resolution", self.resolution, size, low=1, high=10_000)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 class Stream:
@@ -68,7 +70,7 @@ class Stream:
         intrinsics: The pinhole model of the colour images.
     """
 
-    def __init__(self, rs: ModuleType, context: Any, device: Any, info: CameraInfo, settings: Settings) -> None:
+    def __init__(self, rs: ModuleType, context: Any, device: Any, info: CameraInfo, settings: CameraSettings) -> None:
         """Set the camera and start its stream.
 
         Args:
@@ -143,7 +145,7 @@ def _colour_sensor(rs: ModuleType, device: Any) -> Any:
     raise DeviceError("This RealSense camera has no colour images.")
 
 
-def _check_profiles(rs: ModuleType, device: Any, info: CameraInfo, settings: Settings) -> None:
+def _check_profiles(rs: ModuleType, device: Any, info: CameraInfo, settings: CameraSettings) -> None:
     formats = {rs.stream.color: rs.format.rgb8} | ({rs.stream.depth: rs.format.z16} if settings.depth else {})
     offered: dict[Any, set[tuple[int, int, int]]] = {stream: set() for stream in formats}
     for sensor in device.query_sensors():
@@ -159,7 +161,7 @@ def _check_profiles(rs: ModuleType, device: Any, info: CameraInfo, settings: Set
         raise OptionError("(*resolution, fps)", wanted, f"{info} offers{usb} {choices} frames a second")
 
 
-def _set_options(rs: ModuleType, sensor: Any, info: CameraInfo, settings: Settings) -> None:
+def _set_options(rs: ModuleType, sensor: Any, info: CameraInfo, settings: CameraSettings) -> None:
     """Fix the options that are given and leave the rest to the camera, which keeps settings of earlier runs."""
     fixed = settings.exposure is not None or settings.gain is not None
     for option, on in (
@@ -168,7 +170,7 @@ def _set_options(rs: ModuleType, sensor: Any, info: CameraInfo, settings: Settin
     ):
         if sensor.supports(option):
             sensor.set_option(option, float(on))
-    for name in ("exposure", "gain", "white_balance"):
+    for name in AUTOMATIC:
         value, option = getattr(settings, name), getattr(rs.option, name)
         if value is None:
             continue

@@ -34,7 +34,7 @@ def start_cameras(
     """
     cameras: dict[str, Camera] = {}
     for name, serial in serials.items():
-        camera = cameras[name] = RealSenseCamera(serial, depth=options.depth, **arm.camera_options, **connection)
+        camera = cameras[name] = RealSenseCamera(serial, arm.camera, **connection)
         undo.callback(camera.close)
         camera.start()
         camera.framing = Framing(camera.intrinsics, REFERENCES[name], options.image_size, DEPTH_RANGES[name])
