@@ -10,7 +10,8 @@ from smolvla_gym.parol6 import Gripper, get_gripper
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
-from smolvla_gym.tasks import REWARDS, Task, get_task
+from smolvla_gym.sim.world import World
+from smolvla_gym.tasks import REWARDS, Stage, Task, get_task
 from smolvla_gym.utils.option_values import check_choice, check_names, check_number, check_pair, check_switch
 
 CONTROL_HZ = (5.0, 100.0)
@@ -63,6 +64,13 @@ class EnvOptions:
     def period(self) -> float:
         """Duration of a control step in s."""
         return 1.0 / self.control_hz
+
+    def stage(self, world: World) -> Stage:
+        """Set the task up in a world."""
+        return Stage(
+            world, self.task, control_hz=self.control_hz, randomization=self.randomization,
+            num_objects=self.num_objects, reward=self.reward,
+        )  # fmt: skip
 
     @classmethod
     def check(cls, given: Mapping[str, Any]) -> EnvOptions:

@@ -11,7 +11,6 @@ from smolvla_gym.envs.time_limit import MAX_EPISODE_S
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import CollisionGuard
 from smolvla_gym.sim.world import World
-from smolvla_gym.tasks import Stage
 
 
 def make_sim_env(
@@ -61,10 +60,6 @@ def make_sim_env(
         options.gripper, options.task.kind, goal=options.task.has_goal, control_hz=options.control_hz,
         cameras=options.cameras, image_size=options.image_size, depth=options.depth, quality=options.quality,
     )  # fmt: skip
-    stage = Stage(
-        world, options.task, control_hz=options.control_hz, randomization=options.randomization,
-        num_objects=options.num_objects, reward=options.reward,
-    )  # fmt: skip
     gate = SafetyGate(options.period, guard=CollisionGuard(options.gripper.name))
-    backend = SimBackend(stage, gate, control_hz=options.control_hz, privileged=options.privileged)
+    backend = SimBackend(options.stage(world), gate, control_hz=options.control_hz, privileged=options.privileged)
     return PAROL6Env(backend, options, (make_sim_env, given))

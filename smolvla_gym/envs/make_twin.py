@@ -18,7 +18,6 @@ from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import CollisionGuard
-from smolvla_gym.tasks import Stage
 from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepClock, LockstepPort
 from smolvla_gym.twin.process import TwinProcess
 from smolvla_gym.twin.twin import Twin
@@ -41,10 +40,7 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
     twin = TwinProcess(**scene) if arm.own_process else Twin(**scene, clock=clock)
     with ExitStack() as undo:
         undo.callback(twin.close)
-        stage = Stage(
-            twin.world, options.task, control_hz=options.control_hz, randomization=options.randomization,
-            num_objects=options.num_objects, reward=options.reward,
-        )  # fmt: skip
+        stage = options.stage(twin.world)
         if arm.realtime:
             twin.start()
         serials = {name: SERIALS[name] for name in options.cameras}

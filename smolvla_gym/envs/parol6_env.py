@@ -42,6 +42,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
     ``truncated`` with ``info["fault"]``; then ``clear_fault()`` and ``reset()``.
 
     Attributes:
+        backend: The backend.
         task: Name of the task.
         gripper: The gripper that is mounted.
         control_hz: Control rate in Hz.
@@ -65,7 +66,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
             recipe: The factory and its options, from which a pickle makes the environment anew: a pickle carries no
                 open device.
         """
-        self._backend, self._recipe = backend, recipe
+        self.backend, self._recipe = backend, recipe
         self.task, self.gripper = options.task.name, options.gripper
         self.max_episode_s = options.max_episode_s
         self.control_hz, self.render_mode = options.control_hz, options.render_mode
@@ -98,12 +99,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
     @property
     def task_description(self) -> str:
         """Instruction of the present episode."""
-        return self._backend.instruction
-
-    @property
-    def backend(self) -> Backend:
-        """The backend."""
-        return self._backend
+        return self.backend.instruction
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -129,19 +125,19 @@ class PAROL6Env(gym.Env[Observation, Action]):
         """
         self._refuse_if_closed()
         self._refuse_if_faulty()
-        checked = ResetOptions.check(options, self.gripper, self._backend.reset_options)
+        checked = ResetOptions.check(options, self.gripper, self.backend.reset_options)
         before = self._np_random, self._np_random_seed
         if seed is None:
             before = copy.deepcopy(self.np_random), self._np_random_seed
         super().reset(seed=seed)
         try:
-            reading = self._backend.reset(self.np_random, checked)
+            reading = self.backend.reset(self.np_random, checked)
         except OptionError:
             self._np_random, self._np_random_seed = before
             raise
         self._ready = True
         if self.render_mode == "human":
-            self._backend.show()
+            self.backend.show()
         return reading.observation, self._info(reading)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -159,23 +155,23 @@ class PAROL6Env(gym.Env[Observation, Action]):
         self._refuse_if_faulty()
         if not self._ready:
             raise gym.error.ResetNeeded("Call env.reset() before env.step().")
-        reading = self._backend.step(action, self._dt)
+        reading = self.backend.step(action, self._dt)
         self._fault = reading.fault
         if self.render_mode == "human":
-            self._backend.show()
+            self.backend.show()
         info = self._info(reading)
         return reading.observation, reading.reward, reading.is_success, reading.fault is not None, info
 
     def expert_action(self) -> Action:
         """Return the action of the task's scripted expert in the present state, float32, shape (7,)."""
-        return np.clip(self._backend.expert().astype(np.float32), self._lower, self._upper)
+        return np.clip(self.backend.expert().astype(np.float32), self._lower, self._upper)
 
     def stop(self) -> None:
         """Stop the arm at once; may be called from any thread.
 
         The next step ends the episode with the fault ``"operator_stop"``, which stays until :meth:`clear_fault`.
         """
-        self._backend.stop()
+        self.backend.stop()
 
     def clear_fault(self) -> None:
         """Clear the fault, so that ``reset`` works again.
@@ -185,24 +181,24 @@ class PAROL6Env(gym.Env[Observation, Action]):
             DeviceError: The serial port was lost and cannot be opened.
         """
         self._refuse_if_closed()
-        self._backend.clear_fault()
+        self.backend.clear_fault()
         self._fault = None
 
     def render(self) -> Image | None:
         """Return an image of the scene, uint8 (480, 640, 3); None in the mode ``"human"``, which has a window."""
         with self._closing:  # an OpenGL context that is made after close() would never be freed
             self._refuse_if_closed()
-            return self._backend.render() if self.render_mode == "rgb_array" else None
+            return self.backend.render() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Hold the arm and free everything; may be called from any thread, and twice."""
         self._closed = True
         with self._closing:
-            self._backend.close()
+            self.backend.close()
 
     def _info(self, reading: Reading) -> dict[str, Any]:
         return {
-            "instruction": self._backend.instruction,
+            "instruction": self.backend.instruction,
             "is_success": reading.is_success,
             "safety": reading.safety,
             "shaping": reading.shaping,

@@ -19,7 +19,6 @@ class Can(IntEnum):
     """Commands on the CAN bus."""
 
     CLEAR_ERROR = 1
-    STATUS = 60
     OPERATE = 61
     CALIBRATE = 62
 

@@ -54,7 +54,6 @@ class VirtualBoard:
         """
         self.firmware, self.faults, self.sent = firmware, faults, 0
         self.lock = threading.RLock() if lock is None else lock
-        self._plug_changed = threading.Condition(self.lock)
         self._advance, self._now = advance, now
         self._served = now()
         self._random = random.Random(faults.seed)  # noqa: S311 - has to repeat for a seed
@@ -62,7 +61,6 @@ class VirtualBoard:
         self._master = self._slave = -1
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._running = False
         self._folder = PortFolder()
         self._link = self._folder.link
         with self.lock:
@@ -134,7 +132,6 @@ class VirtualBoard:
         """Serve the port in a thread of its own, in real time."""
         if self._thread is None:
             self._stopping.clear()
-            self._running = True
             self._thread = threading.Thread(target=self._run, name="virtual-board", daemon=True)
             self._thread.start()
 
@@ -146,13 +143,8 @@ class VirtualBoard:
             self._thread = None
 
     def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                self.service(_PERIOD)
-        finally:
-            with self._plug_changed:
-                self._running = False
-                self._plug_changed.notify_all()
+        while not self._stopping.is_set():
+            self.service(_PERIOD)
 
     def close(self) -> None:
         """End the thread and remove the port."""
@@ -178,10 +170,11 @@ class VirtualBoard:
         self._plug(True)
 
     def _plug(self, wanted: bool) -> None:
-        with self._plug_changed:
-            self.faults.unplugged = not wanted
-            if self._thread is not threading.current_thread():  # The port must not be closed while the thread polls it.
-                self._plug_changed.wait_for(lambda: self.plugged is wanted or not self._running)
+        self.faults.unplugged = not wanted
+        if self._thread is not threading.current_thread():  # The port must not be closed while the thread polls it.
+            while self._thread is not None and self._thread.is_alive() and self.plugged is not wanted:
+                time.sleep(_PERIOD)
+        with self.lock:
             self._follow_the_plug()
 
     def _follow_the_plug(self) -> None:
@@ -195,7 +188,6 @@ class VirtualBoard:
             os.set_blocking(master, False)
             self._link.symlink_to(os.ttyname(self._slave))
             self._master = master  # plugged from here on
-            self._plug_changed.notify_all()
 
     def _pull(self) -> None:
         if self.plugged:
@@ -204,7 +196,6 @@ class VirtualBoard:
             for end in ends:  # from here on a client may notice it
                 os.close(end)
             self._outbox.clear()
-            self._plug_changed.notify_all()
 
     # -- bytes -------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import tty
 
 import pytest
 
-from smolvla_gym.drivers.board.serial_port import WRITE_TIMEOUT, Port, SerialPort, _choose, find_port
+from smolvla_gym.drivers.board.serial_port import WRITE_TIMEOUT, BoardFinder, Port, SerialPort, _board
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.parol6.protocol import COMMAND_LENGTH, Command, CommandFrame, CommandParser
 
@@ -77,15 +77,6 @@ def test_waiting_costs_no_processor_time(port):
 
 
 @linux
-def test_drain_throws_away_what_arrived(pty, port):
-    os.write(pty.master, b"old")
-    time.sleep(0.05)
-    port.drain()
-    os.write(pty.master, b"new")
-    assert port.read(1.0) == b"new"
-
-
-@linux
 def test_frames_cross_the_line_whole(pty, port):
     frames = [CommandFrame(Command.JOG, speed=(-1, i, -i, -256, 255, -1)) for i in range(50)]
     parser, found = CommandParser(), []
@@ -109,7 +100,7 @@ def test_a_second_program_is_refused(pty, port):
 def test_a_closed_port_says_so_and_closes_again(port):
     port.close()
     port.close()
-    for use in (lambda: port.write(b"x"), lambda: port.read(0.1), port.drain):
+    for use in (lambda: port.write(b"x"), lambda: port.read(0.1)):
         with pytest.raises(DeviceError, match="was closed"):
             use()
 
@@ -117,7 +108,7 @@ def test_a_closed_port_says_so_and_closes_again(port):
 @linux
 def test_an_unplugged_device_is_lost(pty, port):
     pty.unplug()
-    for use in (lambda: port.write(b"x"), lambda: port.read(1.0), port.drain):
+    for use in (lambda: port.write(b"x"), lambda: port.read(1.0)):
         began = time.monotonic()
         with pytest.raises(DeviceError, match=f"'{port.url}' was lost") as caught:
             use()
@@ -217,10 +208,10 @@ def test_the_board_is_found_among_other_ports():
     other = port_of("/dev/ttyUSB0", (0x1A86, 0x7523), "USB Serial")
     plain = port_of("/dev/ttyS0", (None, None), "n/a")
     boards = [port_of(f"/dev/ttyACM{i}", (0x0483, 0x5740), "STM32 Virtual ComPort") for i in (3, 1)]
-    assert _choose([other, boards[0], plain]) == "/dev/ttyACM3"
+    assert _board([other, boards[0], plain]).device == "/dev/ttyACM3"
 
     with pytest.raises(DeviceError) as several:
-        _choose([*boards, other])
+        _board([*boards, other])
     text = str(several.value)
     assert "2 serial ports" in text
     assert "0483:5740" in text
@@ -229,7 +220,7 @@ def test_the_board_is_found_among_other_ports():
     assert "ttyUSB0" not in text
 
     with pytest.raises(DeviceError) as none:
-        _choose([other, plain])
+        _board([other, plain])
     for part in ("0483:5740", "/dev/ttyS0, /dev/ttyUSB0 (USB Serial)", "power", "cable", "usbipd", "dialout", '"twin"'):
         assert part in str(none.value)
 
@@ -238,4 +229,4 @@ def test_without_a_board_the_message_says_what_to_do():
     if any((port.vid, port.pid) == (0x0483, 0x5740) for port in list_ports.comports()):
         pytest.skip("a board is plugged in")
     with pytest.raises(DeviceError, match=r'0483:5740.*port="twin" works without an arm'):
-        find_port()
+        BoardFinder().find()

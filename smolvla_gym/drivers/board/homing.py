@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from smolvla_gym.parol6 import JOINT_NAMES
@@ -32,7 +32,7 @@ _REST_FRAMES = 3
 """How often speeds of zero are sent before: the board goes on reporting those of the homing before."""
 
 
-class _Phase(Enum):
+class _Phase(IntEnum):
     ENABLE = auto()
     REST = auto()
     REQUEST = auto()
@@ -40,20 +40,12 @@ class _Phase(Enum):
     DONE = auto()
 
 
-_COMMANDS: Final = {
-    _Phase.ENABLE: Command.ENABLE,
-    _Phase.REST: Command.IDLE,
-    _Phase.REQUEST: Command.HOME,
-    _Phase.SEARCH: Command.IDLE,
-    _Phase.DONE: Command.IDLE,
+_REQUESTS: Final = {
+    _Phase.ENABLE: (Command.ENABLE, 1),
+    _Phase.REST: (Command.IDLE, _REST_FRAMES),
+    _Phase.REQUEST: (Command.HOME, _HOME_FRAMES),
 }
-
-# The next phase once the board has echoed the command, and how often that was sent at least.
-_NEXT: Final = {
-    _Phase.ENABLE: (_Phase.REST, 1),
-    _Phase.REST: (_Phase.REQUEST, _REST_FRAMES),
-    _Phase.REQUEST: (_Phase.SEARCH, _HOME_FRAMES),
-}
+"""Command of each phase that ends once the board has echoed it, and how often it is sent at least."""
 
 
 class Homing:
@@ -77,13 +69,13 @@ class Homing:
     def command(self) -> Command:
         """Return the command of the next frame."""
         self._sent += 1
-        return _COMMANDS[self._phase]
+        return _REQUESTS.get(self._phase, (Command.IDLE, 0))[0]
 
     def observe(self, reply: StateFrame) -> None:
         """Take note of a reply."""
-        following = _NEXT.get(self._phase)
-        if following is not None and reply.command == _COMMANDS[self._phase] and self._sent >= following[1]:
-            self._phase, self._sent = following[0], 0
+        command, frames = _REQUESTS.get(self._phase, (None, 0))
+        if reply.command == command and self._sent >= frames:
+            self._phase, self._sent = _Phase(self._phase + 1), 0
         homed = reply.homed & HOMED_BITS
         self._forgot |= self._phase in (_Phase.REQUEST, _Phase.SEARCH) and homed == 0
         if not self._forgot:

@@ -63,19 +63,6 @@ class Port(Protocol):
         """Close the line; may be called again."""
 
 
-def find_port() -> str:
-    """Find the control board among the serial ports of this computer.
-
-    Returns:
-        The name of its port, such as ``/dev/ttyACM0`` or ``COM5``.
-
-    Raises:
-        DeviceError: There is none, or more than one.
-        MissingExtraError: pyserial is not installed.
-    """
-    return BoardFinder().find()
-
-
 class BoardFinder:
     """Finds one control board again and again: a board that was unplugged may come back under another name."""
 
@@ -85,7 +72,9 @@ class BoardFinder:
         self._serial: str | None = None
 
     def find(self) -> str:
-        """Return the name of the board's port, the first time of the only board, later of the same one.
+        """Return the name of the board's port, such as ``/dev/ttyACM0`` or ``COM5``.
+
+        The first time it is that of the only board, later that of the same one.
 
         Raises:
             DeviceError: There is no board, another one than the first time, or several to choose from.
@@ -97,10 +86,6 @@ class BoardFinder:
         board = _board(list_ports.comports(), self._serial, self._url)
         self._url, self._serial = str(board.device), board.serial_number or None
         return self._url
-
-
-def _choose(ports: Iterable[Any]) -> str:
-    return str(_board(ports).device)
 
 
 def _board(ports: Iterable[Any], serial: str | None = None, url: str | None = None) -> Any:
@@ -210,15 +195,6 @@ class SerialPort:
             while not (data := self._serial.read(1)) and time.monotonic() < deadline:
                 pass
             return bytes(data + self._serial.read(self._serial.in_waiting))
-
-    def drain(self) -> None:
-        """Discard bytes that have arrived and were not read.
-
-        Raises:
-            DeviceError: The device is lost.
-        """
-        with self._failures():
-            self._serial.reset_input_buffer()
 
     def close(self) -> None:
         """Close the port; may be called again, and on a lost device."""

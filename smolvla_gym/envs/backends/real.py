@@ -47,6 +47,7 @@ class RealBackend(Backend):
     """Real arm in real time: a step ends one control period after the one before, whatever happened in between.
 
     Attributes:
+        link: Client of the board.
         approach: Planner of the routes to homing and to the start pose.
         clock: Clock of the arm and the cameras.
         start_timeout: Time in s within which the arm has to reach its start pose.
@@ -78,7 +79,7 @@ class RealBackend(Backend):
         """
         self.approach = Approach(options.gripper, guard, arm.speed_scale)
         self.start_timeout = max(_START_TIMEOUT, _LONGEST_ROUTE / arm.speed_scale)
-        self._link, self._cameras, self.clock, self._overview = link, cameras, clock, overview
+        self.link, self._cameras, self.clock, self._overview = link, cameras, clock, overview
         self._window = Window(overview.model, overview.data)
         self._depth, self._home, self._period = options.depth, arm.home, options.period
         template = options.task.instruction_templates[0]
@@ -95,27 +96,22 @@ class RealBackend(Backend):
     @property
     @override
     def commanded(self) -> Array:
-        return self._link.state().commanded
-
-    @property
-    def link(self) -> BoardClient:
-        """Client of the board."""
-        return self._link
+        return self.link.state().commanded
 
     # -- episodes --------------------------------------------------------------------------------------------------
 
     @override
     def reset(self, rng: np.random.Generator, options: ResetOptions) -> Reading:
         # Checked first: a refused option moves nothing.
-        self.approach.refuse_contact(self._link.state(), options)
+        self.approach.refuse_contact(self.link.state(), options)
         self._plan(rng, options)
         if self.realtime:
             request_low_latency_scheduling()  # the thread that resets is the one that will step
         before, after = self._find_routes(options)
         self._wake(before)
-        self._link.events()
+        self.link.events()
         for pose in after[:-1]:
-            self._go(pose, self._link.state().opening)
+            self._go(pose, self.link.state().opening)
         self._go(options.joints, options.opening)
         self._instruction = self._default_instruction
         self._begin(rng)
@@ -123,7 +119,7 @@ class RealBackend(Backend):
         self._await_images()
         self._deadline = None
         self._last_end = self.clock.now()
-        self._link.events()  # of the drive to the start pose: what fails there raises
+        self.link.events()  # of the drive to the start pose: what fails there raises
         reading = self._reading(self._last_end)
         if reading.fault is not None:
             raise FaultError(f"The episode cannot begin: the arm is held by the fault {reading.fault!r}.")
@@ -156,11 +152,11 @@ class RealBackend(Backend):
 
     def _rest(self) -> BoardState:
         """Bring a moving arm to rest and return its state; routes start from rest."""
-        state = self._link.state()
+        state = self.link.state()
         if state.mode is Mode.READY and not state.at_rest:
-            self._link.finish()
-            end = self.clock.now() + self._link.settings.stop_timeout
-            while not (state := self._link.state()).at_rest and state.fault is None and self.clock.now() < end:
+            self.link.finish()
+            end = self.clock.now() + self.link.settings.stop_timeout
+            while not (state := self.link.state()).at_rest and state.fault is None and self.clock.now() < end:
                 self.clock.sleep_until(self.clock.now() + TICK)
         return state
 
@@ -183,11 +179,11 @@ class RealBackend(Backend):
         Raises:
             FaultError: A fault holds the arm.
         """
-        state = self._link.state()
+        state = self.link.state()
         if state.fault == Fault.COMMAND_TIMEOUT:
             # Between two episodes no actions come: the watchdog disabled the arm, which may be enabled again.
-            self._link.clear()
-            state = self._link.state()
+            self.link.clear()
+            state = self.link.state()
         if state.fault is not None:
             raise FaultError(
                 f"The arm is held by the fault {state.fault!r}: {state.detail} Remove its cause, then "
@@ -201,16 +197,16 @@ class RealBackend(Backend):
             before_homing: Poses to drive to before homing; None for no homing.
         """
         if before_homing:
-            if self._link.state().mode is not Mode.READY:
-                self._link.enable()
+            if self.link.state().mode is not Mode.READY:
+                self.link.enable()
             for pose in before_homing:
-                self._go(pose, self._link.state().opening)
+                self._go(pose, self.link.state().opening)
         if before_homing is not None:
-            if self._link.state().mode is Mode.READY:
-                self._link.disable()
-            self._link.home()
-        if self._link.state().mode is not Mode.READY:
-            self._link.enable()
+            if self.link.state().mode is Mode.READY:
+                self.link.disable()
+            self.link.home()
+        if self.link.state().mode is not Mode.READY:
+            self.link.enable()
 
     def _go(self, joints: Array, opening: float) -> None:
         """Drive straight to a pose and wait until the arm is there.
@@ -222,9 +218,9 @@ class RealBackend(Backend):
         end = self.clock.now() + self.start_timeout
         still = 0
         while True:
-            self._link.aim(action)
+            self.link.aim(action)
             self.clock.sleep_until(self.clock.now() + self._period)
-            state = self._link.state()
+            state = self.link.state()
             if state.fault is not None:
                 raise FaultError(
                     f"The fault {state.fault!r} stopped the arm on its way to the start pose: {state.detail}"
@@ -233,9 +229,9 @@ class RealBackend(Backend):
             still = still + 1 if state.at_rest else 0
             if state.at_rest and far < STANDS and abs(state.opening - opening) < 0.05:
                 break
-            stops = [event for event in self._link.events() if event.get("rule") in ("collision", "workspace")]
+            stops = [event for event in self.link.events() if event.get("rule") in ("collision", "workspace")]
             if self.clock.now() > end or (still * self._period > 1.0 and far >= STANDS):
-                self._link.finish()
+                self.link.finish()
                 why = f": the safety gate keeps {stops[-1]['where']} apart" if stops else ""
                 raise FaultError(
                     f"The arm cannot go straight to its start pose from where it stands{why}. Move it away first, or "
@@ -243,13 +239,13 @@ class RealBackend(Backend):
                 )
             if still * self._period > 2.0:
                 break  # an object between the jaws keeps the gripper from its opening
-        self._link.finish()
+        self.link.finish()
 
     @override
     def step(self, action: object, dt: float) -> Reading:
         called = self.clock.now()
         with contextlib.suppress(FaultError):  # the reading has the fault
-            self._link.aim(action)
+            self.link.aim(action)
         due = called + dt if self._deadline is None else self._deadline + dt
         late = self.clock.now() - due
         # The first step, and one that is called after its deadline, start the periods anew; no time is made up for.
@@ -263,7 +259,7 @@ class RealBackend(Backend):
         return reading
 
     def _reading(self, now: float) -> Reading:
-        state = self._link.state()
+        state = self.link.state()
         observation: dict[str, Any] = {"agent_pos": np.append(state.joints_at(now), state.opening).astype(np.float32)}
         frames = {name: self._frame(name) for name in self._cameras}
         # Copies: the next step may read the same frame again, and observations belong to the caller.
@@ -293,7 +289,7 @@ class RealBackend(Backend):
     def _reports(self) -> tuple[tuple[Intervention, ...], Shaping]:
         """Return the interventions since the last call, but for faults, and the counters of shaping."""
         safety, shaping = list[Intervention](), Shaping()
-        for event in self._link.events():
+        for event in self.link.events():
             if event.get("event") == "shaping":
                 add_shaping(shaping, event["limits"])
             elif event.get("rule", "fault") != "fault":  # the state has the fault, also one of the link itself
@@ -311,7 +307,7 @@ class RealBackend(Backend):
             return state.fault, state.detail
         if age > MAX_FRAME_AGE:
             fault = CAMERA_LOST if any(camera.lost for camera in self._cameras.values()) else CAMERA_STALE
-            self._link.hold(fault)
+            self.link.hold(fault)
             return fault, f"the newest image is {age:.2f} s old (limit {MAX_FRAME_AGE:g} s): check the camera's cable"
         return (None, "") if state.mode is Mode.READY else (str(state.mode), "The arm is not enabled.")
 
@@ -334,7 +330,7 @@ class RealBackend(Backend):
 
     @override
     def stop(self) -> None:
-        self._link.hold(OPERATOR_STOP)
+        self.link.hold(OPERATOR_STOP)
 
     @override
     def clear_fault(self) -> None:
@@ -344,7 +340,7 @@ class RealBackend(Backend):
                     f"The camera {name!r} still sends no new images (limit {MAX_FRAME_AGE:g} s): check its cable, then "
                     "call clear_fault() again."
                 )
-        self._link.clear()
+        self.link.clear()
 
     @override
     def close(self) -> None:
@@ -353,4 +349,4 @@ class RealBackend(Backend):
             each.callback(self._window.close)
             for camera in self._cameras.values():
                 each.callback(camera.close)
-            each.callback(self._link.close)
+            each.callback(self.link.close)

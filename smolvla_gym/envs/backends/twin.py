@@ -69,7 +69,7 @@ class TwinBackend(RealBackend):
 
     @override
     def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:
-        stands = self.approach.stands(self._link.state(), options)
+        stands = self.approach.stands(self.link.state(), options)
         start = (options.joints, options.opening) if options.chosen and not stands else None
         with self.twin.lock:
             self.stage.draw(
@@ -84,10 +84,10 @@ class TwinBackend(RealBackend):
     def _begin(self, rng: np.random.Generator) -> None:
         if self._lockstep:
             # Enabled anew, at the same moment between two exchanges with the board: only the seed makes a difference.
-            self._link.disable()
-            self._link.enable()
+            self.link.disable()
+            self.link.enable()
             self.clock.sleep_until(round(self.clock.now() + 0.35, 1))
-            self._link.events()
+            self.link.events()
         self.twin.lay(lambda: self.stage.arrange(rng))
         self._instruction = self.stage.layout.instruction
         self.twin.reseed(int(rng.integers(2**31)))
