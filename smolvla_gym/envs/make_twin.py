@@ -10,7 +10,6 @@ from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.inline import InlineBoard
 from smolvla_gym.drivers.board.process import BoardProcess
-from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.envs.backends.camera_rig import start_cameras
 from smolvla_gym.envs.backends.twin import TwinBackend
@@ -18,7 +17,7 @@ from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.safety import SafetyGate
 from smolvla_gym.safety.collision import CollisionGuard
-from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepClock, LockstepPort
+from smolvla_gym.twin.lockstep import LockstepClock, LockstepPort
 from smolvla_gym.twin.process import TwinProcess
 from smolvla_gym.twin.twin import Twin
 from smolvla_gym.twin.virtual_realsense import SERIALS
@@ -62,8 +61,7 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
 
 def _connect_inline(twin: Twin, gate: SafetyGate, arm: RealOptions, clock: LockstepClock) -> InlineBoard:
     """Connect the driver in this thread; its ticks and the twin's physics run as the clock advances."""
-    port = partial(SerialPort, twin.board.path, write_timeout=WRITE_TIMEOUT)
-    board = Board(lambda: LockstepPort(port(), twin.board), gate, arm.settings)
+    board = Board(partial(LockstepPort, twin.board), gate, arm.settings)
     link = InlineBoard(board, arm.settings, clock, EventLog(arm.log) if arm.log is not None else None)
 
     def run_until(moment: float) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import override
 
-from smolvla_gym.drivers.board.serial_port import Port
+from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.twin.virtual_board import VirtualBoard
 
 _THROUGH = 1.0  # s of real time in which bytes pass the pseudo-terminal, on a busy computer too
 _POLL = 0.02  # s of real time between two polls
 
-WRITE_TIMEOUT = 10.0
+_WRITE_TIMEOUT = 10.0
 """Real time in s that a write may take: a computer that is busy elsewhere is no device that hangs."""
 
 
@@ -38,35 +39,27 @@ class LockstepClock:
         self.set(moment)
 
 
-class LockstepPort:
+class LockstepPort(SerialPort):
     """A port whose board replies within the call that writes."""
 
-    def __init__(self, port: Port, board: VirtualBoard) -> None:
-        """Wrap an open port.
+    def __init__(self, board: VirtualBoard) -> None:
+        """Open the port of a virtual board."""
+        super().__init__(board.path, write_timeout=_WRITE_TIMEOUT)
+        self._board, self._received = board, board.sent
 
-        Args:
-            port: The open port.
-            board: The virtual board on it.
-        """
-        self._port, self._board = port, board
-        self._received = board.sent
-        self.url = port.url
-
+    @override
     def write(self, data: bytes) -> None:
         """Write bytes, and have the board reply."""
-        self._port.write(data)
+        super().write(data)
         deadline = time.monotonic() + _THROUGH
         while not self._board.service(_POLL) and self._board.plugged and time.monotonic() < deadline:
             pass
 
+    @override
     def read(self, timeout: float) -> bytes:
         """Return all that the board has sent by now: no more can come while this thread waits."""
-        data = self._port.read(0.0)
-        while self._received + len(data) < self._board.sent and (more := self._port.read(_THROUGH)):
+        data = super().read(0.0)
+        while self._received + len(data) < self._board.sent and (more := super().read(_THROUGH)):
             data += more
         self._received = self._board.sent
         return data
-
-    def close(self) -> None:
-        """Close the port."""
-        self._port.close()

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from smolvla_gym.drivers.board.driver import Board
-from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Mode
 from smolvla_gym.parol6 import HOME, STEPS_PER_RAD, rad_from_steps, steps_from_rad
 from smolvla_gym.parol6.protocol import COMMAND_LENGTH, CommandFrame
@@ -15,7 +14,7 @@ from smolvla_gym.safety import SafetyGate
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import SSG48, NoGripper, make_gripper
-from smolvla_gym.twin.lockstep import WRITE_TIMEOUT, LockstepPort
+from smolvla_gym.twin.lockstep import LockstepPort
 from smolvla_gym.twin.virtual_board import VirtualBoard
 
 POSE = np.array([0.0, -1.5, 3.1, 0.1, -0.2, 3.0])
@@ -114,22 +113,18 @@ class Rig:
         return [event[key] for event in self.board.drain_events() if key in event]
 
 
-class _Port:
+class _Port(LockstepPort):
     """A real port on the virtual board, which serves it whenever it is used."""
 
     def __init__(self, rig: Rig) -> None:
+        super().__init__(rig.virtual)
         self._rig = rig
-        self._port = LockstepPort(SerialPort(rig.virtual.path, write_timeout=WRITE_TIMEOUT), rig.virtual)
-        self.url = self._port.url
 
     def write(self, data: bytes) -> None:
         for begin in range(0, len(data), COMMAND_LENGTH):
             self._rig.frames.append((self._rig.now, CommandFrame.unpack(data[begin : begin + COMMAND_LENGTH])))
-        self._port.write(data)
+        super().write(data)
 
     def read(self, timeout: float) -> bytes:
         self._rig.virtual.service()
-        return self._port.read(timeout)
-
-    def close(self) -> None:
-        self._port.close()
+        return super().read(timeout)

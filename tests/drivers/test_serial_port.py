@@ -8,7 +8,7 @@ import tty
 
 import pytest
 
-from smolvla_gym.drivers.board.serial_port import WRITE_TIMEOUT, BoardFinder, Port, SerialPort, _board
+from smolvla_gym.drivers.board.serial_port import WRITE_TIMEOUT, BoardFinder, SerialPort, _board
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.parol6.protocol import COMMAND_LENGTH, Command, CommandFrame, CommandParser
 
@@ -188,7 +188,7 @@ def test_a_socket_instead_of_a_serial_port():
 
 
 def test_a_line_that_cannot_be_selected_on_as_under_windows():
-    port: Port = SerialPort("loop://")
+    port = SerialPort("loop://")
     began = time.monotonic()
     assert port.read(0.05) == b""
     assert time.monotonic() - began < 0.5

@@ -86,16 +86,20 @@ def test_without_its_thread_it_can_be_served_in_simulated_time():
         assert StateFrame.unpack(client.read(STATE_LENGTH)).timing == round(0.02 * 703_125)
 
 
-class BusyPort(SerialPort):
-    """A port on a computer that takes a moment to hand the bytes on."""
+class BusyLine(SerialPort):
+    """A line of a computer that takes a moment to hand the bytes on."""
 
     def read(self, timeout: float) -> bytes:
         return super().read(timeout) if timeout > 0.0 else b""
 
 
+class BusyPort(LockstepPort, BusyLine):
+    """A port on such a line."""
+
+
 def test_in_lockstep_every_answer_is_read_when_it_was_sent():
     with VirtualBoard(Firmware(np.zeros(6)), Faults(), lambda moment: None, now=lambda: 0.0) as board:
-        port = LockstepPort(BusyPort(board.path), board)
+        port = BusyPort(board)
         for _ in range(100):
             port.write(IDLE * 2)
             assert len(port.read(0.0)) == 2 * STATE_LENGTH

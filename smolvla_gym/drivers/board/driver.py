@@ -24,11 +24,11 @@ import numpy as np
 from smolvla_gym.drivers.board.exchange import Exchange
 from smolvla_gym.drivers.board.gripper import make_gripper_driver
 from smolvla_gym.drivers.board.homing import Homing
-from smolvla_gym.drivers.board.serial_port import Port
+from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.board.setpoints import Setpoints
 from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Event, Fault, Mode
 from smolvla_gym.errors import DeviceError, FaultError, NotHomedError
-from smolvla_gym.parol6 import Array, rad_from_steps
+from smolvla_gym.parol6 import rad_from_steps
 from smolvla_gym.parol6.protocol import Command, StateFrame
 from smolvla_gym.safety import SafetyGate, check_action
 from smolvla_gym.safety.report import fault_intervention
@@ -51,7 +51,7 @@ class Board:
     Times are those of the owner, in s, and never go back. A fault stays until :meth:`clear`.
     """
 
-    def __init__(self, open_port: Callable[[], Port], gate: SafetyGate, settings: BoardSettings) -> None:
+    def __init__(self, open_port: Callable[[], SerialPort], gate: SafetyGate, settings: BoardSettings) -> None:
         """Prepare the driver; no port is opened yet.
 
         Args:
@@ -274,8 +274,7 @@ class Board:
             if self._settled > _SETTLE_TICKS or now - self._stop_began > self._settings.stop_timeout:
                 self._enter(Mode.DISABLED, now)
         if self._mode in _MOVING_MODES and self._advance(now):
-            setpoints = self._setpoints
-            self._write(Command.MOVE, now, setpoints.position, setpoints.velocity, setpoints.opening)
+            self._write(Command.MOVE, now)
         elif self._mode is Mode.ENABLING:
             self._write(Command.ENABLE, now)
         elif self._mode is Mode.HOMING:
@@ -292,16 +291,15 @@ class Board:
             self._latch(Fault.COMMAND_LIMIT, detail, now)
         return broken is None
 
-    def _write(
-        self,
-        command: Command,
-        now: float,
-        joints: Array | None = None,
-        velocity: Array | None = None,
-        opening: float | None = None,
-    ) -> None:
-        gripper, lines = self._gripper.part(opening)
-        self._exchange.send(command, now, gripper, lines, joints, velocity)
+    def _write(self, command: Command, now: float) -> None:
+        """Send a frame, with the present setpoint where the command is to move."""
+        setpoints = self._setpoints
+        if command is Command.MOVE:
+            gripper, lines = self._gripper.part(setpoints.opening)
+            self._exchange.send(command, now, gripper, lines, setpoints.position, setpoints.velocity)
+        else:
+            gripper, lines = self._gripper.part(None)
+            self._exchange.send(command, now, gripper, lines)
 
     # -- reactions -------------------------------------------------------------------------------------------------
 

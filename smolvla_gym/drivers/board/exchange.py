@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from smolvla_gym.drivers.board.reply_matcher import ReplyMatcher, SentFrame
-from smolvla_gym.drivers.board.serial_port import Port
+from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.board.state import BoardSettings
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.parol6 import STEPS_PER_RAD, Array, steps_from_rad
@@ -40,7 +40,7 @@ class Exchange:
         repeats: Replies in a row with the same joint angles.
     """
 
-    def __init__(self, open_port: Callable[[], Port], settings: BoardSettings) -> None:
+    def __init__(self, open_port: Callable[[], SerialPort], settings: BoardSettings) -> None:
         """Prepare the exchange; no port is opened yet.
 
         Args:
@@ -48,7 +48,7 @@ class Exchange:
             settings: How the board is judged.
         """
         self._open_port, self._settings = open_port, settings
-        self._port: Port | None = None
+        self._port: SerialPort | None = None
         self.sent = Command.DISABLE
         self._begin(-math.inf)
 

@@ -38,7 +38,6 @@ class InlineBoard(BoardClient):
         super().__init__(settings, clock)
         self._board, self._log = board, log
         self._begin, self._ticks = clock.now(), 0
-        self._events = list[Event]()
         self._closed = False
         board.connect(self._begin)
 

@@ -8,7 +8,7 @@ import select
 import time
 from collections.abc import Iterable, Iterator
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from smolvla_gym.errors import DeviceError, MissingExtraError
 
@@ -36,31 +36,6 @@ _PERMISSION_HINT: Final = (
     "run `sudo usermod -aG dialout $USER` and log in again, or add the udev rule "
     f'`SUBSYSTEM=="tty", ATTRS{{idVendor}}=="{USB_ID[0]:04x}", ATTRS{{idProduct}}=="{USB_ID[1]:04x}", MODE="0666"`'
 )
-
-
-class Port(Protocol):
-    """A line that carries bytes both ways."""
-
-    @property
-    def url(self) -> str:
-        """Return its name or URL."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes.
-
-        Raises:
-            DeviceError: The device is lost or does not take them.
-        """
-
-    def read(self, timeout: float) -> bytes:
-        """Return what has arrived, waiting for the first byte up to ``timeout`` in s; empty where none came.
-
-        Raises:
-            DeviceError: The device is lost.
-        """
-
-    def close(self) -> None:
-        """Close the line; may be called again."""
 
 
 class BoardFinder:

@@ -13,6 +13,7 @@ from smolvla_gym.drivers.board.state import Fault
 from smolvla_gym.envs.reset_options import SCENE_OPTIONS, ResetOptions
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import Intervention, Shaping
+from smolvla_gym.tasks import Stage
 
 Image = NDArray[np.uint8]
 
@@ -46,6 +47,27 @@ class Reading:
     state_age_s: float = 0.0
     frame_age_s: float = 0.0
     timing: dict[str, float] = field(default_factory=dict)
+
+
+def draw_scene(stage: Stage, rng: np.random.Generator, options: ResetOptions, stands: bool) -> None:
+    """Draw the scene of an episode; nothing moves yet.
+
+    Args:
+        stage: The task in its world.
+        rng: Random generator of the episode.
+        options: Checked options of ``env.reset``.
+        stands: Whether the arm stays where it stands: it may begin there, whatever the scene has in its place.
+
+    Raises:
+        OptionError: An option does not fit the scene; the present episode stays.
+    """
+    stage.draw(
+        rng,
+        target=options.target,
+        instruction_template=options.instruction_template,
+        instruction=options.instruction,
+        start=(options.joints, options.opening) if options.chosen and not stands else None,
+    )
 
 
 class Backend(ABC):

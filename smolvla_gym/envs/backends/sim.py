@@ -9,7 +9,7 @@ from typing import Any, override
 
 import numpy as np
 
-from smolvla_gym.envs.backends.base import OPERATOR_STOP, Backend, Image, Reading
+from smolvla_gym.envs.backends.base import OPERATOR_STOP, Backend, Image, Reading, draw_scene
 from smolvla_gym.envs.reset_options import STANDS, ResetOptions
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety import SafetyGate
@@ -68,16 +68,7 @@ class SimBackend(Backend):
         # Checked first: a bad option leaves the present episode as it is.
         joints, opening = options.joints, options.opening
         refuse_contact(joints, [violation.where for violation in self._gate.violations(joints, opening)])
-        # An arm that stays where it stands may begin there, whatever the next scene has in its place.
-        stands = np.abs(self._gate.position - joints).max() < STANDS
-        chosen = (joints, opening) if options.chosen and not stands else None
-        self.stage.draw(
-            rng,
-            target=options.target,
-            instruction_template=options.instruction_template,
-            instruction=options.instruction,
-            start=chosen,
-        )
+        draw_scene(self.stage, rng, options, bool(np.abs(self._gate.position - joints).max() < STANDS))
         self.world.reset(joints, opening)
         variation = self.stage.arrange(rng)
         self.world.misplace_zero(variation.zero_error)

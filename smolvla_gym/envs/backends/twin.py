@@ -10,7 +10,7 @@ import numpy as np
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.cameras.camera import Camera, Frame
 from smolvla_gym.drivers.clock import Clock
-from smolvla_gym.envs.backends.base import Reading
+from smolvla_gym.envs.backends.base import Reading, draw_scene
 from smolvla_gym.envs.backends.real import RealBackend
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
@@ -70,15 +70,8 @@ class TwinBackend(RealBackend):
     @override
     def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:
         stands = self.approach.stands(self.link.state(), options)
-        start = (options.joints, options.opening) if options.chosen and not stands else None
         with self.twin.lock:
-            self.stage.draw(
-                rng,
-                target=options.target,
-                instruction_template=options.instruction_template,
-                instruction=options.instruction,
-                start=start,
-            )
+            draw_scene(self.stage, rng, options, stands)
 
     @override
     def _begin(self, rng: np.random.Generator) -> None:
