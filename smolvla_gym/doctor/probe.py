@@ -93,22 +93,12 @@ def _torch() -> list[Finding]:
             findings.append(_gpu(torch, index))
     elif getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available():
         findings.append(ok("GPU", "Apple (mps)"))
-    elif driver and built:
-        findings.append(
-            fail(
-                "GPU",
-                f"NVIDIA's driver {driver} is installed, and torch for CUDA {built} cannot use it",
-                f"Update the driver, or install a torch that is built for an older CUDA than {built}.",
-            )
-        )
     elif driver:
-        findings.append(
-            fail(
-                "GPU",
-                f"NVIDIA's driver {driver} is installed, and this torch has no CUDA",
-                "Install a torch with CUDA.",
-            )
-        )
+        problem, remedy = "this torch has no CUDA", "Install a torch with CUDA."
+        if built:
+            problem = f"torch for CUDA {built} cannot use it"
+            remedy = f"Update the driver, or install a torch that is built for an older CUDA than {built}."
+        findings.append(fail("GPU", f"NVIDIA's driver {driver} is installed, and {problem}", remedy))
     else:
         how = "Install the GPU's driver in Windows." if is_wsl() else "The bundled policy needs none; SmolVLA does."
         findings.append(warning("GPU", "none that torch can use", how))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -66,17 +67,12 @@ def check_packages() -> list[Finding]:
 
 
 def _version_of(modules: tuple[str, ...]) -> str:
-    names = [_DISTRIBUTIONS.get(name, name) for name in modules]
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in names if _is_known(name)]
+    versions = []
+    for name in modules:
+        distribution = _DISTRIBUTIONS.get(name, name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{distribution} {importlib.metadata.version(distribution)}")
     return f" ({', '.join(versions)})" if versions else ""
-
-
-def _is_known(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def check_disk(folder: Path | None = None) -> list[Finding]:

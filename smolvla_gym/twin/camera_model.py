@@ -56,6 +56,10 @@ class CameraModel:
         return np.rint(known / self.depth_unit).astype(np.uint16)
 
 
+def _options(**ranges: Range) -> dict[str, Range]:
+    return {**ranges, "enable_auto_exposure": _SWITCH, "enable_auto_white_balance": _SWITCH}
+
+
 # A D405 also reports an inverse Brown-Conrady distortion of its colour images, (-0.0545, 0.0568, 0.0010, 0.0003,
 # -0.0185). MuJoCo renders none, so none is published: coefficients that are not in the image would spoil alignment.
 D405 = CameraModel(
@@ -71,13 +75,7 @@ D405 = CameraModel(
     depth_unit=1e-4,
     depth_range=(0.07, 0.50),
     colour_sensor="Stereo Module",
-    options={
-        "exposure": (1, 165000, 1, 33000),
-        "gain": (16, 248, 1, 16),
-        "enable_auto_exposure": _SWITCH,
-        "white_balance": (2800, 6500, 1, 4600),
-        "enable_auto_white_balance": _SWITCH,
-    },
+    options=_options(exposure=(1, 165000, 1, 33000), gain=(16, 248, 1, 16), white_balance=(2800, 6500, 1, 4600)),
 )  # fmt: skip
 """The camera on the wrist, by the calibration of a real one."""
 
@@ -94,13 +92,7 @@ def d435(intrinsics: Intrinsics) -> CameraModel:
         depth_unit=1e-3,
         depth_range=(0.1, 10.0),
         colour_sensor="RGB Camera",
-        options={
-            "exposure": (1, 10000, 1, 166),
-            "gain": (0, 128, 1, 64),
-            "enable_auto_exposure": _SWITCH,
-            "white_balance": (2800, 6500, 10, 4600),
-            "enable_auto_white_balance": _SWITCH,
-        },
+        options=_options(exposure=(1, 10000, 1, 166), gain=(0, 128, 1, 64), white_balance=(2800, 6500, 10, 4600)),
     )
 
 

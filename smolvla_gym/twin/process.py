@@ -12,14 +12,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.ipc import (
@@ -113,17 +111,18 @@ class TwinProcess:
         self._end = weakref.finalize(self, self._worker.close, _GRACE)
         try:
             self._sent = self._switches()
-            options = pack_object(({"gripper": gripper, "kind": kind, "goal": goal, "homed": homed}, quality, noise))
-            self.port: str = self._ask("begin", timeout=_START, options=options, faults=self._sent, memory=memory)
+            scene = {"gripper": gripper, "kind": kind, "goal": goal, "depth": depth, "quality": quality, "homed": homed}
+            arguments = {"scene": pack_object(scene), "noise": noise, "faults": self._sent, "memory": memory}
+            self.port: str = self._ask("begin", timeout=_START, **arguments)
         except BaseException:
             self.close()
             raise
         self._forget_homing()
         self._messenger.start()
         for name, frame in frames.items():
-            render = partial(_render, self._worker, name, frame)
+            render = partial(_render, self._worker, name, frame, depth)
             self.cameras[name] = named_camera(
-                name, render, depth=depth, noise=0.0, faults=self.faults, on_start=request_low_latency_scheduling
+                name, render, noise=0.0, faults=self.faults, on_start=request_low_latency_scheduling
             )  # the worker adds the noise
         self.bus = VirtualBus(list(self.cameras.values()))
 
@@ -238,17 +237,14 @@ class TwinProcess:
             ) from None
 
 
-def _render(
-    worker: Worker, camera: str, frame: SharedFrame, colour: Intrinsics, depth: Intrinsics | None
-) -> tuple[Image, NDArray[np.float32] | None]:
-    """Have the worker render what a camera sees; return copies of the image and the distances.
+def _render(worker: Worker, camera: str, frame: SharedFrame, depth: bool) -> tuple[Image, NDArray[np.float32] | None]:
+    """Have the worker render what a camera sees; return copies of the image and, with ``depth``, of the distances.
 
     Raises:
         DeviceError: The worker has ended or does not answer.
     """
-    distances = None if depth is None else asdict(depth)
     try:
-        worker.request("render", timeout=_REPLY, camera=camera, colour=asdict(colour), depth=distances)
+        worker.request("render", timeout=_REPLY, camera=camera)
     except (WorkerExitedError, WorkerTimeoutError) as error:
         raise DeviceError(f"The virtual camera {camera!r} renders no image: {error}") from error
-    return frame.pixels.copy(), None if depth is None else frame.distance.copy()
+    return frame.pixels.copy(), frame.distance.copy() if depth else None

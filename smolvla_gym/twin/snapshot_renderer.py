@@ -35,6 +35,8 @@ class SnapshotRenderer:
         camera: str = OVERVIEW,
         quality: Quality = QUALITIES["high"],
         size: tuple[int, int] = OVERVIEW_SIZE,
+        colour: Intrinsics | None = None,
+        depth: Intrinsics | None = None,
         update: Callable[[], object] = lambda: None,
     ) -> None:
         """Prepare to render, by default the scene for people.
@@ -45,31 +47,27 @@ class SnapshotRenderer:
             camera: Name of the camera in it.
             quality: Rendering quality.
             size: Height and width of the images in px.
+            colour: Pinhole model of the image; that of the MuJoCo camera where None.
+            depth: Pinhole model of the distances; None for no distances.
             update: Advances the world to the present.
         """
         self._world, self._lock, self._camera, self._size = world, lock, camera, size
+        self._colour, self._depth = _frustum(colour), _frustum(depth)
         self._update = update
         self.model, self.data = world.model, mujoco.MjData(world.model)
         self._renderer = OffscreenRenderer(world.model, quality, size)
 
-    def render(
-        self, colour: Intrinsics | None = None, depth: Intrinsics | None = None
-    ) -> tuple[Image, NDArray[np.float32] | None]:
+    def render(self) -> tuple[Image, NDArray[np.float32] | None]:
         """Render the present state.
-
-        Args:
-            colour: Pinhole model of the image; that of the MuJoCo camera where None.
-            depth: Pinhole model of the distances; None for no distances.
 
         Returns:
             The image, shape (H, W, 3), and the distances in m, shape (H, W), or None.
         """
         self.copy_state()
-        pixels, _ = self._renderer.render(self.data, self._camera, self._size, frustum=_frustum(colour))
-        if depth is None:
+        pixels, _ = self._renderer.render(self.data, self._camera, self._size, frustum=self._colour)
+        if self._depth is None:
             return pixels, None
-        frustum = _frustum(depth)
-        return pixels, self._renderer.render(self.data, self._camera, self._size, depth=True, frustum=frustum)[1]
+        return pixels, self._renderer.render(self.data, self._camera, self._size, depth=True, frustum=self._depth)[1]
 
     def copy_state(self) -> None:
         """Update the copy."""

@@ -19,7 +19,7 @@ from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
 from smolvla_gym.twin.snapshot_renderer import OVERVIEW_SIZE, SnapshotRenderer
 from smolvla_gym.twin.virtual_board import VirtualBoard
-from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
+from smolvla_gym.twin.virtual_realsense import MODELS, VirtualBus, VirtualRealSense, camera_size, named_camera
 
 RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
 """Pose of an arm that is switched on, in rad, shape (6,). Its board does not know it."""
@@ -106,23 +106,25 @@ class Twin:
         self._steps = 0
         self._firmware_time = 0.0
         self._stalling: Array = np.zeros(NUM_JOINTS)
+        self._depth, self._quality = depth, quality
         self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
         self.cameras: dict[str, VirtualRealSense] = {}
         self._renderers: list[SnapshotRenderer] = []
         for name in cameras:
-            renderer = self.snapshot_renderer(name, quality)
+            renderer = self.snapshot_renderer(name)
             self._renderers.append(renderer)
-            self.cameras[name] = named_camera(
-                name, renderer.render, depth=depth, noise=noise, seed=len(self.cameras), faults=self.faults
-            )
+            seed = len(self.cameras)
+            self.cameras[name] = named_camera(name, renderer.render, noise=noise, seed=seed, faults=self.faults)
         self.bus = VirtualBus(list(self.cameras.values()))
         self.overview = SnapshotRenderer(self.world, self.lock)
 
-    def snapshot_renderer(self, camera: str, quality: Quality) -> SnapshotRenderer:
+    def snapshot_renderer(self, camera: str) -> SnapshotRenderer:
         """Return a renderer of the view of one of the cameras."""
+        colour, depth = MODELS[camera].colour[0], MODELS[camera].depth[0]
         return SnapshotRenderer(
-            self.world, self.lock, camera=camera, quality=quality, size=camera_size(camera), update=self.board.service
-        )
+            self.world, self.lock, camera=camera, quality=self._quality, size=camera_size(camera), colour=colour,
+            depth=depth if self._depth else None, update=self.board.service,
+        )  # fmt: skip
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -215,24 +214,15 @@ def camera_size(name: str) -> tuple[int, int]:
     return colour.height, colour.width
 
 
-def named_camera(
-    name: str,
-    render: Callable[[Intrinsics, Intrinsics | None], tuple[NDArray[np.uint8], NDArray[np.float32] | None]],
-    *,
-    depth: bool,
-    **options: Any,
-) -> VirtualRealSense:
+def named_camera(name: str, render: Render, **options: Any) -> VirtualRealSense:
     """Make one of the twin's cameras.
 
     Args:
         name: ``"wrist"`` or ``"scene"``.
-        render: Renders an image with the first intrinsics, and distances with the second ones if they are given.
-        depth: Whether it measures depth.
+        render: Renders its view.
         **options: Those of :class:`VirtualRealSense`, such as ``noise``.
     """
-    model = MODELS[name]
-    view = partial(render, model.colour[0], model.depth[0] if depth else None)
-    return VirtualRealSense(view, serial=SERIALS[name], model=model, **options)
+    return VirtualRealSense(render, serial=SERIALS[name], model=MODELS[name], **options)
 
 
 class VirtualBus:

@@ -10,11 +10,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.drivers.scheduling import request_background_scheduling
 from smolvla_gym.ipc import Parent, Request, SharedFrame, pack_object, unpack_object
 from smolvla_gym.sim.randomization import write_appearance
-from smolvla_gym.sim.rendering import Quality
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.twin import Twin
 from smolvla_gym.twin.virtual_realsense import Noise, camera_size
@@ -28,14 +26,14 @@ def main(parent: Parent) -> int:
     begin = next(parent.requests, None)
     if begin is None:
         return 0
-    options, quality, noise = unpack_object(begin.arguments["options"])
-    twin = Twin(**options, faults=Faults(**begin.arguments["faults"]))
+    twin = Twin(**unpack_object(begin.arguments["scene"]), faults=Faults(**begin.arguments["faults"]))
     memory: dict[str, int] = begin.arguments["memory"]
     render_workers: dict[str, _RenderWorker] = {}
     try:
         for seed, (camera, descriptor) in enumerate(memory.items()):
             frame = SharedFrame(camera_size(camera), descriptor)
-            render_workers[camera] = _RenderWorker(twin, camera, quality, Noise(noise, seed), frame)
+            noise = Noise(begin.arguments["noise"], seed)
+            render_workers[camera] = _RenderWorker(twin, camera, noise, frame)
         for worker in render_workers.values():
             worker.start()
         twin.board.start()
@@ -92,20 +90,17 @@ class _RenderWorker(threading.Thread):
         requests: What to render; None ends the thread.
     """
 
-    def __init__(self, twin: Twin, camera: str, quality: Quality, noise: Noise, frame: SharedFrame) -> None:
+    def __init__(self, twin: Twin, camera: str, noise: Noise, frame: SharedFrame) -> None:
         super().__init__(name=f"camera {camera}", daemon=True)
         self.noise = noise
         self.requests = queue.SimpleQueue[Request | None]()
-        self._renderer, self._frame = twin.snapshot_renderer(camera, quality), frame
+        self._renderer, self._frame = twin.snapshot_renderer(camera), frame
 
     def run(self) -> None:
         request_background_scheduling()
         try:
             while (request := self.requests.get()) is not None:
-                colour, depth = request.arguments["colour"], request.arguments["depth"]
-                pixels, distance = self._renderer.render(
-                    Intrinsics(**colour), None if depth is None else Intrinsics(**depth)
-                )
+                pixels, distance = self._renderer.render()
                 self._frame.pixels[:] = self.noise.added(pixels)
                 if distance is not None:
                     self._frame.distance[:] = distance

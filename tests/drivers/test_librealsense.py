@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from smolvla_gym.drivers.cameras.framing import Intrinsics
-from smolvla_gym.drivers.cameras.realsense import CameraInfo, RealSenseCamera, list_cameras
+from smolvla_gym.drivers.cameras.librealsense import CameraInfo, list_cameras
+from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.errors import DeviceError, MissingExtraError
 from smolvla_gym.twin.camera_model import d435
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense

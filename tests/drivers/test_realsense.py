@@ -13,7 +13,8 @@ import pytest
 from smolvla_gym.drivers.cameras import librealsense
 from smolvla_gym.drivers.cameras.camera import Camera
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Intrinsics
-from smolvla_gym.drivers.cameras.realsense import CameraSettings, RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.twin.camera_model import D405, d435
 from smolvla_gym.twin.virtual_realsense import VirtualRealSense
@@ -258,8 +259,10 @@ def test_closing_is_quick_and_may_be_repeated(rig):
 def test_the_interpreter_ends_while_everything_runs(end):
     code = f"""
 import atexit
-import numpy as np
-from smolvla_gym.drivers.cameras.realsense import CameraSettings, RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
+from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.twin.virtual_realsense import VirtualRealSense
 picture = np.zeros((480, 640, 3), np.uint8), np.full((480, 640), 0.2, np.float32)
 def render():

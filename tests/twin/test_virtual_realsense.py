@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from smolvla_gym.drivers.cameras.librealsense import load
-from smolvla_gym.drivers.cameras.realsense import CameraSettings, RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
+from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.twin.camera_model import D405
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense
 

@@ -17,7 +17,6 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,26 +38,6 @@ _CONFIRM: Final = 0.5
 """Time limit in s for the board to confirm that it is disabled."""
 
 
-class _Inbox:
-    """Requests, received by a thread."""
-
-    def __init__(self, requests: Iterator[Request]) -> None:
-        # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
-        self._queue = queue.Queue[Request | None]()
-        threading.Thread(target=self._run, args=(requests,), name="requests", daemon=True).start()
-
-    def get(self, timeout: float) -> Request | None:
-        """Return the next request, None where there will be none; raise ``queue.Empty`` after ``timeout`` s."""
-        return self._queue.get(timeout=timeout)
-
-    def _run(self, requests: Iterator[Request]) -> None:
-        try:
-            for request in requests:
-                self._queue.put(request)
-        finally:
-            self._queue.put(None)
-
-
 class _Loop:
     """Ticks, and the requests between them."""
 
@@ -68,6 +47,8 @@ class _Loop:
         self._port: str = config["port"]
         self._board = Board(lambda: SerialPort(self._port), _gate(config), self._settings)
         self._log = EventLog(Path(config["log"])) if config["log"] else None
+        # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
+        self._inbox = queue.Queue[Request | None]()
         self._ending: str | None = None
         self._late = 0
         self._worst = 0.0
@@ -84,7 +65,7 @@ class _Loop:
         except SmolVLAGymError as error:
             begin.fail(error)
             return 1
-        self._inbox = _Inbox(self._parent.requests)
+        threading.Thread(target=self._receive, name="requests", daemon=True).start()
         self._publish()
         begin.reply()
         gc.freeze()
@@ -102,6 +83,14 @@ class _Loop:
         if self._log is not None:
             self._log.close()
         return status
+
+    def _receive(self) -> None:
+        """Put the requests into the inbox, and None once there will be no more."""
+        try:
+            for request in self._parent.requests:
+                self._inbox.put(request)
+        finally:
+            self._inbox.put(None)
 
     def _ticks(self) -> None:
         deadline = time.monotonic()
@@ -122,7 +111,7 @@ class _Loop:
         """Carry requests out until the next tick is due."""
         while self._ending is None and (left := deadline - time.monotonic()) > 0.0:
             try:
-                request = self._inbox.get(left)
+                request = self._inbox.get(timeout=left)
             except queue.Empty:
                 return
             if request is None:

@@ -64,8 +64,8 @@ class Intrinsics:
 D405_COLOUR = Intrinsics(640, 480, 431.17, 429.98, 317.47, 237.27)
 """The wrist camera of the simulation: the colour stream of a D405."""
 
-
-_DEPTH_UNIT = 1e-4  # m
+DEPTH_UNIT = 1e-4
+"""Unit of depth of all frames in m, whatever the camera's own is."""
 
 
 class Framing:
@@ -95,7 +95,7 @@ class Framing:
             image_size: Height and width of the result in px.
             depth_range: Range of the reference in m; depth outside it reads 0, also where the camera measures it.
         """
-        self._near, self._far = (round(min(edge, 65535 * _DEPTH_UNIT) / _DEPTH_UNIT) for edge in depth_range)
+        self._near, self._far = (round(min(edge, 65535 * DEPTH_UNIT) / DEPTH_UNIT) for edge in depth_range)
         self._height, self._width = image_size
         aspect = self._width / self._height
         crop_width = min(float(reference.width), aspect * reference.height)

@@ -12,14 +12,12 @@ from typing import Any
 
 from smolvla_gym.drivers.cameras.camera import Frame
 from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
-from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, list_cameras, load, query
-from smolvla_gym.drivers.cameras.realsense_stream import DEPTH_UNIT, CameraSettings, Stream
+from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, load, query
+from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings, Stream
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, SmolVLAGymError
 from smolvla_gym.utils.option_values import check_serial
-
-__all__ = ["DEPTH_UNIT", "CameraInfo", "CameraSettings", "Frame", "Intrinsics", "RealSenseCamera", "list_cameras"]
 
 _CLOSING = 0.8  # s that close() gives the thread
 

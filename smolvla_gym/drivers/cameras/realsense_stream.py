@@ -10,13 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.drivers.cameras.framing import Intrinsics
+from smolvla_gym.drivers.cameras.framing import DEPTH_UNIT, Intrinsics
 from smolvla_gym.drivers.cameras.librealsense import CameraInfo
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.utils.option_values import check_number, check_pair, check_whole
-
-DEPTH_UNIT = 1e-4
-"""The unit of depth in m, whatever the camera's own is."""
 
 AUTOMATIC: Final = ("exposure", "gain", "white_balance")
 """Settings that the camera adjusts by itself where they are None."""
