@@ -259,8 +259,7 @@ def test_closing_is_quick_and_may_be_repeated(rig):
 def test_the_interpreter_ends_while_everything_runs(end):
     code = f"""
 import atexit
-from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
-from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
+import numpy as np
 from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.twin.virtual_realsense import VirtualRealSense
