@@ -106,7 +106,7 @@ def test_it_has_the_scene_that_was_laid_and_shows_it(shared):
                 assert np.abs(distance - other_distance).mean() < 0.01
         assert not far.disabled
         assert far.homed
-        assert far.overview.render(None, None)[0].std() > 10.0
+        assert far.overview.render()[0].std() > 10.0
     finally:
         near.close()
 
@@ -210,7 +210,7 @@ def test_what_is_done_to_the_arm_is_seen_in_the_copy():
         with pytest.raises(DeviceError, match=r"ended with status -9\. Make the env again"):
             copy.lay(lambda: None)
         assert copy.joints.shape == (6,)
-        assert copy.overview.render(None, None)[0].std() > 10.0
+        assert copy.overview.render()[0].std() > 10.0
     finally:
         env.close()
 

@@ -170,7 +170,7 @@ def test_the_camera_sees_what_a_renderer_of_the_simulation_draws(make):
 
 def test_the_overview_shows_the_arm_move(make):
     bench = make(homed=True)
-    first, none = bench.twin.overview.render(None, None)
+    first, none = bench.twin.overview.render()
     assert (first.shape, none) == ((480, 640, 3), None)
     renderer = OffscreenRenderer(bench.twin.world.model, QUALITIES["high"], (480, 640))
     data = mujoco.MjData(bench.twin.world.model)
@@ -180,7 +180,7 @@ def test_the_overview_shows_the_arm_move(make):
     bench.send(Command.ENABLE)
     bench.send(Command.MOVE, HOME - 0.3)
     bench.run(0.5)
-    second, _ = bench.twin.overview.render(None, None)
+    second, _ = bench.twin.overview.render()
     assert (np.abs(second.astype(int) - first).max(axis=2) > 40).mean() > 0.01
 
 
@@ -198,7 +198,7 @@ def test_closing_leaves_nothing(make):
     while twin.cameras["scene"].number < 2:
         assert time.monotonic() < begin + 20.0
         time.sleep(0.01)
-    assert twin.overview.render(None, None)[0].any()
+    assert twin.overview.render()[0].any()
     twin.close()
     twin.close()
     assert not folder.exists()
