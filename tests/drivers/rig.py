@@ -26,6 +26,21 @@ def homed_firmware(joints=POSE, gripper: NoGripper | None = None) -> Firmware:
     return firmware
 
 
+def kill_switch(firmware: Firmware, joint: int) -> None:
+    """Have the homing program never find the switch of a joint."""
+    program, motors = firmware._homing, firmware._motors
+    approach = program._approach
+
+    def search_on(moved: int, speed: float, dt: float, edge: float) -> float | None:
+        if moved != joint:
+            return approach(moved, speed, dt, edge)
+        motors.speed[joint] = speed
+        motors.counters[joint] += speed * dt
+        return None
+
+    program._approach = search_on
+
+
 class Rig:
     """Time passes in :meth:`run`; ``frames`` holds what went over the wire."""
 

@@ -22,7 +22,7 @@ from smolvla_gym.parol6 import (
 )
 from smolvla_gym.parol6.protocol import Command, CommandFrame, GripperFlag, GripperMode, Line, StateFrame
 from smolvla_gym.safety import SafetyGate
-from tests.drivers.rig import POSE
+from tests.drivers.rig import POSE, kill_switch
 
 STOP = 1.1
 """The longest controlled stop from full speed in s, and the time to settle."""
@@ -363,6 +363,17 @@ def test_homing_that_takes_too_long(make_rig):
     rig.board.home(rig.now)
     rig.run(2.1)
     assert rig.state.fault == "homing_failed"
+    assert rig.firmware.disabled
+    assert rig.until_still(0.1) == 0.0
+
+
+def test_homing_whose_switch_is_broken(make_rig):
+    rig = make_rig(homed=False).start()
+    kill_switch(rig.firmware, 0)
+    rig.board.home(rig.now)
+    rig.run(30.0, lambda: rig.state.fault is not None)
+    assert rig.state.fault == "homing_failed"
+    assert "joint_1" in rig.state.detail
     assert rig.firmware.disabled
     assert rig.until_still(0.1) == 0.0
 

@@ -41,10 +41,11 @@ def rig():
 def test_no_frame_that_is_sent_has_a_mark_inside(rig, command, reported, joints, velocity, opening):
     rig.board._exchange.reply = StateFrame(position=reported)
     move, wanted = (), reported + (0,) * 6
+    part = rig.board._gripper.part(opening if command is Command.MOVE else None)
     if command is Command.MOVE:
-        move = np.array(joints) / STEPS_PER_RAD, np.array(velocity) / STEPS_PER_RAD, opening
+        move = np.array(joints) / STEPS_PER_RAD, np.array(velocity) / STEPS_PER_RAD
         wanted = joints + velocity
-    rig.board._write(command, rig.now, *move)
+    rig.board._exchange.send(command, rig.now, *part, *move)
     frame = rig.frames[-1][1]
     assert frame.command == command
     assert HEADER not in frame.pack()[1:]

@@ -317,8 +317,8 @@ class Board:
         else:
             self._exchange.check_answering(now)
         # A disabled arm need not be stopped, and enabling it needs replies.
-        answered, stopping = self._exchange.reply is not None, self._mode is not Mode.DISABLED
-        if answered and stopping and (problem := self._exchange.overdue(now)) is not None:
+        judged = self._exchange.reply is not None and self._mode is not Mode.DISABLED
+        if judged and (problem := self._exchange.overdue(now)) is not None:
             self._latch(Fault.FEEDBACK_TIMEOUT, problem, now, brake=True)
 
     def _check_reply(self, reply: StateFrame, now: float) -> None:
@@ -348,6 +348,9 @@ class Board:
         if skipping := ", ".join(self._homing.skipping):
             detail = f"The board moves {skipping} without searching the switch, as after a homing that was broken off."
             self._latch(Fault.HOMING_UNVERIFIED, f"{detail} {cure}", now)
+        elif lost := ", ".join(self._homing.missing):
+            detail = f"The board moves {lost} farther than its switch can be: check the sensor and its wires."
+            self._latch(Fault.HOMING_FAILED, f"{detail} {cure}", now)
         elif self._homing.done:
             if missing := ", ".join(self._homing.unsearched):
                 # The board would go on reporting homed joints; a homing that ends at once clears them.
@@ -356,8 +359,7 @@ class Board:
             else:
                 self._doubtful = False
                 self._enter(Mode.DISABLED, now)
-        elif now - self._homing_began > self._settings.homing_timeout:
-            limit = self._settings.homing_timeout
+        elif now - self._homing_began > (limit := self._settings.homing_timeout):
             self._latch(Fault.HOMING_FAILED, f"Homing took longer than {limit:g} s. {cure}", now)
 
     def _latch(self, fault: str, detail: str, now: float, brake: bool = False) -> None:

@@ -21,6 +21,12 @@ _STRAY = 2500
 """Distance in microsteps that no joint moves at another speed before it finds its switch. Between the two approaches
 it moves back by 850 to 1550. The distance is 7 deg of J2 and 35 deg of J4."""
 
+_LONGEST_SEARCH: Steps = (36_000, 53_000, 62_000, 22_000, 18_000, 66_000)
+"""Largest distance in microsteps that J1 to J6 move in search of their switches, from any pose of a sound arm."""
+
+_SEARCH_MARGIN = 1.1
+"""Multiple of that distance at which a switch counts as not found."""
+
 _JUMP = 1000
 """Change of a counter in microsteps between two replies that is no motion: the board sets counters at the switches."""
 
@@ -54,7 +60,8 @@ class Homing:
     A homing that was cancelled makes the firmware skip the search for some switches the next time, and report joint
     angles that are wrong by whatever the arm moved since. The replies
     must therefore show each joint at the speed of its second approach; a joint that moves off without that follows a
-    counter without meaning, and is stopped early.
+    counter without meaning, and is stopped early. So is one that searches on where its switch cannot be: with a
+    broken sensor or wire the board turns it for as long as the homing lasts.
     """
 
     def __init__(self) -> None:
@@ -64,6 +71,7 @@ class Homing:
         self._other = [False] * len(SECOND_APPROACH)  # reported at another speed, so that the expected one is new
         self._searched = [False] * len(SECOND_APPROACH)
         self._before: StateFrame | None = None
+        self._search = [0] * len(SECOND_APPROACH)  # distances in microsteps before the second approaches
         self._stray = [0] * len(SECOND_APPROACH)  # distances in microsteps that belong to no search
 
     def command(self) -> Command:
@@ -83,24 +91,31 @@ class Homing:
         for joint, (speed, wanted) in enumerate(zip(reply.speed, SECOND_APPROACH, strict=True)):
             self._searched[joint] |= self._other[joint] and speed == wanted
             self._other[joint] |= speed != wanted
-        self._measure_stray(reply)
+        self._measure(reply)
         if self._phase is _Phase.SEARCH and homed == HOMED_BITS:
             self._phase = _Phase.DONE
 
-    def _measure_stray(self, reply: StateFrame) -> None:
+    def _measure(self, reply: StateFrame) -> None:
         before, self._before = self._before, reply
         if before is None:
             return
         for joint, approaches in enumerate(zip(FIRST_APPROACH, SECOND_APPROACH, strict=True)):
             way = abs(reply.position[joint] - before.position[joint])
-            searching = self._searched[joint] or reply.speed[joint] in approaches or before.speed[joint] in approaches
-            if not searching and way < _JUMP:
-                self._stray[joint] += way
+            if self._searched[joint] or way >= _JUMP:
+                continue
+            searching = reply.speed[joint] in approaches or before.speed[joint] in approaches
+            (self._search if searching else self._stray)[joint] += way
 
     @property
     def skipping(self) -> list[str]:
         """Return the names of the joints that the board moves without a search for their switches."""
         return [name for name, stray in zip(JOINT_NAMES, self._stray, strict=True) if stray > _STRAY]
+
+    @property
+    def missing(self) -> list[str]:
+        """Return the names of the joints that search for their switches farther than these can be away."""
+        searches = zip(JOINT_NAMES, self._search, _LONGEST_SEARCH, strict=True)
+        return [name for name, way, longest in searches if way > _SEARCH_MARGIN * longest]
 
     @property
     def done(self) -> bool:

@@ -77,7 +77,7 @@ class Fault(StrEnum):
     """A setpoint broke a limit behind the safety gate; it was not sent. This is a defect of this program."""
 
     HOMING_FAILED = "homing_failed"
-    """Homing did not end in time."""
+    """Homing did not end in time, or a joint moved farther than its switch can be."""
 
     HOMING_UNVERIFIED = "homing_unverified"
     """The board reports that it is homed, but did not search all of its switches."""
