@@ -1,9 +1,9 @@
 """The Gymnasium environments, their backends and wrappers.
 
-:mod:`make_sim` and :mod:`make_real` are the factories of the two ids, :mod:`make_twin` is that of the virtual arm,
-:mod:`parol6_env` is the environment that both
-return, ``backends/`` has the simulated, the real and the virtual arm. The names below are imported when they are used:
-``import smolvla_gym`` reads :mod:`time_limit` from here, and must not import MuJoCo.
+:mod:`make_sim` and :mod:`make_real` are the factories of the two ids, :mod:`make_twin` is that of the virtual arm.
+:mod:`parol6_env` is the environment that they return, ``backends/`` has the simulated, the real and the virtual arm.
+The names below are imported when they are used: ``import smolvla_gym`` reads :mod:`time_limit` from here, and must not
+import MuJoCo.
 """
 
 from importlib import import_module
