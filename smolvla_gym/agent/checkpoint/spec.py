@@ -11,10 +11,10 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint.configuration import ACTION, IMAGES, STATE, check_configuration, check_pipeline
-from smolvla_gym.agent.checkpoint.field_checks import UnknownFieldsError, format_value
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
 from smolvla_gym.agent.checkpoint.safetensors_file import read_tensors
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
+from smolvla_gym.utils import schema
 from smolvla_gym.utils.untrusted import check_inside, read_json_object
 
 CONFIG: Final = "config.json"
@@ -129,7 +129,7 @@ def read_spec(directory: Path) -> CheckpointSpec:
     kind = content.get("type")
     if kind != "smolvla":
         raise PolicyMismatchError(
-            f"{directory / CONFIG} describes a policy of type {format_value(kind)}, and this agent drives type "
+            f"{directory / CONFIG} describes a policy of type {schema.format_value(kind)}, and this agent drives type "
             "'smolvla' only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
         )
     _refuse_adapters(directory, content)
@@ -169,7 +169,7 @@ def _refuse_adapters(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def _not_allowed(path: Path, what: str, err: ValueError) -> CheckpointError:
-    if isinstance(err, UnknownFieldsError):
+    if isinstance(err, schema.UnknownFieldsError):
         return CheckpointError(
             f"{path} has an {err}, which this release does not know: it was saved by another release of LeRobot than "
             f"0.6, or by another program. Save it again with policy.save_pretrained(...) of LeRobot 0.6."
@@ -230,5 +230,7 @@ def _read_stats(directory: Path, name: str | None) -> Stats:
             f"{directory / name} cannot be read ({err}). Take another copy of the checkpoint."
         ) from None
     if odd := [key for key in stats if "." not in key]:
-        raise CheckpointError(f"{directory / name} holds {format_value(odd[0])}; expected names such as 'action.mean'.")
+        raise CheckpointError(
+            f"{directory / name} holds {schema.format_value(odd[0])}; expected names such as 'action.mean'."
+        )
     return stats
