@@ -6,14 +6,17 @@ Every reader of a foreign file or message uses this module, so that a defect is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+from smolvla_gym.errors import SmolVLAGymError
 
 MAX_JSON_BYTES: Final = 4 << 20
 """Largest JSON file that is read by default, in bytes. SmolVLA's own are below 100 kB."""
@@ -86,6 +89,27 @@ def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, A
     if not isinstance(value, dict):
         raise ValueError(f"it holds no JSON object but {_kind(value)}")
     return value
+
+
+@contextlib.contextmanager
+def reading_as(error: type[SmolVLAGymError], path: Path, advice: str) -> Iterator[None]:
+    """Turn an error of reading a foreign file into an error that names the file and says what to do.
+
+    Args:
+        error: Type of the error.
+        path: The file.
+        advice: What to do, as a sentence.
+
+    Raises:
+        FileNotFoundError: The block could not find the file.
+        SmolVLAGymError: The block failed with another ``OSError`` or a ``ValueError``: an ``error`` names the file.
+    """
+    try:
+        yield
+    except (FileNotFoundError, SmolVLAGymError):
+        raise
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} is broken or cannot be read ({printable(cause)}). {advice}") from cause
 
 
 def check_inside(root: Path, name: object) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.utils import schema
-from smolvla_gym.utils.untrusted import read_json_object
+from smolvla_gym.utils.untrusted import read_json_object, reading_as
 
 PROVENANCE: Final = "parol6.json"
 """Name of the file beside ``config.json``. LeRobot and the agent load a checkpoint with or without it."""
@@ -67,9 +67,5 @@ def read_provenance(checkpoint: Path) -> Provenance | None:
     path = checkpoint / PROVENANCE
     if not path.exists():
         return None
-    try:
+    with reading_as(CheckpointError, path, "Take another copy of the checkpoint."):
         return Provenance(**schema.check_fields(read_json_object(path), _FIELDS, ("control_hz",), others=True))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is broken ({type(error).__name__}: {error}). Take another copy of the checkpoint."
-        ) from error

@@ -15,7 +15,7 @@ from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
 from smolvla_gym.agent.checkpoint.safetensors_file import read_tensors
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 from smolvla_gym.utils import schema
-from smolvla_gym.utils.untrusted import check_inside, read_json_object
+from smolvla_gym.utils.untrusted import check_inside, read_json_object, reading_as
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
@@ -27,6 +27,7 @@ VLM_FOLDER: Final = "vlm"
 ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """Files of PEFT, which LeRobot ignores when it loads a policy."""
 
+_OTHER_COPY: Final = "Take another copy of the checkpoint."
 _MAX_JSON: Final = 1 << 18
 _MAX_STATS: Final = 4 << 20
 """Largest sizes in bytes. SmolVLA's own files have 3 kB."""
@@ -182,13 +183,12 @@ def _not_allowed(path: Path, what: str, err: ValueError) -> CheckpointError:
 def _read_json(directory: Path, name: str) -> dict[str, Any]:
     path = directory / name
     try:
-        return read_json_object(path, _MAX_JSON)
+        with reading_as(CheckpointError, path, _OTHER_COPY):
+            return read_json_object(path, _MAX_JSON)
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is not a complete checkpoint: {name} is missing.{_hint(directory, name)}"
         ) from None
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{path} cannot be read ({err}). Take another copy of the checkpoint.") from None
 
 
 def _hint(directory: Path, name: str) -> str:
@@ -218,16 +218,12 @@ def _read_stats(directory: Path, name: str | None) -> Stats:
     if name is None:
         return {}
     try:
-        path = check_inside(directory, name)
-        stats = read_tensors(path, _MAX_STATS)
+        with reading_as(CheckpointError, directory / name, _OTHER_COPY):
+            stats = read_tensors(check_inside(directory, name), _MAX_STATS)
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is not a complete checkpoint: {name}, the normalisation statistics, is missing. "
-            "Take another copy of the checkpoint."
-        ) from None
-    except (OSError, ValueError) as err:
-        raise CheckpointError(
-            f"{directory / name} cannot be read ({err}). Take another copy of the checkpoint."
+            + _OTHER_COPY
         ) from None
     if odd := [key for key in stats if "." not in key]:
         raise CheckpointError(

@@ -16,6 +16,7 @@ from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor, read_head
 from smolvla_gym.agent.checkpoint.spec import CONFIG, WEIGHTS, CheckpointSpec
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.errors import CheckpointError
+from smolvla_gym.utils.untrusted import reading_as
 
 _TYPES: Final = ("F32", "BF16", "F16")
 _NETWORK: Final = "model.vlm_with_expert."
@@ -35,14 +36,13 @@ def read_weights(spec: CheckpointSpec) -> dict[str, SavedTensor]:
     """
     path = spec.directory / WEIGHTS
     try:
-        header = read_header(path)
+        with reading_as(CheckpointError, path, "Take another copy of the checkpoint."):
+            header = read_header(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or "
             "in several files are not supported: merge them into one, or take another copy."
         ) from None
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{path} is truncated or broken ({err}). Take another copy of the checkpoint.") from None
     for name, tensor in header.items():
         if _OLD.match(name):
             raise CheckpointError(

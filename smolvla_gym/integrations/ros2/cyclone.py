@@ -6,7 +6,6 @@ ROS 2 puts ``rt`` before the name of a topic and ``dds_`` into that of a type. I
 from __future__ import annotations
 
 import dataclasses
-import re
 import struct
 import weakref
 from functools import cache
@@ -14,9 +13,9 @@ from typing import Any, Final
 
 from smolvla_gym.errors import DeviceError, MissingExtraError
 from smolvla_gym.integrations.bridge.topics import STOPS
-from smolvla_gym.integrations.bridge.transport import Transport
+from smolvla_gym.integrations.bridge.transport import GraphTransport
 from smolvla_gym.integrations.ros2.interface import ANY, LOOPBACK, check_interface, confined
-from smolvla_gym.integrations.ros_messages import FIELDS, Message
+from smolvla_gym.integrations.ros_messages import FIELDS, Message, fields
 
 try:
     from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
@@ -60,21 +59,23 @@ _MAX_PUBLISHERS: Final = 5000
 """Publishers of a graph that are read."""
 
 
-class CycloneTransport(Transport):
+class CycloneTransport(GraphTransport):
     """Transport by a participant of a DDS domain."""
 
     name = "cyclonedds"
 
-    def __init__(self, domain: int, interface: str = "lo") -> None:
+    def __init__(self, domain: int, interface: str = "lo", prefix: str = "") -> None:
         """Join the domain.
 
         Args:
             domain: ROS domain.
             interface: Network interface; on ``"lo"`` no message goes to or comes from another computer. ``"any"``: all.
+            prefix: Prefix of the names of all topics.
 
         Raises:
             DeviceError: There is no such interface.
         """
+        super().__init__(prefix)
         check_interface(interface)
         local = interface == LOOPBACK
         multicast = ' multicast="true"' if local else ""
@@ -93,7 +94,6 @@ class CycloneTransport(Transport):
         self._writers: dict[str, tuple[Any, str]] = {}
         self._readers: list[tuple[str, Any, type[Any]]] = []
         self._publications: Any = None
-        self._problems: list[tuple[str, str]] = []
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
         """Prepare sending on a topic; a second call does nothing."""
@@ -105,27 +105,16 @@ class CycloneTransport(Transport):
         """Prepare receiving: stops from every publisher, other messages from reliable ones; the others are reported."""
         kind, name = idl_type(datatype), self._topic(topic, datatype)
         qualities = [_qos(_BATCH)]
-        if topic.endswith(STOPS):
+        if topic in STOPS:
             # Best effort receives from every publisher; reliable asks for lost messages again; the last one receives a
             # latched stop that was sent before. A stop may arrive three times.
             latched = Policy.Durability.TransientLocal
             qualities += [_qos(_BATCH, Policy.Reliability.BestEffort), _qos(_BATCH, durability=latched)]
-        listener = None if len(qualities) > 1 else Listener(on_requested_incompatible_qos=self._warn(topic))
+        warn = Listener(on_requested_incompatible_qos=lambda *_: self._report_mismatch(topic))
+        listener = None if topic in STOPS else warn
         self._readers += [
             (topic, DataReader(self._participant, name, qos=quality, listener=listener), kind) for quality in qualities
         ]
-
-    def _warn(self, topic: str) -> Any:
-        def warn(*_: Any) -> None:
-            why = "messages of a best-effort publisher are not received: use a reliable quality of service"
-            self._problems.append((topic, why))
-
-        return warn
-
-    def problems(self) -> list[tuple[str, str]]:
-        """Return topics and reasons of messages that could not be received since the last call."""
-        found, self._problems = list(dict.fromkeys(self._problems)), []
-        return found
 
     def other_publishers(self, topic: str) -> int:
         """Return how many other participants publish on a topic."""
@@ -136,7 +125,7 @@ class CycloneTransport(Transport):
         reader, alive = self._publications
         own = self._participant.guid
         return sum(
-            sample.topic_name == f"rt{topic}" and sample.participant_key != own
+            sample.topic_name == f"rt{self.prefix}{topic}" and sample.participant_key != own
             for sample in reader.read(_MAX_PUBLISHERS, condition=alive)
         )
 
@@ -154,7 +143,7 @@ class CycloneTransport(Transport):
                     samples = reader.take(1)
                 except Exception as error:
                     self._problems.append((topic, f"a message cannot be read ({error})"))
-                    if topic.endswith(STOPS):
+                    if topic in STOPS:
                         received.append((topic, {"data": True}))
                     continue
                 if not samples:
@@ -170,7 +159,7 @@ class CycloneTransport(Transport):
         self._publications = self._participant = self._domain = None
 
     def _topic(self, topic: str, datatype: str) -> Any:
-        return Topic(self._participant, f"rt{topic}", idl_type(datatype))
+        return Topic(self._participant, f"rt{self.prefix}{topic}", idl_type(datatype))
 
 
 def _qos(depth: int, reliability: Any = None, durability: Any = None) -> Any:
@@ -198,36 +187,29 @@ def _open_domain(number: int, config: str) -> Any:
 def idl_type(datatype: str) -> type[Any]:
     """Return the class of a message, such as of ``"sensor_msgs/JointState"``."""
     package, name = datatype.split("/")
-    fields: dict[str, Any] = {}
-    for line in FIELDS[datatype].splitlines():
-        kind, field = line.split()
-        found = re.fullmatch(r"([\w/]+)(\[(\d*)\])?", kind)
-        assert found is not None  # noqa: S101 - narrows a type
-        base = _BASIC.get(found[1]) or idl_type(found[1])
-        if found[2] is None:
-            fields[field] = base
-        else:
-            fields[field] = types.array[base, int(found[3])] if found[3] else types.sequence[base]
-    if not fields:  # DDS has no empty structures; ROS adds a byte
-        fields["structure_needs_at_least_one_member"] = types.uint8
+    kinds: dict[str, Any] = {}
+    for field in fields(datatype):
+        kind = _BASIC.get(field.kind) or idl_type(field.kind)
+        if field.length is not None:
+            kind = types.array[kind, field.length] if field.length else types.sequence[kind]
+        kinds[field.name] = kind
+    if not kinds:  # DDS has no empty structures; ROS adds a byte
+        kinds["structure_needs_at_least_one_member"] = types.uint8
     # Classes with the same name in different packages are different types.
     bases = (_Image,) if datatype in _IMAGES else ()
-    struct_type: type[Any] = make_idl_struct(
-        f"{package}_{name}_", f"{package}::msg::dds_::{name}_", fields, bases=bases
-    )
+    struct_type: type[Any] = make_idl_struct(f"{package}_{name}_", f"{package}::msg::dds_::{name}_", kinds, bases=bases)
     return struct_type
 
 
 def build_message(datatype: str, message: Message) -> Any:
     """Return a message as an instance of its class."""
     values: dict[str, Any] = {}
-    for line in FIELDS[datatype].splitlines():
-        kind, field = line.split()
-        base, value = kind.split("[")[0], message[field]
-        if base in _BASIC:
-            values[field] = value
-        else:
-            values[field] = [build_message(base, part) for part in value] if "[" in kind else build_message(base, value)
+    for field in fields(datatype):
+        value = message[field.name]
+        if field.kind in FIELDS:
+            parts = [build_message(field.kind, part) for part in ([value] if field.length is None else value)]
+            value = parts[0] if field.length is None else parts
+        values[field.name] = value
     if not values:
         values["structure_needs_at_least_one_member"] = 0
     return idl_type(datatype)(**values)

@@ -31,7 +31,7 @@ from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
 from smolvla_gym.utils.json_file import save_json
 from smolvla_gym.utils.subprocesses import end_process
-from smolvla_gym.utils.untrusted import read_json_object
+from smolvla_gym.utils.untrusted import read_json_object, reading_as
 
 START: Final = "start"
 RUN: Final = "lerobot"
@@ -321,11 +321,10 @@ def check_resumed(saving: Path, recording: Recording) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json_object(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or broken ({error}). Take another copy of the checkpoint.") from error
-    return content
+    with reading_as(CheckpointError, path, "Take another copy of the checkpoint."):
+        if not path.exists():
+            raise ValueError("it is missing")
+        return read_json_object(path)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
