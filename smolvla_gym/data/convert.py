@@ -22,7 +22,7 @@ from smolvla_gym.data.info import DATA_PATH, META, VIDEO_PATH, DatasetInfo, read
 from smolvla_gym.data.instructions import TASKS, read_instructions
 from smolvla_gym.data.lock import lock
 from smolvla_gym.data.mapping import DatasetMapping, Units, convert_values, find_units, plan_mapping
-from smolvla_gym.data.rows import INDEXES, Rows, join_rows, read_file_rows
+from smolvla_gym.data.rows import INDEXES, Columns, join_rows, read_file_rows
 from smolvla_gym.data.seeds import SEEDS, read_seeds, write_seeds
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
 from smolvla_gym.data.statistics import STATS, floor_std, read_stats
@@ -156,7 +156,7 @@ def _write(mapping: DatasetMapping, report: FileReport, part: Path) -> None:
         write_seeds(part, read_seeds(info.root, info.meta))
 
 
-def _read(mapping: DatasetMapping, report: FileReport) -> Rows:
+def _read(mapping: DatasetMapping, report: FileReport) -> Columns:
     """Return the indexes of all rows, and the selected components of state and action in the units of the source."""
     wanted = {**INDEXES, STATE: "vector", ACTION: "vector"}
     tables = [
@@ -237,7 +237,7 @@ def _write_episodes(
                 return f"{start}{mapping.cameras.get(feature, feature)}{slash}{rest}"
         return column
 
-    def add(columns: Rows) -> dict[str, Any]:
+    def add(columns: Columns) -> dict[str, Any]:
         numbers = columns["episode_index"].tolist()
         added: dict[str, Any] = {"tasks": pa.array([tasks[number] for number in numbers], pa.list_(pa.string()))}
         for name in (STATE, ACTION):

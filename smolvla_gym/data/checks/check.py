@@ -14,7 +14,7 @@ from smolvla_gym.data.checks.motion import check_jumps, check_motion, check_stuc
 from smolvla_gym.data.checks.rows import read_rows
 from smolvla_gym.data.checks.seeds import check_seeds
 from smolvla_gym.data.checks.structure import check_counts, check_files, check_headers
-from smolvla_gym.data.checks.times import check_times
+from smolvla_gym.data.checks.times import check_frames, check_times
 from smolvla_gym.data.checks.values import check_finite, check_limits, check_units
 from smolvla_gym.data.files import examine_files
 from smolvla_gym.data.info import read_info
@@ -88,7 +88,9 @@ def check_dataset(
         findings += check_instructions(instructions, rows)
     findings += check_seeds(info)
     if rows is not None:
-        for check in (check_times, check_finite, check_units, check_limits, check_jumps, check_motion, check_stuck):
+        for check in (
+            check_frames, check_times, check_finite, check_units, check_limits, check_jumps, check_motion, check_stuck,
+        ):  # fmt: skip
             findings += check(rows)
     if video:
         total = count_frames(report)

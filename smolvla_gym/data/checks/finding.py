@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
+
+from smolvla_gym.errors import DatasetError
 
 
 class Place(TypedDict, total=False):
@@ -55,6 +59,22 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON values."""
         return {**asdict(self), "severity": self.severity.value}
+
+
+def refuse_errors(root: Path, findings: Iterable[Finding]) -> None:
+    """Raise the first finding of severity ``ERROR``.
+
+    Args:
+        root: Folder of the dataset.
+        findings: The findings.
+
+    Raises:
+        DatasetError: There is such a finding.
+    """
+    for finding in findings:
+        if finding.severity is Severity.ERROR:
+            where = f", {finding.where}" if finding.where else ""
+            raise DatasetError(f"In {root}{where}: {finding.message}; {finding.advice}.")
 
 
 def error(code: str, message: str, advice: str, **place: Unpack[Place]) -> Finding:

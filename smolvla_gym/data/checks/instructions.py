@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
-from smolvla_gym.data.checks.rows import Rows
 from smolvla_gym.data.info import DatasetInfo
 from smolvla_gym.data.instructions import TASKS, read_instructions
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.tables import open_parquet, reading
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.utils.untrusted import printable

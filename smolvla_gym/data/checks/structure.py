@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
-from smolvla_gym.data.checks.rows import Rows
 from smolvla_gym.data.files import FileReport, video_mismatches
 from smolvla_gym.data.info import IMAGES, DatasetInfo
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.statistics import RECOMPUTE, STATS, read_stats
 from smolvla_gym.errors import DatasetError
 
@@ -76,9 +76,19 @@ def check_counts(
     elif sorted(lengths) != list(range(len(lengths))):
         absent = next(i for i in range(len(lengths)) if i not in lengths)
         yield error("contradictory_counts", f"meta/episodes lacks episode {absent}", ANOTHER_COPY, episode=absent)
-    if rows is None:
-        return
-    broken = {episode.index for episode in report.episodes if episode.data in report.problems}
+    if rows is not None:
+        broken = {episode.index for episode in report.episodes if episode.data in report.problems}
+        yield from check_lengths(lengths, rows, broken)
+
+
+def check_lengths(lengths: Mapping[int, int], rows: Rows, broken: Collection[int] = ()) -> Iterator[Finding]:
+    """Find episodes with another number of rows than ``meta/episodes`` has frames.
+
+    Args:
+        lengths: Number of frames of each episode.
+        rows: The rows.
+        broken: Episodes some of whose rows could not be read.
+    """
     for episode, length in lengths.items():
         found = rows.slices[episode].stop - rows.slices[episode].start if episode in rows.slices else 0
         if found != length and episode not in broken:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from smolvla_gym.data.checks.finding import REMOVE_EPISODE, Finding, error, warning
-from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.data.units import MAX_ANGLE, OPENING_RANGE
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
@@ -26,17 +26,15 @@ _CONVERT = (
 def check_finite(rows: Rows) -> Iterator[Finding]:
     """Find NaN and infinity."""
     for name, values in rows.vectors.items():
-        for episode, where in rows.slices.items():
-            bad = np.argwhere(~np.isfinite(values[where]))
-            if len(bad):
-                frame, part = bad[0].tolist()
-                yield error(
-                    "not_finite",
-                    f"{name} is {values[where][frame, part]} in {rows.component(name, part)} ({len(bad)} such values)",
-                    REMOVE_EPISODE,
-                    episode=episode,
-                    frame=frame,
-                )
+        for episode, frame, part, count in rows.first(~np.isfinite(values)):
+            value = values[rows.slices[episode]][frame, part]
+            yield error(
+                "not_finite",
+                f"{name} is {value} in {rows.component(name, part)} ({count} such values)",
+                REMOVE_EPISODE,
+                episode=episode,
+                frame=frame,
+            )
 
 
 def check_units(rows: Rows) -> Iterator[Finding]:
@@ -49,21 +47,18 @@ def check_units(rows: Rows) -> Iterator[Finding]:
 
 def _check_parol6_units(rows: Rows) -> Iterator[Finding]:
     for name, values in rows.vectors.items():
-        for quantity, unit, wrong in (
-            ("joint angles", "degrees", np.abs(values[:, :-1]).max(axis=1) > MAX_ANGLE),
-            (
-                "gripper openings",
-                "percent or mm",
-                (values[:, -1] < OPENING_RANGE[0]) | (values[:, -1] > OPENING_RANGE[1]),
-            ),
+        for quantity, unit, part, (low, high) in (
+            ("joint angles", "degrees", values[:, :-1], (-MAX_ANGLE, MAX_ANGLE)),
+            ("gripper openings", "percent or mm", values[:, -1:], OPENING_RANGE),
         ):
-            episodes = np.unique(rows.episode_index[wrong])
+            episodes = np.unique(rows.episode_index[((part < low) | (part > high)).any(axis=1)])
             if not len(episodes):
                 continue
             mixed = len(episodes) < len(rows.slices)
             yield error(
                 "mixed_units" if mixed else "units",
-                f"the {quantity} of {name} seem to be in {unit} in {len(episodes)} of {len(rows.slices)} episodes",
+                f"{quantity} from {np.nanmin(part):.4g} to {np.nanmax(part):.4g} in {name}: they seem to be in {unit} "
+                f"in {len(episodes)} of {len(rows.slices)} episodes",
                 _CONVERT,
                 episode=int(episodes[0]) if mixed else None,
             )
@@ -116,19 +111,15 @@ def check_limits(rows: Rows) -> Iterator[Finding]:
     lower = np.append(JOINT_LOWER, 0.0) - _LIMIT_TOLERANCE
     upper = np.append(JOINT_UPPER, 1.0) + _LIMIT_TOLERANCE
     actions = rows.vectors[ACTION]
-    for episode, where in rows.slices.items():
-        values = actions[where]
-        if np.abs(values[:, :-1]).max(initial=0.0) > MAX_ANGLE:
+    for episode, frame, part, count in rows.first((actions < lower) | (actions > upper)):
+        values = actions[rows.slices[episode]]
+        if np.abs(values[:, :-1]).max() > MAX_ANGLE:
             continue  # another unit, which check_units reports
-        bad = np.argwhere((values < lower) | (values > upper))
-        if len(bad):
-            frame, part = bad[0].tolist()
-            yield error(
-                "action_limits",
-                f"the action is {values[frame, part]:.4g} in {rows.component(ACTION, part)}, and its limits are "
-                f"{lower[part] + _LIMIT_TOLERANCE:.4g} and {upper[part] - _LIMIT_TOLERANCE:.4g} "
-                f"({len(bad)} such values)",
-                "clip the actions when they are recorded, or remove the episode",
-                episode=episode,
-                frame=frame,
-            )
+        yield error(
+            "action_limits",
+            f"the action is {values[frame, part]:.4g} in {rows.component(ACTION, part)}, and its limits are "
+            f"{lower[part] + _LIMIT_TOLERANCE:.4g} and {upper[part] - _LIMIT_TOLERANCE:.4g} ({count} such values)",
+            "clip the actions when they are recorded, or remove the episode",
+            episode=episode,
+            frame=frame,
+        )
