@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.errors import CheckpointError, MissingExtraError
+from smolvla_gym.errors import CheckpointError, needs_extra
 from smolvla_gym.evaluation.success import wilson_interval
 from smolvla_gym.utils import schema
 from smolvla_gym.utils.json_file import save_text, whole_file
@@ -79,10 +79,8 @@ class TrainingLog:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
+        with needs_extra("A plot", "smolvla"):
             from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtraError("A plot", "smolvla", error) from error
         losses = [(row["step"], row["loss"]) for row in self.rows if "loss" in row]
         tasks = list(dict.fromkeys(row["task"] for row in self.rows if "task" in row))
         figure = Figure(figsize=(8.0, 6.0 if tasks else 3.6), layout="constrained")

@@ -11,13 +11,13 @@ import weakref
 from functools import cache
 from typing import Any, Final
 
-from smolvla_gym.errors import DeviceError, MissingExtraError
+from smolvla_gym.errors import DeviceError, needs_extra
 from smolvla_gym.integrations.bridge.topics import STOPS
 from smolvla_gym.integrations.bridge.transport import GraphTransport
 from smolvla_gym.integrations.ros2.interface import ANY, LOOPBACK, check_interface, confined
 from smolvla_gym.integrations.ros_messages import FIELDS, Message, fields
 
-try:
+with needs_extra("ROS 2 through CycloneDDS", "ros2"):
     from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
     from cyclonedds.core import InstanceState, Listener, Policy, Qos, ReadCondition, SampleState, ViewState
     from cyclonedds.domain import Domain, DomainParticipant
@@ -26,8 +26,6 @@ try:
     from cyclonedds.sub import DataReader
     from cyclonedds.topic import Topic
     from cyclonedds.util import duration
-except ImportError as err:
-    raise MissingExtraError("ROS 2 through CycloneDDS", "ros2", err) from err
 
 # Fast DDS of ROS 2 Kilted sends type information that Cyclone cannot read and would refuse: Cyclone ignores it. On the
 # loopback, multicast finds peers with ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET, the default; those with LOCALHOST are
