@@ -5,7 +5,6 @@ The source may be a download. The conversion reads it as untrusted data, never w
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +29,7 @@ from smolvla_gym.data.tables import read_columns, rewrite_columns
 from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.utils.json_file import save_json
 from smolvla_gym.utils.untrusted import has_link, printable, read_json_object
 
 _MAX_CHARACTERS: Final = 10_000
@@ -285,7 +285,7 @@ def _write_info(mapping: DatasetMapping, part: Path, dropped: Iterable[str]) -> 
         elif name not in dropped:
             features[mapping.cameras.get(name, name)] = entry
     content |= {"robot_type": ROBOT_TYPE, "features": features, "data_path": DATA_PATH, "video_path": VIDEO_PATH}
-    _write_json(part / META / "info.json", content)
+    save_json(part / META / "info.json", content, "description")
 
 
 def _write_stats(mapping: DatasetMapping, part: Path, stats: Mapping[int, EpisodeStats], dropped: set[str]) -> None:
@@ -299,8 +299,4 @@ def _write_stats(mapping: DatasetMapping, part: Path, stats: Mapping[int, Episod
     for name, entry in aggregate_stats(list(stats.values())).items():
         kept[name] = {key: np.asarray(value).tolist() for key, value in entry.items()}
         kept[name]["std"] = floor_std(kept[name]["std"])
-    _write_json(part / META / STATS, kept)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=4), encoding="utf-8")
+    save_json(part / META / STATS, kept, "statistics")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -175,27 +174,3 @@ def _unreadable(path: Path) -> str | None:
     if not path.is_file():
         return "is not a regular file" if path.exists() else "is missing"
     return "is empty" if path.stat().st_size == 0 else None
-
-
-def video_mismatches(
-    info: DatasetInfo, episodes: Sequence[EpisodeFiles], headers: Mapping[Path, VideoHeader]
-) -> Iterator[tuple[str, str, str]]:
-    """Compare the size and the frame rate of videos with ``meta/info.json``.
-
-    Args:
-        info: The dataset.
-        episodes: The episodes whose videos are compared.
-        headers: Headers of the videos.
-
-    Yields:
-        For each difference the camera's feature, ``"size"`` or ``"rate"``, and a sentence that says the difference.
-    """
-    for name in info.videos:
-        size = info.features[name].image_size
-        for path in sorted({episode.videos[name] for episode in episodes} & headers.keys()):
-            header, shown = headers[path], path.relative_to(info.root)
-            if (header.height, header.width) != size:
-                found = f"{shown} has frames of {header.height}x{header.width}"
-                yield name, "size", f"{found}, and info.json says {size[0]}x{size[1]}"
-            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
-                yield name, "rate", f"{shown} has {header.fps:.4g} frames a second, and info.json says {info.fps} Hz"

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.data.checks.finding import refuse_errors
+from smolvla_gym.data.checks.instructions import check_sentences
 from smolvla_gym.data.checks.structure import check_headers, check_lengths
 from smolvla_gym.data.checks.times import check_frames
 from smolvla_gym.data.checks.values import check_finite, check_units
 from smolvla_gym.data.files import EpisodeFiles, FileReport, examine_files
 from smolvla_gym.data.info import IMAGES, DatasetInfo, read_info
 from smolvla_gym.data.instructions import read_instructions
-from smolvla_gym.data.reader_checks import check_arm, check_instructions, check_rate
+from smolvla_gym.data.reader_checks import check_arm, check_rate
 from smolvla_gym.data.rows import Rows, join_rows, read_file_rows, row_columns
 from smolvla_gym.data.seeds import read_seeds
 from smolvla_gym.data.spec import ACTION, STATE
@@ -135,7 +136,7 @@ def open_recording(root: str | Path) -> Recording:
     refuse_errors(root, check_headers(info, replace(report, episodes=complete)))
     refuse_errors(root, check_finite(rows))
     refuse_errors(root, check_units(rows))
-    instructions, instruction_ids = _instructions(info, rows.task_index)
+    instructions, instruction_ids = _instructions(rows)
     seeds = [int(episode["seed"]) for episode in scenes.get("episodes", [])]
     states, actions = (rows.vectors[name].astype(np.float32) for name in (STATE, ACTION))
     return Recording(
@@ -158,11 +159,11 @@ def _read_rows(info: DatasetInfo, episodes: Sequence[EpisodeFiles]) -> Rows:
     return Rows.of(info, {name: column[whole] for name, column in columns.items()})
 
 
-def _instructions(info: DatasetInfo, task_index: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _instructions(rows: Rows) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the instructions that occur, and for each frame the index into them."""
-    by_number = read_instructions(info)
-    used, which = np.unique(task_index, return_inverse=True)
-    check_instructions(info, used.tolist(), by_number)
+    used, which = np.unique(rows.task_index, return_inverse=True)
+    by_number = {number: text for number, text in read_instructions(rows.info).items() if number in used}
+    refuse_errors(rows.info.root, check_sentences(by_number, rows))
     instructions = tuple(dict.fromkeys(by_number[number] for number in used.tolist()))
     numbers = np.array([instructions.index(by_number[number]) for number in used.tolist()], dtype=np.int64)
     return instructions, numbers[which]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
 from smolvla_gym.data.checks.times import wrong_rate
 from smolvla_gym.data.info import IMAGES, DatasetInfo
-from smolvla_gym.data.instructions import TASKS
 from smolvla_gym.data.rows import Rows
-from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
+from smolvla_gym.data.spec import arm_differences
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.utils.untrusted import printable
 
 
 def check_arm(info: DatasetInfo) -> None:
@@ -22,22 +17,7 @@ def check_arm(info: DatasetInfo) -> None:
     Raises:
         DatasetError: The dataset is one of these.
     """
-    problems = []
-    if info.robot_type != ROBOT_TYPE:
-        problems.append(f"robot_type is {info.robot_type!r:.60}, not {ROBOT_TYPE!r}")
-    for name in (STATE, ACTION):
-        feature = info.features.get(name)
-        if feature is None:
-            problems.append(f"{name} is missing")
-            continue
-        if feature.shape != (len(ACTION_NAMES),):
-            problems.append(f"{name} has shape {list(feature.shape)}, not [{len(ACTION_NAMES)}]")
-        if feature.names != ACTION_NAMES:
-            problems.append(f"names of {name} are {printable(feature.names)}, not {list(ACTION_NAMES)}")
-        if feature.units not in (None, UNITS):
-            problems.append(f"units of {name} are {printable(feature.units)}, not {list(UNITS)}")
-    if not info.cameras:
-        problems.append("no camera")
+    problems = arm_differences(info) + ([] if info.cameras else ["no camera"])
     if problems:
         raise DatasetError(
             f"The dataset in {info.root} is not of this arm: {'; '.join(problems)}. If its components are "
@@ -65,28 +45,3 @@ def check_rate(rows: Rows) -> None:
             f"{info.meta / 'info.json'} says {info.fps} Hz, and the time stamps are at {found}. A policy would act at "
             "the wrong speed: correct fps if it was edited, or record the dataset again."
         )
-
-
-def check_instructions(info: DatasetInfo, used: Sequence[int], instructions: Mapping[int, str]) -> None:
-    """Refuse frames without an instruction.
-
-    Args:
-        info: The dataset.
-        used: The values of ``task_index`` that occur.
-        instructions: The instruction of each ``task_index``.
-
-    Raises:
-        DatasetError: An instruction is missing or empty.
-    """
-    path = info.meta / TASKS
-    for number in used:
-        if number not in instructions:
-            raise DatasetError(
-                f"Frames in {info.root} have task_index {number}, and {path} has no such instruction. "
-                "Take another copy of the dataset."
-            )
-        if not instructions[number].strip():
-            raise DatasetError(
-                f"The instruction of task_index {number} in {path} is empty, and a policy needs one. "
-                "Name the task with lerobot-edit-dataset --operation.type modify_tasks."
-            )

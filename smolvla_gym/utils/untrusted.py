@@ -74,6 +74,18 @@ def parse_json(text: str | bytes, max_depth: int = MAX_JSON_DEPTH) -> Any:
     return value
 
 
+def parse_json_object(text: str | bytes, max_depth: int = MAX_JSON_DEPTH) -> dict[str, Any]:
+    """Return the object of a JSON text, as :func:`parse_json` does.
+
+    Raises:
+        ValueError: The text is not accepted, or holds no JSON object.
+    """
+    value = parse_json(text, max_depth)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds no JSON object but {_kind(value)}")
+    return value
+
+
 def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the object of a JSON file that :func:`read_file` and :func:`parse_json` accept.
 
@@ -85,10 +97,7 @@ def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, A
         OSError: The file is missing or cannot be read.
         ValueError: The file is refused, or holds no JSON object.
     """
-    value = parse_json(read_file(path, max_bytes))
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds no JSON object but {_kind(value)}")
-    return value
+    return parse_json_object(read_file(path, max_bytes))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.utils import schema
-from smolvla_gym.utils.untrusted import parse_json, read_file
+from smolvla_gym.utils.untrusted import parse_json_object, read_file
 
 _MAX_HEADER: Final = 1 << 20
 """Largest header in bytes. SmolVLA's has 100 kB."""
@@ -125,9 +125,7 @@ def _parse_header(prefix: bytes, file: Any, size: int) -> dict[str, SavedTensor]
     if len(prefix) < 8 or not 2 <= length <= min(_MAX_HEADER, size - 8):
         raise ValueError(f"its header would have {length} bytes; expected at most {min(_MAX_HEADER, max(0, size - 8))}")
     raw = file.read(length)
-    content = parse_json(raw, max_depth=4)
-    if not isinstance(content, dict):
-        raise ValueError("its header is no object")
+    content = parse_json_object(raw, max_depth=4)
     content.pop("__metadata__", None)
     tensors, places = {}, []
     for name, entry in content.items():

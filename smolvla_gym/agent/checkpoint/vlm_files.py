@@ -16,12 +16,14 @@ from typing import Any, Final
 from smolvla_gym.agent.checkpoint.tokenizer_checks import check_tokenizer, check_tokenizer_config
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.utils import schema
-from smolvla_gym.utils.untrusted import parse_json, read_file
+from smolvla_gym.utils.untrusted import parse_json_object, read_file, reading_as
 
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 VLM_FILES: Final = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
+
+_OTHER_COPY: Final = "Take another copy of the VLM's files."
 
 _MAX_BYTES: Final[Mapping[str, int]] = {CONFIG: 1 << 18, TOKENIZER: 6 << 20, TOKENIZER_CONFIG: 1 << 18}
 """Largest sizes. SmolVLM2's tokenizer.json has 3.5 MB."""
@@ -148,7 +150,7 @@ def read_vlm(directory: Path) -> VLMFiles:
         CheckpointError: A file is missing or broken, names code to load, or describes more than a SmolVLM can have.
     """
     contents = {name: _read(directory, name) for name in VLM_FILES}
-    try:
+    with reading_as(CheckpointError, directory / CONFIG, _OTHER_COPY):
         config = contents[CONFIG]
         for part in (config, config.get("text_config"), config.get("vision_config")):
             _forbid(part)
@@ -159,43 +161,27 @@ def read_vlm(directory: Path) -> VLMFiles:
         text_config.setdefault("head_dim", text_config["hidden_size"] // text_config["num_attention_heads"])
         vision = {**_VISION_DEFAULTS, **top.pop("vision_config")}
         _check_sizes(text_config, vision, top)
-    except ValueError as err:
-        raise _broken(directory / CONFIG, err) from None
-    try:
+    with reading_as(CheckpointError, directory / TOKENIZER, _OTHER_COPY):
         tokenizer = check_tokenizer(contents[TOKENIZER], int(text_config["vocab_size"]))
-    except ValueError as err:
-        raise _broken(directory / TOKENIZER, err) from None
-    try:
+    with reading_as(CheckpointError, directory / TOKENIZER_CONFIG, _OTHER_COPY):
         _forbid(contents[TOKENIZER_CONFIG])
         tokenizer_config = check_tokenizer_config(contents[TOKENIZER_CONFIG])
-    except ValueError as err:
-        raise _broken(directory / TOKENIZER_CONFIG, err) from None
     return VLMFiles(text_config, vision, top, tokenizer, tokenizer_config)
 
 
 def _read(directory: Path, name: str) -> dict[str, Any]:
     path = directory / name
     try:
-        raw = read_file(path, _MAX_BYTES[name])
-        if raw.count(b"[") + raw.count(b"{") > _MAX_BRACKETS:
-            raise ValueError(f"it has more than {_MAX_BRACKETS} lists and objects")
-        content = parse_json(raw)
+        with reading_as(CheckpointError, path, _OTHER_COPY):
+            raw = read_file(path, _MAX_BYTES[name])
+            if raw.count(b"[") + raw.count(b"{") > _MAX_BRACKETS:
+                raise ValueError(f"it has more than {_MAX_BRACKETS} lists and objects")
+            return parse_json_object(raw)
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} lacks {name}, a file of the VLM. Copy {', '.join(VLM_FILES)} of the VLM there, or give "
             "vlm=<folder or repository>."
         ) from None
-    except (OSError, ValueError) as err:
-        raise _broken(path, err) from None
-    if not isinstance(content, dict):
-        raise _broken(path, ValueError("it holds no JSON object"))
-    return content
-
-
-def _broken(path: Path, err: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is not the file of a SmolVLM that can be loaded ({err}). Take another copy of the VLM's files."
-    )
 
 
 def _forbid(content: Any) -> None:

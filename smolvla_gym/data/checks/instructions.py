@@ -40,7 +40,7 @@ def read_table(info: DatasetInfo) -> tuple[dict[int, str] | None, list[Finding]]
 
 
 def check_instructions(instructions: Mapping[int, str], rows: Rows | None) -> Iterator[Finding]:
-    """Find instructions that are empty or there twice, and frames without an instruction."""
+    """Find instructions in another order than LeRobot's, and the defects of :func:`check_sentences`."""
     if list(instructions) != list(range(len(instructions))):
         yield error(
             "task_order",
@@ -48,11 +48,16 @@ def check_instructions(instructions: Mapping[int, str], rows: Rows | None) -> It
             "the order 0, 1, 2, ...",
             ANOTHER_COPY,
         )
+    yield from check_sentences(instructions, rows)
+
+
+def check_sentences(instructions: Mapping[int, str], rows: Rows | None) -> Iterator[Finding]:
+    """Find instructions that are empty or there twice, and frames without an instruction."""
     seen: dict[str, int] = {}
     for number, text in instructions.items():
         plain = " ".join(text.split()).casefold()
         if not plain:
-            yield error("empty_sentence", f"the instruction of task_index {number} is empty", _MODIFY)
+            yield error("empty_sentence", f"the instruction of task_index {number} in meta/{TASKS} is empty", _MODIFY)
         elif plain in seen:
             yield warning(
                 "duplicate_sentence",

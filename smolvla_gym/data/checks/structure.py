@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
-from smolvla_gym.data.files import FileReport, video_mismatches
+from smolvla_gym.data.files import RATE_TOLERANCE, FileReport
 from smolvla_gym.data.info import IMAGES, DatasetInfo
 from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.statistics import RECOMPUTE, STATS, read_stats
@@ -42,19 +42,32 @@ def check_files(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
 def check_headers(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
     """Find videos whose size or rate is not the one in ``info.json``, and images that are not in videos."""
     for name, feature in info.features.items():
+        camera = name.removeprefix(IMAGES)
         if feature.dtype == "image":
             yield warning(
                 "images_in_parquet",
                 f"the images of {name} are in Parquet files, and `smolvla-gym train` needs videos",
                 "convert them with lerobot-edit-dataset --operation.type convert_image_to_video",
-                camera=name.removeprefix(IMAGES),
+                camera=camera,
             )
-    advice = {
-        "size": "correct the shape in meta/info.json",
-        "rate": "correct fps in meta/info.json if it was edited",
-    }
-    for name, kind, text in video_mismatches(info, report.episodes, report.headers):
-        yield error(f"video_{kind}", text, advice[kind], camera=name.removeprefix(IMAGES))
+        files = {episode.videos[name] for episode in report.episodes if name in episode.videos}
+        for path in sorted(files & report.headers.keys()):
+            header, shown, size = report.headers[path], path.relative_to(info.root), feature.image_size
+            if (header.height, header.width) != size:
+                yield error(
+                    "video_size",
+                    f"{shown} has frames of {header.height}x{header.width}, and info.json says {size[0]}x{size[1]}",
+                    "correct the shape in meta/info.json, or record the dataset again",
+                    camera=camera,
+                )
+            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
+                yield error(
+                    "video_rate",
+                    f"{shown} has {header.fps:.4g} frames a second, and info.json says {info.fps} Hz: a policy would "
+                    "act at the wrong speed",
+                    "correct fps in meta/info.json if it was edited, or record the dataset again",
+                    camera=camera,
+                )
 
 
 def check_counts(
