@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from smolvla_gym.data.checks.finding import refuse_errors
 from smolvla_gym.data.checks.instructions import check_sentences
 from smolvla_gym.data.checks.structure import check_headers, check_lengths
-from smolvla_gym.data.checks.times import check_frames
+from smolvla_gym.data.checks.times import check_frames, wrong_rate
 from smolvla_gym.data.checks.values import check_finite, check_units
 from smolvla_gym.data.files import EpisodeFiles, FileReport, examine_files
 from smolvla_gym.data.info import IMAGES, DatasetInfo, read_info
 from smolvla_gym.data.instructions import read_instructions
-from smolvla_gym.data.reader_checks import check_arm, check_rate
 from smolvla_gym.data.rows import Rows, join_rows, read_file_rows, row_columns
 from smolvla_gym.data.seeds import read_seeds
-from smolvla_gym.data.spec import ACTION, STATE
+from smolvla_gym.data.spec import ACTION, STATE, arm_differences
 from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.errors import DatasetError
 
@@ -105,7 +104,7 @@ def open_recording(root: str | Path) -> Recording:
     root = Path(root)
     meta, lost = settled_meta(root)
     info = read_info(root, meta)
-    check_arm(info)
+    _check_arm(info)
     scenes = read_seeds(root, meta)
     report = examine_files(info)
     complete = report.complete
@@ -132,7 +131,7 @@ def open_recording(root: str | Path) -> Recording:
         lost = f"{lost} and {incomplete}" if lost else incomplete
     refuse_errors(root, check_lengths({episode.index: episode.length for episode in complete}, rows))
     refuse_errors(root, check_frames(rows))
-    check_rate(rows)
+    _check_rate(rows)
     refuse_errors(root, check_headers(info, replace(report, episodes=complete)))
     refuse_errors(root, check_finite(rows))
     refuse_errors(root, check_units(rows))
@@ -147,6 +146,34 @@ def open_recording(root: str | Path) -> Recording:
         seeds=frozenset(seeds) if len(seeds) == info.total_episodes else None,
         **{name: scenes.get(name) for name in ("gripper", "num_objects", "randomization")},
     )  # fmt: skip
+
+
+def _check_arm(info: DatasetInfo) -> None:
+    """Refuse a dataset of another robot, with other units, without cameras or videos, or without episodes."""
+    problems = arm_differences(info) + ([] if info.cameras else ["no camera"])
+    if problems:
+        raise DatasetError(
+            f"The dataset in {info.root} is not of this arm: {'; '.join(problems)}. If its components are "
+            "this arm's, convert it: `smolvla-gym train` and `smolvla-gym dataset convert` take --units degrees or "
+            "--units rad and --rename OLD=NEW for each name that differs. Otherwise record one with "
+            "`smolvla-gym record`."
+        )
+    info.require_videos(IMAGES + name for name in info.cameras)
+    if not info.total_episodes:
+        raise DatasetError(
+            f"The dataset in {info.root} is empty. Record some episodes with `smolvla-gym record` first."
+        )
+
+
+def _check_rate(rows: Rows) -> None:
+    """Refuse time stamps whose rate is not that of the dataset."""
+    info, times = rows.info, rows.timestamps
+    steps = np.empty(0) if times is None else np.diff(times)[np.diff(rows.frame_index) == 1]
+    if len(steps) and (found := wrong_rate(steps, info.fps)):
+        raise DatasetError(
+            f"{info.meta / 'info.json'} says {info.fps} Hz, and the time stamps are at {found}. A policy would act at "
+            "the wrong speed: correct fps if it was edited, or record the dataset again."
+        )
 
 
 def _read_rows(info: DatasetInfo, episodes: Sequence[EpisodeFiles]) -> Rows:

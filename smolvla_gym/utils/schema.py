@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Check = Callable[[Any], Any]
@@ -17,10 +18,27 @@ class UnknownFieldsError(ValueError):
     """An object has unknown fields, such as those of another LeRobot release or of another program."""
 
 
+@dataclass(frozen=True)
+class Default:
+    """Check of a field that has a value also where an object lacks it.
+
+    Attributes:
+        check: Check of the field's value.
+        value: Value where the field is missing; it is not checked.
+    """
+
+    check: Check
+    value: Any
+
+    def __call__(self, value: Any) -> Any:
+        """Return the checked value."""
+        return self.check(value)
+
+
 def check_fields(
     content: object, fields: Mapping[str, Check], required: Sequence[str] = (), *, others: bool = False
 ) -> dict[str, Any]:
-    """Return the checked fields of a JSON object.
+    """Return the checked fields of a JSON object, and the defaults of those that it lacks.
 
     Args:
         content: The object.
@@ -40,7 +58,8 @@ def check_fields(
     missing = [name for name in required if name not in content]
     if missing:
         raise ValueError(f"{', '.join(missing)} is missing")
-    return {name: check_field(name, value, fields[name]) for name, value in content.items() if name in fields}
+    defaults = {name: check.value for name, check in fields.items() if isinstance(check, Default)}
+    return defaults | {name: check_field(name, content[name], fields[name]) for name in content if name in fields}
 
 
 def check_field(name: str, value: Any, check: Check) -> Any:

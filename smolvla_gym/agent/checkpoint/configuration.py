@@ -46,6 +46,7 @@ def _features(value: Any) -> dict[str, dict[str, Any]]:
 _RATE: Final = schema.number(0.0, 1e6)
 _COUNT: Final = schema.whole(0, 2**40)
 
+# The defaults are LeRobot's, of the fields that this package reads.
 _FIELDS: Final[Mapping[str, schema.Check]] = {
     "type": schema.one_of("smolvla"),
     "n_obs_steps": schema.one_of(1),
@@ -53,7 +54,7 @@ _FIELDS: Final[Mapping[str, schema.Check]] = {
     "output_features": _features,
     "device": schema.optional(schema.text()),
     "use_amp": schema.flag,
-    "use_peft": schema.flag,
+    "use_peft": schema.Default(schema.flag, value=False),
     "push_to_hub": schema.flag,
     "repo_id": schema.optional(schema.text()),
     "private": schema.optional(schema.flag),
@@ -63,14 +64,16 @@ _FIELDS: Final[Mapping[str, schema.Check]] = {
     "pretrained_revision": schema.optional(schema.text()),
     "chunk_size": schema.whole(1, MAX_CHUNK),
     "n_action_steps": schema.whole(1, MAX_CHUNK),
-    "normalization_mapping": _NORMS,
-    "max_state_dim": schema.whole(1, 512),
-    "max_action_dim": schema.whole(1, 512),
-    "resize_imgs_with_padding": schema.optional(schema.list_of(schema.whole(8, 2048), 2, 2)),
-    "empty_cameras": schema.whole(0, 8),
-    "adapt_to_pi_aloha": schema.flag,
-    "use_delta_joint_actions_aloha": schema.flag,
-    "tokenizer_max_length": schema.whole(1, 1024),
+    "normalization_mapping": schema.Default(_NORMS, {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}),
+    "max_state_dim": schema.Default(schema.whole(1, 512), 32),
+    "max_action_dim": schema.Default(schema.whole(1, 512), 32),
+    "resize_imgs_with_padding": schema.Default(
+        schema.optional(schema.list_of(schema.whole(8, 2048), 2, 2)), (512, 512)
+    ),
+    "empty_cameras": schema.Default(schema.whole(0, 8), 0),
+    "adapt_to_pi_aloha": schema.Default(schema.flag, value=False),
+    "use_delta_joint_actions_aloha": schema.Default(schema.flag, value=False),
+    "tokenizer_max_length": schema.Default(schema.whole(1, 1024), 48),
     "num_steps": schema.whole(1, 1000),
     "use_cache": schema.flag,
     "freeze_vision_encoder": schema.flag,
@@ -84,44 +87,23 @@ _FIELDS: Final[Mapping[str, schema.Check]] = {
     "scheduler_warmup_steps": _COUNT,
     "scheduler_decay_steps": _COUNT,
     "scheduler_decay_lr": _RATE,
-    "vlm_model_name": schema.text(4096),
+    "vlm_model_name": schema.Default(schema.text(4096), "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
     "load_vlm_weights": schema.flag,
     "add_image_special_tokens": schema.flag,
-    "attention_mode": schema.one_of("cross_attn", "self_attn"),
+    "attention_mode": schema.Default(schema.one_of("cross_attn", "self_attn"), "cross_attn"),
     "prefix_length": schema.whole(-1, 4096),
     "pad_language_to": schema.one_of("longest", "max_length"),
-    "num_expert_layers": schema.whole(-1, 128),
-    "num_vlm_layers": schema.whole(-1, 128),
-    "self_attn_every_n_layers": schema.whole(-1, 128),
-    "expert_width_multiplier": schema.number(0.01, 4.0),
-    "min_period": schema.number(1e-9, 1e6),
-    "max_period": schema.number(1e-9, 1e6),
+    "num_expert_layers": schema.Default(schema.whole(-1, 128), -1),
+    "num_vlm_layers": schema.Default(schema.whole(-1, 128), 16),
+    "self_attn_every_n_layers": schema.Default(schema.whole(-1, 128), 2),
+    "expert_width_multiplier": schema.Default(schema.number(0.01, 4.0), 0.75),
+    "min_period": schema.Default(schema.number(1e-9, 1e6), 4e-3),
+    "max_period": schema.Default(schema.number(1e-9, 1e6), 4.0),
     "rtc_config": schema.optional(schema.mapping_of(schema.text(), schema.anything, 32)),
     "compile_model": schema.flag,
     "compile_mode": schema.text(),
 }
 _REQUIRED: Final = ("input_features", "output_features", "chunk_size", "n_action_steps", "num_steps")
-
-DEFAULTS: Final[Mapping[str, Any]] = {
-    "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
-    "max_state_dim": 32,
-    "max_action_dim": 32,
-    "resize_imgs_with_padding": (512, 512),
-    "empty_cameras": 0,
-    "use_peft": False,
-    "adapt_to_pi_aloha": False,
-    "use_delta_joint_actions_aloha": False,
-    "tokenizer_max_length": 48,
-    "vlm_model_name": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
-    "num_expert_layers": -1,
-    "num_vlm_layers": 16,
-    "self_attn_every_n_layers": 2,
-    "attention_mode": "cross_attn",
-    "expert_width_multiplier": 0.75,
-    "min_period": 4e-3,
-    "max_period": 4.0,
-}
-"""LeRobot's defaults of the fields that this package reads."""
 
 
 def check_configuration(content: object) -> dict[str, Any]:
@@ -131,7 +113,7 @@ def check_configuration(content: object) -> dict[str, Any]:
         UnknownFieldsError: The file has other fields.
         ValueError: A value is not allowed.
     """
-    config = {**DEFAULTS, **schema.check_fields(content, _FIELDS, _REQUIRED)}
+    config = schema.check_fields(content, _FIELDS, _REQUIRED)
     for features, name in (("input_features", STATE), ("output_features", ACTION)):
         if name not in config[features]:
             raise ValueError(f"{name} is missing from {features}")

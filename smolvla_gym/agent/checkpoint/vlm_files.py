@@ -38,12 +38,13 @@ _ACTIVATIONS: Final = ("silu", "relu", "gelu", "gelu_new", "gelu_fast", "gelu_py
 _TOKEN: Final = schema.optional(schema.whole(0, 2**20))
 _LAYERS, _HEADS, _WIDTH = schema.whole(1, 128), schema.whole(1, 256), schema.whole(1, 16384)
 
+# The defaults are transformers', of fields that SmolVLM2's own files lack.
 _TEXT: Final[Mapping[str, schema.Check]] = {
     "model_type": schema.one_of("llama"),
     "hidden_size": _WIDTH,
     "intermediate_size": schema.whole(1, 65536),
     "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
+    "num_attention_heads": schema.Default(_HEADS, 32),
     "num_key_value_heads": _HEADS,
     "head_dim": schema.whole(2, 1024),
     "vocab_size": schema.whole(1, 2**20),
@@ -63,9 +64,9 @@ _TEXT: Final[Mapping[str, schema.Check]] = {
 _VISION: Final[Mapping[str, schema.Check]] = {
     "model_type": schema.one_of("smolvlm_vision", "smolvlm"),
     "hidden_size": _WIDTH,
-    "intermediate_size": schema.whole(1, 65536),
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
+    "intermediate_size": schema.Default(schema.whole(1, 65536), 3072),
+    "num_hidden_layers": schema.Default(_LAYERS, 12),
+    "num_attention_heads": schema.Default(_HEADS, 16),
     "num_channels": schema.one_of(3),
     "image_size": schema.whole(8, 2048),
     "patch_size": schema.whole(1, 256),
@@ -76,7 +77,7 @@ _VISION: Final[Mapping[str, schema.Check]] = {
 }
 _CONFIG: Final[Mapping[str, schema.Check]] = {
     "model_type": schema.one_of("smolvlm"),
-    "scale_factor": schema.whole(1, 32),
+    "scale_factor": schema.Default(schema.whole(1, 32), 2),
     "image_token_id": schema.whole(0, 2**20),
     "pad_token_id": _TOKEN,
     "tie_word_embeddings": schema.flag,
@@ -87,10 +88,6 @@ _CONFIG: Final[Mapping[str, schema.Check]] = {
     ),
     "vision_config": schema.object_of(_VISION, ("hidden_size", "image_size", "patch_size"), others=True),
 }
-# transformers' defaults of fields that SmolVLM2's own files lack.
-_TEXT_DEFAULTS: Final = {"num_attention_heads": 32}
-_VISION_DEFAULTS: Final = {"intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16}
-_TOP_DEFAULTS: Final = {"scale_factor": 2}
 
 
 @dataclass(frozen=True)
@@ -155,11 +152,10 @@ def read_vlm(directory: Path) -> VLMFiles:
         for part in (config, config.get("text_config"), config.get("vision_config")):
             _forbid(part)
         required = ("model_type", "text_config", "vision_config")
-        top = {**_TOP_DEFAULTS, **schema.check_fields(config, _CONFIG, required, others=True)}
-        text_config = {**_TEXT_DEFAULTS, **top.pop("text_config")}
+        top = schema.check_fields(config, _CONFIG, required, others=True)
+        text_config, vision = top.pop("text_config"), top.pop("vision_config")
         text_config.setdefault("num_key_value_heads", text_config["num_attention_heads"])
         text_config.setdefault("head_dim", text_config["hidden_size"] // text_config["num_attention_heads"])
-        vision = {**_VISION_DEFAULTS, **top.pop("vision_config")}
         _check_sizes(text_config, vision, top)
     with reading_as(CheckpointError, directory / TOKENIZER, _OTHER_COPY):
         tokenizer = check_tokenizer(contents[TOKENIZER], int(text_config["vocab_size"]))
