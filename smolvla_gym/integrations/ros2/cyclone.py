@@ -9,7 +9,7 @@ import dataclasses
 import struct
 import weakref
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from smolvla_gym.errors import DeviceError, needs_extra
 from smolvla_gym.integrations.bridge.topics import STOPS
@@ -205,8 +205,7 @@ def idl_type(datatype: str) -> type[Any]:
 
 def build_message(datatype: str, message: Message) -> Any:
     """Return a message as an instance of its class, which can be sent."""
-    kind = idl_type(datatype)
-    built = kind.__new__(kind)
+    built: Any = object.__new__(idl_type(datatype))
     built.content = message
     return built
 
@@ -218,8 +217,8 @@ class _Message(IdlStruct):
 
     def serialize(self, *args: Any, **options: Any) -> bytes:
         """Return the message in CDR, version 1, little-endian."""
-        buffer = bytearray()
-        _encode(buffer, self.datatype, self.content)
+        buffer, content = bytearray(), cast(Message, self.content)
+        _encode(buffer, self.datatype, content)
         return b"\x00\x01\x00\x00" + bytes(buffer) + bytes(-len(buffer) % 4)
 
 
