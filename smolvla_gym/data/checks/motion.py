@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.checks.finding import REMOVE_EPISODE, Finding, warning
+from smolvla_gym.data.checks.finding import Finding, finding
 from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.parol6 import MAX_SPEED, NUM_JOINTS
@@ -54,13 +54,12 @@ def check_jumps(rows: Rows) -> Iterator[Finding]:
         jumps = (steps > bounds) | ((steps > spikes) & (back < steps / 3))
         for episode, frame, component, count in rows.first(jumps):
             step = steps[rows.slices[episode]][frame, component]
-            yield warning(
+            yield finding(
                 "jump",
                 f"{name} moves by {step:.3g} in {rows.component(name, component)} within one frame; up to "
                 f"{spikes[component]:.3g} is expected ({count} such steps)",
-                REMOVE_EPISODE,
-                episode=episode,
-                frame=frame,
+                episode,
+                frame,
             )
 
 
@@ -86,11 +85,10 @@ def check_motion(rows: Rows) -> Iterator[Finding]:
     for episode, where in rows.slices.items():
         moved = _range(rows.vectors[name][where])
         if (moved <= least).all():
-            yield warning(
+            yield finding(
                 "does_nothing",
                 f"nothing moves in {where.stop - where.start} frames (at most {moved.max(initial=0.0):.3g} in {name})",
-                REMOVE_EPISODE,
-                episode=episode,
+                episode,
             )
 
 
@@ -118,13 +116,12 @@ def check_stuck(rows: Rows) -> Iterator[Finding]:
     for episode, where in rows.slices.items():
         for part in parts:
             if run := _stuck_run(states[where, part], actions[where, part], float(wanted[part]), rows.info.fps):
-                yield warning(
+                yield finding(
                     "stuck_joint",
                     f"{rows.component(STATE, part)} stands still for {(run.stop - run.start) / rows.info.fps:.2g} s "
                     f"while its target moves by {float(_range(actions[where][run, part : part + 1])[0]):.3g}",
-                    "check that the joint is free and its motor on, and record the episode again",
-                    episode=episode,
-                    frame=run.start,
+                    episode,
+                    run.start,
                 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error
+from smolvla_gym.data.checks.finding import Finding, finding
 from smolvla_gym.data.files import FileReport
 from smolvla_gym.data.info import DatasetInfo
 from smolvla_gym.data.rows import Rows, join_rows, read_file_rows, row_columns
@@ -23,9 +23,9 @@ def read_rows(info: DatasetInfo, report: FileReport) -> tuple[Rows | None, list[
         try:
             table = read_file_rows(info, path, wanted)
             if absent := sorted(_columns(info) - set(column_names(path))):
-                findings.append(error("missing_column", f"{path} has no column {', '.join(absent[:3])}", ANOTHER_COPY))
+                findings.append(finding("missing_column", f"{path} has no column {', '.join(absent[:3])}"))
         except DatasetError as problem:
-            findings.append(error("unreadable_file", str(problem), ANOTHER_COPY))
+            findings.append(finding("unreadable_file", str(problem)))
             continue
         tables.append(table)
     columns = join_rows(tables)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
+from smolvla_gym.data.checks.finding import Finding, finding
 from smolvla_gym.data.files import RATE_TOLERANCE
 from smolvla_gym.data.rows import Rows
 
@@ -34,12 +34,11 @@ def check_frames(rows: Rows) -> Iterator[Finding]:
         frames = rows.frame_index[where]
         wrong = np.flatnonzero(frames != np.arange(len(frames)))
         if len(wrong):
-            yield error(
+            yield finding(
                 "missing_frames",
                 f"row {wrong[0]} of the episode has frame_index {frames[wrong[0]]}",
-                ANOTHER_COPY,
-                episode=episode,
-                frame=int(wrong[0]),
+                episode,
+                int(wrong[0]),
             )
 
 
@@ -52,21 +51,15 @@ def check_times(rows: Rows) -> Iterator[Finding]:
             continue
         times = rows.timestamps[where]
         if found := wrong_rate(np.diff(times), fps):
-            yield error(
-                "timestamps_rate",
-                f"the time stamps are at {found}, and info.json says {fps} Hz",
-                "correct fps in meta/info.json if it was edited, or record the episode again",
-                episode=episode,
-            )
+            yield finding("timestamps_rate", f"the time stamps are at {found}, and info.json says {fps} Hz", episode)
             continue
         late = np.flatnonzero(~(np.abs(times - times[0] - frames / fps) <= _LATE / fps))
         if len(late):
             first = int(late[0])
-            yield warning(
+            yield finding(
                 "timestamps_irregular",
                 f"the time stamp is {times[first]:.4g} s, and at {fps} Hz it should be {frames[first] / fps:.4g} s "
                 f"({len(late)} such frames)",
-                "check whether the recorder was late: the frames are not at equal intervals",
-                episode=episode,
-                frame=first,
+                episode,
+                first,
             )
