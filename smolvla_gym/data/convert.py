@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.data.disk import PART, sync, sync_tree
 from smolvla_gym.data.files import FileReport, examine_files
-from smolvla_gym.data.folder import beside, is_link
+from smolvla_gym.data.folder import beside
 from smolvla_gym.data.info import DATA_PATH, META, VIDEO_PATH, DatasetInfo, read_info
 from smolvla_gym.data.instructions import TASKS, read_instructions
 from smolvla_gym.data.lock import lock
@@ -30,7 +30,7 @@ from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.utils.json_file import save_json
-from smolvla_gym.utils.untrusted import has_link, printable, read_json_object
+from smolvla_gym.utils.untrusted import has_link, is_link, printable, read_json_object
 
 _MAX_CHARACTERS: Final = 10_000
 """Longest instruction: the row of each episode repeats it."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.utils import schema
-from smolvla_gym.utils.untrusted import printable, read_json_object
+from smolvla_gym.utils.untrusted import is_link, printable, read_json_object
 
 RUN: Final = "run.json"
 
@@ -48,7 +48,7 @@ def _check_links(folder: Path) -> None:
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(place, name)
-            if not path.is_symlink() and not path.is_junction():
+            if not is_link(path):
                 continue
             # LeRobot's link to its last checkpoint.
             if path.relative_to(folder).parts == ("lerobot", "checkpoints", "last") and len(path.readlink().parts) == 1:

@@ -139,6 +139,11 @@ def check_inside(root: Path, name: object) -> Path:
     return root.joinpath(*pure.parts)
 
 
+def is_link(path: Path) -> bool:
+    """Return True for a symbolic link or a junction."""
+    return path.is_symlink() or path.is_junction()
+
+
 def has_link(root: Path, path: Path) -> bool:
     """Return whether a path below a folder, or a folder between them, is a symbolic link.
 
@@ -154,7 +159,7 @@ def has_link(root: Path, path: Path) -> bool:
         if part == "..":
             return True
         place = place / part
-        if place.is_symlink() or place.is_junction():
+        if is_link(place):
             return True
     return False
 
