@@ -159,18 +159,16 @@ def read_info(root: Path, meta: Path | None = None) -> DatasetInfo:
     meta = meta or root / META
     path = meta / "info.json"
     fields: dict[str, Any] = dict.fromkeys(_FIELDS)
-    try:
-        with reading_as(DatasetError, path, _SAME_AGAIN):
-            content = read_json_object(path)
-            _check_version(root, path, content.get("codebase_version"))
-            fields |= schema.check_fields(content, _FIELDS, _REQUIRED, others=True)
-            if fields["video_path"] is None and any(f.dtype == "video" for f in fields["features"].values()):
-                raise ValueError("video_path is missing")
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"There is no LeRobot dataset in {root}: meta/info.json is missing. Take the folder of a dataset, or one "
-            "that does not exist yet."
-        ) from error
+    missing = (
+        f"There is no LeRobot dataset in {root}: meta/info.json is missing. Take the folder of a dataset, or one that "
+        "does not exist yet."
+    )
+    with reading_as(DatasetError, path, _SAME_AGAIN, missing):
+        content = read_json_object(path)
+        _check_version(root, path, content.get("codebase_version"))
+        fields |= schema.check_fields(content, _FIELDS, _REQUIRED, others=True)
+        if fields["video_path"] is None and any(f.dtype == "video" for f in fields["features"].values()):
+            raise ValueError("video_path is missing")
     return DatasetInfo(root, meta, **fields)
 
 

@@ -101,22 +101,27 @@ def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, A
 
 
 @contextlib.contextmanager
-def reading_as(error: type[SmolVLAGymError], path: Path, advice: str) -> Iterator[None]:
+def reading_as(error: type[SmolVLAGymError], path: Path, advice: str, missing: str | None = None) -> Iterator[None]:
     """Turn an error of reading a foreign file into an error that names the file and says what to do.
 
     Args:
         error: Type of the error.
         path: The file.
         advice: What to do, as a sentence.
+        missing: Message of the error where the file is missing; None: a ``FileNotFoundError`` stays one.
 
     Raises:
-        FileNotFoundError: The block could not find the file.
+        FileNotFoundError: The block could not find the file, and ``missing`` is None.
         SmolVLAGymError: The block failed with another ``OSError`` or a ``ValueError``: an ``error`` names the file.
     """
     try:
         yield
-    except (FileNotFoundError, SmolVLAGymError):
+    except SmolVLAGymError:
         raise
+    except FileNotFoundError as cause:
+        if missing is None:
+            raise
+        raise error(missing) from cause
     except (OSError, ValueError) as cause:
         raise error(f"{path} is broken or cannot be read ({printable(cause)}). {advice}") from cause
 

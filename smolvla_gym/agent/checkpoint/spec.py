@@ -181,14 +181,9 @@ def _not_allowed(path: Path, what: str, err: ValueError) -> CheckpointError:
 
 
 def _read_json(directory: Path, name: str) -> dict[str, Any]:
-    path = directory / name
-    try:
-        with reading_as(CheckpointError, path, _OTHER_COPY):
-            return read_json_object(path, _MAX_JSON)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory} is not a complete checkpoint: {name} is missing.{_hint(directory, name)}"
-        ) from None
+    missing = f"{directory} is not a complete checkpoint: {name} is missing.{_hint(directory, name)}"
+    with reading_as(CheckpointError, directory / name, _OTHER_COPY, missing):
+        return read_json_object(directory / name, _MAX_JSON)
 
 
 def _hint(directory: Path, name: str) -> str:
@@ -217,14 +212,9 @@ def _read_pipeline(directory: Path, name: str) -> tuple[PipelineStep, ...]:
 def _read_stats(directory: Path, name: str | None) -> Stats:
     if name is None:
         return {}
-    try:
-        with reading_as(CheckpointError, directory / name, _OTHER_COPY):
-            stats = read_tensors(check_inside(directory, name), _MAX_STATS)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory} is not a complete checkpoint: {name}, the normalisation statistics, is missing. "
-            + _OTHER_COPY
-        ) from None
+    missing = f"{directory} is not a complete checkpoint: {name}, the normalisation statistics, is missing."
+    with reading_as(CheckpointError, directory / name, _OTHER_COPY, f"{missing} {_OTHER_COPY}"):
+        stats = read_tensors(check_inside(directory, name), _MAX_STATS)
     if odd := [key for key in stats if "." not in key]:
         raise CheckpointError(
             f"{directory / name} holds {schema.format_value(odd[0])}; expected names such as 'action.mean'."

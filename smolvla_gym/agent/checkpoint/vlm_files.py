@@ -166,18 +166,15 @@ def read_vlm(directory: Path) -> VLMFiles:
 
 
 def _read(directory: Path, name: str) -> dict[str, Any]:
-    path = directory / name
-    try:
-        with reading_as(CheckpointError, path, _OTHER_COPY):
-            raw = read_file(path, _MAX_BYTES[name])
-            if raw.count(b"[") + raw.count(b"{") > _MAX_BRACKETS:
-                raise ValueError(f"it has more than {_MAX_BRACKETS} lists and objects")
-            return parse_json_object(raw)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory} lacks {name}, a file of the VLM. Copy {', '.join(VLM_FILES)} of the VLM there, or give "
-            "vlm=<folder or repository>."
-        ) from None
+    missing = (
+        f"{directory} lacks {name}, a file of the VLM. Copy {', '.join(VLM_FILES)} of the VLM there, or give "
+        "vlm=<folder or repository>."
+    )
+    with reading_as(CheckpointError, directory / name, _OTHER_COPY, missing):
+        raw = read_file(directory / name, _MAX_BYTES[name])
+        if raw.count(b"[") + raw.count(b"{") > _MAX_BRACKETS:
+            raise ValueError(f"it has more than {_MAX_BRACKETS} lists and objects")
+        return parse_json_object(raw)
 
 
 def _forbid(content: Any) -> None:

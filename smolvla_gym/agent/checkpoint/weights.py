@@ -35,14 +35,12 @@ def read_weights(spec: CheckpointSpec) -> dict[str, SavedTensor]:
         CheckpointError: The file is missing or broken, or has tensors that are no weights of a SmolVLA.
     """
     path = spec.directory / WEIGHTS
-    try:
-        with reading_as(CheckpointError, path, "Take another copy of the checkpoint."):
-            header = read_header(path)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or "
-            "in several files are not supported: merge them into one, or take another copy."
-        ) from None
+    missing = (
+        f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or in "
+        "several files are not supported: merge them into one, or take another copy."
+    )
+    with reading_as(CheckpointError, path, "Take another copy of the checkpoint.", missing):
+        header = read_header(path)
     for name, tensor in header.items():
         if _OLD.match(name):
             raise CheckpointError(

@@ -313,7 +313,6 @@ def check_resumed(saving: Path, recording: Recording) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with reading_as(CheckpointError, path, "Take another copy of the checkpoint."):
-        if not path.exists():
-            raise ValueError("it is missing")
+    advice = "Take another copy of the checkpoint."
+    with reading_as(CheckpointError, path, advice, f"{path} is missing. {advice}"):
         return read_json_object(path)
