@@ -25,7 +25,7 @@ from smolvla_gym.data.rows import INDEXES, Columns, join_rows, read_file_rows
 from smolvla_gym.data.seeds import SEEDS, read_seeds, write_seeds
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
 from smolvla_gym.data.statistics import STATS, floor_std, read_stats
-from smolvla_gym.data.tables import read_columns, rewrite_columns
+from smolvla_gym.data.tables import rewrite_columns
 from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -146,9 +146,9 @@ def _write(mapping: DatasetMapping, report: FileReport, part: Path) -> None:
         if absent := [index for index in used if index not in instructions]:
             raise DatasetError(f"meta/{TASKS} in {info.root} has no task_index {absent[0]}.")
         tasks[number] = [instructions[index] for index in used]
-    dropped = _write_data(mapping, part, units)
+    dropped = _write_data(mapping, report, part, units)
     _write_episodes(mapping, part, stats, tasks, dropped)
-    _write_videos(mapping, part)
+    _write_videos(mapping, report, part)
     _write_info(mapping, part, dropped)
     _write_stats(mapping, part, stats, dropped)
     _copy(info.meta / TASKS, part / META / TASKS)
@@ -179,7 +179,7 @@ def _describe(values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     return stats
 
 
-def _write_data(mapping: DatasetMapping, part: Path, units: Literal["rad", "degrees"]) -> set[str]:
+def _write_data(mapping: DatasetMapping, report: FileReport, part: Path, units: Literal["rad", "degrees"]) -> set[str]:
     """Write the rows; return the features that the copy does not have."""
     import pyarrow as pa
 
@@ -197,24 +197,11 @@ def _write_data(mapping: DatasetMapping, part: Path, units: Literal["rad", "degr
         return convert
 
     changes = {name: converter(name) for name in (STATE, ACTION)}
-    for chunk, file in _places(info, "data"):
+    for chunk, file in sorted({episode.places["data"] for episode in report.episodes}):
         path = part / DATA_PATH.format(chunk_index=chunk, file_index=file)
         path.parent.mkdir(parents=True, exist_ok=True)
         rewrite_columns(info.data_file(chunk, file), path, kept, changes)
     return set(info.features) - set(kept) - set(mapping.cameras)
-
-
-def _places(info: DatasetInfo, prefix: str) -> list[tuple[int, int]]:
-    """Return chunk and file numbers of the files that ``meta/episodes`` refers to."""
-    found: set[tuple[int, int]] = set()
-    for path in _episode_files(info):
-        columns = read_columns(path, {f"{prefix}/chunk_index": "integer", f"{prefix}/file_index": "integer"})
-        found |= set(zip(*(column.tolist() for column in columns.values()), strict=True))
-    return sorted(found)
-
-
-def _episode_files(info: DatasetInfo) -> list[Path]:
-    return sorted((info.meta / "episodes").rglob("*.parquet"))
 
 
 def _write_episodes(
@@ -248,15 +235,15 @@ def _write_episodes(
                 )
         return added
 
-    for path in _episode_files(mapping.info):
+    for path in sorted((mapping.info.meta / "episodes").rglob("*.parquet")):
         copy = part / META / path.relative_to(mapping.info.meta)
         copy.parent.mkdir(parents=True, exist_ok=True)
         rewrite_columns(path, copy, rename, {}, add)
 
 
-def _write_videos(mapping: DatasetMapping, part: Path) -> None:
+def _write_videos(mapping: DatasetMapping, report: FileReport, part: Path) -> None:
     for old, new in mapping.cameras.items():
-        for chunk, file in _places(mapping.info, f"videos/{old}"):
+        for chunk, file in sorted({episode.places[old] for episode in report.episodes}):
             copy = part / VIDEO_PATH.format(video_key=new, chunk_index=chunk, file_index=file)
             copy.parent.mkdir(parents=True, exist_ok=True)
             path = mapping.info.video_file(old, chunk, file)

@@ -97,8 +97,7 @@ class CheckpointSpec:
     @property
     def empty_cameras(self) -> int:
         """Number of cameras that may be missing: LeRobot computes without them."""
-        allowed = self.config.get("empty_cameras")
-        return max(0, allowed) if type(allowed) is int else 0
+        return int(self.config["empty_cameras"])
 
     @property
     def renamed_cameras(self) -> dict[str, str]:
