@@ -6,8 +6,9 @@ They share one root, :class:`SmolVLAGymError`, and each also inherits the standa
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class SmolVLAGymError(Exception):
@@ -75,6 +76,23 @@ class MissingExtraError(SmolVLAGymError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, ImportError]]:
         return type(self), (self.what, self.extra, self.cause)
+
+
+@contextlib.contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Turn an ``ImportError`` of the block into a :class:`MissingExtraError`.
+
+    Args:
+        what: The part that cannot work without the imported packages.
+        extra: The extra of this package that brings them.
+
+    Raises:
+        MissingExtraError: An import failed.
+    """
+    try:
+        yield
+    except ImportError as cause:
+        raise MissingExtraError(what, extra, cause) from cause
 
 
 class RenderingError(SmolVLAGymError, RuntimeError):

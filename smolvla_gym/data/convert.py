@@ -5,7 +5,6 @@ The source may be a download. The conversion reads it as untrusted data, never w
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -17,20 +16,21 @@ from numpy.typing import NDArray
 
 from smolvla_gym.data.disk import PART, sync, sync_tree
 from smolvla_gym.data.files import FileReport, examine_files
-from smolvla_gym.data.folder import beside, is_link
+from smolvla_gym.data.folder import beside
 from smolvla_gym.data.info import DATA_PATH, META, VIDEO_PATH, DatasetInfo, read_info
 from smolvla_gym.data.instructions import TASKS, read_instructions
 from smolvla_gym.data.lock import lock
 from smolvla_gym.data.mapping import DatasetMapping, Units, convert_values, find_units, plan_mapping
-from smolvla_gym.data.rows import INDEXES, Rows, join_rows, read_file_rows
+from smolvla_gym.data.rows import INDEXES, Columns, join_rows, read_file_rows
 from smolvla_gym.data.seeds import SEEDS, read_seeds, write_seeds
 from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
 from smolvla_gym.data.statistics import STATS, floor_std, read_stats
-from smolvla_gym.data.tables import read_columns, rewrite_columns
+from smolvla_gym.data.tables import rewrite_columns
 from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
-from smolvla_gym.utils.untrusted import has_link, printable, read_json_object
+from smolvla_gym.utils.json_file import save_json
+from smolvla_gym.utils.untrusted import has_link, is_link, printable, read_json_object
 
 _MAX_CHARACTERS: Final = 10_000
 """Longest instruction: the row of each episode repeats it."""
@@ -146,9 +146,9 @@ def _write(mapping: DatasetMapping, report: FileReport, part: Path) -> None:
         if absent := [index for index in used if index not in instructions]:
             raise DatasetError(f"meta/{TASKS} in {info.root} has no task_index {absent[0]}.")
         tasks[number] = [instructions[index] for index in used]
-    dropped = _write_data(mapping, part, units)
+    dropped = _write_data(mapping, report, part, units)
     _write_episodes(mapping, part, stats, tasks, dropped)
-    _write_videos(mapping, part)
+    _write_videos(mapping, report, part)
     _write_info(mapping, part, dropped)
     _write_stats(mapping, part, stats, dropped)
     _copy(info.meta / TASKS, part / META / TASKS)
@@ -156,7 +156,7 @@ def _write(mapping: DatasetMapping, report: FileReport, part: Path) -> None:
         write_seeds(part, read_seeds(info.root, info.meta))
 
 
-def _read(mapping: DatasetMapping, report: FileReport) -> Rows:
+def _read(mapping: DatasetMapping, report: FileReport) -> Columns:
     """Return the indexes of all rows, and the selected components of state and action in the units of the source."""
     wanted = {**INDEXES, STATE: "vector", ACTION: "vector"}
     tables = [
@@ -179,7 +179,7 @@ def _describe(values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     return stats
 
 
-def _write_data(mapping: DatasetMapping, part: Path, units: Literal["rad", "degrees"]) -> set[str]:
+def _write_data(mapping: DatasetMapping, report: FileReport, part: Path, units: Literal["rad", "degrees"]) -> set[str]:
     """Write the rows; return the features that the copy does not have."""
     import pyarrow as pa
 
@@ -197,24 +197,11 @@ def _write_data(mapping: DatasetMapping, part: Path, units: Literal["rad", "degr
         return convert
 
     changes = {name: converter(name) for name in (STATE, ACTION)}
-    for chunk, file in _places(info, "data"):
+    for chunk, file in sorted({episode.places["data"] for episode in report.episodes}):
         path = part / DATA_PATH.format(chunk_index=chunk, file_index=file)
         path.parent.mkdir(parents=True, exist_ok=True)
         rewrite_columns(info.data_file(chunk, file), path, kept, changes)
     return set(info.features) - set(kept) - set(mapping.cameras)
-
-
-def _places(info: DatasetInfo, prefix: str) -> list[tuple[int, int]]:
-    """Return chunk and file numbers of the files that ``meta/episodes`` refers to."""
-    found: set[tuple[int, int]] = set()
-    for path in _episode_files(info):
-        columns = read_columns(path, {f"{prefix}/chunk_index": "integer", f"{prefix}/file_index": "integer"})
-        found |= set(zip(*(column.tolist() for column in columns.values()), strict=True))
-    return sorted(found)
-
-
-def _episode_files(info: DatasetInfo) -> list[Path]:
-    return sorted((info.meta / "episodes").rglob("*.parquet"))
 
 
 def _write_episodes(
@@ -237,7 +224,7 @@ def _write_episodes(
                 return f"{start}{mapping.cameras.get(feature, feature)}{slash}{rest}"
         return column
 
-    def add(columns: Rows) -> dict[str, Any]:
+    def add(columns: Columns) -> dict[str, Any]:
         numbers = columns["episode_index"].tolist()
         added: dict[str, Any] = {"tasks": pa.array([tasks[number] for number in numbers], pa.list_(pa.string()))}
         for name in (STATE, ACTION):
@@ -248,15 +235,15 @@ def _write_episodes(
                 )
         return added
 
-    for path in _episode_files(mapping.info):
+    for path in sorted((mapping.info.meta / "episodes").rglob("*.parquet")):
         copy = part / META / path.relative_to(mapping.info.meta)
         copy.parent.mkdir(parents=True, exist_ok=True)
         rewrite_columns(path, copy, rename, {}, add)
 
 
-def _write_videos(mapping: DatasetMapping, part: Path) -> None:
+def _write_videos(mapping: DatasetMapping, report: FileReport, part: Path) -> None:
     for old, new in mapping.cameras.items():
-        for chunk, file in _places(mapping.info, f"videos/{old}"):
+        for chunk, file in sorted({episode.places[old] for episode in report.episodes}):
             copy = part / VIDEO_PATH.format(video_key=new, chunk_index=chunk, file_index=file)
             copy.parent.mkdir(parents=True, exist_ok=True)
             path = mapping.info.video_file(old, chunk, file)
@@ -285,7 +272,7 @@ def _write_info(mapping: DatasetMapping, part: Path, dropped: Iterable[str]) -> 
         elif name not in dropped:
             features[mapping.cameras.get(name, name)] = entry
     content |= {"robot_type": ROBOT_TYPE, "features": features, "data_path": DATA_PATH, "video_path": VIDEO_PATH}
-    _write_json(part / META / "info.json", content)
+    save_json(part / META / "info.json", content, "description")
 
 
 def _write_stats(mapping: DatasetMapping, part: Path, stats: Mapping[int, EpisodeStats], dropped: set[str]) -> None:
@@ -299,8 +286,4 @@ def _write_stats(mapping: DatasetMapping, part: Path, stats: Mapping[int, Episod
     for name, entry in aggregate_stats(list(stats.values())).items():
         kept[name] = {key: np.asarray(value).tolist() for key, value in entry.items()}
         kept[name]["std"] = floor_std(kept[name]["std"])
-    _write_json(part / META / STATS, kept)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=4), encoding="utf-8")
+    save_json(part / META / STATS, kept, "statistics")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from smolvla_gym.data.statistics import RECOMPUTE, STATS, floor_std, read_stats
 from smolvla_gym.data.transaction import first_part, repair, repair_locked, signals_later, transaction
 from smolvla_gym.errors import DatasetError, SmolVLAGymError, with_causes
 from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.utils.json_file import save_json
 from smolvla_gym.utils.untrusted import printable
 
 _MIN_FREE_BYTES: Final = 200e6
@@ -325,8 +325,7 @@ def _floor_std(root: Path) -> None:
     0.1 mrad on a real arm would become 1e4. LeRobot merges the next episode into these numbers. A merged floor adds at
     most its square to a variance, however often it is merged.
     """
-    path = root / META / STATS
-    stats = json.loads(path.read_text(encoding="utf-8"))
+    stats = read_stats(root / META)
     for name in (STATE, ACTION):
         stats[name]["std"] = floor_std(stats[name]["std"])
-    path.write_text(json.dumps(stats, indent=4), encoding="utf-8")
+    save_json(root / META / STATS, stats, "statistics")

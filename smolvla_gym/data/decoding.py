@@ -15,6 +15,7 @@ from smolvla_gym.data.info import IMAGES
 from smolvla_gym.data.reader import Recording
 from smolvla_gym.data.video import read_frames
 from smolvla_gym.errors import DatasetError
+from smolvla_gym.utils.json_file import whole_file
 from smolvla_gym.utils.untrusted import printable
 
 _PROGRESS_FRAMES: Final = 100
@@ -49,12 +50,8 @@ def decode_images(
         decoded = load_cached(path, (len(recording), *size, 3))
         if decoded is None:
             decoded = _decode(recording, camera, size, number * len(recording), progress)
-            cache.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.unlink(missing_ok=True)  # it may be a link to a file elsewhere
-            with part.open("wb") as file:
+            with whole_file(path, "cache of images") as part, part.open("wb") as file:
                 np.save(file, decoded)
-            part.replace(path)
         images[camera] = decoded
         progress((number + 1) * len(recording))
     return images

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,6 +34,7 @@ class EpisodeFiles:
         data: The Parquet file with the rows.
         videos: For each camera's feature the file with the images.
         starts: For each camera's feature the time in s at which the episode starts in that file.
+        places: For ``"data"`` and each camera's feature the numbers of the chunk and of the file.
     """
 
     index: int
@@ -42,6 +42,7 @@ class EpisodeFiles:
     data: Path
     videos: dict[str, Path]
     starts: dict[str, float]
+    places: dict[str, tuple[int, int]]
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -92,12 +93,10 @@ def read_episodes(info: DatasetInfo) -> list[EpisodeFiles]:
 
 
 def _read_episodes(info: DatasetInfo, file: Path) -> list[EpisodeFiles]:
-    places = {"data": "data", **{feature: f"{_VIDEOS}{feature}" for feature in info.videos}}
+    columns_of = {"data": "data", **{feature: f"{_VIDEOS}{feature}" for feature in info.videos}}
     wanted: dict[str, Kind] = {"episode_index": "integer", "length": "integer"}
-    for feature, place in places.items():
-        wanted |= {f"{place}/chunk_index": "integer", f"{place}/file_index": "integer"}
-        if feature != "data":
-            wanted[f"{place}/from_timestamp"] = "number"
+    wanted |= {f"{column}/{number}_index": "integer" for column in columns_of.values() for number in ("chunk", "file")}
+    wanted |= {f"{_VIDEOS}{feature}/from_timestamp": "number" for feature in info.videos}
     columns = read_columns(file, wanted)
     for name, values in columns.items():
         least = 1 if name == "length" else 0
@@ -105,20 +104,17 @@ def _read_episodes(info: DatasetInfo, file: Path) -> list[EpisodeFiles]:
             wrong = values[~((values >= least) & (values <= _MAX_INDEX))][0]
             raise DatasetError(f"{file} has {name} {wrong:g}. Take another copy of the dataset.")
     rows = {name: values.tolist() for name, values in columns.items()}
-    return [
-        EpisodeFiles(
-            rows["episode_index"][i],
-            rows["length"][i],
-            info.data_file(rows["data/chunk_index"][i], rows["data/file_index"][i]),
-            {
-                name: info.video_file(name, rows[f"{place}/chunk_index"][i], rows[f"{place}/file_index"][i])
-                for name, place in places.items()
-                if name != "data"
-            },
-            {name: rows[f"{place}/from_timestamp"][i] for name, place in places.items() if name != "data"},
-        )
-        for i in range(len(rows["length"]))
-    ]
+    episodes = []
+    for i in range(len(rows["length"])):
+        places = {
+            name: (rows[f"{column}/chunk_index"][i], rows[f"{column}/file_index"][i])
+            for name, column in columns_of.items()
+        }
+        videos = {name: info.video_file(name, *places[name]) for name in info.videos}
+        starts = {name: rows[f"{_VIDEOS}{name}/from_timestamp"][i] for name in info.videos}
+        data = info.data_file(*places["data"])
+        episodes.append(EpisodeFiles(rows["episode_index"][i], rows["length"][i], data, videos, starts, places))
+    return episodes
 
 
 def examine_files(info: DatasetInfo) -> FileReport:
@@ -136,7 +132,7 @@ def examine_files(info: DatasetInfo) -> FileReport:
     headers: dict[Path, VideoHeader] = {}
     videos = {path for episode in episodes for path in episode.videos.values()}
     for path, expected in sorted(needed.items()):
-        found = _rows(path) if path not in videos else _header(path, info.fps)
+        found = _measure(path, info.fps if path in videos else None)
         if isinstance(found, VideoHeader):
             headers[path], found = found, found.frames
         if isinstance(found, str):
@@ -146,28 +142,22 @@ def examine_files(info: DatasetInfo) -> FileReport:
     return FileReport(tuple(episodes), problems, headers)
 
 
-def _rows(path: Path) -> int | str:
-    """Return the number of rows of a Parquet file, or a sentence part that says what is wrong with it."""
+def _measure(path: Path, fps: int | None) -> VideoHeader | int | str:
+    """Return the header of a video, or the number of rows of a Parquet file, whose ``fps`` is None.
+
+    A sentence part says what is wrong with a file that cannot be opened.
+    """
+    import av
     import pyarrow as pa
 
     if text := _unreadable(path):
         return text
     try:
+        if fps is not None:
+            return read_header(path, fps)
         with contextlib.closing(open_parquet(path)) as file:
             return int(file.metadata.num_rows)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        return f"cannot be opened ({printable(error, 100)})"
-
-
-def _header(path: Path, fps: float) -> VideoHeader | str:
-    """Return the header of a video, or a sentence part that says what is wrong with it."""
-    import av
-
-    if text := _unreadable(path):
-        return text
-    try:
-        return read_header(path, fps)
-    except (OSError, ValueError, OverflowError, av.FFmpegError) as error:
+    except (OSError, ValueError, OverflowError, pa.ArrowException, av.FFmpegError) as error:
         return f"cannot be opened ({printable(error, 100)})"
 
 
@@ -175,27 +165,3 @@ def _unreadable(path: Path) -> str | None:
     if not path.is_file():
         return "is not a regular file" if path.exists() else "is missing"
     return "is empty" if path.stat().st_size == 0 else None
-
-
-def video_mismatches(
-    info: DatasetInfo, episodes: Sequence[EpisodeFiles], headers: Mapping[Path, VideoHeader]
-) -> Iterator[tuple[str, str, str]]:
-    """Compare the size and the frame rate of videos with ``meta/info.json``.
-
-    Args:
-        info: The dataset.
-        episodes: The episodes whose videos are compared.
-        headers: Headers of the videos.
-
-    Yields:
-        For each difference the camera's feature, ``"size"`` or ``"rate"``, and a sentence that says the difference.
-    """
-    for name in info.videos:
-        size = info.features[name].image_size
-        for path in sorted({episode.videos[name] for episode in episodes} & headers.keys()):
-            header, shown = headers[path], path.relative_to(info.root)
-            if (header.height, header.width) != size:
-                found = f"{shown} has frames of {header.height}x{header.width}"
-                yield name, "size", f"{found}, and info.json says {size[0]}x{size[1]}"
-            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
-                yield name, "rate", f"{shown} has {header.fps:.4g} frames a second, and info.json says {info.fps} Hz"

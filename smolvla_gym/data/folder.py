@@ -17,6 +17,7 @@ from smolvla_gym.data.info import DATA_PATH, META, VIDEO_PATH, DatasetInfo, read
 from smolvla_gym.data.seeds import SEEDS, read_seeds
 from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import DatasetError
+from smolvla_gym.utils.untrusted import is_link
 
 REMOVED: Final = ".removed"
 """Folder inside a dataset for the files that a repair has removed from it: nothing is deleted."""
@@ -59,11 +60,6 @@ def check_recorded(root: Path, meta: Path) -> DatasetInfo:
         raise DatasetError(f"{meta} has no {SEEDS}: the dataset was not recorded by `smolvla-gym record`.")
     read_seeds(root, meta)
     return info
-
-
-def is_link(path: Path) -> bool:
-    """Return True for a symbolic link or a junction."""
-    return path.is_symlink() or path.is_junction()
 
 
 def check_plain(root: Path) -> None:

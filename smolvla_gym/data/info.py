@@ -11,12 +11,13 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.utils.untrusted import check_inside, printable, read_json_object
+from smolvla_gym.utils import schema
+from smolvla_gym.utils.untrusted import check_inside, printable, read_json_object, reading_as
 
 META: Final = "meta"
 IMAGES: Final = "observation.images."
@@ -28,13 +29,10 @@ VIDEO_PATH: Final = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index
 MAX_SIDE: Final = 8192
 """Largest height and width of an image in px."""
 
-_MAX_FPS: Final = 1000
-_MAX_FEATURES: Final = 1000
-_MAX_COUNT: Final = 2**53
 _MAX_LENGTH: Final = 1_000_000
 """Largest number of components of a feature other than an image."""
 
-_FIELD: Final = re.compile(r"\{(chunk_index|file_index|video_key)(?::0?([1-9])d)?\}")
+_PLACEHOLDER: Final = re.compile(r"\{(chunk_index|file_index|video_key)(?::0?([1-9])d)?\}")
 
 _CONVERTER: Final = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
 _SAME_AGAIN: Final = "Take another copy of the dataset."
@@ -160,29 +158,18 @@ def read_info(root: Path, meta: Path | None = None) -> DatasetInfo:
     """
     meta = meta or root / META
     path = meta / "info.json"
-    try:
+    fields: dict[str, Any] = dict.fromkeys(_FIELDS)
+    missing = (
+        f"There is no LeRobot dataset in {root}: meta/info.json is missing. Take the folder of a dataset, or one that "
+        "does not exist yet."
+    )
+    with reading_as(DatasetError, path, _SAME_AGAIN, missing):
         content = read_json_object(path)
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"There is no LeRobot dataset in {root}: meta/info.json is missing. Take the folder of a dataset, or one "
-            "that does not exist yet."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {printable(error)}. {_SAME_AGAIN}") from error
-    _check_version(root, path, content.get("codebase_version"))
-    read = functools.partial(_number, path, content)
-    features = _features(path, content.get("features"))
-    fps = read("fps", least=1, most=_MAX_FPS) or 1
-    return DatasetInfo(
-        root=root, meta=meta, fps=fps,
-        robot_type=_optional_text(path, content, "robot_type"),
-        total_episodes=read("total_episodes") or 0,
-        total_frames=read("total_frames") or 0,
-        total_tasks=read("total_tasks", optional=True),
-        features=features,
-        data_path=_template(path, content, "data_path"),
-        video_path=_video_path(path, content, features),
-    )  # fmt: skip
+        _check_version(root, path, content.get("codebase_version"))
+        fields |= schema.check_fields(content, _FIELDS, _REQUIRED, others=True)
+        if fields["video_path"] is None and any(f.dtype == "video" for f in fields["features"].values()):
+            raise ValueError("video_path is missing")
+    return DatasetInfo(root, meta, **fields)
 
 
 def _check_version(root: Path, path: Path, version: object) -> None:
@@ -205,52 +192,35 @@ def _check_version(root: Path, path: Path, version: object) -> None:
         )
 
 
-def _number(
-    path: Path, content: Mapping[str, Any], name: str, *, least: int = 0, most: int = _MAX_COUNT, optional: bool = False
-) -> int | None:
-    value = content.get(name)
-    if optional and value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        wanted = f"a whole number from {least} to {most}"
-        raise DatasetError(f"{path} has {name} {value!r:.60}, not {wanted}. {_SAME_AGAIN}")
-    return value
+def _count(low: int = 0, high: int = 2**53) -> schema.Check:
+    """Create a check for whole numbers, which other programs may write as floats."""
+    check = schema.whole(low, high)
+    return lambda value: check(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def _optional_text(path: Path, content: Mapping[str, Any], name: str) -> str | None:
-    value = content.get(name)
-    if not isinstance(value, str | None):
-        raise DatasetError(f"{path} has {name} {value!r:.60}, not a text. {_SAME_AGAIN}")
-    return value
+def _features(value: Any) -> dict[str, Feature]:
+    features = schema.mapping_of(_feature_name, schema.anything, 1000)(value)
+    return {
+        name: schema.check_field(name, entry, functools.partial(_feature, name)) for name, entry in features.items()
+    }
 
 
-def _features(path: Path, content: object) -> dict[str, Feature]:
-    if not isinstance(content, dict) or len(content) > _MAX_FEATURES:
-        raise DatasetError(f"{path} has features {content!r:.60}, not an object of features. {_SAME_AGAIN}")
-    return {name: _feature(path, name, entry) for name, entry in content.items()}
-
-
-def _feature(path: Path, name: str, entry: object) -> Feature:
-    if not isinstance(entry, dict):
-        raise DatasetError(f"{path} has the feature {name!r:.60} {entry!r:.60}, not an object. {_SAME_AGAIN}")
+def _feature_name(name: str) -> str:
     if not name or "/" in name or printable(name) != name:
-        raise DatasetError(f"{path} has a feature of the name {name!r:.60}. {_SAME_AGAIN}")
-    dtype, shape = entry.get("dtype"), entry.get("shape")
-    if not isinstance(dtype, str):
-        raise DatasetError(f"{path}: {name} has dtype {dtype!r:.60}, not the name of a type. {_SAME_AGAIN}")
-    camera = dtype in ("video", "image")
-    if (
-        not isinstance(shape, list)
-        or not all(type(n) is int and 0 < n <= (MAX_SIDE if camera else _MAX_LENGTH) for n in shape)
-        or (len(shape) != 3 if camera else math.prod(shape) > _MAX_LENGTH)
-    ):
-        wanted = "[height, width, channels]" if camera or name.startswith(IMAGES) else "a list of sizes above 0"
-        raise DatasetError(f"{path}: {name} has shape {shape!r:.60}, not {wanted}. {_SAME_AGAIN}")
-    if name.startswith(IMAGES) and not camera:
-        raise DatasetError(f"{path}: {name} has dtype {dtype!r:.60}, not 'video' or 'image'. {_SAME_AGAIN}")
-    return Feature(name, dtype, tuple(shape), _texts(entry.get("names")), _texts(entry.get("units")))
+        raise schema.ExpectedError("a printable name without /")
+    return name
+
+
+def _feature(name: str, value: Any) -> Feature:
+    fields = {"dtype": schema.text(), "shape": schema.anything, "names": _texts, "units": _texts}
+    entry = schema.check_fields(value, fields, ("dtype", "shape"), others=True)
+    feature = Feature(name, entry["dtype"], (), entry.get("names"), entry.get("units"))
+    if name.startswith(IMAGES) and not feature.is_camera:
+        raise ValueError(f"dtype is {schema.format_value(feature.dtype)}; expected 'video' or 'image'")
+    shape = schema.check_field("shape", entry["shape"], _IMAGE_SHAPE if feature.is_camera else _VECTOR_SHAPE)
+    if math.prod(shape) > _MAX_LENGTH and not feature.is_camera:
+        raise ValueError(f"shape is {list(shape)}; expected at most {_MAX_LENGTH} components")
+    return replace(feature, shape=shape)
 
 
 def _texts(value: object) -> tuple[str, ...] | None:
@@ -262,24 +232,29 @@ def _texts(value: object) -> tuple[str, ...] | None:
     return None
 
 
-def _template(path: Path, content: Mapping[str, Any], name: str) -> str:
-    value = content.get(name)
-    if not isinstance(value, str) or len(value) > 500 or re.search(r"[{}]", _FIELD.sub("", value)):
-        raise DatasetError(
-            f"{path} has {name} {value!r:.100}, not a path with {{chunk_index:03d}} and {{file_index:03d}}. "
-            f"{_SAME_AGAIN}"
-        )
-    try:
-        check_inside(path.parent, _fill(value, 0, 0, "camera"))
-    except ValueError as error:
-        raise DatasetError(f"{path} has {name} {value!r:.100}: {error}. {_SAME_AGAIN}") from error
+def _template(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 500 or re.search(r"[{}]", _PLACEHOLDER.sub("", value)):
+        raise schema.ExpectedError("a path with {chunk_index:03d} and {file_index:03d}")
+    check_inside(Path(), _fill(value, 0, 0, "camera"))
     return value
 
 
-def _video_path(path: Path, content: Mapping[str, Any], features: Mapping[str, Feature]) -> str | None:
-    if content.get("video_path") is None and not any(feature.dtype == "video" for feature in features.values()):
-        return None
-    return _template(path, content, "video_path")
+_IMAGE_SHAPE: Final = schema.list_of(schema.whole(1, MAX_SIDE), 3, 3)
+"""Height, width and channels."""
+
+_VECTOR_SHAPE: Final = schema.list_of(schema.whole(1, _MAX_LENGTH), 0, 32)
+
+_FIELDS: Final[Mapping[str, schema.Check]] = {
+    "fps": _count(1, 1000),
+    "robot_type": schema.optional(schema.text()),
+    "total_episodes": _count(),
+    "total_frames": _count(),
+    "total_tasks": schema.optional(_count()),
+    "features": _features,
+    "data_path": _template,
+    "video_path": schema.optional(_template),
+}
+_REQUIRED: Final = ("fps", "total_episodes", "total_frames", "features", "data_path")
 
 
 def _expand(root: Path, template: str, chunk: int, file: int, feature: str) -> Path:
@@ -296,4 +271,4 @@ def _fill(template: str, chunk: int, file: int, feature: str) -> str:
         value, width = values[match[1]], match[2]
         return str(value).zfill(int(width)) if width and isinstance(value, int) else str(value)
 
-    return _FIELD.sub(field, template)
+    return _PLACEHOLDER.sub(field, template)

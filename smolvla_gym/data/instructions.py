@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 from smolvla_gym.data.info import DatasetInfo
-from smolvla_gym.data.tables import open_parquet, read_columns, reading
+from smolvla_gym.data.tables import column_names, read_columns
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.utils.untrusted import printable
 
@@ -22,8 +21,7 @@ def read_instructions(info: DatasetInfo) -> dict[int, str]:
         DatasetError: The file is missing or broken, or the column with the instructions is ambiguous.
     """
     path = info.meta / TASKS
-    with reading(path), contextlib.closing(open_parquet(path)) as file:
-        names = list(file.schema_arrow.names)
+    names = column_names(path)
     others = [name for name in names if name != "task_index"]
     column = next((name for name in ("task", "__index_level_0__") if name in names), others[0] if others else None)
     if column is None or (column not in ("task", "__index_level_0__") and len(others) > 1):

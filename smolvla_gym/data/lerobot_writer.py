@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.data.spec import ROBOT_TYPE, DatasetSpec
-from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.errors import needs_extra
 
 STAGED: Final = "images"
 """Folder of the image files that LeRobot writes before it encodes their video."""
@@ -62,9 +62,7 @@ def import_quietly() -> None:
     Raises:
         MissingExtraError: LeRobot is not installed.
     """
-    try:
+    with needs_extra("A dataset", "train"):
         import av
         import lerobot.datasets.lerobot_dataset  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("A dataset", "train", error) from error
     av.logging.set_libav_level(av.logging.ERROR)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.data.info import IMAGES, DatasetInfo, Feature
-from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, UNITS
+from smolvla_gym.data.spec import ACTION, ROBOT_TYPE, STATE, arm_differences
 from smolvla_gym.data.units import DEGREES_AND_PERCENT, MAX_ANGLE, OPENING_RANGE
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -53,10 +53,7 @@ class DatasetMapping:
 
 def is_native(info: DatasetInfo) -> bool:
     """Return True for a dataset whose robot, names and units are those of this arm, according to its metadata."""
-    if info.robot_type != ROBOT_TYPE:
-        return False
-    vectors = [info.features.get(name) for name in (STATE, ACTION)]
-    return all(v is not None and v.names == ACTION_NAMES and v.units in (None, UNITS) for v in vectors)
+    return not arm_differences(info)
 
 
 def plan_mapping(info: DatasetInfo, renames: Mapping[str, str], units: Units = "auto") -> DatasetMapping:

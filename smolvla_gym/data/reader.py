@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.data.checks.finding import refuse_errors
+from smolvla_gym.data.checks.instructions import check_sentences
+from smolvla_gym.data.checks.structure import check_headers, check_lengths
+from smolvla_gym.data.checks.times import check_frames, wrong_rate
+from smolvla_gym.data.checks.values import check_finite, check_units
 from smolvla_gym.data.files import EpisodeFiles, FileReport, examine_files
 from smolvla_gym.data.info import IMAGES, DatasetInfo, read_info
 from smolvla_gym.data.instructions import read_instructions
-from smolvla_gym.data.reader_checks import check_arm, check_frames, check_instructions, check_values, check_videos
 from smolvla_gym.data.rows import Rows, join_rows, read_file_rows, row_columns
 from smolvla_gym.data.seeds import read_seeds
-from smolvla_gym.data.spec import ACTION, STATE
+from smolvla_gym.data.spec import ACTION, STATE, arm_differences
 from smolvla_gym.data.transaction import settled_meta
 from smolvla_gym.errors import DatasetError
 
@@ -100,7 +104,7 @@ def open_recording(root: str | Path) -> Recording:
     root = Path(root)
     meta, lost = settled_meta(root)
     info = read_info(root, meta)
-    check_arm(info)
+    _check_arm(info)
     scenes = read_seeds(root, meta)
     report = examine_files(info)
     complete = report.complete
@@ -110,7 +114,7 @@ def open_recording(root: str | Path) -> Recording:
             f"{_first_problems(root, report) or 'meta/episodes is empty'}. Take another copy of it, or record it again."
         )
     rows = _read_rows(info, complete)
-    found = len(rows["episode_index"])
+    found = len(rows.episode_index)
     expected = sum(episode.length for episode in complete) if report.problems else info.total_frames
     if found != expected:
         raise DatasetError(f"The dataset in {root} should have {expected} frames and has {found}. {_OTHER_COPY}")
@@ -125,37 +129,68 @@ def open_recording(root: str | Path) -> Recording:
     if report.problems:
         incomplete = f"{missing} episodes of {info.total_episodes}: {_first_problems(root, report)}"
         lost = f"{lost} and {incomplete}" if lost else incomplete
-    check_frames(info, complete, rows)
-    check_videos(info, complete, report.headers)
-    values = {name: rows[name].astype(np.float32) for name in (STATE, ACTION)}
-    for name, vectors in values.items():
-        check_values(root, name, vectors, rows["episode_index"], rows["frame_index"])
-    instructions, instruction_ids = _instructions(info, rows["task_index"])
+    refuse_errors(root, check_lengths({episode.index: episode.length for episode in complete}, rows))
+    refuse_errors(root, check_frames(rows))
+    _check_rate(rows)
+    refuse_errors(root, check_headers(info, replace(report, episodes=complete)))
+    refuse_errors(root, check_finite(rows))
+    refuse_errors(root, check_units(rows))
+    instructions, instruction_ids = _instructions(rows)
     seeds = [int(episode["seed"]) for episode in scenes.get("episodes", [])]
+    states, actions = (rows.vectors[name].astype(np.float32) for name in (STATE, ACTION))
     return Recording(
         root, info.fps, info.cameras, info.features[IMAGES + info.cameras[0]].image_size,
-        tuple(episode.length for episode in complete), values[STATE], values[ACTION], instructions, instruction_ids,
+        tuple(episode.length for episode in complete),
+        states, actions, instructions, instruction_ids,
         lost, complete, missing, info, scenes,
         seeds=frozenset(seeds) if len(seeds) == info.total_episodes else None,
         **{name: scenes.get(name) for name in ("gripper", "num_objects", "randomization")},
     )  # fmt: skip
 
 
+def _check_arm(info: DatasetInfo) -> None:
+    """Refuse a dataset of another robot, with other units, without cameras or videos, or without episodes."""
+    problems = arm_differences(info) + ([] if info.cameras else ["no camera"])
+    if problems:
+        raise DatasetError(
+            f"The dataset in {info.root} is not of this arm: {'; '.join(problems)}. If its components are "
+            "this arm's, convert it: `smolvla-gym train` and `smolvla-gym dataset convert` take --units degrees or "
+            "--units rad and --rename OLD=NEW for each name that differs. Otherwise record one with "
+            "`smolvla-gym record`."
+        )
+    info.require_videos(IMAGES + name for name in info.cameras)
+    if not info.total_episodes:
+        raise DatasetError(
+            f"The dataset in {info.root} is empty. Record some episodes with `smolvla-gym record` first."
+        )
+
+
+def _check_rate(rows: Rows) -> None:
+    """Refuse time stamps whose rate is not that of the dataset."""
+    info, times = rows.info, rows.timestamps
+    steps = np.empty(0) if times is None else np.diff(times)[np.diff(rows.frame_index) == 1]
+    if len(steps) and (found := wrong_rate(steps, info.fps)):
+        raise DatasetError(
+            f"{info.meta / 'info.json'} says {info.fps} Hz, and the time stamps are at {found}. A policy would act at "
+            "the wrong speed: correct fps if it was edited, or record the dataset again."
+        )
+
+
 def _read_rows(info: DatasetInfo, episodes: Sequence[EpisodeFiles]) -> Rows:
     """Return the rows of episodes, sorted by episode and frame."""
     wanted = row_columns(info)
-    rows = join_rows([read_file_rows(info, path, wanted) for path in sorted({e.data for e in episodes})])
-    if rows is None:
+    columns = join_rows([read_file_rows(info, path, wanted) for path in sorted({e.data for e in episodes})])
+    if columns is None:
         raise DatasetError(f"The dataset in {info.root} has no rows. {_OTHER_COPY}")
-    whole = np.isin(rows["episode_index"], [episode.index for episode in episodes])
-    return {name: column[whole] for name, column in rows.items()}
+    whole = np.isin(columns["episode_index"], [episode.index for episode in episodes])
+    return Rows.of(info, {name: column[whole] for name, column in columns.items()})
 
 
-def _instructions(info: DatasetInfo, task_index: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _instructions(rows: Rows) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the instructions that occur, and for each frame the index into them."""
-    by_number = read_instructions(info)
-    used, which = np.unique(task_index, return_inverse=True)
-    check_instructions(info, used.tolist(), by_number)
+    used, which = np.unique(rows.task_index, return_inverse=True)
+    by_number = {number: text for number, text in read_instructions(rows.info).items() if number in used}
+    refuse_errors(rows.info.root, check_sentences(by_number, rows))
     instructions = tuple(dict.fromkeys(by_number[number] for number in used.tolist()))
     numbers = np.array([instructions.index(by_number[number]) for number in used.tolist()], dtype=np.int64)
     return instructions, numbers[which]

@@ -9,15 +9,24 @@ from typing import Any, Final
 
 from smolvla_gym.data.info import META
 from smolvla_gym.errors import DatasetError
+from smolvla_gym.utils import schema
 from smolvla_gym.utils.json_file import save_text
-from smolvla_gym.utils.untrusted import printable, read_json_object
+from smolvla_gym.utils.untrusted import read_json_object, reading_as
 
 SEEDS: Final = "parol6.json"
 
 _MAX_BYTES: Final = 256 << 20
-_MAX_NUMBER: Final = 2**63
-_COUNTS: Final = ("left_out", "solved_alone")
-_OPTIONAL: Final = ("next_seed", "num_objects", "randomization")
+_NUMBER: Final = schema.whole(0, 2**63 - 1)
+_FIELDS: Final[Mapping[str, schema.Check]] = {
+    "gripper": schema.optional(schema.text()),
+    "episodes": schema.list_of(schema.object_of({"seed": _NUMBER}, ("seed",), others=True), 0, 10**9),
+    "left_out_seeds": schema.list_of(_NUMBER, 0, 10**9),
+    "left_out": _NUMBER,
+    "solved_alone": _NUMBER,
+    "next_seed": schema.optional(_NUMBER),
+    "num_objects": schema.optional(_NUMBER),
+    "randomization": schema.optional(_NUMBER),
+}
 
 
 def read_seeds(root: Path, meta: Path | None = None) -> dict[str, Any]:
@@ -31,33 +40,17 @@ def read_seeds(root: Path, meta: Path | None = None) -> dict[str, Any]:
         DatasetError: The file is broken.
     """
     path = (meta or root / META) / SEEDS
+    advice = (
+        "Take another copy of it, or remove it: the frames are complete without it, but the seeds are lost. Then "
+        "record with a --seed that was not used before."
+    )
     try:
-        content = read_json_object(path, _MAX_BYTES)
-        _check(content)
+        with reading_as(DatasetError, path, advice):
+            content = read_json_object(path, _MAX_BYTES)
+            schema.check_fields(content, _FIELDS, others=True)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{path} is broken ({printable(error, 200)}). Take another copy of it, or remove it: the frames are "
-            "complete without it, but the seeds are lost. Then record with a --seed that was not used before."
-        ) from error
     return content
-
-
-def _check(content: Mapping[str, Any]) -> None:
-    episodes, left_out = content.get("episodes", []), content.get("left_out_seeds", [])
-    if not isinstance(episodes, list) or not all(isinstance(episode, dict) for episode in episodes):
-        raise ValueError("episodes is not a list of objects")
-    if not isinstance(left_out, list):
-        raise ValueError("left_out_seeds is not a list")
-    numbers = [*(episode.get("seed") for episode in episodes), *left_out]
-    numbers += [content[name] for name in _COUNTS if name in content]
-    numbers += [content[name] for name in _OPTIONAL if content.get(name) is not None]
-    for number in numbers:
-        if type(number) is not int or not 0 <= number < _MAX_NUMBER:
-            raise ValueError(f"{number!r:.60} is not a whole number from 0")
-    if not isinstance(content.get("gripper"), str | None):
-        raise ValueError(f"gripper is {content['gripper']!r:.60}, not a name")
 
 
 def write_seeds(root: Path, content: Mapping[str, Any]) -> None:

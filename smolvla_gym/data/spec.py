@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,30 +80,46 @@ class DatasetSpec:
         Returns:
             A sentence part for each difference, such as ``"fps is 15, here 30"``.
         """
-        found = []
+        found = arm_differences(info)
 
         def compare(name: str, there: object, here: object) -> None:
             if there != here:
                 found.append(f"{name} is {printable(there)}, here {here}")
 
-        compare("robot_type", info.robot_type, ROBOT_TYPE)
         compare("fps", info.fps, self.fps)
         if gripper is not None:
             compare("gripper", gripper, self.gripper)
         compare("cameras", sorted(info.cameras), sorted(self.cameras))
+        for name in info.features.keys() & {STATE, ACTION}:
+            if info.features[name].units is None:
+                found.append(f"units of {name} are unknown")
         for name, own in self.features().items():
             feature = info.features.get(name)
-            if feature is None:
-                if not name.startswith(IMAGES):
-                    found.append(f"{name} is missing")
-                continue
-            compare(f"dtype of {name}", feature.dtype, own["dtype"])
-            compare(f"shape of {name}", list(feature.shape), list(own["shape"]))
-            if not name.startswith(IMAGES):
-                compare(f"names of {name}", _plain(feature.names), list(own["names"]))
-                compare(f"units of {name}", _plain(feature.units), list(own["units"]))
+            if feature is not None:
+                compare(f"dtype of {name}", feature.dtype, own["dtype"])
+                if feature.is_camera:
+                    compare(f"shape of {name}", list(feature.shape), list(own["shape"]))
         return found
 
 
-def _plain(value: Sequence[str] | None) -> list[str] | None:
-    return None if value is None else list(value)
+def arm_differences(info: DatasetInfo) -> list[str]:
+    """Return the differences of a dataset's robot, components and units from those of this arm.
+
+    Returns:
+        A sentence part for each difference, such as ``"action has shape [6], not [7]"``. Unknown units are none.
+    """
+    found = []
+    if info.robot_type != ROBOT_TYPE:
+        found.append(f"robot_type is {info.robot_type!r:.60}, not {ROBOT_TYPE!r}")
+    for name in (STATE, ACTION):
+        feature = info.features.get(name)
+        if feature is None:
+            found.append(f"{name} is missing")
+            continue
+        if feature.shape != (len(ACTION_NAMES),):
+            found.append(f"{name} has shape {list(feature.shape)}, not [{len(ACTION_NAMES)}]")
+        if feature.names != ACTION_NAMES:
+            found.append(f"names of {name} are {printable(feature.names)}, not {list(ACTION_NAMES)}")
+        if feature.units not in (None, UNITS):
+            found.append(f"units of {name} are {printable(feature.units)}, not {list(UNITS)}")
+    return found

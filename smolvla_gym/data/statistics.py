@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.errors import DatasetError
-from smolvla_gym.utils.untrusted import printable, read_json_object
+from smolvla_gym.utils.untrusted import read_json_object, reading_as
 
 Stats = dict[str, dict[str, NDArray[np.float32]]]
 """``{feature: {"mean" | "std" | "min" | "max": array}}``, the layout that LeRobot reads."""
@@ -65,11 +65,5 @@ def read_stats(meta: Path) -> dict[str, Any]:
         DatasetError: The file cannot be read.
     """
     path = meta / STATS
-    try:
+    with reading_as(DatasetError, path, f"Take another copy of it, or {RECOMPUTE}."):
         return read_json_object(path, _MAX_BYTES)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{path} cannot be read ({printable(error)}). Take another copy of it, or {RECOMPUTE}."
-        ) from error

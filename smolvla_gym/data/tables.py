@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.errors import DatasetError, MissingExtraError
+from smolvla_gym.errors import DatasetError, needs_extra
 from smolvla_gym.utils.untrusted import printable
 
 Kind = Literal["integer", "number", "vector", "text"]
@@ -38,10 +38,8 @@ def reading(path: Path) -> Iterator[None]:
         DatasetError: The block failed.
         MissingExtraError: pyarrow is not installed.
     """
-    try:
+    with needs_extra("A dataset", "train"):
         import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError("A dataset", "train", error) from error
     try:
         yield
     except DatasetError:

@@ -23,11 +23,12 @@ from typing import Final
 
 from smolvla_gym.data.disk import PART, copy_meta, sync, sync_tree
 from smolvla_gym.data.files import read_episodes
-from smolvla_gym.data.folder import beside, check_plain, check_recorded, is_link, set_aside, set_aside_beside, unshare
+from smolvla_gym.data.folder import beside, check_plain, check_recorded, set_aside, set_aside_beside, unshare
 from smolvla_gym.data.info import META
 from smolvla_gym.data.lock import busy, is_locked, lock
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.utils.signals import SIGNALS
+from smolvla_gym.utils.untrusted import is_link
 
 _COPY: Final = ".meta_before"
 _LOST: Final = "the last episode, which was being written when the program was killed"

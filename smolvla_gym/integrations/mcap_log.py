@@ -12,7 +12,7 @@ import numpy as np
 
 from smolvla_gym.episodes.callback import Callback, Step
 from smolvla_gym.episodes.record import EpisodeRecord
-from smolvla_gym.errors import MissingExtraError, RecordingError
+from smolvla_gym.errors import RecordingError, needs_extra
 from smolvla_gym.integrations import ros_messages as ros
 from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import ACTION_NAMES
@@ -42,10 +42,8 @@ class McapLog(Callback):
             MissingExtraError: The packages for it are not installed.
             RecordingError: The file cannot be written.
         """
-        try:
+        with needs_extra("MCAP", "mcap"):
             from mcap_ros2.writer import Writer
-        except ImportError as error:
-            raise MissingExtraError("MCAP", "mcap", error) from error
         self._path = Path(path)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

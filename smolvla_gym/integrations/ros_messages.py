@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +46,32 @@ FIELDS: Final[Mapping[str, str]] = {
 }
 """Definitions of the messages: type and name of each field, as in the interface packages of ROS 2."""
 
-_BASIC: Final = {"bool", "uint8", "int32", "uint32", "float64", "string"}
 _JPEG_QUALITY: Final = 90
+
+
+class Field(NamedTuple):
+    """Field of a message.
+
+    Attributes:
+        name: Its name.
+        kind: Its type, or that of its entries.
+        length: Number of entries, 0 for any number; None: the field has one value.
+    """
+
+    name: str
+    kind: str
+    length: int | None
+
+
+@functools.cache
+def fields(datatype: str) -> tuple[Field, ...]:
+    """Return the fields of a message, such as of ``"sensor_msgs/JointState"``."""
+    found = []
+    for line in FIELDS[datatype].splitlines():
+        kind, name = line.split()
+        base, bracket, length = kind.partition("[")
+        found.append(Field(name, base, int(length.removesuffix("]") or 0) if bracket else None))
+    return tuple(found)
 
 
 def definition(datatype: str) -> str:
@@ -55,13 +80,9 @@ def definition(datatype: str) -> str:
     Args:
         datatype: Type, such as ``"sensor_msgs/JointState"``.
     """
-    parts, todo = [datatype], [datatype]
-    while todo:
-        for line in FIELDS[todo.pop()].splitlines():
-            kind = line.split()[0].split("[")[0]
-            if kind not in _BASIC and kind not in parts:
-                parts.append(kind)
-                todo.append(kind)
+    parts = [datatype]
+    for part in parts:  # the list grows meanwhile
+        parts += dict.fromkeys(f.kind for f in fields(part) if f.kind in FIELDS and f.kind not in parts)
     texts = [FIELDS[datatype]] + [f"MSG: {part}\n{FIELDS[part]}" for part in parts[1:]]
     return f"\n{'=' * 80}\n".join(texts)
 

@@ -1,4 +1,4 @@
-"""Visible shapes of the scene, for viewers: each is fixed to a MuJoCo body."""
+"""Shapes of the scene, for viewers and other simulators: each is fixed to a MuJoCo body."""
 
 from __future__ import annotations
 
@@ -54,16 +54,23 @@ class Shape:
 
 def visible_shapes(model: mujoco.MjModel) -> list[Shape]:
     """Return the visible shapes of a scene, without the endless floor."""
+    return [shape for shape in _shapes(model, collision=False) if shape.color[3] > 0]
+
+
+def collision_shapes(model: mujoco.MjModel) -> list[Shape]:
+    """Return the invisible shapes of a scene that collide."""
+    return _shapes(model, collision=True)
+
+
+def _shapes(model: mujoco.MjModel, *, collision: bool) -> list[Shape]:
     shapes = []
     for index in range(model.ngeom):
         geom = model.geom(index)
         kind = _KINDS.get(mujoco.mjtGeom(int(geom.type[0])))
-        if kind is None or int(geom.group[0]) == _COLLISION:
+        if kind is None or (int(geom.group[0]) == _COLLISION) != collision:
             continue
         material = int(geom.matid[0])
         color = np.array(geom.rgba if material < 0 else model.mat_rgba[material], np.float64)
-        if color[3] == 0:
-            continue
         rotation = np.empty(9)
         mujoco.mju_quat2Mat(rotation, geom.quat)
         vertices, faces = _mesh(model, int(geom.dataid[0])) if kind == "mesh" else (None, None)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.errors import DeviceError, MissingExtraError, RenderingError
+from smolvla_gym.errors import DeviceError, RenderingError, needs_extra
 from smolvla_gym.teleoperation.jog import Command
 
 DEVICES: Final = ("keyboard", "gamepad")
@@ -65,10 +65,8 @@ class OperatorWindow:
         # SDL would render with OpenGL, and its context would replace that of the simulation in this thread.
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
         os.environ.setdefault("SDL_RENDER_DRIVER", "software")
-        try:
+        with needs_extra("Teleoperation", "teleop"):
             import pygame
-        except ImportError as error:
-            raise MissingExtraError("Teleoperation", "teleop", error) from error
         self._pygame, self._device = pygame, device
         self._screen: Any = None
         self._stick: Any = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from smolvla_gym.agent.checkpoint.spec import WEIGHTS
-from smolvla_gym.errors import MissingExtraError, OptionError
+from smolvla_gym.errors import OptionError, needs_extra
 
 _COPIES: Final = {"memory": 9, "lerobot": 5}
 """Disk space of a run, in sizes of the weights file.
@@ -37,10 +37,8 @@ def check_run(out: Path, start: Path | None, trainer: str) -> None:
         OptionError: The folder cannot be written, or the disk has too little free space.
         MissingExtraError: matplotlib, which draws the curve, is not installed.
     """
-    try:
+    with needs_extra("The curve of a training run", "smolvla"):
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("The curve of a training run", "smolvla", error) from error
     folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise OptionError("--out", str(out), f"a folder that can be written; {folder} cannot")

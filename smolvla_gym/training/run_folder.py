@@ -7,37 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.field_checks import (
-    Check,
-    check_fields,
-    flag,
-    list_of,
-    number,
-    one_of,
-    optional,
-    text,
-    whole,
-)
 from smolvla_gym.errors import CheckpointError
-from smolvla_gym.utils.untrusted import printable, read_json_object
+from smolvla_gym.utils import schema
+from smolvla_gym.utils.untrusted import is_link, printable, read_json_object
 
 RUN: Final = "run.json"
 
 _MAX: Final = 10**9
 
-_FIELDS: Final[Mapping[str, Check]] = {
-    "dataset": text(4096),
-    "start": optional(text(4096)),
-    "trainer": optional(one_of("memory", "lerobot")),
-    "cameras": optional(list_of(text(100), 1, 32)),
-    "batch_size": optional(whole(1, 2**20)),
-    "learning_rate": optional(number(1e-30, 1e3)),
-    "freeze_vision": optional(flag),
-    "seed": optional(whole(0, 2**63)),
-    "rename": optional(list_of(text(300), 0, 100)),
-    "units": optional(one_of("auto", "rad", "degrees")),
-    "steps": optional(whole(1, _MAX)),
-    "save_steps": optional(whole(1, _MAX)),
+_FIELDS: Final[Mapping[str, schema.Check]] = {
+    "dataset": schema.text(4096),
+    "start": schema.optional(schema.text(4096)),
+    "trainer": schema.optional(schema.one_of("memory", "lerobot")),
+    "cameras": schema.optional(schema.list_of(schema.text(100), 1, 32)),
+    "batch_size": schema.optional(schema.whole(1, 2**20)),
+    "learning_rate": schema.optional(schema.number(1e-30, 1e3)),
+    "freeze_vision": schema.optional(schema.flag),
+    "seed": schema.optional(schema.whole(0, 2**63)),
+    "rename": schema.optional(schema.list_of(schema.text(300), 0, 100)),
+    "units": schema.optional(schema.one_of("auto", "rad", "degrees")),
+    "steps": schema.optional(schema.whole(1, _MAX)),
+    "save_steps": schema.optional(schema.whole(1, _MAX)),
 }
 
 
@@ -50,7 +40,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         CheckpointError: The folder contains a link: a run would write or remove files behind it.
     """
     _check_links(folder)
-    run = check_fields(read_json_object(folder / RUN), _FIELDS, ("dataset",))
+    run = schema.check_fields(read_json_object(folder / RUN), _FIELDS, ("dataset",))
     return {name: list(value) if isinstance(value, tuple) else value for name, value in run.items()}
 
 
@@ -58,7 +48,7 @@ def _check_links(folder: Path) -> None:
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(place, name)
-            if not path.is_symlink() and not path.is_junction():
+            if not is_link(path):
                 continue
             # LeRobot's link to its last checkpoint.
             if path.relative_to(folder).parts == ("lerobot", "checkpoints", "last") and len(path.readlink().parts) == 1:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.field_checks import check_fields, number, text, whole
-from smolvla_gym.errors import CheckpointError, MissingExtraError
+from smolvla_gym.errors import CheckpointError, needs_extra
 from smolvla_gym.evaluation.success import wilson_interval
+from smolvla_gym.utils import schema
 from smolvla_gym.utils.json_file import save_text, whole_file
 from smolvla_gym.utils.untrusted import parse_json, read_file
 
@@ -17,9 +17,9 @@ _LOG: Final = "training.jsonl"
 _PLOT: Final = "training.png"
 _MAX_BYTES: Final = 256 << 20
 
-_COUNT: Final = whole(0, 10**9)
-_LOSS: Final = {"step": _COUNT, "loss": number(-1e30, 1e30)}
-_SUCCESS: Final = {"step": _COUNT, "task": text(), "successes": _COUNT, "episodes": whole(1, 10**9)}
+_COUNT: Final = schema.whole(0, 10**9)
+_LOSS: Final = {"step": _COUNT, "loss": schema.number(-1e30, 1e30)}
+_SUCCESS: Final = {"step": _COUNT, "task": schema.text(), "successes": _COUNT, "episodes": schema.whole(1, 10**9)}
 """Fields of the two kinds of rows; other lines are ignored."""
 
 
@@ -79,10 +79,8 @@ class TrainingLog:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
+        with needs_extra("A plot", "smolvla"):
             from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtraError("A plot", "smolvla", error) from error
         losses = [(row["step"], row["loss"]) for row in self.rows if "loss" in row]
         tasks = list(dict.fromkeys(row["task"] for row in self.rows if "task" in row))
         figure = Figure(figsize=(8.0, 6.0 if tasks else 3.6), layout="constrained")
@@ -118,17 +116,11 @@ def _parse(line: str) -> dict[str, Any] | None:
     """Return a row; None for a line that is not a complete row."""
     try:
         row = parse_json(line)
-        return _checked(row)
+        fields = _SUCCESS if isinstance(row, dict) and "task" in row else _LOSS
+        checked = schema.check_fields(row, fields, tuple(fields))
     except ValueError:
         return None
-
-
-def _checked(row: Any) -> dict[str, Any]:
-    fields = _SUCCESS if isinstance(row, dict) and "task" in row else _LOSS
-    checked = check_fields(row, fields, tuple(fields))
-    if checked.get("successes", 0) > checked.get("episodes", 0):
-        raise ValueError("more successes than episodes")
-    return checked
+    return checked if checked.get("successes", 0) <= checked.get("episodes", 0) else None
 
 
 def _kind(row: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Locks that keep two programs from writing to the same place."""
+"""Locks that keep two programs from writing to the same place.
+
+The system releases a lock when the program ends in any way. On Windows nothing is locked.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import contextlib
 import errno
 import importlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.errors import RecordingError
+from smolvla_gym.errors import RecordingError, SmolVLAGymError
 
 _fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
@@ -21,8 +25,7 @@ _BUSY: Final = (errno.EACCES, errno.EAGAIN)
 def lock_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
     """Lock a folder for this program.
 
-    The lock is on the folder itself and needs no file. The system releases it when the program ends in any way. On
-    Windows and on network file systems without locks nothing is locked.
+    The lock is on the folder itself and needs no file. On network file systems without locks nothing is locked.
 
     Args:
         folder: An existing folder.
@@ -37,7 +40,7 @@ def lock_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle, folder, shown or folder)
+        _lock(handle, folder, _busy(shown or folder))
         yield
     finally:
         os.close(handle)
@@ -51,36 +54,79 @@ def lock_file(file: Path) -> Iterator[None]:
         file: A file in an existing folder. It need not exist yet.
 
     Raises:
-        RecordingError: Another program has locked the name.
-        OSError: The lock file cannot be created.
+        RecordingError: Another program has locked the name, or the lock file cannot be created.
+    """
+    with hold_lock(file.with_name(f".{file.name}.lock"), _busy(file)):
+        yield
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, busy: SmolVLAGymError, *, required: bool = False) -> Iterator[None]:
+    """Lock a lock file, which is made in the beginning and removed in the end.
+
+    Args:
+        path: The lock file, in an existing folder.
+        busy: Error where another program has the lock.
+        required: Whether a file system without locks counts as locked; otherwise nothing is locked there.
+
+    Raises:
+        SmolVLAGymError: Another program has the lock, or the file is not a lock file; of the type of ``busy``.
     """
     if _fcntl is None:
         yield
         return
-    path = file.with_name(f".{file.name}.lock")
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock(handle, path, file)
+    with _open_lock(path, os.O_RDWR | os.O_CREAT, type(busy)) as handle:
+        _lock(handle, path, busy, required=required)
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-    finally:
-        os.close(handle)
 
 
-def _lock(handle: int, path: Path, shown: Path) -> None:
+def is_held(path: Path) -> bool:
+    """Return True while a program has the lock of :func:`hold_lock`; no lock file is made."""
+    if _fcntl is None:
+        return False
+    try:
+        with _open_lock(path, os.O_RDONLY, RecordingError) as handle:
+            _fcntl.flock(handle, _fcntl.LOCK_SH | _fcntl.LOCK_NB)
+    except (FileNotFoundError, RecordingError):  # no lock, or another program's file
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _lock(handle: int, path: Path, busy: SmolVLAGymError, *, required: bool = False) -> None:
     try:
         _fcntl.flock(handle, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in _BUSY:
+        if error.errno not in _BUSY and not required:
             return  # a file system without locks
-        raise _busy(shown) from error
+        raise busy from error
     # A file that was removed or renamed after it was opened here excludes no other program.
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(handle), path.stat()):
             return
-    raise _busy(shown)
+    raise busy
+
+
+@contextlib.contextmanager
+def _open_lock(path: Path, flags: int, kind: type[SmolVLAGymError]) -> Iterator[int]:
+    """Open a lock file: an empty regular file, never through a link, and without waiting for the writer of a FIFO."""
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise kind(f"The lock file {path} cannot be opened ({error.strerror}). Remove it.") from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size or status.st_nlink > 1:
+            raise kind(f"{path} is not an empty file that serves as a lock. Remove it, or move it away.")
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _busy(shown: Path) -> RecordingError:

@@ -6,14 +6,17 @@ Every reader of a foreign file or message uses this module, so that a defect is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+from smolvla_gym.errors import SmolVLAGymError
 
 MAX_JSON_BYTES: Final = 4 << 20
 """Largest JSON file that is read by default, in bytes. SmolVLA's own are below 100 kB."""
@@ -71,6 +74,18 @@ def parse_json(text: str | bytes, max_depth: int = MAX_JSON_DEPTH) -> Any:
     return value
 
 
+def parse_json_object(text: str | bytes, max_depth: int = MAX_JSON_DEPTH) -> dict[str, Any]:
+    """Return the object of a JSON text, as :func:`parse_json` does.
+
+    Raises:
+        ValueError: The text is not accepted, or holds no JSON object.
+    """
+    value = parse_json(text, max_depth)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds no JSON object but {_kind(value)}")
+    return value
+
+
 def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the object of a JSON file that :func:`read_file` and :func:`parse_json` accept.
 
@@ -82,10 +97,33 @@ def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, A
         OSError: The file is missing or cannot be read.
         ValueError: The file is refused, or holds no JSON object.
     """
-    value = parse_json(read_file(path, max_bytes))
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds no JSON object but {_kind(value)}")
-    return value
+    return parse_json_object(read_file(path, max_bytes))
+
+
+@contextlib.contextmanager
+def reading_as(error: type[SmolVLAGymError], path: Path, advice: str, missing: str | None = None) -> Iterator[None]:
+    """Turn an error of reading a foreign file into an error that names the file and says what to do.
+
+    Args:
+        error: Type of the error.
+        path: The file.
+        advice: What to do, as a sentence.
+        missing: Message of the error where the file is missing; None: a ``FileNotFoundError`` stays one.
+
+    Raises:
+        FileNotFoundError: The block could not find the file, and ``missing`` is None.
+        SmolVLAGymError: The block failed with another ``OSError`` or a ``ValueError``: an ``error`` names the file.
+    """
+    try:
+        yield
+    except SmolVLAGymError:
+        raise
+    except FileNotFoundError as cause:
+        if missing is None:
+            raise
+        raise error(missing) from cause
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} is broken or cannot be read ({printable(cause)}). {advice}") from cause
 
 
 def check_inside(root: Path, name: object) -> Path:
@@ -106,6 +144,11 @@ def check_inside(root: Path, name: object) -> Path:
     return root.joinpath(*pure.parts)
 
 
+def is_link(path: Path) -> bool:
+    """Return True for a symbolic link or a junction."""
+    return path.is_symlink() or path.is_junction()
+
+
 def has_link(root: Path, path: Path) -> bool:
     """Return whether a path below a folder, or a folder between them, is a symbolic link.
 
@@ -121,7 +164,7 @@ def has_link(root: Path, path: Path) -> bool:
         if part == "..":
             return True
         place = place / part
-        if place.is_symlink() or place.is_junction():
+        if is_link(place):
             return True
     return False
 

@@ -92,7 +92,7 @@ def killed_at(moment, root, spec, episode):
     elif moment == "saved":
         LeRobotDataset.finalize = die
     elif moment == "finalized":
-        module.json.dumps = die
+        json.dumps = die
     elif moment == "written":
         module.sync_tree = transaction.sync_tree = die
     else:
@@ -183,7 +183,7 @@ def test_another_arm_or_unit_is_refused(tmp_path, spec, make_episode):
     info["robot_type"] = "so100_follower"
     info["features"]["action"]["units"] = ["deg"] * 7
     path.write_text(json.dumps(info))
-    with pytest.raises(DatasetError, match=r"robot_type is so100_follower, here parol6; units of action is .'deg'"):
+    with pytest.raises(DatasetError, match=r"robot_type is 'so100_follower', not 'parol6'; units of action are .'deg'"):
         Dataset(tmp_path / "data", spec)
 
 

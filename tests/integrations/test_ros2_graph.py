@@ -20,11 +20,10 @@ from cyclonedds.util import duration
 from smolvla_gym.cli.main import main
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.integrations import ros_messages as ros
-from smolvla_gym.integrations.bridge.namespace import Namespaced, check_namespace, claim
+from smolvla_gym.integrations.bridge.namespace import check_namespace, claim
 from smolvla_gym.integrations.ros2.cyclone import CycloneTransport, build_message, idl_type
 from smolvla_gym.integrations.ros2.interface import admit, check_interface, confined, open_sockets
 from smolvla_gym.integrations.ros2.middleware import open_transport
-from tests.integrations.bridge.memory import MemoryTransport
 
 DOMAIN = 99
 RELIABLE, BEST_EFFORT = Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.Reliability.BestEffort
@@ -81,16 +80,26 @@ def test_a_namespace_with_a_slash_at_its_end_is_refused_as_ros_does(text):
     assert (refused.value.option, refused.value.value) == ("namespace", text)
 
 
-def test_a_namespace_is_before_every_name():
-    inner = MemoryTransport()
-    arm = Namespaced(inner, "/arm_1")
-    arm.advertise("/tf", "tf2_msgs/TFMessage")
+def test_a_namespace_is_before_every_name(transport):
+    arm = CycloneTransport(DOMAIN, prefix="/arm_1")
+    arm.advertise("/events", "std_msgs/String")
     arm.subscribe("/estop", "std_msgs/Bool")
-    arm.publish("/tf", {})
-    inner.inbox += [("/arm_1/estop", {"data": True})]
-    assert arm.receive() == [("/estop", {"data": True})]
-    assert set(inner.topics) == {"/arm_1/tf", "/arm_1/estop"}
-    assert inner.sent == [("/arm_1/tf", {})]
+    transport.subscribe("/arm_1/events", "std_msgs/String")
+    transport.advertise("/arm_1/estop", "std_msgs/Bool")
+    there, back = [], []
+
+    def arrive():
+        arm.publish("/events", {"data": "x"})
+        transport.publish("/arm_1/estop", {"data": True})
+        there.extend(transport.receive())
+        back.extend(arm.receive())
+        return there and back
+
+    until(arrive)
+    assert there[0] == ("/arm_1/events", {"data": "x"})
+    assert back[0] == ("/estop", {"data": True})
+    assert arm.other_publishers("/estop") == 1
+    arm.close()
 
 
 def test_a_name_is_taken_once(transport):
@@ -99,7 +108,7 @@ def test_a_name_is_taken_once(transport):
         claim(transport, 0.0)
         with pytest.raises(DeviceError, match="already publishes /joint_states"):
             claim(other, 10.0)
-        claim(Namespaced(CycloneTransport(DOMAIN), "/arm_2"), 0.3)
+        claim(CycloneTransport(DOMAIN, prefix="/arm_2"), 0.3)
     finally:
         other.close()
     until(lambda: transport.other_publishers("/joint_states") == 0)

@@ -21,7 +21,7 @@ from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor
 from smolvla_gym.agent.checkpoint.spec import POSTPROCESSOR, PREPROCESSOR, WEIGHTS, CheckpointSpec, PipelineStep
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.agent.checkpoint.weights import check_network
-from smolvla_gym.errors import CheckpointError, MissingExtraError
+from smolvla_gym.errors import CheckpointError, MissingExtraError, needs_extra
 from smolvla_gym.utils.untrusted import printable
 
 COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -50,11 +50,9 @@ def load_policy(spec: CheckpointSpec, folder: Path, header: Mapping[str, SavedTe
         CheckpointError: The network cannot be built, or does not match the weights.
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
-    try:
+    with needs_extra("A SmolVLA agent", "smolvla"):
         from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
         from safetensors.torch import load_model
-    except ImportError as err:
-        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
     with _as_checkpoint_error(spec, "the policy"):
         # LeRobot prints while it builds; standard output is for results of the program.
         with contextlib.redirect_stdout(sys.stderr):

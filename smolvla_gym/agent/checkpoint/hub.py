@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from smolvla_gym.assets import asset_path
-from smolvla_gym.errors import CheckpointError, MissingExtraError
+from smolvla_gym.errors import CheckpointError, needs_extra
 from smolvla_gym.utils.untrusted import printable
 
 BUNDLED: Final = "bundled"
@@ -86,10 +86,8 @@ def download(repo: str, revision: str | None, patterns: Iterable[str]) -> Path:
         CheckpointError: The files cannot be downloaded; the message says why, and what to do.
         MissingExtraError: huggingface_hub is not installed.
     """
-    try:
+    with needs_extra("Downloading a checkpoint", "smolvla"):
         from huggingface_hub import snapshot_download
-    except ImportError as err:
-        raise MissingExtraError("Downloading a checkpoint", "smolvla", err) from err
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
     # The hub's client raises its own errors and those of httpx and of the system, which have no common root.

@@ -33,7 +33,7 @@ from smolvla_gym.agent.checkpoint.spec import (
 from smolvla_gym.agent.checkpoint.validation import check_checkpoint
 from smolvla_gym.agent.checkpoint.vlm_files import VLM_FILES, VLMFiles, read_vlm
 from smolvla_gym.agent.checkpoint.weights import check_weights, read_weights, text_layers
-from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError
+from smolvla_gym.errors import CheckpointError, OptionError, needs_extra
 from smolvla_gym.utils.untrusted import printable
 
 # Only these files of a repository are downloaded, and the weights.
@@ -73,10 +73,8 @@ def resolve_device(device: str = "auto") -> str:
         OptionError: torch does not know the device, or this machine does not have it.
         MissingExtraError: torch is not installed.
     """
-    try:
+    with needs_extra("A SmolVLA agent", "smolvla"):
         import torch
-    except ImportError as err:
-        raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
     available = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")

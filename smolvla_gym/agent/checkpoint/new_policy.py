@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint.new_vlm import VLMGeometry, save_vlm
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER
-from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.errors import needs_extra
 from smolvla_gym.parol6 import ACTION_NAMES
 
 
@@ -78,14 +78,12 @@ def make_policy(
     Raises:
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
-    try:
+    with needs_extra("Building a SmolVLA checkpoint", "smolvla"):
         import torch
         from lerobot.configs.types import FeatureType, PolicyFeature
         from lerobot.policies.factory import make_pre_post_processors
         from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
         from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-    except ImportError as err:
-        raise MissingExtraError("Building a SmolVLA checkpoint", "smolvla", err) from err
 
     save_vlm(directory / VLM_FOLDER, geometry.vlm, sentences, vocabulary)
     image = PolicyFeature(type=FeatureType.VISUAL, shape=(3, geometry.image_size, geometry.image_size))

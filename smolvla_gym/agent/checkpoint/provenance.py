@@ -8,18 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.field_checks import (
-    Check,
-    ExpectedError,
-    check_known_fields,
-    flag,
-    list_of,
-    number,
-    optional,
-    text,
-)
 from smolvla_gym.errors import CheckpointError
-from smolvla_gym.utils.untrusted import read_json_object
+from smolvla_gym.utils import schema
+from smolvla_gym.utils.untrusted import read_json_object, reading_as
 
 PROVENANCE: Final = "parol6.json"
 """Name of the file beside ``config.json``. LeRobot and the agent load a checkpoint with or without it."""
@@ -27,21 +18,21 @@ PROVENANCE: Final = "parol6.json"
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _MAX_LETTERS: Final = 64
 
-CONTROL_RATE: Final = number(1e-3, 10_000)
+CONTROL_RATE: Final = schema.number(1e-3, 10_000)
 """Check of a control rate in Hz."""
 
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _MAX_LETTERS or not _WORD.fullmatch(value):
-        raise ExpectedError(f"a word of at most {_MAX_LETTERS} letters")
+        raise schema.ExpectedError(f"a word of at most {_MAX_LETTERS} letters")
     return value
 
 
-_FIELDS: Final[Mapping[str, Check]] = {
+_FIELDS: Final[Mapping[str, schema.Check]] = {
     "control_hz": CONTROL_RATE,
-    "gripper": optional(text(_MAX_LETTERS)),
-    "lowercase": flag,
-    "words": list_of(_word, 0, 10_000),
+    "gripper": schema.optional(schema.text(_MAX_LETTERS)),
+    "lowercase": schema.flag,
+    "words": schema.list_of(_word, 0, 10_000),
 }
 
 
@@ -76,9 +67,5 @@ def read_provenance(checkpoint: Path) -> Provenance | None:
     path = checkpoint / PROVENANCE
     if not path.exists():
         return None
-    try:
-        return Provenance(**check_known_fields(read_json_object(path), _FIELDS, ("control_hz",)))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is broken ({type(error).__name__}: {error}). Take another copy of the checkpoint."
-        ) from error
+    with reading_as(CheckpointError, path, "Take another copy of the checkpoint."):
+        return Provenance(**schema.check_fields(read_json_object(path), _FIELDS, ("control_hz",), others=True))

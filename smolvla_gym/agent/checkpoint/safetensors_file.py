@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.agent.checkpoint.field_checks import check_fields, format_value, list_of, one_of, whole
-from smolvla_gym.utils.untrusted import parse_json, read_file
+from smolvla_gym.utils import schema
+from smolvla_gym.utils.untrusted import parse_json_object, read_file
 
 _MAX_HEADER: Final = 1 << 20
 """Largest header in bytes. SmolVLA's has 100 kB."""
@@ -24,6 +24,12 @@ _MIN_SPARSE_CHECK: Final = 1 << 20
 """Size in bytes from which on a file is checked for holes."""
 
 _BYTES: Final[Mapping[str, int]] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "BOOL": 1}
+_FIELDS: Final[Mapping[str, schema.Check]] = {
+    "dtype": schema.one_of(*_BYTES),
+    "shape": schema.list_of(schema.whole(0, 2**40), 0, 8),
+    "data_offsets": schema.list_of(schema.whole(0, 2**50), 2, 2),
+}
+_TENSOR: Final = schema.object_of(_FIELDS, tuple(_FIELDS))
 _NUMPY: Final = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
 
 
@@ -109,7 +115,7 @@ def read_tensors(path: Path, max_bytes: int) -> dict[str, NDArray[Any]]:
 
 def _array(name: str, tensor: SavedTensor, content: bytes, begin: int) -> NDArray[Any]:
     if tensor.dtype not in _NUMPY:
-        raise ValueError(f"{format_value(name)} has the type {tensor.dtype}")
+        raise ValueError(f"{schema.format_value(name)} has the type {tensor.dtype}")
     values = np.frombuffer(content, np.dtype(_NUMPY[tensor.dtype]), tensor.size, begin + tensor.start)
     return values.reshape(tensor.shape).copy()
 
@@ -119,25 +125,15 @@ def _parse_header(prefix: bytes, file: Any, size: int) -> dict[str, SavedTensor]
     if len(prefix) < 8 or not 2 <= length <= min(_MAX_HEADER, size - 8):
         raise ValueError(f"its header would have {length} bytes; expected at most {min(_MAX_HEADER, max(0, size - 8))}")
     raw = file.read(length)
-    content = parse_json(raw, max_depth=4)
-    if not isinstance(content, dict):
-        raise ValueError("its header is no object")
+    content = parse_json_object(raw, max_depth=4)
     content.pop("__metadata__", None)
-    fields = {
-        "dtype": one_of(*_BYTES),
-        "shape": list_of(whole(0, 2**40), 0, 8),
-        "data_offsets": list_of(whole(0, 2**50), 2, 2),
-    }
     tensors, places = {}, []
     for name, entry in content.items():
-        try:
-            checked = check_fields(entry, fields, tuple(fields))
-        except ValueError as err:
-            raise ValueError(f"{format_value(name)}: {err}") from None
+        checked = schema.check_field(schema.format_value(name), entry, _TENSOR)
         start, end = checked["data_offsets"]
         tensor = SavedTensor(checked["dtype"], checked["shape"], start)
         if end - start != tensor.nbytes:
-            raise ValueError(f"{format_value(name)} has {end - start} bytes for the shape {tensor.shape}")
+            raise ValueError(f"{schema.format_value(name)} has {end - start} bytes for the shape {tensor.shape}")
         tensors[name] = tensor
         places.append((start, end))
     place = 0

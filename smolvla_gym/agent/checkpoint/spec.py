@@ -11,11 +11,11 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint.configuration import ACTION, IMAGES, STATE, check_configuration, check_pipeline
-from smolvla_gym.agent.checkpoint.field_checks import UnknownFieldsError, format_value
 from smolvla_gym.agent.checkpoint.provenance import PROVENANCE
 from smolvla_gym.agent.checkpoint.safetensors_file import read_tensors
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
-from smolvla_gym.utils.untrusted import check_inside, read_json_object
+from smolvla_gym.utils import schema
+from smolvla_gym.utils.untrusted import check_inside, read_json_object, reading_as
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
@@ -27,6 +27,7 @@ VLM_FOLDER: Final = "vlm"
 ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """Files of PEFT, which LeRobot ignores when it loads a policy."""
 
+_OTHER_COPY: Final = "Take another copy of the checkpoint."
 _MAX_JSON: Final = 1 << 18
 _MAX_STATS: Final = 4 << 20
 """Largest sizes in bytes. SmolVLA's own files have 3 kB."""
@@ -96,8 +97,7 @@ class CheckpointSpec:
     @property
     def empty_cameras(self) -> int:
         """Number of cameras that may be missing: LeRobot computes without them."""
-        allowed = self.config.get("empty_cameras")
-        return max(0, allowed) if type(allowed) is int else 0
+        return int(self.config["empty_cameras"])
 
     @property
     def renamed_cameras(self) -> dict[str, str]:
@@ -129,7 +129,7 @@ def read_spec(directory: Path) -> CheckpointSpec:
     kind = content.get("type")
     if kind != "smolvla":
         raise PolicyMismatchError(
-            f"{directory / CONFIG} describes a policy of type {format_value(kind)}, and this agent drives type "
+            f"{directory / CONFIG} describes a policy of type {schema.format_value(kind)}, and this agent drives type "
             "'smolvla' only. Give a SmolVLA checkpoint, or run other policies with LeRobot's own tools."
         )
     _refuse_adapters(directory, content)
@@ -169,7 +169,7 @@ def _refuse_adapters(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def _not_allowed(path: Path, what: str, err: ValueError) -> CheckpointError:
-    if isinstance(err, UnknownFieldsError):
+    if isinstance(err, schema.UnknownFieldsError):
         return CheckpointError(
             f"{path} has an {err}, which this release does not know: it was saved by another release of LeRobot than "
             f"0.6, or by another program. Save it again with policy.save_pretrained(...) of LeRobot 0.6."
@@ -180,15 +180,9 @@ def _not_allowed(path: Path, what: str, err: ValueError) -> CheckpointError:
 
 
 def _read_json(directory: Path, name: str) -> dict[str, Any]:
-    path = directory / name
-    try:
-        return read_json_object(path, _MAX_JSON)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory} is not a complete checkpoint: {name} is missing.{_hint(directory, name)}"
-        ) from None
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{path} cannot be read ({err}). Take another copy of the checkpoint.") from None
+    missing = f"{directory} is not a complete checkpoint: {name} is missing.{_hint(directory, name)}"
+    with reading_as(CheckpointError, directory / name, _OTHER_COPY, missing):
+        return read_json_object(directory / name, _MAX_JSON)
 
 
 def _hint(directory: Path, name: str) -> str:
@@ -217,18 +211,11 @@ def _read_pipeline(directory: Path, name: str) -> tuple[PipelineStep, ...]:
 def _read_stats(directory: Path, name: str | None) -> Stats:
     if name is None:
         return {}
-    try:
-        path = check_inside(directory, name)
-        stats = read_tensors(path, _MAX_STATS)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory} is not a complete checkpoint: {name}, the normalisation statistics, is missing. "
-            "Take another copy of the checkpoint."
-        ) from None
-    except (OSError, ValueError) as err:
-        raise CheckpointError(
-            f"{directory / name} cannot be read ({err}). Take another copy of the checkpoint."
-        ) from None
+    missing = f"{directory} is not a complete checkpoint: {name}, the normalisation statistics, is missing."
+    with reading_as(CheckpointError, directory / name, _OTHER_COPY, f"{missing} {_OTHER_COPY}"):
+        stats = read_tensors(check_inside(directory, name), _MAX_STATS)
     if odd := [key for key in stats if "." not in key]:
-        raise CheckpointError(f"{directory / name} holds {format_value(odd[0])}; expected names such as 'action.mean'.")
+        raise CheckpointError(
+            f"{directory / name} holds {schema.format_value(odd[0])}; expected names such as 'action.mean'."
+        )
     return stats

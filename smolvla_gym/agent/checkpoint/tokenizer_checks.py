@@ -5,54 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.field_checks import (
-    Check,
-    check_field,
-    check_fields,
-    check_known_fields,
-    flag,
-    format_value,
-    list_of,
-    mapping_of,
-    number,
-    one_of,
-    optional,
-    text,
-    whole,
-)
+from smolvla_gym.utils import schema
 
 _MAX_ADDED: Final = 16
 """Most tokens that a tokenizer may add to a text."""
 
-_PIECE: Final = text(1000)
+_PIECE: Final = schema.text(1000)
 
 
 def _special_token(value: Any) -> Any:
     """Check a special token: its text, or an object of transformers' ``AddedToken``."""
     if isinstance(value, dict):
-        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), flag)
-        return check_fields(value, {"__type": one_of("AddedToken"), "content": _PIECE, **flags}, ("content",))
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), schema.flag)
+        return schema.check_fields(
+            value, {"__type": schema.one_of("AddedToken"), "content": _PIECE, **flags}, ("content",)
+        )
     return _PIECE(value)
 
 
 def _special_tokens(value: Any) -> Any:
     if isinstance(value, dict):
-        return mapping_of(text(100), _special_token, 1000)(value)
-    return list(list_of(_special_token, 0, 1000)(value))
+        return schema.mapping_of(schema.text(100), _special_token, 1000)(value)
+    return list(schema.list_of(_special_token, 0, 1000)(value))
 
 
-_TOKENIZER_FIELDS: Final[Mapping[str, Check]] = {
-    "tokenizer_class": one_of("TokenizersBackend", "PreTrainedTokenizerFast", "GPT2Tokenizer", "GPT2TokenizerFast"),
-    "backend": one_of("tokenizers"),
-    "added_tokens_decoder": mapping_of(text(20), _special_token, 1000),
-    "additional_special_tokens": optional(_special_tokens),
-    "extra_special_tokens": optional(_special_tokens),
-    "model_max_length": optional(number(1, 1e40)),
-    "padding_side": one_of("right", "left"),
-    "truncation_side": one_of("right", "left"),
-    "add_prefix_space": optional(flag),
-    "clean_up_tokenization_spaces": optional(flag),
-    "legacy": optional(flag),
+_TOKENIZER_FIELDS: Final[Mapping[str, schema.Check]] = {
+    "tokenizer_class": schema.one_of(
+        "TokenizersBackend", "PreTrainedTokenizerFast", "GPT2Tokenizer", "GPT2TokenizerFast"
+    ),
+    "backend": schema.one_of("tokenizers"),
+    "added_tokens_decoder": schema.mapping_of(schema.text(20), _special_token, 1000),
+    "additional_special_tokens": schema.optional(_special_tokens),
+    "extra_special_tokens": schema.optional(_special_tokens),
+    "model_max_length": schema.optional(schema.number(1, 1e40)),
+    "padding_side": schema.one_of("right", "left"),
+    "truncation_side": schema.one_of("right", "left"),
+    "add_prefix_space": schema.optional(schema.flag),
+    "clean_up_tokenization_spaces": schema.optional(schema.flag),
+    "legacy": schema.optional(schema.flag),
 }
 
 _NORMALIZERS: Final = ("Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents")
@@ -107,14 +97,16 @@ def _check_post_processor(value: Any, rows: int) -> None:
             _check_post_processor(step, rows)
         return
     if kind not in ("ByteLevel", "TemplateProcessing"):
-        raise ValueError(f"its post_processor is {format_value(kind)}; expected ByteLevel or TemplateProcessing")
+        raise ValueError(f"its post_processor is {schema.format_value(kind)}; expected ByteLevel or TemplateProcessing")
     if kind == "TemplateProcessing":
         specials, pieces = value.get("special_tokens"), value.get("single")
         if not isinstance(specials, dict) or not isinstance(pieces, list) or len(pieces) > _MAX_ADDED:
             raise ValueError(f"its post_processor has no template of at most {_MAX_ADDED} pieces")
         ids = [special.get("ids") if isinstance(special, dict) else None for special in specials.values()]
         for each in ids:
-            check_field("ids of its post_processor", each, list_of(whole(0, rows - 1), 0, _MAX_ADDED))
+            schema.check_field(
+                "ids of its post_processor", each, schema.list_of(schema.whole(0, rows - 1), 0, _MAX_ADDED)
+            )
 
 
 def _check_kinds(name: str, value: Any, allowed: tuple[str, ...]) -> None:
@@ -123,7 +115,7 @@ def _check_kinds(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         return
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in allowed:
-        raise ValueError(f"its {name} is {format_value(kind)}; expected one of {', '.join(allowed)}")
+        raise ValueError(f"its {name} is {schema.format_value(kind)}; expected one of {', '.join(allowed)}")
     for inner in ("normalizers", "pretokenizers"):
         steps = value.get(inner)
         if isinstance(steps, list):
@@ -137,10 +129,10 @@ def check_tokenizer_config(content: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: A value is not allowed.
     """
-    checked = check_known_fields(content, _TOKENIZER_FIELDS)
+    checked = schema.check_fields(content, _TOKENIZER_FIELDS, others=True)
     for name, value in content.items():
         if name.endswith("_token") and isinstance(value, str | dict):
-            checked[name] = check_field(name, value, _special_token)
+            checked[name] = schema.check_field(name, value, _special_token)
     checked.setdefault("tokenizer_class", "TokenizersBackend")
     if isinstance(checked.get("model_max_length"), float):
         checked["model_max_length"] = int(checked["model_max_length"])

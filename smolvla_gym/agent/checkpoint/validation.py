@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from smolvla_gym.agent.checkpoint.configuration import IMAGES
-from smolvla_gym.agent.checkpoint.field_checks import format_value
 from smolvla_gym.agent.checkpoint.normalization import ACTION_WIDTH, FINE_TUNE, check_normalization
 from smolvla_gym.agent.checkpoint.spec import PREPROCESSOR, CheckpointSpec, find_step
 from smolvla_gym.errors import CheckpointError, PolicyMismatchError
 from smolvla_gym.parol6 import ACTION_NAMES
+from smolvla_gym.utils import schema
 
 
 def check_checkpoint(spec: CheckpointSpec) -> None:
@@ -32,8 +32,8 @@ def check_checkpoint(spec: CheckpointSpec) -> None:
     unprefixed = [key for key in images if not key.startswith(IMAGES)]
     if unprefixed:
         raise PolicyMismatchError(
-            f"The policy in {name} has a camera called {format_value(unprefixed[0])}; expected names that begin with "
-            f"{IMAGES!r}. Rename it in config.json and {PREPROCESSOR}, for example to {IMAGES + 'scene'!r}."
+            f"The policy in {name} has a camera called {schema.format_value(unprefixed[0])}; expected names that "
+            f"begin with {IMAGES!r}. Rename it in config.json and {PREPROCESSOR}, for example to {IMAGES + 'scene'!r}."
         )
     for option in ("adapt_to_pi_aloha", "use_delta_joint_actions_aloha"):
         if spec.config[option]:

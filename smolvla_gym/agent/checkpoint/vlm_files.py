@@ -13,23 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from smolvla_gym.agent.checkpoint.field_checks import (
-    Check,
-    check_known_fields,
-    flag,
-    number,
-    one_of,
-    optional,
-    whole,
-)
 from smolvla_gym.agent.checkpoint.tokenizer_checks import check_tokenizer, check_tokenizer_config
 from smolvla_gym.errors import CheckpointError
-from smolvla_gym.utils.untrusted import parse_json, read_file
+from smolvla_gym.utils import schema
+from smolvla_gym.utils.untrusted import parse_json_object, read_file, reading_as
 
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 VLM_FILES: Final = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
+
+_OTHER_COPY: Final = "Take another copy of the VLM's files."
 
 _MAX_BYTES: Final[Mapping[str, int]] = {CONFIG: 1 << 18, TOKENIZER: 6 << 20, TOKENIZER_CONFIG: 1 << 18}
 """Largest sizes. SmolVLM2's tokenizer.json has 3.5 MB."""
@@ -41,60 +35,59 @@ _FORBIDDEN: Final = ("auto_map", "trust_remote_code", "custom_pipelines", "quant
 """Fields with which transformers loads code, or weights of another kind."""
 
 _ACTIVATIONS: Final = ("silu", "relu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu")
-_TOKEN: Final = optional(whole(0, 2**20))
-_LAYERS, _HEADS, _WIDTH = whole(1, 128), whole(1, 256), whole(1, 16384)
+_TOKEN: Final = schema.optional(schema.whole(0, 2**20))
+_LAYERS, _HEADS, _WIDTH = schema.whole(1, 128), schema.whole(1, 256), schema.whole(1, 16384)
 
-_TEXT: Final[Mapping[str, Check]] = {
-    "model_type": one_of("llama"),
+# The defaults are transformers', of fields that SmolVLM2's own files lack.
+_TEXT: Final[Mapping[str, schema.Check]] = {
+    "model_type": schema.one_of("llama"),
     "hidden_size": _WIDTH,
-    "intermediate_size": whole(1, 65536),
+    "intermediate_size": schema.whole(1, 65536),
     "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
+    "num_attention_heads": schema.Default(_HEADS, 32),
     "num_key_value_heads": _HEADS,
-    "head_dim": whole(2, 1024),
-    "vocab_size": whole(1, 2**20),
-    "max_position_embeddings": whole(1, 2**20),
-    "hidden_act": one_of(*_ACTIVATIONS),
-    "rms_norm_eps": number(1e-12, 1e-2),
-    "attention_bias": flag,
-    "attention_dropout": number(0.0, 1.0),
-    "mlp_bias": flag,
-    "initializer_range": number(0.0, 10.0),
+    "head_dim": schema.whole(2, 1024),
+    "vocab_size": schema.whole(1, 2**20),
+    "max_position_embeddings": schema.whole(1, 2**20),
+    "hidden_act": schema.one_of(*_ACTIVATIONS),
+    "rms_norm_eps": schema.number(1e-12, 1e-2),
+    "attention_bias": schema.flag,
+    "attention_dropout": schema.number(0.0, 1.0),
+    "mlp_bias": schema.flag,
+    "initializer_range": schema.number(0.0, 10.0),
     "pad_token_id": _TOKEN,
     "bos_token_id": _TOKEN,
     "eos_token_id": _TOKEN,
-    "tie_word_embeddings": flag,
-    "use_cache": flag,
+    "tie_word_embeddings": schema.flag,
+    "use_cache": schema.flag,
 }
-_VISION: Final[Mapping[str, Check]] = {
-    "model_type": one_of("smolvlm_vision", "smolvlm"),
+_VISION: Final[Mapping[str, schema.Check]] = {
+    "model_type": schema.one_of("smolvlm_vision", "smolvlm"),
     "hidden_size": _WIDTH,
-    "intermediate_size": whole(1, 65536),
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
-    "num_channels": one_of(3),
-    "image_size": whole(8, 2048),
-    "patch_size": whole(1, 256),
-    "hidden_act": one_of(*_ACTIVATIONS),
-    "layer_norm_eps": number(1e-12, 1e-2),
-    "attention_dropout": number(0.0, 1.0),
-    "initializer_range": number(0.0, 10.0),
+    "intermediate_size": schema.Default(schema.whole(1, 65536), 3072),
+    "num_hidden_layers": schema.Default(_LAYERS, 12),
+    "num_attention_heads": schema.Default(_HEADS, 16),
+    "num_channels": schema.one_of(3),
+    "image_size": schema.whole(8, 2048),
+    "patch_size": schema.whole(1, 256),
+    "hidden_act": schema.one_of(*_ACTIVATIONS),
+    "layer_norm_eps": schema.number(1e-12, 1e-2),
+    "attention_dropout": schema.number(0.0, 1.0),
+    "initializer_range": schema.number(0.0, 10.0),
 }
-_TOP: Final[Mapping[str, Check]] = {
-    "model_type": one_of("smolvlm"),
-    "scale_factor": whole(1, 32),
-    "image_token_id": whole(0, 2**20),
+_CONFIG: Final[Mapping[str, schema.Check]] = {
+    "model_type": schema.one_of("smolvlm"),
+    "scale_factor": schema.Default(schema.whole(1, 32), 2),
+    "image_token_id": schema.whole(0, 2**20),
     "pad_token_id": _TOKEN,
-    "tie_word_embeddings": flag,
-    "use_cache": flag,
+    "tie_word_embeddings": schema.flag,
+    "use_cache": schema.flag,
+    # Configurations of transformers have many more fields, which change nothing here.
+    "text_config": schema.object_of(
+        _TEXT, ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"), others=True
+    ),
+    "vision_config": schema.object_of(_VISION, ("hidden_size", "image_size", "patch_size"), others=True),
 }
-# transformers' defaults of fields that SmolVLM2's own files lack.
-_TEXT_DEFAULTS: Final = {"num_attention_heads": 32}
-_VISION_DEFAULTS: Final = {"intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16}
-_TOP_DEFAULTS: Final = {"scale_factor": 2}
-
-_TEXT_SIZES: Final = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
-_VISION_SIZES: Final = ("hidden_size", "image_size", "patch_size")
 
 
 @dataclass(frozen=True)
@@ -154,55 +147,34 @@ def read_vlm(directory: Path) -> VLMFiles:
         CheckpointError: A file is missing or broken, names code to load, or describes more than a SmolVLM can have.
     """
     contents = {name: _read(directory, name) for name in VLM_FILES}
-    try:
+    with reading_as(CheckpointError, directory / CONFIG, _OTHER_COPY):
         config = contents[CONFIG]
         for part in (config, config.get("text_config"), config.get("vision_config")):
             _forbid(part)
-        top = {**_TOP_DEFAULTS, **check_known_fields(config, _TOP)}
-        if "model_type" not in top:
-            raise ValueError("model_type is missing")
-        text_config = {**_TEXT_DEFAULTS, **_part(config, "text_config", _TEXT, _TEXT_SIZES)}
+        required = ("model_type", "text_config", "vision_config")
+        top = schema.check_fields(config, _CONFIG, required, others=True)
+        text_config, vision = top.pop("text_config"), top.pop("vision_config")
         text_config.setdefault("num_key_value_heads", text_config["num_attention_heads"])
         text_config.setdefault("head_dim", text_config["hidden_size"] // text_config["num_attention_heads"])
-        vision = {**_VISION_DEFAULTS, **_part(config, "vision_config", _VISION, _VISION_SIZES)}
         _check_sizes(text_config, vision, top)
-    except ValueError as err:
-        raise _broken(directory / CONFIG, err) from None
-    try:
+    with reading_as(CheckpointError, directory / TOKENIZER, _OTHER_COPY):
         tokenizer = check_tokenizer(contents[TOKENIZER], int(text_config["vocab_size"]))
-    except ValueError as err:
-        raise _broken(directory / TOKENIZER, err) from None
-    try:
+    with reading_as(CheckpointError, directory / TOKENIZER_CONFIG, _OTHER_COPY):
         _forbid(contents[TOKENIZER_CONFIG])
         tokenizer_config = check_tokenizer_config(contents[TOKENIZER_CONFIG])
-    except ValueError as err:
-        raise _broken(directory / TOKENIZER_CONFIG, err) from None
     return VLMFiles(text_config, vision, top, tokenizer, tokenizer_config)
 
 
 def _read(directory: Path, name: str) -> dict[str, Any]:
-    path = directory / name
-    try:
-        raw = read_file(path, _MAX_BYTES[name])
+    missing = (
+        f"{directory} lacks {name}, a file of the VLM. Copy {', '.join(VLM_FILES)} of the VLM there, or give "
+        "vlm=<folder or repository>."
+    )
+    with reading_as(CheckpointError, directory / name, _OTHER_COPY, missing):
+        raw = read_file(directory / name, _MAX_BYTES[name])
         if raw.count(b"[") + raw.count(b"{") > _MAX_BRACKETS:
             raise ValueError(f"it has more than {_MAX_BRACKETS} lists and objects")
-        content = parse_json(raw)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory} lacks {name}, a file of the VLM. Copy {', '.join(VLM_FILES)} of the VLM there, or give "
-            "vlm=<folder or repository>."
-        ) from None
-    except (OSError, ValueError) as err:
-        raise _broken(path, err) from None
-    if not isinstance(content, dict):
-        raise _broken(path, ValueError("it holds no JSON object"))
-    return content
-
-
-def _broken(path: Path, err: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is not the file of a SmolVLM that can be loaded ({err}). Take another copy of the VLM's files."
-    )
+        return parse_json_object(raw)
 
 
 def _forbid(content: Any) -> None:
@@ -215,17 +187,6 @@ def _forbid(content: Any) -> None:
     found += [name for name in attention if content[name] not in (None, "eager", "sdpa", "flash_attention_2")]
     if found:
         raise ValueError(f"it has the field {found[0]}, with which transformers would load foreign code")
-
-
-def _part(config: Mapping[str, Any], name: str, fields: Mapping[str, Check], sizes: tuple[str, ...]) -> dict[str, Any]:
-    content = config.get(name)
-    if not isinstance(content, dict):
-        raise ValueError(f"{name} is missing")
-    # Configurations of transformers have many more fields, which change nothing here.
-    try:
-        return check_known_fields(content, fields, sizes)
-    except ValueError as err:
-        raise ValueError(f"{name}: {err}") from None
 
 
 def _check_sizes(language: Mapping[str, Any], vision: Mapping[str, Any], top: Mapping[str, Any]) -> None:

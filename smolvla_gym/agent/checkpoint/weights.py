@@ -16,6 +16,7 @@ from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor, read_head
 from smolvla_gym.agent.checkpoint.spec import CONFIG, WEIGHTS, CheckpointSpec
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.errors import CheckpointError
+from smolvla_gym.utils.untrusted import reading_as
 
 _TYPES: Final = ("F32", "BF16", "F16")
 _NETWORK: Final = "model.vlm_with_expert."
@@ -34,15 +35,12 @@ def read_weights(spec: CheckpointSpec) -> dict[str, SavedTensor]:
         CheckpointError: The file is missing or broken, or has tensors that are no weights of a SmolVLA.
     """
     path = spec.directory / WEIGHTS
-    try:
+    missing = (
+        f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or in "
+        "several files are not supported: merge them into one, or take another copy."
+    )
+    with reading_as(CheckpointError, path, "Take another copy of the checkpoint.", missing):
         header = read_header(path)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or "
-            "in several files are not supported: merge them into one, or take another copy."
-        ) from None
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{path} is truncated or broken ({err}). Take another copy of the checkpoint.") from None
     for name, tensor in header.items():
         if _OLD.match(name):
             raise CheckpointError(
@@ -86,15 +84,7 @@ def check_weights(spec: CheckpointSpec, vlm: VLMFiles, header: Mapping[str, Save
     shapes = _expected_shapes(spec, vlm, {prefix: expected for prefix, (_, expected) in counts.items()})
     # Tied weights are saved once. check_network() finds other missing weights, which are small.
     tied = {f"{_TEXT}embed_tokens.weight": f"{_NETWORK}vlm.lm_head.weight"}
-    if missing := [name for name in shapes if name not in header and tied.get(name) not in header]:
-        raise CheckpointError(
-            f"{spec.directory / WEIGHTS} lacks {len(missing)} weights that {CONFIG} describes, such as {missing[0]!r}; "
-            "they would be random. Take another copy of the checkpoint, or the config.json of these weights."
-        )
-    for name, shape in shapes.items():
-        saved = header.get(name) or header[tied[name]]
-        if saved.shape != shape:
-            raise _mismatch(spec, f"{CONFIG} asks for {name} of shape {shape}, and the weights have {saved.shape}")
+    _check_shapes(spec, shapes, {**{name: header[same] for name, same in tied.items() if same in header}, **header})
     needed, memory = 4 * sum(tensor.size for tensor in header.values()), _memory()
     if needed > memory:
         raise CheckpointError(
@@ -114,33 +104,35 @@ def check_network(spec: CheckpointSpec, state: Mapping[str, Any], header: Mappin
     Raises:
         CheckpointError: The first difference.
     """
-    path = spec.directory / WEIGHTS
+    # Tied weights are saved once. SmolVLA never uses the language head.
     tied = {tensor.data_ptr() for key, tensor in state.items() if key in header}
-    missing = [
-        key
+    shapes = {
+        key: tuple(tensor.shape)
         for key, tensor in state.items()
-        # Tied weights are saved once. SmolVLA never uses the language head.
-        if key not in header and tensor.data_ptr() not in tied and "lm_head" not in key
-    ]
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks {len(missing)} of the policy's {len(state)} weights, such as "
-            f"{missing[0]!r}; they would be random. Take another copy of the checkpoint, or the config.json that "
-            "belongs to these weights."
-        )
+        if key in header or not (tensor.data_ptr() in tied or "lm_head" in key)
+    }
     unexpected = [key for key in header if key not in state]
     if unexpected:
         raise CheckpointError(
-            f"{path} has {len(unexpected)} weights that the policy of {CONFIG} does not have, such as "
-            f"{unexpected[0]!r:.200}; they would be ignored. Take the config.json that belongs to these weights, and "
-            "merge adapters into them."
+            f"{spec.directory / WEIGHTS} has {len(unexpected)} weights that the policy of {CONFIG} does not have, such "
+            f"as {unexpected[0]!r:.200}; they would be ignored. Take the config.json that belongs to these weights, "
+            "and merge adapters into them."
         )
-    for key, tensor in state.items():
-        if key in header and header[key].shape != tuple(tensor.shape):
-            raise _mismatch(
-                spec,
-                f"{CONFIG} asks for {key} of shape {tuple(tensor.shape)}, and the weights have {header[key].shape}",
-            )
+    _check_shapes(spec, shapes, header)
+
+
+def _check_shapes(
+    spec: CheckpointSpec, shapes: Mapping[str, tuple[int, ...]], header: Mapping[str, SavedTensor]
+) -> None:
+    """Refuse a file that lacks a weight, or has it in another shape."""
+    if missing := [name for name in shapes if name not in header]:
+        raise CheckpointError(
+            f"{spec.directory / WEIGHTS} lacks {len(missing)} weights that {CONFIG} describes, such as {missing[0]!r}; "
+            "they would be random. Take another copy of the checkpoint, or the config.json of these weights."
+        )
+    for name, shape in shapes.items():
+        if (saved := header[name].shape) != shape:
+            raise _mismatch(spec, f"{CONFIG} asks for {name} of shape {shape}, and the weights have {saved}")
 
 
 def text_layers(spec: CheckpointSpec, vlm: VLMFiles) -> int:

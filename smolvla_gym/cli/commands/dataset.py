@@ -96,19 +96,18 @@ def run_check(options: CheckOptions) -> int:
 
 def _complete(report: Report) -> Report:
     """Return a report with advice for a folder without a dataset, and with the links that a writer refuses."""
-    from smolvla_gym.data.checks.finding import warning
+    from smolvla_gym.data.checks.finding import finding
     from smolvla_gym.data.folder import check_plain
 
     findings = list(report.findings)
     if not (report.root / "meta" / "info.json").exists():
         advice = "give the folder that contains meta/info.json; `smolvla-gym record --root DIR` records a dataset"
-        findings = [replace(finding, advice=advice) for finding in findings]
+        findings = [replace(found, advice=advice) for found in findings]
     else:
         try:
             check_plain(report.root)
         except (DatasetError, OSError) as problem:
-            advice = "reading works; to record into it or repair it, take a copy of plain files (`cp -rL`)"
-            findings.append(warning("no_plain_files", str(problem), advice))
+            findings.append(finding("no_plain_files", str(problem)))
     return replace(report, findings=tuple(findings))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.checks.finding import ANOTHER_COPY, REMOVE_EPISODE, Finding, error, warning
-from smolvla_gym.data.checks.motion import smallest_motion
-from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.checks.finding import Finding, finding
+from smolvla_gym.data.checks.motion import first_still, smallest_motion
 from smolvla_gym.data.files import EpisodeFiles, FileReport
 from smolvla_gym.data.info import IMAGES
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.spec import STATE
 from smolvla_gym.data.video import read_frames
 from smolvla_gym.utils.untrusted import printable
@@ -75,22 +75,20 @@ def check_cameras(
                     if done % _EVERY == 0:
                         progress(done)
             except (OSError, ValueError, av.FFmpegError) as problem:
-                yield error(
+                yield finding(
                     "undecodable_video",
                     f"{path.name} cannot be decoded after {len(blocks)} frames ({printable(problem, 100)})",
-                    ANOTHER_COPY,
+                    _episode_at(episodes, name, fps, len(blocks)),
                     camera=camera,
-                    episode=_episode_at(episodes, name, fps, len(blocks)),
                 )
             for episode in episodes:
                 first = round(episode.starts[name] * fps)
                 frames = blocks[first : first + episode.length]
                 if len(frames) < episode.length:
-                    yield error(
+                    yield finding(
                         "truncated_file",
                         f"the video has {len(frames)} of its {episode.length} frames",
-                        ANOTHER_COPY,
-                        episode=episode.index,
+                        episode.index,
                         camera=camera,
                     )
                 elif frames:
@@ -120,36 +118,28 @@ def _check_episode(
     brightness = blocks.mean(axis=(1, 2))
     dark = np.flatnonzero(brightness < _DARK)
     if len(dark) > _DARK_SHARE * len(brightness):
-        yield warning(
+        yield finding(
             "dark_camera",
             f"{len(dark)} of {len(brightness)} images are dark (mean grey value {float(brightness.mean()):.3g} of 255)",
-            "check that the lens is not covered and the exposure long enough",
-            episode=episode,
+            episode,
             camera=camera,
         )
-    least = max(5, min(round(_FROZEN_S * fps), len(blocks) - 1))
-    start = 0
-    while start + least <= len(blocks):
-        changed = np.flatnonzero(np.abs(blocks[start:] - blocks[start]).max(axis=(1, 2)) > _FROZEN)
-        stop = start + int(changed[0]) if len(changed) else len(blocks)
-        if stop - start >= least and _moves(rows, episode, start, stop):
-            yield warning(
-                "frozen_camera",
-                f"the image does not change for {(stop - start) / fps:.2g} s while the arm moves",
-                "check the camera's cable and driver; " + REMOVE_EPISODE,
-                episode=episode,
-                frame=start,
-                camera=camera,
-            )
-            return
-        start = max(start + 1, stop)
+    flat = blocks.reshape(len(blocks), -1)
+    if run := first_still(flat, _FROZEN, round(_FROZEN_S * fps), lambda run: _moves(rows, episode, run)):
+        yield finding(
+            "frozen_camera",
+            f"the image does not change for {(run.stop - run.start) / fps:.2g} s while the arm moves",
+            episode,
+            run.start,
+            camera=camera,
+        )
 
 
-def _moves(rows: Rows | None, episode: int, start: int, stop: int) -> bool:
+def _moves(rows: Rows | None, episode: int, run: slice) -> bool:
     """Return True if the arm moves in these frames, or if that is unknown."""
     if rows is None or STATE not in rows.vectors or episode not in rows.slices:
         return True
-    values = rows.vectors[STATE][rows.slices[episode]][start:stop]
+    values = rows.vectors[STATE][rows.slices[episode]][run]
     if not len(values) or not np.isfinite(values).all():
         return True
     return bool((np.ptp(values, axis=0) > _MOTIONS * smallest_motion(rows, STATE)).any())

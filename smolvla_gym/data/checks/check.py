@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_gym.data.checks.cameras import check_cameras, count_frames
-from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
+from smolvla_gym.data.checks.finding import Finding, finding
 from smolvla_gym.data.checks.instructions import check_instructions, read_table
 from smolvla_gym.data.checks.motion import check_jumps, check_motion, check_stuck
 from smolvla_gym.data.checks.rows import read_rows
 from smolvla_gym.data.checks.seeds import check_seeds
 from smolvla_gym.data.checks.structure import check_counts, check_files, check_headers
-from smolvla_gym.data.checks.times import check_times
+from smolvla_gym.data.checks.times import check_frames, check_times
 from smolvla_gym.data.checks.values import check_finite, check_limits, check_units
 from smolvla_gym.data.files import examine_files
 from smolvla_gym.data.info import read_info
@@ -67,15 +67,11 @@ def check_dataset(
     try:
         meta, lost = settled_meta(root)
         if lost:
-            findings.append(
-                warning(
-                    "cut_off", f"the dataset lost {lost}", "record into it again, which repairs it, or use it as it is"
-                )
-            )
+            findings.append(finding("cut_off", f"the dataset lost {lost}"))
         info = read_info(root, meta)
         report = examine_files(info)
     except DatasetError as problem:
-        findings.append(error("unreadable_dataset", str(problem), ANOTHER_COPY))
+        findings.append(finding("unreadable_dataset", str(problem)))
         return Report(root, 0, 0, tuple(findings))
     findings += check_files(info, report)
     findings += check_headers(info, report)
@@ -88,7 +84,9 @@ def check_dataset(
         findings += check_instructions(instructions, rows)
     findings += check_seeds(info)
     if rows is not None:
-        for check in (check_times, check_finite, check_units, check_limits, check_jumps, check_motion, check_stuck):
+        for check in (
+            check_frames, check_times, check_finite, check_units, check_limits, check_jumps, check_motion, check_stuck,
+        ):  # fmt: skip
             findings += check(rows)
     if video:
         total = count_frames(report)

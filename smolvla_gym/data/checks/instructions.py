@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
-from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.checks.finding import Finding, finding
 from smolvla_gym.data.info import DatasetInfo
 from smolvla_gym.data.instructions import TASKS, read_instructions
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.tables import open_parquet, reading
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.utils.untrusted import printable
-
-_MODIFY = "name the task with lerobot-edit-dataset --operation.type modify_tasks"
 
 
 def read_table(info: DatasetInfo) -> tuple[dict[int, str] | None, list[Finding]]:
@@ -30,34 +28,34 @@ def read_table(info: DatasetInfo) -> tuple[dict[int, str] | None, list[Finding]]
         with reading(path), contextlib.closing(open_parquet(path)) as file:
             indexed = b"pandas" in (file.schema_arrow.metadata or {})
     except DatasetError as problem:
-        return None, [error("unreadable_file", str(problem), ANOTHER_COPY)]
+        return None, [finding("unreadable_file", str(problem))]
     if indexed:
         return instructions, []
-    advice = "write the table with pandas, with the instructions as its index"
-    return instructions, [
-        error("tasks_without_index", f"LeRobot reads numbers as the instructions of meta/{TASKS}", advice)
-    ]
+    return instructions, [finding("tasks_without_index", f"LeRobot reads numbers as the instructions of meta/{TASKS}")]
 
 
 def check_instructions(instructions: Mapping[int, str], rows: Rows | None) -> Iterator[Finding]:
-    """Find instructions that are empty or there twice, and frames without an instruction."""
+    """Find instructions in another order than LeRobot's, and the defects of :func:`check_sentences`."""
     if list(instructions) != list(range(len(instructions))):
-        yield error(
+        yield finding(
             "task_order",
             f"the rows of meta/{TASKS} have task_index {printable(list(instructions)[:5], 60)}, and LeRobot expects "
             "the order 0, 1, 2, ...",
-            ANOTHER_COPY,
         )
+    yield from check_sentences(instructions, rows)
+
+
+def check_sentences(instructions: Mapping[int, str], rows: Rows | None) -> Iterator[Finding]:
+    """Find instructions that are empty or there twice, and frames without an instruction."""
     seen: dict[str, int] = {}
     for number, text in instructions.items():
         plain = " ".join(text.split()).casefold()
         if not plain:
-            yield error("empty_sentence", f"the instruction of task_index {number} is empty", _MODIFY)
+            yield finding("empty_sentence", f"the instruction of task_index {number} in meta/{TASKS} is empty")
         elif plain in seen:
-            yield warning(
+            yield finding(
                 "duplicate_sentence",
                 f"task_index {seen[plain]} and {number} have the same instruction {printable(text, 80)!r}",
-                _MODIFY,
             )
         seen.setdefault(plain, number)
     if rows is None:
@@ -65,10 +63,9 @@ def check_instructions(instructions: Mapping[int, str], rows: Rows | None) -> It
     for number in np.unique(rows.task_index).tolist():
         if number not in instructions:
             first = int(np.flatnonzero(rows.task_index == number)[0])
-            yield error(
+            yield finding(
                 "unknown_task",
                 f"the frames have task_index {number}, and meta/{TASKS} has no such instruction",
-                ANOTHER_COPY,
-                episode=int(rows.episode_index[first]),
-                frame=int(rows.frame_index[first]),
+                int(rows.episode_index[first]),
+                int(rows.frame_index[first]),
             )

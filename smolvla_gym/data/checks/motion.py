@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_gym.data.checks.finding import REMOVE_EPISODE, Finding, warning
-from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.checks.finding import Finding, finding
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.parol6 import MAX_SPEED, NUM_JOINTS
 
@@ -51,18 +52,15 @@ def check_jumps(rows: Rows) -> Iterator[Finding]:
         steps[~np.isfinite(steps)] = 0.0
         bounds, spikes = _jump_bounds(rows, name, steps)
         jumps = (steps > bounds) | ((steps > spikes) & (back < steps / 3))
-        for episode, where in rows.slices.items():
-            bad = np.argwhere(jumps[where])
-            if len(bad):
-                frame, component = bad[0].tolist()
-                yield warning(
-                    "jump",
-                    f"{name} moves by {steps[where][frame, component]:.3g} in {rows.component(name, component)} within "
-                    f"one frame; up to {spikes[component]:.3g} is expected ({len(bad)} such steps)",
-                    REMOVE_EPISODE,
-                    episode=episode,
-                    frame=frame,
-                )
+        for episode, frame, component, count in rows.first(jumps):
+            step = steps[rows.slices[episode]][frame, component]
+            yield finding(
+                "jump",
+                f"{name} moves by {step:.3g} in {rows.component(name, component)} within one frame; up to "
+                f"{spikes[component]:.3g} is expected ({count} such steps)",
+                episode,
+                frame,
+            )
 
 
 def _jump_bounds(rows: Rows, name: str, steps: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -87,11 +85,10 @@ def check_motion(rows: Rows) -> Iterator[Finding]:
     for episode, where in rows.slices.items():
         moved = _range(rows.vectors[name][where])
         if (moved <= least).all():
-            yield warning(
+            yield finding(
                 "does_nothing",
                 f"nothing moves in {where.stop - where.start} frames (at most {moved.max(initial=0.0):.3g} in {name})",
-                REMOVE_EPISODE,
-                episode=episode,
+                episode,
             )
 
 
@@ -117,31 +114,43 @@ def check_stuck(rows: Rows) -> Iterator[Finding]:
     if rows.is_parol6:
         wanted, parts = np.full(NUM_JOINTS, _STUCK_RAD), range(NUM_JOINTS)
     for episode, where in rows.slices.items():
-        length = where.stop - where.start
-        least = max(5, min(round(_STUCK_S * rows.info.fps), length - 1))
         for part in parts:
-            run = _stuck_run(states[where, part], actions[where, part], float(wanted[part]), least)
-            if run is not None:
-                yield warning(
+            if run := _stuck_run(states[where, part], actions[where, part], float(wanted[part]), rows.info.fps):
+                yield finding(
                     "stuck_joint",
                     f"{rows.component(STATE, part)} stands still for {(run.stop - run.start) / rows.info.fps:.2g} s "
                     f"while its target moves by {float(_range(actions[where][run, part : part + 1])[0]):.3g}",
-                    "check that the joint is free and its motor on, and record the episode again",
-                    episode=episode,
-                    frame=run.start,
+                    episode,
+                    run.start,
                 )
 
 
-def _stuck_run(state: NDArray[np.float64], action: NDArray[np.float64], wanted: float, least: int) -> slice | None:
+def _stuck_run(state: NDArray[np.float64], action: NDArray[np.float64], wanted: float, fps: int) -> slice | None:
     """Return the first frames in which a joint stands still while its target moves; None: there are none."""
-    if wanted <= 0 or len(state) < least or not (np.isfinite(state).all() and np.isfinite(action).all()):
+    if wanted <= 0 or not (np.isfinite(state).all() and np.isfinite(action).all()):
         return None
-    tolerance = _STILL * wanted
+    return first_still(
+        state[:, None], _STILL * wanted, round(_STUCK_S * fps), lambda run: bool(np.ptp(action[run]) > wanted)
+    )
+
+
+def first_still(
+    values: NDArray[np.floating[Any]], tolerance: float, frames: int, accept: Callable[[slice], bool]
+) -> slice | None:
+    """Return the first frames in which values stay the same and that are accepted; None: there are none.
+
+    Args:
+        values: Values of the frames, shape (N, components).
+        tolerance: Largest difference from the first of these frames.
+        frames: Smallest number of these frames; in shorter episodes fewer, but not below 5.
+        accept: Function that decides about the frames.
+    """
+    least = max(5, min(frames, len(values) - 1))
     start = 0
-    while start + least <= len(state):
-        away = np.flatnonzero(np.abs(state[start:] - state[start]) > tolerance)
-        stop = start + int(away[0]) if len(away) else len(state)
-        if stop - start >= least and np.ptp(action[start:stop]) > wanted:
+    while start + least <= len(values):
+        away = np.flatnonzero(np.abs(values[start:] - values[start]).max(axis=1) > tolerance)
+        stop = start + int(away[0]) if len(away) else len(values)
+        if stop - start >= least and accept(slice(start, stop)):
             return slice(start, stop)
         start = max(start + 1, stop)
     return None

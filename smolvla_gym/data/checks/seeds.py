@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from smolvla_gym.data.checks.finding import Finding, error, warning
+from smolvla_gym.data.checks.finding import Finding, finding
 from smolvla_gym.data.info import DatasetInfo
 from smolvla_gym.data.seeds import SEEDS, read_seeds
 from smolvla_gym.data.spec import ROBOT_TYPE
@@ -19,18 +19,15 @@ def check_seeds(info: DatasetInfo) -> Iterator[Finding]:
     try:
         episodes = read_seeds(info.root, info.meta).get("episodes", [])
     except DatasetError as problem:
-        yield error("unreadable_file", str(problem), "take another copy of it, or remove it")
+        yield finding("unreadable_file", str(problem))
         return
     if len(episodes) != info.total_episodes:
-        yield warning(
-            "seeds_unknown",
-            f"meta/{SEEDS} has the seeds of {len(episodes)} of {info.total_episodes} episodes",
-            "evaluate with seeds far from those that were recorded; a replay is not possible",
+        yield finding(
+            "seeds_unknown", f"meta/{SEEDS} has the seeds of {len(episodes)} of {info.total_episodes} episodes"
         )
     scenes = Counter((episode["seed"], str(episode.get("task"))) for episode in episodes)
     if twice := [(seed, count) for (seed, _), count in scenes.items() if count > 1]:
-        yield warning(
+        yield finding(
             "seeds_repeated",
             f"the scene of seed {twice[0][0]} was recorded {twice[0][1]} times ({len(twice)} such seeds)",
-            "record with other seeds, unless the repetition is intended",
         )

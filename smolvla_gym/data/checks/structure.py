@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
-from smolvla_gym.data.checks.finding import ANOTHER_COPY, Finding, error, warning
-from smolvla_gym.data.checks.rows import Rows
-from smolvla_gym.data.files import FileReport, video_mismatches
+from smolvla_gym.data.checks.finding import Finding, Severity, finding
+from smolvla_gym.data.files import RATE_TOLERANCE, FileReport
 from smolvla_gym.data.info import IMAGES, DatasetInfo
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.statistics import RECOMPUTE, STATS, read_stats
 from smolvla_gym.errors import DatasetError
+
+_STATS = (Severity.ERROR, RECOMPUTE)
 
 
 def check_files(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
@@ -23,38 +25,46 @@ def check_files(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
             for name, file in episode.videos.items()
             if file == path
         }
-        yield error(
+        yield finding(
             code,
             f"{path.relative_to(info.root)} {problem}",
-            "take another copy of the file, or remove its episodes with lerobot-edit-dataset "
-            "--operation.type delete_episodes",
-            episode=episodes[0] if len(episodes) == 1 else None,
+            episodes[0] if len(episodes) == 1 else None,
             camera=cameras.pop() if len(cameras) == 1 else None,
         )
     try:
         read_stats(info.meta)
     except FileNotFoundError:
-        yield error("missing_file", f"meta/{STATS} is missing", RECOMPUTE)
+        yield finding("missing_file", f"meta/{STATS} is missing", kind=_STATS)
     except DatasetError as problem:
-        yield error("truncated_file", str(problem), RECOMPUTE)
+        yield finding("truncated_file", str(problem), kind=_STATS)
 
 
 def check_headers(info: DatasetInfo, report: FileReport) -> Iterator[Finding]:
     """Find videos whose size or rate is not the one in ``info.json``, and images that are not in videos."""
     for name, feature in info.features.items():
+        camera = name.removeprefix(IMAGES)
         if feature.dtype == "image":
-            yield warning(
+            yield finding(
                 "images_in_parquet",
                 f"the images of {name} are in Parquet files, and `smolvla-gym train` needs videos",
-                "convert them with lerobot-edit-dataset --operation.type convert_image_to_video",
-                camera=name.removeprefix(IMAGES),
+                camera=camera,
             )
-    advice = {
-        "size": "correct the shape in meta/info.json",
-        "rate": "correct fps in meta/info.json if it was edited",
-    }
-    for name, kind, text in video_mismatches(info, report.episodes, report.headers):
-        yield error(f"video_{kind}", text, advice[kind], camera=name.removeprefix(IMAGES))
+        files = {episode.videos[name] for episode in report.episodes if name in episode.videos}
+        for path in sorted(files & report.headers.keys()):
+            header, shown, size = report.headers[path], path.relative_to(info.root), feature.image_size
+            if (header.height, header.width) != size:
+                yield finding(
+                    "video_size",
+                    f"{shown} has frames of {header.height}x{header.width}, and info.json says {size[0]}x{size[1]}",
+                    camera=camera,
+                )
+            if header.fps is not None and abs(header.fps / info.fps - 1) > RATE_TOLERANCE:
+                yield finding(
+                    "video_rate",
+                    f"{shown} has {header.fps:.4g} frames a second, and info.json says {info.fps} Hz: a policy would "
+                    "act at the wrong speed",
+                    camera=camera,
+                )
 
 
 def check_counts(
@@ -70,25 +80,30 @@ def check_counts(
         counts.append(("total_tasks", info.total_tasks, instructions, "meta/tasks.parquet has"))
     for name, stated, found, where in counts:
         if stated != found:
-            yield error("contradictory_counts", f"info.json has {name} {stated}, and {where} {found}", ANOTHER_COPY)
+            yield finding("contradictory_counts", f"info.json has {name} {stated}, and {where} {found}")
     if not lengths:
-        yield error("no_episodes", "there is no episode", "record some episodes first")
+        yield finding("no_episodes", "there is no episode")
     elif sorted(lengths) != list(range(len(lengths))):
         absent = next(i for i in range(len(lengths)) if i not in lengths)
-        yield error("contradictory_counts", f"meta/episodes lacks episode {absent}", ANOTHER_COPY, episode=absent)
-    if rows is None:
-        return
-    broken = {episode.index for episode in report.episodes if episode.data in report.problems}
+        yield finding("contradictory_counts", f"meta/episodes lacks episode {absent}", absent)
+    if rows is not None:
+        broken = {episode.index for episode in report.episodes if episode.data in report.problems}
+        yield from check_lengths(lengths, rows, broken)
+
+
+def check_lengths(lengths: Mapping[int, int], rows: Rows, broken: Collection[int] = ()) -> Iterator[Finding]:
+    """Find episodes with another number of rows than ``meta/episodes`` has frames.
+
+    Args:
+        lengths: Number of frames of each episode.
+        rows: The rows.
+        broken: Episodes some of whose rows could not be read.
+    """
     for episode, length in lengths.items():
         found = rows.slices[episode].stop - rows.slices[episode].start if episode in rows.slices else 0
         if found != length and episode not in broken:
-            yield error(
-                "contradictory_counts",
-                f"meta/episodes has {length} frames, and there are {found} rows",
-                ANOTHER_COPY,
-                episode=episode,
+            yield finding(
+                "contradictory_counts", f"meta/episodes has {length} frames, and there are {found} rows", episode
             )
     for episode in rows.slices.keys() - lengths.keys():
-        yield error(
-            "contradictory_counts", "its rows are of no episode in meta/episodes", ANOTHER_COPY, episode=episode
-        )
+        yield finding("contradictory_counts", "its rows are of no episode in meta/episodes", episode)

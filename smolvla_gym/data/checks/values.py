@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from smolvla_gym.data.checks.finding import REMOVE_EPISODE, Finding, error, warning
-from smolvla_gym.data.checks.rows import Rows
+from smolvla_gym.data.checks.finding import Finding, Severity, finding
+from smolvla_gym.data.rows import Rows
 from smolvla_gym.data.spec import ACTION, STATE
 from smolvla_gym.data.units import MAX_ANGLE, OPENING_RANGE
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
@@ -18,25 +18,18 @@ _LIMIT_TOLERANCE = 1e-3
 _OTHER_UNIT = 30.0
 """Ratio from which on values are in different units: it is 57 for degrees and rad, 100 for percent and 0..1."""
 
-_CONVERT = (
-    "convert it with smolvla-gym dataset convert --units degrees: joint angles are in rad, the gripper from 0 to 1"
-)
+_UNCLEAR = (Severity.WARNING, "check whether parts of the dataset are in degrees or percent, and convert them")
+"""Kind of ``mixed_units`` where the components are unknown."""
 
 
 def check_finite(rows: Rows) -> Iterator[Finding]:
     """Find NaN and infinity."""
     for name, values in rows.vectors.items():
-        for episode, where in rows.slices.items():
-            bad = np.argwhere(~np.isfinite(values[where]))
-            if len(bad):
-                frame, part = bad[0].tolist()
-                yield error(
-                    "not_finite",
-                    f"{name} is {values[where][frame, part]} in {rows.component(name, part)} ({len(bad)} such values)",
-                    REMOVE_EPISODE,
-                    episode=episode,
-                    frame=frame,
-                )
+        for episode, frame, part, count in rows.first(~np.isfinite(values)):
+            value = values[rows.slices[episode]][frame, part]
+            yield finding(
+                "not_finite", f"{name} is {value} in {rows.component(name, part)} ({count} such values)", episode, frame
+            )
 
 
 def check_units(rows: Rows) -> Iterator[Finding]:
@@ -49,23 +42,19 @@ def check_units(rows: Rows) -> Iterator[Finding]:
 
 def _check_parol6_units(rows: Rows) -> Iterator[Finding]:
     for name, values in rows.vectors.items():
-        for quantity, unit, wrong in (
-            ("joint angles", "degrees", np.abs(values[:, :-1]).max(axis=1) > MAX_ANGLE),
-            (
-                "gripper openings",
-                "percent or mm",
-                (values[:, -1] < OPENING_RANGE[0]) | (values[:, -1] > OPENING_RANGE[1]),
-            ),
+        for quantity, unit, part, (low, high) in (
+            ("joint angles", "degrees", values[:, :-1], (-MAX_ANGLE, MAX_ANGLE)),
+            ("gripper openings", "percent or mm", values[:, -1:], OPENING_RANGE),
         ):
-            episodes = np.unique(rows.episode_index[wrong])
+            episodes = np.unique(rows.episode_index[((part < low) | (part > high)).any(axis=1)])
             if not len(episodes):
                 continue
             mixed = len(episodes) < len(rows.slices)
-            yield error(
+            yield finding(
                 "mixed_units" if mixed else "units",
-                f"the {quantity} of {name} seem to be in {unit} in {len(episodes)} of {len(rows.slices)} episodes",
-                _CONVERT,
-                episode=int(episodes[0]) if mixed else None,
+                f"{quantity} from {np.nanmin(part):.4g} to {np.nanmax(part):.4g} in {name}: they seem to be in {unit} "
+                f"in {len(episodes)} of {len(rows.slices)} episodes",
+                int(episodes[0]) if mixed else None,
             )
 
 
@@ -75,17 +64,17 @@ def _check_same_units(rows: Rows) -> Iterator[Finding]:
         units = {name: rows.info.features[name].units for name in (STATE, ACTION)}
         if names[STATE] is not None and names[STATE] == names[ACTION]:
             if units[STATE] != units[ACTION]:
-                yield warning("mixed_units", "info.json has different units of state and action", _CHECK_UNITS)
+                yield finding("mixed_units", "info.json has different units of state and action", kind=_UNCLEAR)
             state, action = (np.nanmax(_finite(rows, name), axis=0) for name in (STATE, ACTION))
             small, large = np.minimum(state, action), np.maximum(state, action)
             other = np.flatnonzero((small > 0) & (large > _OTHER_UNIT * small) & (rows.ranges(STATE) > 0))
             if len(other):
                 part = int(other[0])
-                yield warning(
+                yield finding(
                     "mixed_units",
                     f"{rows.component(STATE, part)} goes up to {state[part]:.3g} in the state and to "
                     f"{action[part]:.3g} in the action",
-                    _CHECK_UNITS,
+                    kind=_UNCLEAR,
                 )
     for name in rows.vectors:
         values = _finite(rows, name)
@@ -93,15 +82,12 @@ def _check_same_units(rows: Rows) -> Iterator[Finding]:
         moving = [scale for scale in scales.values() if scale > 0]
         if moving and max(moving) > _OTHER_UNIT * float(np.quantile(moving, 0.25, method="lower")):
             largest = max(scales, key=lambda episode: scales[episode])
-            yield warning(
+            yield finding(
                 "mixed_units",
                 f"{name} goes up to {max(moving):.3g} in this episode and to {min(moving):.3g} in another one",
-                _CHECK_UNITS,
-                episode=largest,
+                largest,
+                kind=_UNCLEAR,
             )
-
-
-_CHECK_UNITS = "check whether parts of the dataset are in degrees or percent, and convert them"
 
 
 def _finite(rows: Rows, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -116,19 +102,14 @@ def check_limits(rows: Rows) -> Iterator[Finding]:
     lower = np.append(JOINT_LOWER, 0.0) - _LIMIT_TOLERANCE
     upper = np.append(JOINT_UPPER, 1.0) + _LIMIT_TOLERANCE
     actions = rows.vectors[ACTION]
-    for episode, where in rows.slices.items():
-        values = actions[where]
-        if np.abs(values[:, :-1]).max(initial=0.0) > MAX_ANGLE:
+    for episode, frame, part, count in rows.first((actions < lower) | (actions > upper)):
+        values = actions[rows.slices[episode]]
+        if np.abs(values[:, :-1]).max() > MAX_ANGLE:
             continue  # another unit, which check_units reports
-        bad = np.argwhere((values < lower) | (values > upper))
-        if len(bad):
-            frame, part = bad[0].tolist()
-            yield error(
-                "action_limits",
-                f"the action is {values[frame, part]:.4g} in {rows.component(ACTION, part)}, and its limits are "
-                f"{lower[part] + _LIMIT_TOLERANCE:.4g} and {upper[part] - _LIMIT_TOLERANCE:.4g} "
-                f"({len(bad)} such values)",
-                "clip the actions when they are recorded, or remove the episode",
-                episode=episode,
-                frame=frame,
-            )
+        yield finding(
+            "action_limits",
+            f"the action is {values[frame, part]:.4g} in {rows.component(ACTION, part)}, and its limits are "
+            f"{lower[part] + _LIMIT_TOLERANCE:.4g} and {upper[part] - _LIMIT_TOLERANCE:.4g} ({count} such values)",
+            episode,
+            frame,
+        )

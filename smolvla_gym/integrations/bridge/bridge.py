@@ -88,6 +88,10 @@ class Bridge:
         self.setpoint = Setpoint(env, self._publisher.event, self._answer)
         for topic, datatype in TAKEN.items():
             transport.subscribe(topic, datatype)
+        self._motions = {
+            "/joint_commands": self.setpoint.command, "/joint_trajectory": self.setpoint.follow,
+            FOLLOW: self.setpoint.pursue,
+        }  # fmt: skip
         self.has_action = transport.serve_action(FOLLOW, "control_msgs/FollowJointTrajectory")
         self._observation: dict[str, Any] = {}
         self._info: dict[str, Any] = {}
@@ -164,15 +168,11 @@ class Bridge:
             if topic == "/estop":
                 self._bare.stop()  # first, as the rest may fail; the e-stop button: drivers/board/driver.py
             self._halt("estop" if topic == "/estop" else "stopped", f"{topic} was received")
-        elif topic == "/joint_commands":
-            self._refuse_unless_free()
-            self.setpoint.command(message, now)
-        elif topic == "/joint_trajectory":
-            self._refuse_unless_free()
-            self.setpoint.follow(message, now)
-        elif topic == FOLLOW:
-            self._refuse_unless_free()
-            self.setpoint.pursue(message, now)
+        elif topic in self._motions:
+            self._refuse_in_fault()
+            if self.running:
+                raise ActionError("the policy drives; /stop takes over")
+            self._motions[topic](message, now)
         elif topic == f"{FOLLOW}/cancel":
             self.setpoint.cancel(str(message["goal_id"]))
         elif topic == "/instruction":
@@ -184,21 +184,18 @@ class Bridge:
         elif topic == "/reset":
             self._begin_anew()
 
-    def _refuse_unless_free(self) -> None:
+    def _refuse_in_fault(self) -> None:
         if self.fault is not None:
             raise ActionError(f"the fault {self.fault!r} holds the arm; /clear_fault clears it")
-        if self.running:
-            raise ActionError("the policy drives; /stop takes over")
 
     def _instruct(self, text: str) -> None:
         text = text.strip()
         if not text:
-            self._refuse("/instruction", "the instruction is empty")
-            return
+            raise ActionError("the instruction is empty")
         if len(text) > _MAX_INSTRUCTION or not text.isprintable():
-            why = f"an instruction is one line of up to {_MAX_INSTRUCTION} printable characters; got {len(text)}"
-            self._refuse("/instruction", why)
-            return
+            raise ActionError(
+                f"an instruction is one line of up to {_MAX_INSTRUCTION} printable characters; got {len(text)}"
+            )
         before, self._instruction = self._instruction, text
         if self.running:
             try:
@@ -210,11 +207,8 @@ class Bridge:
 
     def _start(self) -> None:
         if self._agent is None:
-            self._refuse("/start", "there is no policy: start the bridge with --policy")
-            return
-        if self.fault is not None:
-            self._refuse("/start", f"the fault {self.fault!r} holds the arm")
-            return
+            raise ActionError("there is no policy: start the bridge with --policy")
+        self._refuse_in_fault()
         instruction = self._instruction or str(self._info["instruction"])
         try:
             self._agent.reset(instruction, seed=self._seed)
@@ -235,9 +229,7 @@ class Bridge:
         if self.fault is None:
             return
         if self.fault in _NEEDS_HOMING:
-            why = f"after {self.fault!r} the arm has to be homed: start this program again, with --home"
-            self._refuse("/clear_fault", why)
-            return
+            raise ActionError(f"after {self.fault!r} the arm has to be homed: start this program again, with --home")
         self._bare.clear_fault()
         fault, self.fault = self.fault, None
         # It goes on from its present pose.
@@ -251,9 +243,7 @@ class Bridge:
             self._publisher.event("cleared")
 
     def _begin_anew(self) -> None:
-        if self.fault is not None:
-            self._refuse("/reset", f"the fault {self.fault!r} holds the arm; /clear_fault first")
-            return
+        self._refuse_in_fault()
         self._halt("reset", "/reset was received")
         self._seed += 1
         self._reset({})

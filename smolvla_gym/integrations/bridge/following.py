@@ -95,7 +95,7 @@ class Result:
 class Following:
     """Execution of one trajectory: a target for each control step, and the result."""
 
-    def __init__(self, plan: Trajectory, period: float, tolerances: Tolerances | None = None) -> None:
+    def __init__(self, plan: Trajectory, period: float, tolerances: Tolerances) -> None:
         """Wait for the start of the trajectory, or begin to follow it.
 
         Args:
@@ -103,8 +103,7 @@ class Following:
             period: Duration of a control step in s.
             tolerances: Tolerances of its goal.
         """
-        self.plan, self._period = plan, period
-        self._tolerances = Tolerances() if tolerances is None else tolerances
+        self.plan, self._period, self._tolerances = plan, period, tolerances
         self._wait, self._late, self._stuck, self._nearest = max(plan.delay, 0.0), 0.0, 0.0, np.inf
 
     @property

@@ -8,7 +8,6 @@ from typing import Final
 
 from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.integrations.bridge.transport import Transport
-from smolvla_gym.integrations.ros_messages import Message
 
 _TOKEN: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*_?|_[A-Za-z0-9]+(_[A-Za-z0-9]+)*_?")
 _LONGEST: Final = 150
@@ -36,52 +35,6 @@ def check_namespace(text: str) -> str:
         )
         raise OptionError("namespace", text, allowed)
     return "/" + "/".join(parts)
-
-
-class Namespaced(Transport):
-    """Transport whose topics and actions all have a prefix."""
-
-    def __init__(self, transport: Transport, prefix: str) -> None:
-        """Add a prefix to every name.
-
-        Args:
-            transport: Transport that carries the messages.
-            prefix: Prefix of :func:`check_namespace`.
-        """
-        self._transport, self._prefix = transport, prefix
-        self.name = transport.name
-
-    def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
-        """Prepare sending on a topic."""
-        self._transport.advertise(self._prefix + topic, datatype, depth)
-
-    def subscribe(self, topic: str, datatype: str) -> None:
-        """Prepare receiving."""
-        self._transport.subscribe(self._prefix + topic, datatype)
-
-    def publish(self, topic: str, message: Message) -> None:
-        """Send a message."""
-        self._transport.publish(self._prefix + topic, message)
-
-    def receive(self) -> list[tuple[str, Message]]:
-        """Return the received messages."""
-        return [(topic.removeprefix(self._prefix), message) for topic, message in self._transport.receive()]
-
-    def serve_action(self, name: str, datatype: str) -> bool:
-        """Prepare receiving goals of an action."""
-        return self._transport.serve_action(self._prefix + name, datatype)
-
-    def other_publishers(self, topic: str) -> int:
-        """Return the number of other publishers of a topic."""
-        return self._transport.other_publishers(self._prefix + topic)
-
-    def problems(self) -> list[tuple[str, str]]:
-        """Return the problems of reception."""
-        return [(topic.removeprefix(self._prefix), why) for topic, why in self._transport.problems()]
-
-    def close(self) -> None:
-        """Close the transport."""
-        self._transport.close()
 
 
 def claim(transport: Transport, seconds: float = DISCOVERY_S) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.errors import ActionError
-from smolvla_gym.integrations.bridge.following import ARRIVED, Following, read_tolerances
+from smolvla_gym.integrations.bridge.following import ARRIVED, Following, Tolerances, read_tolerances
 from smolvla_gym.integrations.bridge.joint_command import read_joint_command
 from smolvla_gym.integrations.bridge.topics import FOLLOW
 from smolvla_gym.integrations.bridge.trajectory import MAX_AHEAD_S, ResultCode, Trajectory, TrajectoryError, seconds_of
@@ -109,8 +109,7 @@ class Setpoint:
         Raises:
             TrajectoryError: The arm cannot follow it to its end.
         """
-        begin = self.hold()  # an earlier command ends here
-        self._begin(Following(self._plan(message, begin, now), self._period), begin, None)
+        self._begin(message, now, None)
 
     def pursue(self, goal: Mapping[str, Any], now: float = 0.0) -> None:
         """Take a goal of ``FollowJointTrajectory``.
@@ -122,16 +121,7 @@ class Setpoint:
         Raises:
             TrajectoryError: The arm cannot follow it to its end. The goal has no answer yet.
         """
-        begin, message = self.hold(), goal["trajectory"]
-        plan = self._plan(message, begin, now)
-        tolerances = read_tolerances(goal, [str(name) for name in message["joint_names"]])
-        if tolerances.time is not None and plan.lateness() > tolerances.time:
-            raise TrajectoryError(
-                f"The joints' largest speeds make it {plan.lateness():.3g} s late, and goal_time_tolerance is "
-                f"{tolerances.time:g} s: give the trajectory more time.",
-                ResultCode.GOAL_TOLERANCE_VIOLATED,
-            )
-        self._begin(Following(plan, self._period, tolerances), begin, str(goal["goal_id"]))
+        self._begin(goal["trajectory"], now, goal)
 
     def cancel(self, goal: str) -> bool:
         """Cancel a goal if it is under way: the arm stops. Return whether it was.
@@ -205,21 +195,29 @@ class Setpoint:
             return None
         return {"goal_id": self._goal, **self.following.feedback(seconds, measured)}
 
-    def _plan(self, message: Mapping[str, Any], begin: NDArray[np.float32], now: float) -> Trajectory:
-        return Trajectory(message, np.asarray(begin[:NUM_JOINTS], np.float64), now)
-
-    def _begin(self, following: Following, begin: NDArray[np.float32], goal: str | None) -> None:
-        if goal is not None and goal == self._goal:
-            raise TrajectoryError("this goal is under way already")
+    def _begin(self, message: Mapping[str, Any], now: float, goal: Mapping[str, Any] | None) -> None:
+        begin = self.hold()  # an earlier command ends here
+        plan = Trajectory(message, np.asarray(begin[:NUM_JOINTS], np.float64), now)
+        tolerances, goal_id = Tolerances(), None
+        if goal is not None:
+            goal_id = str(goal["goal_id"])
+            tolerances = read_tolerances(goal, [str(name) for name in message["joint_names"]])
+            if tolerances.time is not None and plan.lateness() > tolerances.time:
+                raise TrajectoryError(
+                    f"The joints' largest speeds make it {plan.lateness():.3g} s late, and goal_time_tolerance is "
+                    f"{tolerances.time:g} s: give the trajectory more time.",
+                    ResultCode.GOAL_TOLERANCE_VIOLATED,
+                )
+            if goal_id == self._goal:
+                raise TrajectoryError("this goal is under way already")
         self._end("preempted", f"trajectory {self._count + 1} replaced it")
         self._count += 1
-        self.following, self._goal = following, goal
+        self.following, self._goal = Following(plan, self._period, tolerances), goal_id
         self._target, self._commanded_at = begin, None
-        plan = following.plan
         self._report(
             "trajectory", id=self._count, seconds=round(plan.duration, 3), starts_in=round(max(plan.delay, 0.0), 3),
             late=round(plan.lateness(), 3),
-            **({} if goal is None else {"action": FOLLOW, "goal_id": goal}),
+            **({} if goal is None else {"action": FOLLOW, "goal_id": goal_id}),
         )  # fmt: skip
 
     def _end(

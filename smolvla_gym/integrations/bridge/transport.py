@@ -54,3 +54,29 @@ class Transport(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the transport; a second call does nothing."""
+
+
+class GraphTransport(Transport):
+    """Transport into a ROS 2 graph, in which the names of all topics and actions have a prefix.
+
+    Attributes:
+        prefix: The prefix, as :func:`smolvla_gym.integrations.bridge.namespace.check_namespace` returns it.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        """Begin without problems.
+
+        Args:
+            prefix: The prefix.
+        """
+        self.prefix = prefix
+        self._problems: list[tuple[str, str]] = []
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return topics and reasons of messages that could not be received since the last call."""
+        found, self._problems = list(dict.fromkeys(self._problems)), []
+        return found
+
+    def _report_mismatch(self, topic: str) -> None:
+        why = "messages of a best-effort publisher are not received: use a reliable quality of service"
+        self._problems.append((topic, why))

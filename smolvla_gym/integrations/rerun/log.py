@@ -11,7 +11,7 @@ import numpy as np
 
 from smolvla_gym.episodes.callback import Callback, Step
 from smolvla_gym.episodes.record import EpisodeRecord
-from smolvla_gym.errors import MissingExtraError, RecordingError
+from smolvla_gym.errors import RecordingError, needs_extra
 from smolvla_gym.integrations.rerun.viewer import open_viewer
 from smolvla_gym.integrations.scene_pose import ScenePose
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
@@ -43,10 +43,8 @@ class RerunLog(Callback):
             MissingExtraError: Rerun is not installed.
             RecordingError: The file cannot be written.
         """
-        try:
+        with needs_extra("Rerun", "rerun"):
             import rerun as rr
-        except ImportError as error:
-            raise MissingExtraError("Rerun", "rerun", error) from error
         self._rr: ModuleType = rr
         self._file = None if target == VIEWER else Path(target)
         if self._file is not None:

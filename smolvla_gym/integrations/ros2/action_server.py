@@ -15,12 +15,15 @@ class ActionServer:
     A result tells the client the reason, a rejection does not. All of it runs in the thread that spins the node.
     """
 
-    def __init__(self, node: Any, name: str, datatype: str, deliver: Callable[[str, Message], None]) -> None:
+    def __init__(
+        self, node: Any, prefix: str, name: str, datatype: str, deliver: Callable[[str, Message], None]
+    ) -> None:
         """Offer the action.
 
         Args:
             node: The node.
-            name: Name of the action.
+            prefix: Namespace of the action.
+            name: Name of the action in its namespace.
             datatype: Such as ``"control_msgs/FollowJointTrajectory"``.
             deliver: Called with the name and a goal, or with the name and ``/cancel``; both have a ``goal_id``.
 
@@ -34,7 +37,7 @@ class ActionServer:
 
         self._future, self._accepted = Future, action.CancelResponse.ACCEPT
         self._server = action.ActionServer(
-            node, self._type, name, execute_callback=self._execute, handle_accepted_callback=self._accept,
+            node, self._type, prefix + name, execute_callback=self._execute, handle_accepted_callback=self._accept,
             cancel_callback=self._cancel,
         )  # fmt: skip
 

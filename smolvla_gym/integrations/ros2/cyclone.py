@@ -6,19 +6,18 @@ ROS 2 puts ``rt`` before the name of a topic and ``dds_`` into that of a type. I
 from __future__ import annotations
 
 import dataclasses
-import re
 import struct
 import weakref
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from smolvla_gym.errors import DeviceError, MissingExtraError
+from smolvla_gym.errors import DeviceError, needs_extra
 from smolvla_gym.integrations.bridge.topics import STOPS
-from smolvla_gym.integrations.bridge.transport import Transport
+from smolvla_gym.integrations.bridge.transport import GraphTransport
 from smolvla_gym.integrations.ros2.interface import ANY, LOOPBACK, check_interface, confined
-from smolvla_gym.integrations.ros_messages import FIELDS, Message
+from smolvla_gym.integrations.ros_messages import FIELDS, Message, fields
 
-try:
+with needs_extra("ROS 2 through CycloneDDS", "ros2"):
     from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
     from cyclonedds.core import InstanceState, Listener, Policy, Qos, ReadCondition, SampleState, ViewState
     from cyclonedds.domain import Domain, DomainParticipant
@@ -27,8 +26,6 @@ try:
     from cyclonedds.sub import DataReader
     from cyclonedds.topic import Topic
     from cyclonedds.util import duration
-except ImportError as err:
-    raise MissingExtraError("ROS 2 through CycloneDDS", "ros2", err) from err
 
 # Fast DDS of ROS 2 Kilted sends type information that Cyclone cannot read and would refuse: Cyclone ignores it. On the
 # loopback, multicast finds peers with ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET, the default; those with LOCALHOST are
@@ -53,6 +50,8 @@ _BASIC: Final[dict[str, Any]] = {
     "string": str,
 }  # fmt: skip
 
+_FORMATS: Final = {"bool": "?", "uint8": "B", "int32": "i", "uint32": "I", "float64": "d"}
+
 _BATCH: Final = 32
 """Messages that one call of ``receive`` takes from a reader."""
 
@@ -60,21 +59,23 @@ _MAX_PUBLISHERS: Final = 5000
 """Publishers of a graph that are read."""
 
 
-class CycloneTransport(Transport):
+class CycloneTransport(GraphTransport):
     """Transport by a participant of a DDS domain."""
 
     name = "cyclonedds"
 
-    def __init__(self, domain: int, interface: str = "lo") -> None:
+    def __init__(self, domain: int, interface: str = "lo", prefix: str = "") -> None:
         """Join the domain.
 
         Args:
             domain: ROS domain.
             interface: Network interface; on ``"lo"`` no message goes to or comes from another computer. ``"any"``: all.
+            prefix: Prefix of the names of all topics.
 
         Raises:
             DeviceError: There is no such interface.
         """
+        super().__init__(prefix)
         check_interface(interface)
         local = interface == LOOPBACK
         multicast = ' multicast="true"' if local else ""
@@ -93,7 +94,6 @@ class CycloneTransport(Transport):
         self._writers: dict[str, tuple[Any, str]] = {}
         self._readers: list[tuple[str, Any, type[Any]]] = []
         self._publications: Any = None
-        self._problems: list[tuple[str, str]] = []
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
         """Prepare sending on a topic; a second call does nothing."""
@@ -105,27 +105,16 @@ class CycloneTransport(Transport):
         """Prepare receiving: stops from every publisher, other messages from reliable ones; the others are reported."""
         kind, name = idl_type(datatype), self._topic(topic, datatype)
         qualities = [_qos(_BATCH)]
-        if topic.endswith(STOPS):
+        if topic in STOPS:
             # Best effort receives from every publisher; reliable asks for lost messages again; the last one receives a
             # latched stop that was sent before. A stop may arrive three times.
             latched = Policy.Durability.TransientLocal
             qualities += [_qos(_BATCH, Policy.Reliability.BestEffort), _qos(_BATCH, durability=latched)]
-        listener = None if len(qualities) > 1 else Listener(on_requested_incompatible_qos=self._warn(topic))
+        warn = Listener(on_requested_incompatible_qos=lambda *_: self._report_mismatch(topic))
+        listener = None if topic in STOPS else warn
         self._readers += [
             (topic, DataReader(self._participant, name, qos=quality, listener=listener), kind) for quality in qualities
         ]
-
-    def _warn(self, topic: str) -> Any:
-        def warn(*_: Any) -> None:
-            why = "messages of a best-effort publisher are not received: use a reliable quality of service"
-            self._problems.append((topic, why))
-
-        return warn
-
-    def problems(self) -> list[tuple[str, str]]:
-        """Return topics and reasons of messages that could not be received since the last call."""
-        found, self._problems = list(dict.fromkeys(self._problems)), []
-        return found
 
     def other_publishers(self, topic: str) -> int:
         """Return how many other participants publish on a topic."""
@@ -136,7 +125,7 @@ class CycloneTransport(Transport):
         reader, alive = self._publications
         own = self._participant.guid
         return sum(
-            sample.topic_name == f"rt{topic}" and sample.participant_key != own
+            sample.topic_name == f"rt{self.prefix}{topic}" and sample.participant_key != own
             for sample in reader.read(_MAX_PUBLISHERS, condition=alive)
         )
 
@@ -154,7 +143,7 @@ class CycloneTransport(Transport):
                     samples = reader.take(1)
                 except Exception as error:
                     self._problems.append((topic, f"a message cannot be read ({error})"))
-                    if topic.endswith(STOPS):
+                    if topic in STOPS:
                         received.append((topic, {"data": True}))
                     continue
                 if not samples:
@@ -170,7 +159,7 @@ class CycloneTransport(Transport):
         self._publications = self._participant = self._domain = None
 
     def _topic(self, topic: str, datatype: str) -> Any:
-        return Topic(self._participant, f"rt{topic}", idl_type(datatype))
+        return Topic(self._participant, f"rt{self.prefix}{topic}", idl_type(datatype))
 
 
 def _qos(depth: int, reliability: Any = None, durability: Any = None) -> Any:
@@ -198,77 +187,62 @@ def _open_domain(number: int, config: str) -> Any:
 def idl_type(datatype: str) -> type[Any]:
     """Return the class of a message, such as of ``"sensor_msgs/JointState"``."""
     package, name = datatype.split("/")
-    fields: dict[str, Any] = {}
-    for line in FIELDS[datatype].splitlines():
-        kind, field = line.split()
-        found = re.fullmatch(r"([\w/]+)(\[(\d*)\])?", kind)
-        assert found is not None  # noqa: S101 - narrows a type
-        base = _BASIC.get(found[1]) or idl_type(found[1])
-        if found[2] is None:
-            fields[field] = base
-        else:
-            fields[field] = types.array[base, int(found[3])] if found[3] else types.sequence[base]
-    if not fields:  # DDS has no empty structures; ROS adds a byte
-        fields["structure_needs_at_least_one_member"] = types.uint8
+    kinds: dict[str, Any] = {}
+    for field in fields(datatype):
+        kind = _BASIC.get(field.kind) or idl_type(field.kind)
+        if field.length is not None:
+            kind = types.array[kind, field.length] if field.length else types.sequence[kind]
+        kinds[field.name] = kind
+    if not kinds:  # DDS has no empty structures; ROS adds a byte
+        kinds["structure_needs_at_least_one_member"] = types.uint8
     # Classes with the same name in different packages are different types.
-    bases = (_Image,) if datatype in _IMAGES else ()
     struct_type: type[Any] = make_idl_struct(
-        f"{package}_{name}_", f"{package}::msg::dds_::{name}_", fields, bases=bases
+        f"{package}_{name}_", f"{package}::msg::dds_::{name}_", kinds, bases=(_Message,)
     )
+    struct_type.datatype = datatype
     return struct_type
 
 
 def build_message(datatype: str, message: Message) -> Any:
-    """Return a message as an instance of its class."""
-    values: dict[str, Any] = {}
-    for line in FIELDS[datatype].splitlines():
-        kind, field = line.split()
-        base, value = kind.split("[")[0], message[field]
-        if base in _BASIC:
-            values[field] = value
-        else:
-            values[field] = [build_message(base, part) for part in value] if "[" in kind else build_message(base, value)
-    if not values:
-        values["structure_needs_at_least_one_member"] = 0
-    return idl_type(datatype)(**values)
+    """Return a message as an instance of its class, which can be sent."""
+    built: Any = object.__new__(idl_type(datatype))
+    built.content = message
+    return built
 
 
-class _Image(IdlStruct):
-    """Message that is mostly bytes. CycloneDDS encodes them one by one, which takes 40 ms for an image."""
+class _Message(IdlStruct):
+    """Message that encodes itself. CycloneDDS encodes bytes one by one, which takes 40 ms for an image."""
+
+    datatype, content = "", None  # without annotations, which would be fields of the message
 
     def serialize(self, *args: Any, **options: Any) -> bytes:
-        """Return the message in CDR."""
-        return encode_image(self)
+        """Return the message in CDR, version 1, little-endian."""
+        buffer, content = bytearray(), cast(Message, self.content)
+        _encode(buffer, self.datatype, content)
+        return b"\x00\x01\x00\x00" + bytes(buffer) + bytes(-len(buffer) % 4)
 
 
-_IMAGES: Final = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
+def _encode(buffer: bytearray, datatype: str, message: Message) -> None:
+    for field in fields(datatype):
+        value = message[field.name]
+        if field.length == 0:
+            _put(buffer, "I", len(value))
+        if isinstance(value, bytes):
+            buffer += value
+            continue
+        for entry in [value] if field.length is None else value:
+            if field.kind in FIELDS:
+                _encode(buffer, field.kind, entry)
+            elif field.kind == "string":
+                data = entry.encode() + b"\0"
+                _put(buffer, "I", len(data))
+                buffer += data
+            else:
+                _put(buffer, _FORMATS[field.kind], entry)
+    if not fields(datatype):
+        buffer.append(0)
 
 
-def encode_image(message: Any) -> bytes:
-    """Encode a ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage`` in CDR, version 1, little-endian."""
-    stamp = message.header.stamp
-    buffer = bytearray(struct.pack("<iI", stamp.sec, stamp.nanosec))
-    _put_string(buffer, message.header.frame_id)
-    if hasattr(message, "format"):
-        _put_string(buffer, message.format)
-    else:
-        _align(buffer)
-        buffer += struct.pack("<II", message.height, message.width)
-        _put_string(buffer, message.encoding)
-        buffer.append(message.is_bigendian)
-        _align(buffer)
-        buffer += struct.pack("<I", message.step)
-    _align(buffer)
-    buffer += struct.pack("<I", len(message.data))
-    buffer += message.data
-    return b"\x00\x01\x00\x00" + bytes(buffer) + bytes(-len(buffer) % 4)
-
-
-def _align(buffer: bytearray) -> None:
-    buffer += bytes(-len(buffer) % 4)
-
-
-def _put_string(buffer: bytearray, text: str) -> None:
-    _align(buffer)
-    data = text.encode() + b"\0"
-    buffer += struct.pack("<I", len(data)) + data
+def _put(buffer: bytearray, form: str, value: float) -> None:
+    """Append a number at a multiple of its size."""
+    buffer += bytes(-len(buffer) % struct.calcsize(form)) + struct.pack(f"<{form}", value)

@@ -6,7 +6,7 @@ import importlib
 from typing import Final
 
 from smolvla_gym.errors import OptionError
-from smolvla_gym.integrations.bridge.namespace import Namespaced, check_namespace
+from smolvla_gym.integrations.bridge.namespace import check_namespace
 from smolvla_gym.integrations.bridge.transport import Transport
 from smolvla_gym.integrations.ros2.interface import check_interface
 
@@ -41,13 +41,10 @@ def open_transport(kind: str, domain: int, interface: str, namespace: str = "") 
             kind = "rclpy"
         except ImportError:
             kind = "cyclonedds"
-    transport: Transport
     if kind == "rclpy":
         from smolvla_gym.integrations.ros2.rclpy_transport import RclpyTransport
 
-        transport = RclpyTransport(domain, interface, prefix)
-    else:
-        from smolvla_gym.integrations.ros2.cyclone import CycloneTransport
+        return RclpyTransport(domain, interface, prefix)
+    from smolvla_gym.integrations.ros2.cyclone import CycloneTransport
 
-        transport = CycloneTransport(domain, interface)
-    return Namespaced(transport, prefix) if prefix else transport
+    return CycloneTransport(domain, interface, prefix)

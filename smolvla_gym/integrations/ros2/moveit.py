@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from smolvla_gym.errors import RecordingError
 from smolvla_gym.integrations.bridge.topics import FOLLOW
 from smolvla_gym.parol6 import JOINT_NAMES
+from smolvla_gym.utils.json_file import save_text
 
 
 def write_controllers(folder: str | Path) -> Path:
@@ -39,11 +39,5 @@ def write_controllers(folder: str | Path) -> Path:
         *(f"      - {name}" for name in JOINT_NAMES),
     ]
     path = Path(folder) / "moveit_controllers.yaml"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
-    except OSError as error:
-        raise RecordingError(
-            f"MoveIt's controllers cannot be written to {folder}: {error.strerror or error}."
-        ) from error
+    save_text(path, "\n".join(lines) + "\n", "file of MoveIt's controllers")
     return path

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.integrations.bridge.topics import STOPS
-from smolvla_gym.integrations.bridge.transport import Transport
+from smolvla_gym.integrations.bridge.transport import GraphTransport
 from smolvla_gym.integrations.ros2.interface import ANY, LOOPBACK, check_interface, confined
 from smolvla_gym.integrations.ros2.rclpy_messages import fill, message_class, to_dict
 from smolvla_gym.integrations.ros_messages import Message
@@ -36,29 +36,30 @@ _CONFINED: Final = ("rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp", "rmw_cyclone
 """Middlewares of ROS 2 that use UDP alone, so that they can be kept on an interface."""
 
 
-class RclpyTransport(Transport):
+class RclpyTransport(GraphTransport):
     """Transport by a node of rclpy."""
 
     name = "rclpy"
 
-    def __init__(self, domain: int, interface: str = LOOPBACK, namespace: str = "") -> None:
+    def __init__(self, domain: int, interface: str = LOOPBACK, prefix: str = "") -> None:
         """Join the graph.
 
         Args:
             domain: ROS domain.
             interface: Network interface of the messages; ``"any"``: those of ROS's own variables.
-            namespace: Namespace of the node; names of topics contain theirs already.
+            prefix: Namespace of the node, and prefix of the names of all topics and actions.
 
         Raises:
             DeviceError: The graph cannot be joined, or its messages cannot be kept on the interface.
         """
+        super().__init__(prefix)
         check_interface(interface)
         self._context = Context()
         self._node: Any = None
         try:
             with _discovery(interface), confined(interface, required=True):
                 rclpy.init(context=self._context, domain_id=domain)
-                self._node = rclpy.create_node("parol6", namespace=namespace or None, context=self._context)
+                self._node = rclpy.create_node("parol6", namespace=prefix or None, context=self._context)
                 _check_middleware(interface)
             self._executor = SingleThreadedExecutor(context=self._context)
             self._executor.add_node(self._node)
@@ -74,7 +75,6 @@ class RclpyTransport(Transport):
         self._types: dict[str, Any] = {}
         self._actions: dict[str, Any] = {}
         self._received: list[tuple[str, Message]] = []
-        self._problems: list[tuple[str, str]] = []
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
         """Prepare sending on a topic; if the package of its messages is not installed, warn and leave the topic out."""
@@ -85,7 +85,7 @@ class RclpyTransport(Transport):
         except DeviceError as error:
             warnings.warn(f"{topic} is not sent. {error}", stacklevel=2)
             return
-        self._publishers[topic] = self._node.create_publisher(self._types[topic], topic, depth)
+        self._publishers[topic] = self._node.create_publisher(self._types[topic], self.prefix + topic, depth)
 
     def subscribe(self, topic: str, datatype: str) -> None:
         """Prepare receiving: stops from every publisher, other messages from reliable ones; the others are reported."""
@@ -96,7 +96,7 @@ class RclpyTransport(Transport):
         )
 
         events = importlib.import_module("rclpy.qos_event" if _is_old() else "rclpy.event_handler")
-        stops, kind = topic.endswith(STOPS), message_class(datatype)
+        stops, kind = topic in STOPS, message_class(datatype)
         qualities = [QoSProfile(depth=_DEPTH)]
         if stops:
             # Best effort receives from every publisher; reliable asks for lost messages again; the last one receives a
@@ -105,10 +105,11 @@ class RclpyTransport(Transport):
                 QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT),
                 QoSProfile(depth=_DEPTH, durability=DurabilityPolicy.TRANSIENT_LOCAL),
             ]
-        warn = self._ignore if stops else lambda _: self._report_mismatch(topic)
+        # Another subscription to a stop receives from such a publisher.
+        warn = (lambda _: None) if stops else (lambda _: self._report_mismatch(topic))
         for quality in qualities:
             self._node.create_subscription(
-                kind, topic, lambda message: self._received.append((topic, to_dict(message))), quality,
+                kind, self.prefix + topic, lambda message: self._received.append((topic, to_dict(message))), quality,
                 event_callbacks=events.SubscriptionEventCallbacks(incompatible_qos=warn, use_default_callbacks=False),
             )  # fmt: skip
 
@@ -141,7 +142,7 @@ class RclpyTransport(Transport):
         from smolvla_gym.integrations.ros2.action_server import ActionServer
 
         try:
-            self._actions[name] = ActionServer(self._node, name, datatype, self._deliver)
+            self._actions[name] = ActionServer(self._node, self.prefix, name, datatype, self._deliver)
         except DeviceError as error:
             warnings.warn(f"The action {name} is not provided. {error}", stacklevel=2)
             return False
@@ -149,12 +150,7 @@ class RclpyTransport(Transport):
 
     def other_publishers(self, topic: str) -> int:
         """Return how many other nodes publish on a topic."""
-        return int(self._node.count_publishers(topic)) - (topic in self._publishers)
-
-    def problems(self) -> list[tuple[str, str]]:
-        """Return topics and reasons of messages that could not be received since the last call."""
-        found, self._problems = list(dict.fromkeys(self._problems)), []
-        return found
+        return int(self._node.count_publishers(self.prefix + topic)) - (topic in self._publishers)
 
     def close(self) -> None:
         """Leave the graph."""
@@ -167,13 +163,6 @@ class RclpyTransport(Transport):
 
     def _deliver(self, topic: str, message: Message) -> None:
         self._received.append((topic, message))
-
-    def _report_mismatch(self, topic: str) -> None:
-        why = "messages of a best-effort publisher are not received: use a reliable quality of service"
-        self._problems.append((topic, why))
-
-    def _ignore(self, _: object) -> None:
-        """Do nothing: another subscription receives from this publisher."""
 
 
 def _check_middleware(interface: str) -> None:

@@ -8,9 +8,8 @@ from xml.etree import ElementTree as ET
 
 import mujoco
 
-from smolvla_gym.errors import RecordingError
 from smolvla_gym.integrations.bridge.topics import JAWS
-from smolvla_gym.integrations.ros2.urdf import TIP, link_name
+from smolvla_gym.integrations.ros2.urdf import TIP, link_name, save_xml
 from smolvla_gym.parol6 import HOME, JOINT_NAMES, STANDBY, Gripper
 from smolvla_gym.sim.scene import arm_spec
 
@@ -41,14 +40,7 @@ def write_srdf(folder: str | Path, gripper: Gripper) -> Path:
     ET.SubElement(robot, "end_effector", name="gripper", parent_link=TIP, group="gripper", parent_group="arm")
     for one, other, reason in _unchecked(arm_spec(gripper).compile()):
         ET.SubElement(robot, "disable_collisions", link1=one, link2=other, reason=reason)
-    ET.indent(robot)
-    path = Path(folder) / "parol6.srdf"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(ET.tostring(robot, encoding="utf-8", xml_declaration=True) + b"\n")
-    except OSError as error:
-        raise RecordingError(f"The SRDF cannot be written to {folder}: {error.strerror or error}.") from error
-    return path
+    return save_xml(Path(folder) / "parol6.srdf", robot, "SRDF")
 
 
 def _add_pose(robot: ET.Element, name: str, group: str, joints: dict[str, float]) -> None:

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.parol6 import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, MAX_SPEED, STALL_TORQUE, Array, Gripper
 from smolvla_gym.sim.scene import GRIPPER_PREFIX, arm_spec
-from smolvla_gym.sim.shapes import Shape, visible_shapes
+from smolvla_gym.sim.shapes import Shape, collision_shapes, visible_shapes
+from smolvla_gym.utils.json_file import save_text, whole_file
 
 _JAW_FORCE: Final = 45.0
 """Largest force of a jaw in N in the URDF; the SSG-48 reaches 80 N at a current that its maker warns about."""
-
-_COLLISION_GROUP: Final = 3
-"""MuJoCo's group of the collision shapes of the links."""
 
 TIP: Final = "tcp"
 """Link at the tool centre point. The bridge calls its own frame ``tool``: in ROS a frame has one sender, and
@@ -54,21 +52,26 @@ def write_urdf(folder: str | Path, gripper: Gripper, mesh_prefix: str | None = N
     # MuJoCo uses the file names of meshes alone; by default it discards visual shapes and merges fixed links.
     options = {"meshdir": "meshes", "strippath": "true", "discardvisual": "false", "fusestatic": "false"}
     ET.SubElement(ET.SubElement(robot, "mujoco"), "compiler", options)
-    shapes: dict[str, list[Shape]] = {}
-    for shape in visible_shapes(model):
-        shapes.setdefault(shape.body, []).append(shape)
-    try:
-        (folder / "meshes").mkdir(parents=True, exist_ok=True)
-        for index in range(1, model.nbody):
-            _add_link(robot, model, index, shapes.get(model.body(index).name, []), folder, prefix)
-        for index in range(1, model.nbody):
-            _add_joint(robot, model, index, gripper)
-        _add_tip(robot, model)
-        ET.indent(robot)
-        path = folder / "parol6.urdf"
-        path.write_bytes(ET.tostring(robot, encoding="utf-8", xml_declaration=True) + b"\n")
-    except OSError as error:
-        raise RecordingError(f"The URDF cannot be written to {folder}: {error.strerror or error}.") from error
+    _add_links(robot, model, folder, prefix)
+    for index in range(1, model.nbody):
+        _add_joint(robot, model, index, gripper)
+    _add_tip(robot, model)
+    return save_xml(folder / "parol6.urdf", robot, "URDF")
+
+
+def save_xml(path: Path, root: ET.Element, what: str) -> Path:
+    """Write an indented XML file, and return its path.
+
+    Args:
+        path: The file; missing folders are created.
+        root: The root element.
+        what: Kind of file, for the error.
+
+    Raises:
+        RecordingError: The file could not be written.
+    """
+    ET.indent(root)
+    save_text(path, ET.tostring(root, encoding="utf-8", xml_declaration=True).decode() + "\n", what)
     return path
 
 
@@ -77,64 +80,52 @@ def link_name(body: str) -> str:
     return body.removeprefix(GRIPPER_PREFIX)
 
 
-def _add_link(
-    robot: ET.Element, model: mujoco.MjModel, index: int, shapes: list[Shape], folder: Path, prefix: str
-) -> None:
-    body = model.body(index)
-    link = ET.SubElement(robot, "link", name=link_name(body.name))
-    if body.mass[0] > 0:
-        inertial = ET.SubElement(link, "inertial")
-        _add_origin(inertial, body.ipos, _matrix(body.iquat))
-        ET.SubElement(inertial, "mass", value=f"{body.mass[0]:.6g}")
-        ixx, iyy, izz = (f"{value:.6g}" for value in body.inertia)
-        ET.SubElement(inertial, "inertia", ixx=ixx, iyy=iyy, izz=izz, ixy="0", ixz="0", iyz="0")
-    seen: Counter[str] = Counter()
-    for shape in shapes:
-        seen[shape.kind] += 1
-        visual = ET.SubElement(link, "visual")
-        _add_shape(visual, shape, folder, prefix, f"{link_name(body.name)}_{shape.kind}_{seen[shape.kind]}")
-        material = ET.SubElement(visual, "material", name="rgba_" + "_".join(f"{c:.3g}" for c in shape.color))
-        ET.SubElement(material, "color", rgba=" ".join(f"{c:.4g}" for c in shape.color))
-    for geom in range(model.ngeom):
-        if int(model.geom_bodyid[geom]) == index and int(model.geom_group[geom]) == _COLLISION_GROUP:
-            _add_collision(link, model, geom)
+def _add_links(robot: ET.Element, model: mujoco.MjModel, folder: Path, prefix: str) -> None:
+    shapes = [("visual", shape) for shape in visible_shapes(model)]
+    shapes += [("collision", shape) for shape in collision_shapes(model)]
+    for index in range(1, model.nbody):
+        body = model.body(index)
+        link = ET.SubElement(robot, "link", name=link_name(body.name))
+        if body.mass[0] > 0:
+            inertial = ET.SubElement(link, "inertial")
+            _add_origin(inertial, body.ipos, _matrix(body.iquat))
+            ET.SubElement(inertial, "mass", value=f"{body.mass[0]:.6g}")
+            ixx, iyy, izz = (f"{value:.6g}" for value in body.inertia)
+            ET.SubElement(inertial, "inertia", ixx=ixx, iyy=iyy, izz=izz, ixy="0", ixz="0", iyz="0")
+        seen: Counter[str] = Counter()
+        for tag, shape in shapes:
+            if shape.body == body.name:
+                seen[shape.kind] += 1
+                name = f"{link_name(body.name)}_{shape.kind}_{seen[shape.kind]}"
+                _add_shape(link, tag, shape, folder / "meshes" / f"{name}.stl", f"{prefix}/{name}.stl")
 
 
-def _add_shape(parent: ET.Element, shape: Shape, folder: Path, prefix: str, name: str) -> None:
-    _add_origin(parent, shape.position, shape.rotation)
-    geometry = ET.SubElement(parent, "geometry")
+def _add_shape(link: ET.Element, tag: str, shape: Shape, mesh: Path, mesh_name: str) -> None:
+    """Add a shape; a capsule becomes a cylinder and two spheres."""
+    radius, length = {"radius": f"{shape.size[0]:.6g}"}, {"length": f"{2 * shape.size[1]:.6g}"}
+    parts: dict[tuple[float, ...], tuple[str, dict[str, str]]]
+    middle, ends = (0.0, 0.0, 0.0), ((0.0, 0.0, -shape.size[1]), (0.0, 0.0, shape.size[1]))
     if shape.kind == "box":
-        ET.SubElement(geometry, "box", size=_numbers(2 * shape.size))
-    elif shape.kind in ("cylinder", "capsule"):
-        length = 2 * shape.size[1] + (2 * shape.size[0] if shape.kind == "capsule" else 0.0)
-        ET.SubElement(geometry, "cylinder", radius=f"{shape.size[0]:.6g}", length=f"{length:.6g}")
+        parts = {middle: ("box", {"size": _numbers(2 * shape.size)})}
     elif shape.kind == "sphere":
-        ET.SubElement(geometry, "sphere", radius=f"{shape.size[0]:.6g}")
+        parts = {middle: ("sphere", radius)}
+    elif shape.kind == "cylinder":
+        parts = {middle: ("cylinder", radius | length)}
+    elif shape.kind == "capsule":
+        parts = {middle: ("cylinder", radius | length), **dict.fromkeys(ends, ("sphere", radius))}
     else:
         assert shape.vertices is not None  # noqa: S101 - narrows a type
         assert shape.faces is not None  # noqa: S101 - narrows a type
-        (folder / "meshes" / f"{name}.stl").write_bytes(_stl(shape.vertices[shape.faces]))
-        ET.SubElement(geometry, "mesh", filename=f"{prefix}/{name}.stl")
-
-
-def _add_collision(link: ET.Element, model: mujoco.MjModel, index: int) -> None:
-    """Add a collision shape of a link; a capsule becomes a cylinder and two spheres."""
-    geom = model.geom(index)
-    kind, size, rotation = int(geom.type[0]), geom.size, _matrix(geom.quat)
-    parts: list[tuple[str, dict[str, str], Array]] = []
-    if kind == mujoco.mjtGeom.mjGEOM_BOX:
-        parts = [("box", {"size": _numbers(2 * size)}, np.zeros(3))]
-    elif kind == mujoco.mjtGeom.mjGEOM_SPHERE:
-        parts = [("sphere", {"radius": f"{size[0]:.6g}"}, np.zeros(3))]
-    elif kind in (mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE):
-        parts = [("cylinder", {"radius": f"{size[0]:.6g}", "length": f"{2 * size[1]:.6g}"}, np.zeros(3))]
-        if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
-            ends = [np.array([0.0, 0.0, end]) for end in (-size[1], size[1])]
-            parts += [("sphere", {"radius": f"{size[0]:.6g}"}, end) for end in ends]
-    for tag, attributes, offset in parts:
-        collision = ET.SubElement(link, "collision")
-        _add_origin(collision, geom.pos + rotation @ offset, rotation)
-        ET.SubElement(ET.SubElement(collision, "geometry"), tag, attributes)
+        with whole_file(mesh, "mesh") as file:
+            file.write_bytes(_stl(shape.vertices[shape.faces]))
+        parts = {middle: ("mesh", {"filename": mesh_name})}
+    for offset, (geometry, attributes) in parts.items():
+        element = ET.SubElement(link, tag)
+        _add_origin(element, shape.position + shape.rotation @ np.array(offset), shape.rotation)
+        ET.SubElement(ET.SubElement(element, "geometry"), geometry, attributes)
+        if tag == "visual":
+            material = ET.SubElement(element, "material", name="rgba_" + "_".join(f"{c:.3g}" for c in shape.color))
+            ET.SubElement(material, "color", rgba=" ".join(f"{c:.4g}" for c in shape.color))
 
 
 def _add_joint(robot: ET.Element, model: mujoco.MjModel, index: int, gripper: Gripper) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
-from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.errors import needs_extra
 from smolvla_gym.integrations.bridge.transport import Transport
 from smolvla_gym.integrations.ros_messages import Message, quaternion
 from smolvla_gym.integrations.scene_pose import ScenePose
@@ -18,12 +18,10 @@ from smolvla_gym.parol6 import NUM_JOINTS
 from smolvla_gym.sim.shapes import Shape
 from smolvla_gym.utils.untrusted import printable
 
-try:
+with needs_extra("The page in the browser", "view"):
     from smolvla_gym.integrations.viewer.guard import MAX_TEXT, Guard
     from smolvla_gym.integrations.viewer.meshes import triangles
     from smolvla_gym.integrations.viewer.server import HOST, start_server, uuid_of
-except ImportError as err:
-    raise MissingExtraError("The page in the browser", "view", err) from err
 
 _IMAGE_EVERY: Final = 3
 """Control steps from one image on the page to the next: at 10 Hz also a browser over a slow network keeps up."""

@@ -7,7 +7,6 @@ checkpoint is therefore copied with another ``config.json`` first.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.configuration import check_configuration
 from smolvla_gym.agent.checkpoint.load import check_checkpoint_files
-from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, link_file, make_portable
+from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, link_file, make_plain, make_portable
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER, WEIGHTS, read_spec
 from smolvla_gym.data.reader import Recording
 from smolvla_gym.data.spec import ROBOT_TYPE
@@ -31,7 +30,7 @@ from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
 from smolvla_gym.utils.json_file import save_json
 from smolvla_gym.utils.subprocesses import end_process
-from smolvla_gym.utils.untrusted import read_json_object
+from smolvla_gym.utils.untrusted import read_json_object, reading_as
 
 START: Final = "start"
 RUN: Final = "lerobot"
@@ -102,7 +101,6 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
         if int(config.get(name, 32)) < width:
             raise CheckpointError(f"{checkpoint} has {name} {config[name]}, and this arm has {width} dimensions.")
     image = {"type": "VISUAL", "shape": [3, *recording.image_size]}
-    name = str((start / VLM_FOLDER).absolute())
     config |= {
         "input_features": {
             "observation.state": {"type": "STATE", "shape": [width]},
@@ -112,19 +110,13 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
         "empty_cameras": 0,
         "adapt_to_pi_aloha": False,
         "load_vlm_weights": False,  # the checkpoint has them; True would download 2 GB and replace them
-        "vlm_model_name": name,
         "push_to_hub": False,
-        "pretrained_path": None,
     }
     shutil.rmtree(start, ignore_errors=True)
     # Checks the files: LeRobot would run code that they name, and notices missing files late.
     copy_checkpoint(checkpoint, start, link_weights=True)
-    _write(start / "config.json", config)
-    pipeline = _read(start / "policy_preprocessor.json")
-    for step in pipeline["steps"]:
-        if "tokenizer_name" in step.get("config", {}):
-            step["config"]["tokenizer_name"] = name
-    _write(start / "policy_preprocessor.json", pipeline)
+    save_json(start / "config.json", config, "configuration of the policy")
+    make_plain(start, start)
     write_provenance(start, describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint))
 
 
@@ -321,12 +313,6 @@ def check_resumed(saving: Path, recording: Recording) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json_object(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or broken ({error}). Take another copy of the checkpoint.") from error
-    return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    advice = "Take another copy of the checkpoint."
+    with reading_as(CheckpointError, path, advice, f"{path} is missing. {advice}"):
+        return read_json_object(path)

@@ -151,21 +151,16 @@ class RemotePolicy(ChunkPolicy):
                 self._check_idle(self._connection)
                 self._connection.send(message)
                 answer = self._connection.recv(self._timeout_s)
-            except InferenceError:
+            except BaseException as error:  # also Ctrl-C: the next request must not read the pending answer as its own
                 self._drop()
-                raise
-            except TimeoutError:
-                self._drop()
-                raise InferenceTimeoutError(
-                    f"The policy server at {self._address} sent no chunk within {self._timeout_s:g} s. The arm holds. "
-                    "Check whether it is busy with other clients or its device hangs; a slow server needs a larger "
-                    "timeout_s."
-                ) from None
-            except ConnectionClosed as closed:
-                self._drop()
-                raise self._explain_closing(closed) from closed
-            except BaseException:  # such as Ctrl-C: the pending answer must not be read as that of the next request
-                self._drop()
+                if isinstance(error, TimeoutError):
+                    raise InferenceTimeoutError(
+                        f"The policy server at {self._address} sent no chunk within {self._timeout_s:g} s. The arm "
+                        "holds. Check whether it is busy with other clients or its device hangs; a slow server needs a "
+                        "larger timeout_s."
+                    ) from None
+                if isinstance(error, ConnectionClosed):
+                    raise self._explain_closing(error) from error
                 raise
             round_trip_ms = 1e3 * (time.monotonic() - started)
             try:

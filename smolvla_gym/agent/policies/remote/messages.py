@@ -15,15 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from smolvla_gym.agent.checkpoint.field_checks import (
-    Check,
-    ExpectedError,
-    check_known_fields,
-    list_of,
-    mapping_of,
-    optional,
-    whole,
-)
 from smolvla_gym.agent.checkpoint.normalization import ACTION_WIDTH
 from smolvla_gym.agent.checkpoint.provenance import CONTROL_RATE
 from smolvla_gym.agent.input_validation import check_observation
@@ -32,6 +23,7 @@ from smolvla_gym.agent.policies.base import Array, Chunk, ChunkRequest, PolicyCa
 from smolvla_gym.agent.policies.remote.wire import MAX_MESSAGE_BYTES, WireError, decode, encode
 from smolvla_gym.errors import OptionError, PolicyMismatchError
 from smolvla_gym.parol6 import ACTION_NAMES, NUM_JOINTS
+from smolvla_gym.utils import schema
 from smolvla_gym.utils.untrusted import printable
 
 PROTOCOL: Final = "smolvla-gym"
@@ -50,25 +42,25 @@ _MAX_NAME: Final = 1000
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > _MAX_NAME or not value.isprintable():
-        raise ExpectedError(f"a printable text of 1 to {_MAX_NAME} characters")
+        raise schema.ExpectedError(f"a printable text of 1 to {_MAX_NAME} characters")
     return value
 
 
-_SIZE: Final = whole(1, 4096)
-_CARD: Final[Mapping[str, Check]] = {
+_SIZE: Final = schema.whole(1, 4096)
+_CARD: Final[Mapping[str, schema.Check]] = {
     "name": _name,
-    "cameras": mapping_of(_name, list_of(_SIZE, 2, 2), 1024),
-    "camera_map": mapping_of(_name, _name, 1024),
+    "cameras": schema.mapping_of(_name, schema.list_of(_SIZE, 2, 2), 1024),
+    "camera_map": schema.mapping_of(_name, _name, 1024),
     "chunk_size": _SIZE,
     "n_action_steps": _SIZE,
     "num_steps": _SIZE,
     "noise_width": _SIZE,
     "device": _name,
     # Older servers do not send the fields from here on.
-    "empty_cameras": whole(0, 4096),
-    "absent_cameras": list_of(_name, 0, 1024),
-    "control_hz": optional(CONTROL_RATE),
-    "gripper": optional(_name),
+    "empty_cameras": schema.whole(0, 4096),
+    "absent_cameras": schema.list_of(_name, 0, 1024),
+    "control_hz": schema.optional(CONTROL_RATE),
+    "gripper": schema.optional(_name),
 }
 """Fields of a policy's card in a description."""
 
@@ -113,7 +105,7 @@ def read_description(data: bytes | str) -> tuple[PolicyCard, bool]:
 
 
 def _read_card(content: object) -> PolicyCard:
-    fields = check_known_fields(content, _CARD, tuple(_CARD)[:8])
+    fields = schema.check_fields(content, _CARD, tuple(_CARD)[:8], others=True)
     cameras, camera_map = fields["cameras"], fields["camera_map"]
     if not cameras or cameras.keys() != camera_map.keys():
         raise ValueError(f"cameras {_format(list(cameras))} with a map of {_format(list(camera_map))}")

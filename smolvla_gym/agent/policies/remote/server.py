@@ -184,24 +184,20 @@ class PolicyServer:
     ) -> Response | None:
         """Return None if a client may connect, otherwise the response that refuses it."""
         hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
+        status = HTTPStatus.FORBIDDEN
         # A page in a browser must not use a server that trusts its own machine. The name by which other machines reach
         # a server is unknown here, so Host is checked on the loopback only.
         reason = refusal(hosts if self._loopback else ["localhost"], origins, own_pages=False)
-        if reason is not None:
-            _LOG.warning("%s was refused: %s", _name(connection), reason)
-            return connection.respond(HTTPStatus.FORBIDDEN, reason + "\n")
-        if self._token is not None and not is_authorized(request.headers.get_all("Authorization"), self._token):
-            _LOG.warning("%s was refused: no token, or a wrong one", _name(connection))
-            return connection.respond(
-                HTTPStatus.UNAUTHORIZED,
-                "This server requires its token in the header 'Authorization: Api-Key <token>'.\n",
-            )
-        if limiter.full:
-            _LOG.warning("%s was refused: %d clients are connected", _name(connection), self._max_clients)
-            return connection.respond(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{self._max_clients} clients are connected already.\n"
-            )
-        return None
+        given = request.headers.get_all("Authorization")
+        if reason is None and self._token is not None and not is_authorized(given, self._token):
+            status = HTTPStatus.UNAUTHORIZED
+            reason = "This server requires its token in the header 'Authorization: Api-Key <token>'."
+        if reason is None and limiter.full:
+            status, reason = HTTPStatus.SERVICE_UNAVAILABLE, f"{self._max_clients} clients are connected already."
+        if reason is None:
+            return None
+        _LOG.warning("%s was refused: %s", _name(connection), reason)
+        return connection.respond(status, reason + "\n")
 
     def _serve_client(
         self, connection: ServerConnection, policy: ChunkPolicy, thread: InferenceThread, limiter: ConnectionLimiter

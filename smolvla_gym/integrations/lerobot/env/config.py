@@ -9,16 +9,14 @@ from typing import Any
 import gymnasium as gym
 
 from smolvla_gym.envs.time_limit import MAX_EPISODE_S, steps_within
-from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.errors import needs_extra
 from smolvla_gym.integrations.lerobot.env.small_images import LEROBOT_REAL_ID, LEROBOT_SIM_ID
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.tasks import check_registered
 
-try:
+with needs_extra("The environment for LeRobot", "smolvla"):
     from lerobot.configs.types import FeatureType, PolicyFeature
     from lerobot.envs.configs import EnvConfig
-except ImportError as err:
-    raise MissingExtraError("The environment for LeRobot", "smolvla", err) from err
 
 
 @EnvConfig.register_subclass("parol6")

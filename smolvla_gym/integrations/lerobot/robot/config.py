@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.errors import needs_extra
 from smolvla_gym.tasks import check_registered
 
-try:
+with needs_extra("The robot for LeRobot", "smolvla"):
     from lerobot.robots.config import RobotConfig
     from lerobot.teleoperators.config import TeleoperatorConfig
-except ImportError as err:
-    raise MissingExtraError("The robot for LeRobot", "smolvla", err) from err
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import sys
 import weakref
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,6 @@ from lerobot.robots.robot import Robot
 
 from smolvla_gym.agent.images import env_image_size, resize_area
 from smolvla_gym.envs.env_options import check_image_size
-from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.integrations.lerobot.robot.config import PAROL6Config, PAROL6FollowerConfig, PAROL6SimConfig
 from smolvla_gym.integrations.lerobot.robot.instruction import find_instruction
@@ -174,10 +173,7 @@ class PAROL6Follower(PAROL6Robot):
         else:
             options["home"] = config.home  # once, if the arm does not know its joint angles
 
-        def make() -> PAROL6Env:
-            return make_real_env(**options)
-
-        return EnvLoop(make, instruction=self.instruction, hold_after=config.hold_after_s)
+        return EnvLoop(partial(make_real_env, **options), instruction=self.instruction, hold_after=config.hold_after_s)
 
 
 class PAROL6Sim(PAROL6Robot):
@@ -192,10 +188,7 @@ class PAROL6Sim(PAROL6Robot):
         config = cast(PAROL6SimConfig, self.config)
         options = {**self._options(), "num_objects": config.num_objects, "randomization": config.randomization}
 
-        def make() -> PAROL6Env:
-            return make_sim_env(**options)
-
         return EnvLoop(
-            make, seed=config.seed, instruction=self.instruction, hold_after=config.hold_after_s,
-            renew_after=config.renew_after_s,
+            partial(make_sim_env, **options), seed=config.seed, instruction=self.instruction,
+            hold_after=config.hold_after_s, renew_after=config.renew_after_s,
         )  # fmt: skip

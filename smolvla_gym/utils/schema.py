@@ -1,8 +1,9 @@
-"""Check fields of untrusted JSON objects and messages before use: type, range and length."""
+"""Schemas of untrusted JSON objects and messages: a check of type, range and length for each field."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Check = Callable[[Any], Any]
@@ -17,43 +18,48 @@ class UnknownFieldsError(ValueError):
     """An object has unknown fields, such as those of another LeRobot release or of another program."""
 
 
-def check_fields(content: object, fields: Mapping[str, Check], required: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the checked fields of a JSON object.
+@dataclass(frozen=True)
+class Default:
+    """Check of a field that has a value also where an object lacks it.
 
-    Args:
-        content: The object.
-        fields: A check for each allowed field.
-        required: Fields that must be present.
-
-    Raises:
-        UnknownFieldsError: The object has other fields.
-        ValueError: It is no object, lacks a field, or a value is not allowed.
+    Attributes:
+        check: Check of the field's value.
+        value: Value where the field is missing; it is not checked.
     """
-    if not isinstance(content, dict):
-        raise ValueError(f"{format_value(content)} stands where an object is expected")
-    unknown = [name for name in content if name not in fields]
-    if unknown:
-        raise UnknownFieldsError(f"unknown field {', '.join(format_value(name) for name in unknown[:5])}")
-    missing = [name for name in required if name not in content]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} is missing")
-    return {name: check_field(name, value, fields[name]) for name, value in content.items()}
+
+    check: Check
+    value: Any
+
+    def __call__(self, value: Any) -> Any:
+        """Return the checked value."""
+        return self.check(value)
 
 
-def check_known_fields(content: object, fields: Mapping[str, Check], required: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the checked fields of a JSON object, and drop all fields without a check.
+def check_fields(
+    content: object, fields: Mapping[str, Check], required: Sequence[str] = (), *, others: bool = False
+) -> dict[str, Any]:
+    """Return the checked fields of a JSON object, and the defaults of those that it lacks.
 
     Args:
         content: The object.
         fields: A check for each field to return.
         required: Fields that must be present.
+        others: Whether the object may have other fields, which are dropped.
 
     Raises:
+        UnknownFieldsError: The object has other fields, and ``others`` is False.
         ValueError: It is no object, lacks a field, or a value is not allowed.
     """
-    if isinstance(content, dict):
-        content = {name: value for name, value in content.items() if name in fields}
-    return check_fields(content, fields, required)
+    if not isinstance(content, dict):
+        raise ValueError(f"{format_value(content)} stands where an object is expected")
+    unknown = [name for name in content if name not in fields]
+    if unknown and not others:
+        raise UnknownFieldsError(f"unknown field {', '.join(format_value(name) for name in unknown[:5])}")
+    missing = [name for name in required if name not in content]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} is missing")
+    defaults = {name: check.value for name, check in fields.items() if isinstance(check, Default)}
+    return defaults | {name: check_field(name, content[name], fields[name]) for name in content if name in fields}
 
 
 def check_field(name: str, value: Any, check: Check) -> Any:
@@ -79,6 +85,11 @@ def format_value(value: object, limit: int = 80) -> str:
     if isinstance(value, str) and len(value) > limit:
         value = value[:limit] + "…"
     return repr(value)
+
+
+def anything(value: Any) -> Any:
+    """Accept every value."""
+    return value
 
 
 def flag(value: Any) -> bool:
@@ -150,6 +161,11 @@ def list_of(inner: Check, low: int, high: int) -> Check:
         return tuple(check_field("an entry", entry, inner) for entry in value)
 
     return check
+
+
+def object_of(fields: Mapping[str, Check], required: Sequence[str] = (), *, others: bool = False) -> Check:
+    """Create a check for objects with the fields of :func:`check_fields`."""
+    return lambda value: check_fields(value, fields, required, others=others)
 
 
 def mapping_of(key: Check, inner: Check, high: int) -> Check:
