@@ -98,8 +98,8 @@ class EvalOptions(SceneOptions):
             OptionError: Another option has a value that is not allowed.
         """
         self.telemetry.check()
-        check_checkpoint_policy(self, "policy")
-        check_checkpoint_policy(self, "vs")
+        check_checkpoint_policy(self.policy, "--policy")
+        check_checkpoint_policy(self.vs, "--vs")
         self.check_scene(self.task)
         self.agent.check(self.policy)
 

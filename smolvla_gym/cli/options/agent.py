@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from smolvla_gym.cli.options.arguments import at_least, refused
-from smolvla_gym.cli.options.parser import Options, UsageError, flag_of, option
+from smolvla_gym.cli.options.parser import Options, UsageError, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, UnknownNameError
 
@@ -212,23 +212,22 @@ def check_policy(policy: str) -> None:
         raise UnknownNameError("policy", policy, known)
 
 
-def check_checkpoint_policy(options: Options, name: str) -> None:
+def check_checkpoint_policy(policy: str | None, flag: str) -> None:
     """Refuse a policy that is no checkpoint on this machine or the hub.
 
     Args:
-        options: The options.
-        name: Name of the field that has the policy; None in it is accepted.
+        policy: The policy; None is accepted.
+        flag: The option that has it.
 
     Raises:
         OptionError: It is a scripted policy, or the address of a server.
         UnknownNameError: There is no such policy.
     """
-    policy = getattr(options, name)
     if policy is None:
         return
     if policy in SCRIPTED or is_address(policy):
         reason = "expected a SmolVLA policy on this machine; `smolvla-gym rollout` runs the others"
-        raise UsageError(flag_of(type(options), name), policy, reason)
+        raise UsageError(flag, policy, reason)
     check_policy(policy)
 
 
