@@ -45,7 +45,7 @@ def output_folder(chosen: Path | None, command: str) -> Iterator[Path]:
             yield out
         except BaseException as error:
             after = _contents(out)
-            if after - before:
+            if after - before and not getattr(error, "__notes__", ()):  # a command may have said more
                 error.add_note(f"what was recorded until then is in {out}")
             elif is_new and not after:
                 with contextlib.suppress(OSError):

@@ -43,32 +43,6 @@ def lock_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def lock_file(file: Path) -> Iterator[None]:
-    """Lock the name of a file for this program with a file ``.<name>.lock`` beside it; see :func:`lock_folder`.
-
-    Args:
-        file: A file in an existing folder. It need not exist yet.
-
-    Raises:
-        RecordingError: Another program has locked the name.
-        OSError: The lock file cannot be created.
-    """
-    if _fcntl is None:
-        yield
-        return
-    path = file.with_name(f".{file.name}.lock")
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock(handle, path, file)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(handle)
-
-
 def _lock(handle: int, path: Path, shown: Path) -> None:
     try:
         _fcntl.flock(handle, _fcntl.LOCK_EX | _fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from smolvla_gym.cli.options.agent import Dtype, check_checkpoint_policy
+from smolvla_gym.cli.options.agent import Dtype, check_checkpoint_policy, compile_mode
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.parser import Options, command, option
 from smolvla_gym.cli.output import say
@@ -59,7 +59,11 @@ class BenchOptions(Options):
     )
     device: str = option("device to compute on: auto, cpu, cuda, mps", "auto", metavar="D")
     compile: str | None = option(
-        "use torch.compile in a mode such as default or max-autotune; see below", None, const="default", metavar="MODE"
+        "use torch.compile in a mode such as default or max-autotune; see below",
+        None,
+        const="default",
+        parse=compile_mode,
+        metavar="MODE",
     )
     chunks: int = option("chunks to measure", 100, parse=at_least(3), metavar="N")
     quick: bool = option("at most 10 chunks and 10 s of them a variant: a first impression", False)
@@ -77,9 +81,6 @@ class BenchOptions(Options):
             UnknownNameError: There is no policy of a name.
             OptionError: The arguments do not fit together.
         """
-        from smolvla_gym.agent.checkpoint.load import check_options
-
-        check_options("auto", self.compile)
         for policy in self.policy:
             if policy != _RANDOM:
                 check_checkpoint_policy(policy, "--policy")

@@ -52,7 +52,6 @@ def run(options: ServeOptions) -> int:
         from smolvla_gym.agent.policies.remote.server import PolicyServer
     except ImportError as error:
         raise MissingExtraError("Serving a policy", "remote", error) from error
-    options.check_compile()
     token = None if options.token_file is None else _read_token(options.token_file)
     # The port is taken first: wrong arguments show before the seconds that a policy takes to load.
     with PolicyServer(host=options.host, port=options.port, token=token) as server:

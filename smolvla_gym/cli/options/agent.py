@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from smolvla_gym.cli.options.arguments import at_least, refused
+from smolvla_gym.cli.options.arguments import at_least, choice, refused
 from smolvla_gym.cli.options.parser import Options, UsageError, option
 from smolvla_gym.cli.output import say
-from smolvla_gym.errors import OptionError, UnknownNameError
+from smolvla_gym.errors import UnknownNameError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -45,6 +45,13 @@ def _pair(text: str) -> tuple[str, str | None]:
     return camera, None if env_camera.lower() in ("", "none") else env_camera
 
 
+def compile_mode(text: str) -> str:
+    """Read a mode of ``torch.compile``."""
+    from smolvla_gym.agent.checkpoint.build import COMPILE_MODES
+
+    return choice(COMPILE_MODES)(text)
+
+
 @dataclass(kw_only=True)
 class PolicyOptions(Options):
     """Options of the computation of chunks; see ``SmolVLAAgent.from_pretrained``."""
@@ -53,27 +60,12 @@ class PolicyOptions(Options):
     dtype: Dtype = option("the type that it computes in; auto: that of its weights", "auto", kept=True)
     compile: str | None = option(
         "use torch.compile in a mode such as default or max-autotune; the first chunk then takes minutes", None,
-        const="default", metavar="MODE", kept=True,
+        const="default", parse=compile_mode, metavar="MODE", kept=True,
     )  # fmt: skip
     camera_map: list[tuple[str, str | None]] = option(
         "the env's camera for each policy camera whose name differs, such as camera1=wrist camera2=scene; "
         "camera3=none leaves out one that training never saw", [], parse=_pair, metavar="POLICY=ENV", kept=True,
     )  # fmt: skip
-
-    def check_compile(self) -> None:
-        """Refuse a mode that torch.compile does not have.
-
-        Raises:
-            OptionError: There is no such mode.
-            MissingExtraError: torch is not installed.
-        """
-        if self.compile is not None:
-            from smolvla_gym.agent.checkpoint.load import check_options
-
-            try:
-                check_options("auto", self.compile)
-            except OptionError as error:
-                self.expect("compile", error.allowed)
 
     def check(self, policy: str) -> None:
         """Refuse options that have no effect with a policy, and values that are not allowed.
@@ -88,7 +80,6 @@ class PolicyOptions(Options):
                 self.refuse(name, "only with a SmolVLA policy")
             if is_address(policy) and name in ("device", "dtype", "compile", "num_steps"):
                 self.refuse(name, "only with a policy on this machine; give it to `smolvla-gym serve`")
-        self.check_compile()
 
 
 @dataclass(kw_only=True)
