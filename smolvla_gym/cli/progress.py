@@ -93,7 +93,8 @@ def progress_with_pause(
             nonlocal state
             bar.update(line, completed=now)
             left = bar.tasks[0].time_remaining
-            state = now, "  ".join(filter(None, (text, left and f"about {_duration(left)} left")))
+            rest = f"about {_duration(left)} left" if left else ""
+            state = now, "  ".join(filter(None, (text, rest)))
             bar.update(line, description=state[1])
 
         @contextlib.contextmanager

@@ -36,13 +36,13 @@ def run(options: DoctorOptions) -> int:
         return int(failed)
     from rich.text import Text
 
-    rows = []
+    rows: list[list[str | Text]] = []
     for finding in findings:
         text = Text(finding.text)
         if finding.remedy:
             text.append(f"\n-> {finding.remedy}", "cyan")
         rows.append([Text(*_MARKS[finding.status]), finding.name, text])
-    print_table(["", "what", "found"], rows, ("", "found"))
+    print_table(["", "what", "found"], rows, ("", "what", "found"))
     counts = [sum(finding.status is status for finding in findings) for status in Status]
     print("{} ok, {} warnings, {} failed".format(*counts))
     return int(failed)

@@ -204,7 +204,7 @@ def _print_table(summary: RolloutSummary, out: Path) -> None:
 
     from smolvla_gym.episodes.cadence import describe
 
-    rows = []
+    rows: list[list[str | Text]] = []
     for episode in summary.episodes:
         failed = "no" if episode.failure is None else f"no: {episode.failure}"
         outcome = "yes" if episode.success else f"fault {episode.fault}" if episode.fault else failed

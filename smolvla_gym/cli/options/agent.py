@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from smolvla_gym.cli.options.arguments import at_least, choice, refused
+from smolvla_gym.cli.options.arguments import at_least, choice, reader_of, refused
 from smolvla_gym.cli.options.parser import Options, UsageError, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import UnknownNameError
@@ -43,6 +44,9 @@ def _pair(text: str) -> tuple[str, str | None]:
     if not (camera and equals):
         raise refused(text, "the form camera1=wrist, or camera3=none to leave a camera out")
     return camera, None if env_camera.lower() in ("", "none") else env_camera
+
+
+latency = reader_of(float, "a number of ms from 0 on", lambda value: 0.0 <= value < math.inf)
 
 
 def compile_mode(text: str) -> str:
@@ -104,11 +108,6 @@ class ChunkOptions(PolicyOptions):
     def check(self, policy: str) -> None:
         """Refuse options as :meth:`PolicyOptions.check` does."""
         super().check(policy)
-        latency = getattr(self, "latency_ms", None)
-        if latency is not None:
-            from smolvla_gym.agent.inference_runner import check_latency
-
-            check_latency(latency)
         if self.aggregate is not None:
             from smolvla_gym.agent.aggregation import get_aggregate
 
@@ -127,7 +126,7 @@ class AgentOptions(ChunkOptions):
     """Options of an agent."""
 
     mode: Mode | None = option(MODE_HELP, None)
-    latency_ms: float | None = option(LATENCY_HELP, None, metavar="MS")
+    latency_ms: float | None = option(LATENCY_HELP, None, parse=latency, metavar="MS")
     num_steps: int | None = option(STEPS_HELP, None, parse=at_least(1), metavar="N")
 
     def load(self, policy: str, *, realtime: bool) -> SmolVLAAgent:
@@ -163,7 +162,7 @@ class SweepOptions(ChunkOptions):
     """Options of an agent that is evaluated in several modes, with several latencies and numbers of flow steps."""
 
     mode: list[Mode] = option(MODE_HELP, ["sync"], kept=True)
-    latency_ms: list[float] = option(LATENCY_HELP, [0.0], metavar="MS", kept=True)
+    latency_ms: list[float] = option(LATENCY_HELP, [0.0], parse=latency, metavar="MS", kept=True)
     num_steps: list[int | None] = option(STEPS_HELP, [None], parse=at_least(1), metavar="N", kept=True)
 
 
