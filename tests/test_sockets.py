@@ -27,8 +27,8 @@ board's process     pipes that it inherits (``ipc``), lines of JSON of 1 MiB; a 
 twin's process      the same pipes, and shared memory without a name that it inherits. Fields of these messages are
                     pickled objects.
 twin's serial port  a pseudo-terminal with mode 0600 in a folder with mode 0700; the firmware's parser holds one packet.
-workers             processes of ``multiprocessing`` (``worker_pool.py``, ``benchmark/worker.py``): inherited pairs,
-                    pickled.
+benchmark's process the same pipes; the report in its reply is a pickled object.
+workers             processes of ``multiprocessing`` (``worker_pool.py``): inherited pairs, pickled.
 Ray, local          listens on all interfaces, as Ray always does; it obeys those who know its token. Tested with
                     the cluster, in ``tests/evaluation``.
 Rerun viewer        TCP on the loopback; it shows data and commands nothing.
@@ -293,7 +293,7 @@ USES = {
     "pickle": {"ipc/messages.py"},
     "marshal": set(),
     "shelve": set(),
-    "multiprocessing": {"benchmark/worker.py", "utils/signals.py", "utils/worker_pool.py"},
+    "multiprocessing": {"utils/signals.py", "utils/worker_pool.py"},
     "socket": {
         "agent/policies/remote/server.py", "agent/policies/remote/connection_limiter.py", "evaluation/cluster.py",
         "integrations/viewer/server.py",

@@ -1,4 +1,4 @@
-"""Requests that policies are measured with: equal cameras and an equal seed give equal requests."""
+"""Requests that policies are measured with: equal cameras give equal requests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 
 from smolvla_gym.agent.policies.base import ChunkRequest, PolicyCard
 from smolvla_gym.parol6 import STANDBY
-
-_INSTRUCTION: Final = "pick up the red cube"
 
 _STEPS_APART: Final = 10
 """Control steps by which each request from the simulation is later in its episode than the one before."""
@@ -29,10 +27,12 @@ def noise_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkReq
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         pose = np.append(STANDBY + rng.uniform(-0.3, 0.3, len(STANDBY)), rng.uniform())
-        pixels: dict[str, Any] = {}
-        for policy_camera, env_camera in card.camera_map.items():
-            pixels.setdefault(env_camera, rng.integers(0, 256, (*card.cameras[policy_camera], 3), dtype=np.uint8))
-        requests.append(_request(card, {"pixels": pixels, "agent_pos": pose.astype(np.float32)}, _INSTRUCTION, rng))
+        pixels = {
+            env_camera: rng.integers(0, 256, (*card.cameras[policy_camera], 3), dtype=np.uint8)
+            for policy_camera, env_camera in card.camera_map.items()
+        }
+        observation = {"pixels": pixels, "agent_pos": pose.astype(np.float32)}
+        requests.append(_request(card, observation, "pick up the red cube", rng))
     return requests
 
 
@@ -70,15 +70,13 @@ def sim_requests(card: PolicyCard, count: int, seed: int = 0) -> list[ChunkReque
     return requests
 
 
-INPUTS: Final[Mapping[str, Callable[[PolicyCard, int, int], list[ChunkRequest]]]] = {
+INPUTS: Final[Mapping[str, Callable[[PolicyCard, int], list[ChunkRequest]]]] = {
     "noise": noise_requests,
     "sim": sim_requests,
 }
 """Kinds of requests by name."""
 
 
-def _request(
-    card: PolicyCard, observation: Mapping[str, Any], instruction: str, rng: np.random.Generator
-) -> ChunkRequest:
+def _request(card: PolicyCard, observation: Mapping[str, Any], text: str, rng: np.random.Generator) -> ChunkRequest:
     noise = rng.standard_normal((card.chunk_size, card.noise_width), dtype=np.float32)
-    return ChunkRequest(observation, instruction, noise)
+    return ChunkRequest(observation, text, noise)

@@ -6,27 +6,17 @@ import importlib.metadata
 import os
 import platform
 import re
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _WORK: Final = (0, 1, 2, 5, 6, 7)
 """Columns of :file:`/proc/stat` that count as work: user, nice, system, interrupts, and time stolen by other guests."""
 
-_PACKAGES: Final = ("smolvla-gym", "torch", "lerobot", "transformers")
 
+class Memory(NamedTuple):
+    """Memory in bytes: resident on the host, allocated by torch on the device, and their peaks; None: not known.
 
-@dataclass(frozen=True)
-class Memory:
-    """Memory of this process in bytes; None where the system does not report it.
-
-    Attributes:
-        host: Resident memory; Linux only.
-        host_peak: Largest resident memory since the process started; Linux only.
-        device: Memory that torch has allocated on the device; None on the CPU.
-        device_peak: Most memory that torch has reserved on the device, without the driver's context; None on the CPU.
+    The host's is known on Linux only. The device has none where it is the CPU, and its peak lacks the driver's context.
     """
 
     host: int | None
@@ -36,11 +26,7 @@ class Memory:
 
 
 def read_memory(device: str) -> Memory:
-    """Read the memory of this process.
-
-    Args:
-        device: The device that the policy computes on, in torch's spelling.
-    """
+    """Read the memory of this process; ``device`` is the one that the policy computes on, in torch's spelling."""
     import torch
 
     present = peak = None
@@ -55,43 +41,8 @@ def read_memory(device: str) -> Memory:
     return Memory(host.get("VmRSS"), host.get("VmHWM"), present, peak)
 
 
-def watch_other_programs() -> Callable[[], float | None]:
-    """Start to watch the load by other programs.
-
-    Returns:
-        A function that returns how many cores other programs have kept busy since then, on average; None where the
-        system does not report it (it does on Linux).
-
-    Example:
-        >>> cores = watch_other_programs()
-        >>> cores()  # doctest: +SKIP
-        0.03
-    """
-    began, before = time.monotonic(), _other_cpu_seconds()
-
-    def cores() -> float | None:
-        now, elapsed = _other_cpu_seconds(), time.monotonic() - began
-        return None if now is None or before is None else max(0.0, now - before) / max(elapsed, 1e-9)
-
-    return cores
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return the processor, the number of cores that may be used, the system and the versions of packages."""
-    model = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    # The affinity is what a container or taskset leaves of the cores.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
-        "cores": cores,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
-
-
-def _other_cpu_seconds() -> float | None:
-    """Return the time that the cores have worked since the machine started, without the time of this process."""
+def other_cpu_seconds() -> float | None:
+    """Return how long the cores have worked for other programs since the machine started; None: not known."""
     lines = _read("/proc/stat").splitlines()
     if not lines:
         return None
@@ -99,12 +50,17 @@ def _other_cpu_seconds() -> float | None:
     return sum(ticks[column] for column in _WORK) / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
+def describe_machine() -> dict[str, Any]:
+    """Return the processor, the number of cores that may be used, the system and the versions of packages."""
+    model = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return {
+        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
+        # The affinity is what a container or taskset leaves of the cores.
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "packages": {name: importlib.metadata.version(name) for name in ("smolvla-gym", "torch", "lerobot")},
+    }
+
+
 def _read(path: str) -> str:
     return Path(path).read_text(errors="replace") if Path(path).is_file() else ""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

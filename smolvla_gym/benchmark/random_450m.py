@@ -19,9 +19,6 @@ from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
 RANDOM_450M: Final = "random-450m"
 """Name of the policy."""
 
-MAX_CAMERAS: Final = 8
-"""Largest number of cameras."""
-
 SMOLVLA_450M: Final = Geometry(
     vlm=VLMGeometry(
         width=960,
@@ -52,8 +49,6 @@ SMOLVLA_450M: Final = Geometry(
 )
 """Sizes of ``lerobot/smolvla_base``, which is based on SmolVLM2-500M, with actions of width 7."""
 
-_SENTENCES: Final = ("pick up the red cube",)
-
 
 def build_random_450m(
     cameras: int = 1,
@@ -61,7 +56,6 @@ def build_random_450m(
     absent: int = 0,
     device: str = "auto",
     dtype: str = "auto",
-    compile_mode: str | None = None,
     seed: int = 0,
     geometry: Geometry = SMOLVLA_450M,
 ) -> LoadedCheckpoint:
@@ -74,7 +68,6 @@ def build_random_450m(
         absent: Number of additional cameras without images: LeRobot computes black images in their place.
         device: As for :func:`smolvla_gym.agent.checkpoint.load.load_checkpoint`.
         dtype: As there; ``"auto"`` is float32.
-        compile_mode: As there.
         seed: Seed of the weights.
         geometry: Sizes of the policy.
 
@@ -82,7 +75,7 @@ def build_random_450m(
         OptionError: An option has a value that is not allowed.
         MissingExtraError: torch, transformers or lerobot is not installed.
     """
-    check_options(dtype, compile_mode)
+    check_options(dtype)
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder, RANDOM_450M)
         policy, preprocessor, postprocessor = make_policy(
@@ -90,10 +83,9 @@ def build_random_450m(
             geometry,
             cameras=camera_names(cameras),
             stats=full_range_stats(),
-            sentences=_SENTENCES,
+            sentences=("pick up the red cube",),
             vocabulary=384,
             seed=seed,
-            compile_mode=compile_mode,
         )
         policy.config.empty_cameras = absent
         policy.config.validate_features()  # names them

@@ -1,14 +1,19 @@
-"""Stages of a chunk: time and work of each, beside the rate of a bare matrix product on the same device."""
+"""The fast sampler against LeRobot's own code, and where its time goes: stages beside bare matrix products."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from smolvla_gym.agent.policies.base import ChunkRequest
+from smolvla_gym.benchmark.inputs import INPUTS
+from smolvla_gym.benchmark.measure import Progress, spread, time_chunks
+from smolvla_gym.benchmark.report import compare_chunks
+from smolvla_gym.benchmark.variant import Variant
 
 if TYPE_CHECKING:
     import torch
@@ -18,36 +23,30 @@ if TYPE_CHECKING:
 _PRODUCTS: Final = {"cuda": 64}
 """Products that are timed in a row, else 8: so many that their weights do not fit the cache of a GPU."""
 
-_TIMES_S: Final = (0.5, 6.0)
-"""Shortest and longest time in s that a stage is measured."""
 
+def measure_speedup(fast: LocalPolicy, variant: Variant, progress: Progress) -> dict[str, Any]:
+    """Measure the fast sampler and LeRobot's own code on the same inputs and noise, in turn.
 
-@dataclass(frozen=True)
-class Stage:
-    """Part of a chunk.
-
-    Attributes:
-        name: ``"vision"``, ``"prefix"``, ``"flow"`` or ``"rest"``: pre- and postprocessing, and all copies.
-        ms: Time of the stage.
-        flops: Floating point operations of its products and attention, as torch counts them.
-        weights: Bytes of the weights of its modules, times its passes: about as much has to be read from memory.
-        product: Rows, inner width and columns of its typical matrix product.
-        product_rate: Operations a second of that product alone, on the same device and in the same type.
-        flops_per_s: Operations a second.
-        share: Share of the product's rate that the stage reaches; it also has attention and elementwise operations.
+    Returns:
+        ``reference_ms`` and ``fast_ms``, the times of chunks; ``ratio``, the median over the pairs of chunks of the
+        time of LeRobot's code over that of the fast sampler; ``difference`` of their chunks; and ``stages``.
     """
+    from smolvla_gym.agent.policies.local import LocalPolicy
 
-    name: str
-    ms: float
-    flops: int = 0
-    weights: int = 0
-    product: tuple[int, int, int] | None = None
-    product_rate: float | None = None
-    flops_per_s: float = 0.0
-    share: float | None = None
+    reference = LocalPolicy(fast.checkpoint, num_steps=variant.num_steps, name=variant.policy, sampler="reference")
+    requests, infers = INPUTS[variant.inputs](fast.card, variant.samples), [reference.infer, fast.infer]
+    time_chunks("warm-up", infers, requests[:1], 2)
+    slow, quick = time_chunks("both ways", infers, requests, variant.chunks, variant.budget_s, progress)
+    return {
+        "reference_ms": spread(slow),
+        "fast_ms": spread(quick),
+        "ratio": float(np.median(np.array(slow) / quick)),
+        "difference": compare_chunks(*([infer(request) for request in requests] for infer in infers)),
+        "stages": measure_stages(fast, requests[0]),
+    }
 
 
-def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[Stage]:
+def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[dict[str, Any]]:
     """Measure the stages of a chunk of the fast sampler one by one; on CUDA each as a graph of its own.
 
     Args:
@@ -55,7 +54,10 @@ def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[Stage]:
         request: The request whose chunk is computed.
 
     Returns:
-        Vision, prefix, flow, and the rest of the time of ``policy.infer``.
+        For vision, prefix and flow ``name``; ``ms``; ``flops``, the operations of products and attention; ``weights``,
+        the bytes of weights that are read; ``product``, rows, inner width and columns of the typical matrix product;
+        and ``product_rate``, the operations a second of that product alone on the same device and in the same type.
+        Of the rest, which is pre- and postprocessing and all copies, only ``name`` and ``ms``.
     """
     import torch
 
@@ -80,14 +82,18 @@ def measure_stages(policy: LocalPolicy, request: ChunkRequest) -> list[Stage]:
     # Times before counts: compiled code may be slow after its operations were counted.
     whole = _seconds(lambda: policy.infer(request), inputs.noise.device, as_graph=False)
     times = [_seconds(compute, inputs.noise.device) for _, compute, *_ in parts]
-    stages = []
-    for seconds, (name, compute, modules, passes, layer, rows) in zip(times, parts, strict=True):
-        weights = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
-        columns, inner = map(int, layer.weight.shape)
-        flops, limit = count_flops(compute), _product_rate(rows, layer.weight)
-        rate, product = flops / seconds, (rows, inner, columns)
-        stages.append(Stage(name, 1e3 * seconds, flops, passes * weights, product, limit, rate, rate / limit))
-    return [*stages, Stage("rest", 1e3 * max(0.0, whole - sum(times)))]
+    stages: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "ms": 1e3 * seconds,
+            "flops": count_flops(compute),
+            "weights": passes * sum(weight.nbytes for module in modules for weight in module.parameters()),
+            "product": (rows, layer.weight.shape[1], layer.weight.shape[0]),
+            "product_rate": _product_rate(rows, layer.weight),
+        }
+        for seconds, (name, compute, modules, passes, layer, rows) in zip(times, parts, strict=True)
+    ]
+    return [*stages, {"name": "rest", "ms": 1e3 * max(0.0, whole - sum(times))}]
 
 
 def count_flops(compute: Callable[[], object]) -> int:
@@ -130,13 +136,7 @@ def _product_rate(rows: int, weight: torch.Tensor) -> float:
 
 
 def _seconds(compute: Callable[[], object], device: torch.device, *, as_graph: bool = True) -> float:
-    """Return the median time of a computation in s.
-
-    Args:
-        compute: The computation.
-        device: The device that it uses.
-        as_graph: Whether a graph of it is launched on CUDA, as the sampler does.
-    """
+    """Return the median time of a computation in s, on CUDA as a graph where that is asked for."""
     import torch
     from torch.utils.benchmark import Timer
 
@@ -151,5 +151,4 @@ def _seconds(compute: Callable[[], object], device: torch.device, *, as_graph: b
 
             compute = capture(compute, device)[0].replay
         timer = Timer("compute()", timer=now, globals={"compute": compute}, num_threads=torch.get_num_threads())
-        least, most = _TIMES_S
-        return timer.adaptive_autorange(min_run_time=least, max_run_time=most).median
+        return timer.adaptive_autorange(min_run_time=0.5, max_run_time=6.0).median

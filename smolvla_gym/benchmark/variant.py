@@ -1,12 +1,12 @@
-"""A policy under certain options, and loading it."""
+"""A policy, how it runs, and how much of it is measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smolvla_gym.benchmark.random_450m import MAX_CAMERAS, RANDOM_450M, build_random_450m
-from smolvla_gym.errors import OptionError, PolicyMismatchError
+from smolvla_gym.benchmark.random_450m import RANDOM_450M, build_random_450m
+from smolvla_gym.errors import PolicyMismatchError
 
 if TYPE_CHECKING:
     from smolvla_gym.agent.policies.local import LocalPolicy
@@ -14,91 +14,70 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """A policy and how it is run.
+    """A policy, how it runs, and how much of it is measured.
 
     Attributes:
         policy: ``"bundled"``, ``"random-450m"``, a folder or a repository.
         dtype: Type of its weights, see ``load_checkpoint``.
         device: Device that it computes on.
-        cameras: Number of its cameras; None: a checkpoint's own, and one of ``random-450m``.
+        cameras: Number of cameras of ``random-450m``; None: one, and those of a checkpoint.
+        absent_cameras: Number of further cameras of ``random-450m`` without images.
         num_steps: Flow steps of a chunk; None: the checkpoint's.
         compile_mode: Mode of ``torch.compile``; None: it is not compiled.
-        sampler: How chunks are computed, see ``LocalPolicy``.
-        absent: Number of further cameras that ``random-450m`` knows and that are absent.
-        compare: Whether the fast sampler is also measured against LeRobot's code, which is never compiled then.
+        compare: Whether the fast sampler is also measured against LeRobot's code.
+        inputs: Requests of the chunks that are evaluated, one of ``INPUTS``; the time of a chunk depends on none.
+        chunks: Chunks that count.
+        warm_up: Chunks before them.
+        budget_s: Time in s after which no further chunk is begun, but for the first three.
+        samples: Chunks whose actions are evaluated.
     """
 
-    policy: str
+    policy: str = "bundled"
     dtype: str = "auto"
     device: str = "auto"
     cameras: int | None = None
+    absent_cameras: int = 0
     num_steps: int | None = None
     compile_mode: str | None = None
-    sampler: str = "fast"
-    absent: int = 0
     compare: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            OptionError: A checkpoint was given a number of cameras, or there are too many.
-        """
-        if self.cameras is not None and not 1 <= self.cameras <= MAX_CAMERAS:
-            raise OptionError("cameras", self.cameras, f"from 1 to {MAX_CAMERAS}")
-        if self.cameras is not None and self.policy != RANDOM_450M:
-            allowed = f"only with {RANDOM_450M}: a checkpoint has the cameras that it was trained with"
-            raise OptionError("cameras", self.cameras, allowed)
-        if self.absent and self.policy != RANDOM_450M:
-            raise OptionError("absent", self.absent, f"only with {RANDOM_450M}")
-        if self.compare and self.sampler != "fast":
-            raise OptionError("sampler", self.sampler, "'fast', where it is compared with LeRobot's code")
+    inputs: str = "noise"
+    chunks: int = 100
+    warm_up: int = 3
+    budget_s: float = float("inf")
+    samples: int = 8
 
     @property
     def name(self) -> str:
         """Name that distinguishes the variants of one run."""
-        parts = [
-            self.policy,
-            self.dtype,
-            self.cameras is not None and f"{self.cameras} camera{'s'[: self.cameras > 1]}",
-            self.absent and f"{self.absent} absent",
-            self.num_steps is not None and f"{self.num_steps} step{'s'[: self.num_steps > 1]}",
-            self.compile_mode is not None and f"compiled ({self.compile_mode})",
-            self.sampler != "fast" and self.sampler,
-        ]
-        return ", ".join(part for part in parts if isinstance(part, str))
+        parts = {
+            self.policy: True,
+            self.dtype: True,
+            f"{self.cameras} camera{'s' if self.cameras != 1 else ''}": self.cameras,
+            f"{self.absent_cameras} absent": self.absent_cameras,
+            f"{self.num_steps} step{'s' if self.num_steps != 1 else ''}": self.num_steps,
+            f"compiled ({self.compile_mode})": self.compile_mode,
+        }
+        return ", ".join(part for part, is_given in parts.items() if is_given)
 
+    def load(self) -> LocalPolicy:
+        """Load the policy into this process.
 
-def load_variant(variant: Variant) -> LocalPolicy:
-    """Load a variant into this process.
+        Raises:
+            CheckpointError: The checkpoint is absent, cannot be downloaded, or is broken.
+            PolicyMismatchError: The checkpoint cannot drive this arm.
+            OptionError: An option has a value that is not allowed.
+            MissingExtraError: torch, transformers or lerobot is not installed.
+        """
+        from smolvla_gym.agent.checkpoint.load import load_checkpoint
+        from smolvla_gym.agent.policies.local import LocalPolicy
 
-    Raises:
-        CheckpointError: The checkpoint is absent, cannot be downloaded, or is broken.
-        PolicyMismatchError: The checkpoint cannot drive this arm.
-        OptionError: An option has a value that is not allowed.
-        MissingExtraError: torch, transformers or lerobot is not installed.
-    """
-    from smolvla_gym.agent.checkpoint.load import load_checkpoint
-    from smolvla_gym.agent.policies.local import LocalPolicy
-
-    fast = variant.sampler == "fast"
-    options: dict[str, Any] = {
-        "device": variant.device,
-        "dtype": variant.dtype,
-        "compile_mode": None if fast else variant.compile_mode,
-    }
-    if variant.policy == RANDOM_450M:
-        checkpoint = build_random_450m(variant.cameras or 1, absent=variant.absent, **options)
-    else:
-        try:
-            checkpoint = load_checkpoint(variant.policy, **options)
-        except PolicyMismatchError as error:
-            error.add_note(f"the speed of a SmolVLA of the usual size can be measured with --policy {RANDOM_450M}")
-            raise
-    return LocalPolicy(
-        checkpoint,
-        num_steps=variant.num_steps,
-        name=variant.policy,
-        sampler=variant.sampler,
-        compile_mode=variant.compile_mode if fast else None,
-    )
+        options: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        if self.policy == RANDOM_450M:
+            checkpoint = build_random_450m(self.cameras or 1, absent=self.absent_cameras, **options)
+        else:
+            try:
+                checkpoint = load_checkpoint(self.policy, **options)
+            except PolicyMismatchError as error:
+                error.add_note(f"the speed of a SmolVLA of the usual size can be measured with --policy {RANDOM_450M}")
+                raise
+        return LocalPolicy(checkpoint, num_steps=self.num_steps, name=self.policy, compile_mode=self.compile_mode)

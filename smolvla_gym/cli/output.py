@@ -6,17 +6,45 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smolvla_gym.errors import OptionError
 from smolvla_gym.utils.file_lock import lock_folder
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def say(*lines: str) -> None:
     """Print lines for the user to standard error."""
     for line in lines:
         print(f"smolvla-gym: {line}", file=sys.stderr, flush=True)
+
+
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str | Text]], left: Collection[str] = (), title: str | None = None
+) -> None:
+    """Print a table.
+
+    Args:
+        heads: Heads of the columns.
+        rows: Cells of each row.
+        left: Heads of the columns of text, which are aligned to the left and may wrap.
+        title: Title of the table.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="left" if head in left else "right", no_wrap=head not in left)
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    Console(highlight=False).print(table)
 
 
 @contextlib.contextmanager
@@ -45,7 +73,7 @@ def output_folder(chosen: Path | None, command: str) -> Iterator[Path]:
             yield out
         except BaseException as error:
             after = _contents(out)
-            if after - before:
+            if after - before and not getattr(error, "__notes__", ()):  # a command may have said more
                 error.add_note(f"what was recorded until then is in {out}")
             elif is_new and not after:
                 with contextlib.suppress(OSError):

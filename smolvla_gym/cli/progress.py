@@ -15,8 +15,8 @@ FIRST_S: Final = 1.5
 EVERY_S: Final = 20.0
 """Time in s from one line to the next, whether or not anything has changed."""
 
-_ESTIMATE_S: Final = 5.0
-"""Time in s that has to be measured before the rest is estimated."""
+_LONGEST_S: Final = 1e6
+"""Time in s over which the rate is averaged: all of it but what came before the first report, such as loading."""
 
 
 @contextlib.contextmanager
@@ -45,34 +45,6 @@ def steady_lines(text: Callable[[], str], every_s: float | None = None) -> Itera
     finally:
         over.set()
         thread.join()
-
-
-class Remaining:
-    """Estimate of the time that the rest takes, from the mean rate since the second report.
-
-    The first report ends the warm-up: what came before it, such as loading and compiling, does not come again.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._first: tuple[float, int] | None = None
-        self._text = ""
-
-    def update(self, done: int, now: float | None = None) -> str:
-        """Return the estimate as a text, empty until it means something.
-
-        Args:
-            done: How much is done.
-            now: Time in s; None: that of the clock.
-        """
-        now = time.monotonic() if now is None else now
-        if self._first is None:
-            self._first = now, done
-        began, before = self._first
-        if done > before and now - began >= _ESTIMATE_S:
-            seconds = (self._total - done) * (now - began) / (done - before)
-            self._text = f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
-        return self._text if done < self._total else ""
 
 
 @contextlib.contextmanager
@@ -107,18 +79,23 @@ def progress_with_pause(
     console = Console(stderr=True)
     columns = (TextColumn(unit), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     description = TextColumn("{task.description}", markup=False)
-    remaining, state = Remaining(total), (done, text)
+    state, hidden = (done, text), not console.is_terminal
     with contextlib.ExitStack() as stack:
-        bar = Progress(*columns, description, console=console, transient=True, disable=not console.is_terminal)
+        bar = Progress(
+            *columns, description, console=console, transient=True, disable=hidden, speed_estimate_period=_LONGEST_S
+        )
         stack.enter_context(bar)
         line = bar.add_task(text, total=total, completed=done)
-        if not console.is_terminal:
+        if hidden:
             stack.enter_context(steady_lines(lambda: f"{unit} {state[0]} of {total}  {state[1]}".rstrip()))
 
         def update(now: int, text: str) -> None:
             nonlocal state
-            state = now, "  ".join(filter(None, (text, remaining.update(now))))
-            bar.update(line, completed=now, description=state[1])
+            bar.update(line, completed=now)
+            left = bar.tasks[0].time_remaining
+            rest = f"about {_duration(left)} left" if left else ""
+            state = now, "  ".join(filter(None, (text, rest)))
+            bar.update(line, description=state[1])
 
         @contextlib.contextmanager
         def pause() -> Iterator[None]:
@@ -127,3 +104,7 @@ def progress_with_pause(
             bar.start()
 
         yield update, pause
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -61,10 +61,8 @@ class Cadence:
             "rate_hz": len(step) / max(float(step.sum()), 1e-9),
             "worst_step_s": float(step.max()),
             "worst_late_s": float(late.max()),
-            "step_p50_s": float(np.percentile(step, 50)),
-            "step_p99_s": float(np.percentile(step, 99)),
-            "agent_p50_s": float(np.percentile(agent, 50)),
-            "agent_p99_s": float(np.percentile(agent, 99)),
+            **{f"step_p{percent}_s": float(np.percentile(step, percent)) for percent in (50, 99)},
+            **{f"agent_p{percent}_s": float(np.percentile(agent, percent)) for percent in (50, 99)},
         }
         counts = {"steps": len(step), "over_budget": int((late > LATE).sum())}
         return counts | {name: round(value, 6) for name, value in values.items()}

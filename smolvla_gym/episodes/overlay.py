@@ -61,34 +61,25 @@ def _strip(width: int, unit: float, caption: Caption) -> ImageArray:
     """Return the caption, shape (h, width, 3), for a scene of ``unit`` times 480 px height."""
     margin, gap = max(2, round(10 * unit)), max(1, round(4 * unit))
     sizes = [max(_SMALLEST_FONT, round((21 if row == 0 else 16) * unit)) for row in range(len(caption.lines))]
-    height = sum(_line_height(size) + gap for size in sizes) + gap
-    strip = np.full((height, width, 3), _BACKGROUND, np.uint8)
+    strip = Image.new("RGB", (width, sum(_line_height(size) + gap for size in sizes) + gap), 3 * (_BACKGROUND,))
+    draw = ImageDraw.Draw(strip)
     top = gap
     for row, (line, size) in enumerate(zip(caption.lines, sizes, strict=True)):
-        room = max(1, width - 2 * margin)
+        room, middle = max(1, width - 2 * margin), top + _line_height(size) / 2
         outcome = "SUCCESS" if caption.success else f"FAILED: {caption.failure}" if caption.failure else ""
         if outcome and row == len(sizes) - 1:
-            mark = _fitted(outcome, round(size * 1.2), max(1, room * 6 // 10))
-            color = _GREEN if caption.success else _RED
-            _draw(strip, mark, top + (_line_height(size) - mark.shape[0]) // 2, width - margin - mark.shape[1], color)
-            room = max(1, room - mark.shape[1] - margin)
-        text = _fitted(line, size, room)
-        _draw(strip, text, top + (_line_height(size) - text.shape[0]) // 2, margin, _WHITE if row == 0 else _GREY)
+            mark, font = _fitted(outcome, round(size * 1.2), max(1, room * 6 // 10))
+            draw.text((width - margin, middle), mark, _GREEN if caption.success else _RED, font, anchor="rm")
+            room = max(1, room - round(font.getlength(mark)) - margin)
+        text, font = _fitted(line, size, room)
+        draw.text((margin, middle), text, _WHITE if row == 0 else _GREY, font, anchor="lm")
         top += _line_height(size) + gap
-    return strip
-
-
-def _draw(image: ImageArray, mask: ImageArray, top: int, left: int, color: tuple[int, int, int]) -> None:
-    """Blend a color into an image through a coverage mask, shape (h, w), 0..255; what lies outside is cut off."""
-    top, left = max(0, top), max(0, left)
-    area = image[top : top + mask.shape[0], left : left + mask.shape[1]]
-    cover = mask[: area.shape[0], : area.shape[1], None].astype(np.uint16)
-    area[:] = (area * (255 - cover) + np.asarray(color, np.uint16) * cover) // 255
+    return np.asarray(strip)
 
 
 @functools.lru_cache(maxsize=256)
-def _fitted(text: str, size: int, width: int) -> ImageArray:
-    """Return the coverage mask of a text that is at most ``width`` pixels wide, or of one letter."""
+def _fitted(text: str, size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    """Return a text that is at most ``width`` pixels wide, or of one letter, and its font."""
     while _font(size).getlength(text) > width and size > _SMALLEST_FONT:
         size -= 1
     if (length := _font(size).getlength(text)) > width:
@@ -96,17 +87,7 @@ def _fitted(text: str, size: int, width: int) -> ImageArray:
         while len(text) > 1 and _font(size).getlength(text + "…") > width:
             text = text[:-1]
         text = text.rstrip() + "…"
-    return _text_mask(text, size)
-
-
-@functools.lru_cache(maxsize=64)
-def _text_mask(text: str, size: int) -> ImageArray:
-    """Render one line of text to a coverage mask, shape (h, w), 0..255."""
-    font = _font(size)
-    width = int(np.ceil(font.getlength(text))) + 2
-    image = Image.new("L", (max(width, 1), _line_height(size)))
-    ImageDraw.Draw(image).text((1, 0), text, fill=255, font=font)
-    return np.asarray(image)
+    return text, _font(size)
 
 
 @functools.cache

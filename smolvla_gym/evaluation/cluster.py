@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import os
 import re
 import secrets
 import socket
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.hub import BUNDLED
 from smolvla_gym.errors import MissingExtraError, SmolVLAGymError
-from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
-from smolvla_gym.evaluation.evaluate import run_job
+from smolvla_gym.evaluation.conditions import Condition, Outcome
+from smolvla_gym.evaluation.evaluate import Job, prepare_worker, run_job
 
 LOCAL: Final = "local"
 """Address of a cluster on this machine that ends with the evaluation."""
@@ -31,11 +32,9 @@ _PATIENCE: Final = 5.0
 _GPU_SHARE: Final = 0.25
 """Fraction of a GPU that a job takes: while one of four jobs steps its env, the others infer."""
 
-Job = tuple[EvaluationOptions, Condition, list[int]]
-
 
 def run_on_cluster(
-    address: str, workers: int | None, jobs: Sequence[Job], take: Callable[[list[tuple[Condition, Outcome]]], None]
+    address: str, workers: int | None, jobs: Sequence[Job], take: Callable[[tuple[Condition, Outcome]], object]
 ) -> None:
     """Run jobs on a cluster, one a core, until all are done.
 
@@ -142,47 +141,38 @@ def _no_cluster(address: str, error: Exception) -> SmolVLAGymError:
     )
 
 
-def _pack(policy: str) -> dict[str, bytes] | None:
-    """Return the files of a policy that is a folder, by their paths in it."""
+def _pack(policy: str) -> bytes | None:
+    """Return the files of a policy that is a folder, as an archive."""
     folder = Path(policy).expanduser()
     if policy == BUNDLED or not folder.is_dir():
         return None
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", dereference=True) as files:  # a folder of the hub's cache has links
+        files.add(folder, arcname=".")
+    return archive.getvalue()
 
 
 # -- in the workers -----------------------------------------------------------------------------------------
 
 
-def _run_in_worker(job: Job, files: dict[str, bytes] | None) -> list[tuple[Condition, Outcome]]:
-    options, condition, seeds = job
-    _prepare()
+def _run_in_worker(job: Job, archive: bytes | None) -> tuple[Condition, Outcome]:
+    options, condition, seed = job
+    prepare_worker()
     if options.device.startswith("cuda:"):  # Ray shows a job its own GPU alone
         options = dataclasses.replace(options, device="cuda")
-    if files is not None:
-        options = dataclasses.replace(options, policy=str(_unpack(files)))
-    return run_job((options, condition, seeds))
-
-
-@cache
-def _prepare() -> None:
-    from smolvla_gym.evaluation.evaluate import prepare_worker
-
-    prepare_worker()
+    if archive is not None:
+        options = dataclasses.replace(options, policy=_unpack(archive))
+    return run_job((options, condition, seed))
 
 
 _unpacked: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
 
-def _unpack(files: dict[str, bytes]) -> Path:
-    """Write a policy's files, once a process."""
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        digest.update(f"{name} {len(content)} ".encode() + content)
-    key = digest.hexdigest()
+def _unpack(archive: bytes) -> str:
+    """Write a policy's files, once a process; return their folder."""
+    key = hashlib.sha256(archive).hexdigest()
     if key not in _unpacked:
         _unpacked[key] = tempfile.TemporaryDirectory(prefix="smolvla-gym-policy-")
-        for name, content in files.items():
-            path = Path(_unpacked[key].name, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    return Path(_unpacked[key].name)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(_unpacked[key].name, filter="data")
+    return _unpacked[key].name

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from smolvla_gym.agent.smolvla_agent import SmolVLAAgent
 
+Job = tuple[EvaluationOptions, Condition, int]
+"""Options, condition and seed of an episode."""
+
 
 def evaluate(
     options: EvaluationOptions,
@@ -54,12 +57,12 @@ def evaluate(
     known = {c: {o.seed: o for o in (done or {}).get(c, ()) if o.seed in seeds} for c in conditions}
     results = {condition: list(episodes.values()) for condition, episodes in known.items()}
     # One episode a job: a program that is stopped loses only those that are running.
-    jobs = [(options, c, [seed]) for c in conditions for seed in seeds if seed not in known[c]]
+    jobs = [(options, c, seed) for c in conditions for seed in seeds if seed not in known[c]]
 
-    def take(outcomes: list[tuple[Condition, Outcome]]) -> None:
-        for condition, outcome in outcomes:
-            results[condition].append(outcome)
-            progress(condition, outcome)
+    def take(done: tuple[Condition, Outcome]) -> None:
+        condition, outcome = done
+        results[condition].append(outcome)
+        progress(condition, outcome)
 
     if not jobs:
         pass
@@ -139,12 +142,11 @@ def _agent(options: EvaluationOptions, condition: Condition) -> SmolVLAAgent:
     return SmolVLAAgent(policy, mode=condition.mode, latency_ms=condition.latency_ms, **options.agent)
 
 
-def run_job(job: tuple[EvaluationOptions, Condition, list[int]]) -> list[tuple[Condition, Outcome]]:
-    """Run some seeds under a condition."""
-    options, condition, seeds = job
+def run_job(job: Job) -> tuple[Condition, Outcome]:
+    """Run a seed under a condition."""
+    options, condition, seed = job
     with threads(1):  # there may be other workers
-        env, agent = _env(options, condition.task), _agent(options, condition)
-        return [(condition, _run(env, agent, condition, seed)) for seed in seeds]
+        return condition, _run(_env(options, condition.task), _agent(options, condition), condition, seed)
 
 
 def record_video(

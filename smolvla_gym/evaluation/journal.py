@@ -7,7 +7,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -101,11 +101,11 @@ class EpisodeJournal:
                 raise self._failure(error) from error
             self._write(self._head)
         entry = {"policy": policy, "condition": condition.to_dict(), "seconds": round(seconds, 3)}
-        self._write({**entry, "outcome": {**asdict(outcome), "statistics": _statistics(outcome.statistics)}})
+        self._write({**entry, "outcome": asdict(outcome)})
         self.done[policy, condition, outcome.seed] = outcome
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+        line = (json.dumps(entry, ensure_ascii=False, default=list) + "\n").encode()
         try:
             while line:
                 line = line[os.write(self._handle, line) :]
@@ -184,11 +184,6 @@ def _entry(entry: Any) -> tuple[dict[str, Any], Outcome]:
         raise ValueError("a value of an episode is no number, or huge")
     hash(condition)
     return entry, episode
-
-
-def _statistics(statistics: AgentStatistics) -> dict[str, Any]:
-    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
-    return {name: list(value) if isinstance(value, deque) else value for name, value in values.items()}
 
 
 _lengths: Final = {name: value.maxlen for name, value in vars(AgentStatistics()).items() if isinstance(value, deque)}

@@ -47,20 +47,6 @@ def lock_folder(folder: Path, shown: Path | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock_file(file: Path) -> Iterator[None]:
-    """Lock the name of a file for this program with a file ``.<name>.lock`` beside it; see :func:`lock_folder`.
-
-    Args:
-        file: A file in an existing folder. It need not exist yet.
-
-    Raises:
-        RecordingError: Another program has locked the name, or the lock file cannot be created.
-    """
-    with hold_lock(file.with_name(f".{file.name}.lock"), _busy(file)):
-        yield
-
-
-@contextlib.contextmanager
 def hold_lock(path: Path, busy: SmolVLAGymError, *, required: bool = False) -> Iterator[None]:
     """Lock a lock file, which is made in the beginning and removed in the end.
 

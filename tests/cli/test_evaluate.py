@@ -50,14 +50,14 @@ def episodes(monkeypatch):
     ran = []
 
     def run_job(job):
-        _, condition, (seed,) = job
+        _, condition, seed = job
         if len(ran) == ran_until[0]:
             raise KeyboardInterrupt
         ran.append((condition.mode, seed))
         jumps = [0.1 * seed + 1 / 3, len(condition.mode) / 7]
         statistics = AgentStatistics(steps=40 + seed, chunks=3, delays=deque([1, 2]), border_jumps=deque(jumps))
         failure = None if seed % 2 else "nicht berührt"
-        return [(condition, Outcome(seed, "point at the red disc", bool(seed % 2), 40 + seed, statistics, failure))]
+        return condition, Outcome(seed, "point at the red disc", bool(seed % 2), 40 + seed, statistics, failure)
 
     ran_until = [None]
     monkeypatch.setattr("smolvla_gym.evaluation.evaluate.run_job", run_job)

@@ -12,7 +12,7 @@ import pytest
 from smolvla_gym.cli.commands import tasks
 from smolvla_gym.cli.main import _sentence, main
 from smolvla_gym.cli.options.parser import Options, command
-from smolvla_gym.utils.file_lock import lock_file, lock_folder
+from smolvla_gym.utils.file_lock import lock_folder
 from tests.training.full_disk import full_disk
 
 SHORT = ["rollout", "--policy", "random", "--task", "reach", "--max-steps", "3", "--no-video"]
@@ -73,16 +73,11 @@ def test_a_full_disk_leaves_no_half_policy(tmp_path, capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
 def test_a_second_program_is_kept_out_of_every_output(tmp_path, capsys):
     (tmp_path / ".policy.part").mkdir()
-    with (
-        lock_folder(tmp_path),
-        lock_folder(tmp_path / ".policy.part"),
-        lock_file(tmp_path / "result.json"),
-    ):
+    with lock_folder(tmp_path), lock_folder(tmp_path / ".policy.part"):
         for command in (
             [*SHORT, "--out", str(tmp_path)],
             ["train", "--dataset", "nothing", "--out", str(tmp_path), "--resume"],
             ["export", "bundled", str(tmp_path / "policy")],
-            ["bench", "--out", str(tmp_path / "result.json")],
         ):
             before = sorted(tmp_path.iterdir())
             assert main(command) == 1, command

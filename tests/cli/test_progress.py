@@ -1,11 +1,12 @@
 """Progress where standard error is no terminal."""
 
 import io
+import re
 import sys
 import time
 
 from smolvla_gym.cli import progress
-from smolvla_gym.cli.progress import EVERY_S, Remaining, progress_bar
+from smolvla_gym.cli.progress import EVERY_S, progress_bar
 
 
 def test_lines_come_by_the_clock_also_where_nothing_changes(monkeypatch, capsys):
@@ -35,14 +36,17 @@ def test_a_closed_standard_error_ends_nothing(monkeypatch):
         time.sleep(0.05)
 
 
-def test_no_estimate_is_shown_until_it_means_something():
-    remaining = Remaining(100)
-    assert remaining.update(1, now=60.0) == ""  # a minute of loading and compiling does not come again
-    assert remaining.update(2, now=61.0) == ""
-    assert remaining.update(1, now=70.0) == ""
-    assert remaining.update(11, now=70.0) == "about 89 s left"
-    assert remaining.update(21, now=180.0) == "about 8 min left"
-    assert remaining.update(100, now=400.0) == ""
+def test_the_rest_is_estimated_from_the_second_report_on(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY_S", 0.02)
+    with progress_bar("episode", 1000) as show:
+        time.sleep(0.1)  # loading does not come again
+        show(1, "")
+        time.sleep(0.1)
+        assert "left" not in capsys.readouterr().err
+        show(11, "")
+        time.sleep(0.1)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"smolvla-gym: episode 11 of 1000  about \d+ (s|min) left  \(0:0\d\)", last)
 
 
 def test_a_silent_wait_says_what_is_done_within_two_seconds(monkeypatch, capsys):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from smolvla_gym.errors import RecordingError
-from smolvla_gym.utils.file_lock import lock_file, lock_folder
+from smolvla_gym.utils.file_lock import lock_folder
 
 pytest.importorskip("fcntl")
 
@@ -20,22 +20,16 @@ with lock_folder(pathlib.Path(sys.argv[1])):
 """
 
 
-@pytest.mark.parametrize(("hold", "name"), [(lock_folder, "."), (lock_file, "result.json")])
-def test_one_at_a_time(hold, name, tmp_path):
-    with hold(tmp_path / name), pytest.raises(RecordingError, match="Another program"), hold(tmp_path / name):
+def test_one_at_a_time(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(RecordingError, match="Another program"), lock_folder(tmp_path):
         pass
-    with hold(tmp_path / name):
+    with lock_folder(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_files_of_a_folder_do_not_exclude_each_other(tmp_path):
-    with lock_file(tmp_path / "a"), lock_file(tmp_path / "b"):
-        pass
-
-
 def test_an_exception_releases(tmp_path):
-    with contextlib.suppress(ZeroDivisionError), lock_folder(tmp_path), lock_file(tmp_path / "a"):
+    with contextlib.suppress(ZeroDivisionError), lock_folder(tmp_path):
         raise ZeroDivisionError
     with lock_folder(tmp_path):
         assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.output import print_table
 from smolvla_gym.cli.progress import steady_lines
 
 _MARKS: Final = {"ok": ("OK", "green"), "warning": ("warning", "yellow"), "fail": ("FAIL", "bold red")}
@@ -33,20 +34,15 @@ def run(options: DoctorOptions) -> int:
     if options.json:
         print(json.dumps({"failed": failed, "findings": [finding.to_dict() for finding in findings]}, indent=2))
         return int(failed)
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("", "what", "found", box=box.SIMPLE_HEAD, show_edge=False)
-    table.columns[1].no_wrap = True
+    rows: list[list[str | Text]] = []
     for finding in findings:
-        mark, style = _MARKS[finding.status]
         text = Text(finding.text)
         if finding.remedy:
             text.append(f"\n-> {finding.remedy}", "cyan")
-        table.add_row(Text(mark, style), finding.name, text)
-    Console(highlight=False).print(table)
+        rows.append([Text(*_MARKS[finding.status]), finding.name, text])
+    print_table(["", "what", "found"], rows, ("", "what", "found"))
     counts = [sum(finding.status is status for finding in findings) for status in Status]
     print("{} ok, {} warnings, {} failed".format(*counts))
     return int(failed)

@@ -20,12 +20,10 @@ from smolvla_gym.cli.options.environment import SceneOptions
 from smolvla_gym.cli.options.parser import UsageError, command, group, option
 from smolvla_gym.cli.options.resuming import kept_values, restore
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
-from smolvla_gym.cli.output import output_folder, say
+from smolvla_gym.cli.output import output_folder, print_table, say
 from smolvla_gym.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from smolvla_gym.episodes.callback import Callback
     from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
     from smolvla_gym.evaluation.journal import EpisodeJournal
@@ -98,8 +96,8 @@ class EvalOptions(SceneOptions):
             OptionError: Another option has a value that is not allowed.
         """
         self.telemetry.check()
-        check_checkpoint_policy(self, "policy")
-        check_checkpoint_policy(self, "vs")
+        check_checkpoint_policy(self.policy, "--policy")
+        check_checkpoint_policy(self.vs, "--vs")
         self.check_scene(self.task)
         self.agent.check(self.policy)
 
@@ -329,35 +327,12 @@ def _progress(
 
 
 def _print(result: dict[str, Any], out: Path) -> None:
-    from rich.console import Console
+    from smolvla_gym.evaluation.comparison import LEGEND, failures, paired, table
 
-    from smolvla_gym.evaluation.comparison import LEGEND, failures, paired
-
-    console = Console(highlight=False)
-    _print_table(console, result["conditions"], "")
-    if "vs" in result:
-        _print_table(console, result["vs"]["conditions"], result["vs"]["policy"])
-    console.print(LEGEND, style="dim")
-    for line in failures(result["conditions"]):
-        console.print(line, markup=False)
-    for pair in result.get("paired", ()):
-        print(paired(pair, result["policy"], result["vs"]["policy"]))
+    for figures in (result, *([result["vs"]] if "vs" in result else ())):
+        heads, *rows = table(figures["conditions"])
+        print_table(heads, rows, ("task", "mode"), None if figures is result else figures["policy"])
     # Plain print: a path must not be wrapped.
-    print(f"Files: {out}{os.sep}")
-
-
-def _print_table(console: Console, rows: list[dict[str, Any]], title: str) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from smolvla_gym.evaluation.comparison import table
-
-    heads, *cells = table(rows)
-    printed = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title or None, title_justify="left"
-    )
-    for head in heads:
-        printed.add_column(head, justify="left" if head in ("task", "mode") else "right", no_wrap=head != "task")
-    for row in cells:
-        printed.add_row(*row)
-    console.print(printed)
+    lines = [LEGEND, *failures(result["conditions"])]
+    lines += [paired(pair, result["policy"], result["vs"]["policy"]) for pair in result.get("paired", ())]
+    print("\n".join([*lines, f"Files: {out}{os.sep}"]))

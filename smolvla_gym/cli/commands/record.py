@@ -102,7 +102,7 @@ class RecordOptions(EnvironmentOptions):
                 self.refuse(name, f"only with --source {source}")
             if value is None and self.source == source:
                 self.refuse(name, f"needed with --source {source}")
-        check_checkpoint_policy(self, "policy")
+        check_checkpoint_policy(self.policy, "--policy")
         if self.max_seconds is not None and not self.by_hand:
             self.refuse("max_seconds", "only with --source keyboard or gamepad")
         if self.noise and self.source != "expert":

@@ -16,7 +16,7 @@ from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import EnvironmentOptions, announce_homing, make_env
 from smolvla_gym.cli.options.parser import UsageError, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
-from smolvla_gym.cli.output import output_folder
+from smolvla_gym.cli.output import output_folder, print_table
 from smolvla_gym.cli.progress import progress_with_pause
 
 if TYPE_CHECKING:
@@ -200,31 +200,20 @@ def _progress(
 
 
 def _print_table(summary: RolloutSummary, out: Path) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from smolvla_gym.episodes.cadence import describe
 
-    table = Table("task", "seed", "instruction", "success", "steps", "return", box=box.SIMPLE_HEAD)
-    for column in table.columns:
-        column.justify = "left" if column.header in ("task", "instruction") else "right"
+    rows: list[list[str | Text]] = []
     for episode in summary.episodes:
         failed = "no" if episode.failure is None else f"no: {episode.failure}"
         outcome = "yes" if episode.success else f"fault {episode.fault}" if episode.fault else failed
         style = "green" if episode.success else "red" if episode.fault else ""
-        table.add_row(
-            episode.task,
-            str(episode.seed),
-            Text(episode.instruction),
-            Text(outcome, style),
-            str(episode.steps),
-            f"{episode.return_:.2f}",
-        )
+        numbers = str(episode.steps), f"{episode.return_:.2f}"
+        rows.append([episode.task, str(episode.seed), episode.instruction, Text(outcome, style), *numbers])
+    heads = ["task", "seed", "instruction", "success", "steps", "return"]
+    print_table(heads, rows, ("task", "instruction", "success"))
     successes = sum(episode.success for episode in summary.episodes)
-    console = Console(highlight=False)
-    console.print(table)
     if summary.link is not None:
         print(describe(summary.cadence.report(), summary.link, summary.control_hz))
     # Plain print: a path must not be wrapped.

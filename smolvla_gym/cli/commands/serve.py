@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -52,7 +51,6 @@ def run(options: ServeOptions) -> int:
         from smolvla_gym.agent.policies.remote.server import PolicyServer
     except ImportError as error:
         raise MissingExtraError("Serving a policy", "remote", error) from error
-    options.check_compile()
     token = None if options.token_file is None else _read_token(options.token_file)
     # The port is taken first: wrong arguments show before the seconds that a policy takes to load.
     with PolicyServer(host=options.host, port=options.port, token=token) as server:
@@ -64,8 +62,8 @@ def run(options: ServeOptions) -> int:
         def ready() -> None:
             _announce(policy, server.address, as_json=options.json)
 
-        with _logging():
-            server.serve(policy, ready)
+        _log_clients()
+        server.serve(policy, ready)
     return 0
 
 
@@ -109,18 +107,10 @@ def _read_token(file: Path) -> str:
     return token
 
 
-@contextlib.contextmanager
-def _logging() -> Iterator[None]:
+def _log_clients() -> None:
     """Log the connections of clients to standard error, a line each."""
-    logger = logging.getLogger("smolvla_gym")
-    handler = logging.StreamHandler(sys.stderr)
+    logger, handler = logging.getLogger("smolvla_gym"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("smolvla-gym: %(message)s"))
-    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False  # some libraries give the root a handler of its own
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before

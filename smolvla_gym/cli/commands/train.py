@@ -9,16 +9,15 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from smolvla_gym.cli.commands.train_checks import STATE, check_start, check_steps, check_trainer, choose_trainer
 from smolvla_gym.cli.commands.train_dataset import training_dataset
 from smolvla_gym.cli.options.parser import command
 from smolvla_gym.cli.options.training import BATCH, FEWEST_STEPS, STEPS, TINY, WORKERS, TrainOptions
-from smolvla_gym.cli.output import new_folder, say
+from smolvla_gym.cli.output import output_folder, say
 from smolvla_gym.cli.progress import progress_bar, steady_lines
 from smolvla_gym.errors import OptionError
-from smolvla_gym.utils.file_lock import lock_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +40,15 @@ _EXAMPLES: Final = """examples:
 def run(options: TrainOptions) -> int:
     """Check everything, train, and print where the policy is."""
     options.check_out()
-    with contextlib.ExitStack() as stack:
-        if options.resume and options.out is not None:  # before anything there is read or repaired
-            stack.enter_context(lock_folder(options.out))
-        return _run(options, stack)
+    with output_folder(options.out, "train") as options.out:
+        options.check_out()  # another program may have begun there, and ended, meanwhile
+        options.recall()
+        with contextlib.ExitStack() as undo:
+            training = _prepare(options, options.out, undo)
+            _remember(options, options.out)
+            undo.pop_all()
+        _train(training)
+    return 0
 
 
 add_parser = command(
@@ -53,31 +57,6 @@ add_parser = command(
     description="Trains a SmolVLA on a dataset of `smolvla-gym record`: the tiny one from nothing with its frames "
     "in memory, or any other through LeRobot's own training. Writes the policy, training.jsonl and training.png.",
 )  # fmt: skip
-
-
-def _run(options: TrainOptions, stack: contextlib.ExitStack) -> int:
-    options.recall()
-    training, begun, converted = _prepare(options, stack)
-    out = training.out
-    if not options.resume and not converted:
-        out.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(lock_folder(out))
-        options.check_out()  # another program may have begun there, and ended, meanwhile
-    _remember(options, out)
-    begun()
-    try:
-        policy = _in_memory(training) if options.trainer == "memory" else _by_lerobot(training)
-    except BaseException as error:
-        if (out / "policy").exists():
-            error.add_note(f"the last saving is in {out / 'policy'}; --resume goes on from it")
-        raise
-    finally:
-        if training.log.rows:
-            training.log.plot()
-    print(f"Policy: {policy}{os.sep}")
-    if training.log.rows:
-        print(f"Curve:  {out / 'training.png'}")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -103,15 +82,13 @@ class _Training:
     trial: Callable[[int, Path], None]
 
 
-def _prepare(options: TrainOptions, stack: contextlib.ExitStack) -> tuple[_Training, Callable[[], Any], bool]:
+def _prepare(options: TrainOptions, out: Path, undo: contextlib.ExitStack) -> _Training:
     """Check everything before the first step.
 
     Args:
-        options: The options; the trainer, the steps and the folder are set.
-        stack: Removes a converted copy of the dataset at its end unless the run has begun.
-
-    Returns:
-        The run, the function to call once it has begun, and whether the dataset was converted.
+        options: The options; the trainer and the steps are set.
+        out: Folder of the run.
+        undo: Removes a converted copy of the dataset.
     """
     from smolvla_gym.cli.commands.train_trials import announce, check_drawing, make_trial, plan_trials
     from smolvla_gym.training.preflight import check_run
@@ -121,7 +98,7 @@ def _prepare(options: TrainOptions, stack: contextlib.ExitStack) -> tuple[_Train
         from smolvla_gym.agent.checkpoint.load import resolve_device
 
         device = resolve_device(options.device)
-        root, begun = training_dataset(options, stack)
+        root = training_dataset(options, out, undo)
         recording, start = _open(options, root, device)
         trials = plan_trials(options, recording, device)
         say(
@@ -131,12 +108,25 @@ def _prepare(options: TrainOptions, stack: contextlib.ExitStack) -> tuple[_Train
         announce(trials, options.steps, options.save_steps)
     with steady_lines(lambda: "checking that this machine renders the images of the trials"):
         check_drawing(trials)
-    check_run(options.out or Path(), start, str(options.trainer))
-    converted = root != options.dataset
-    out = options.out = options.out or new_folder("train")
+    check_run(out, start, str(options.trainer))
     log = TrainingLog(out)
-    trial = make_trial(trials, recording, out, log)
-    return _Training(options, recording, start, device, out, log, trial), begun, converted
+    return _Training(options, recording, start, device, out, log, make_trial(trials, recording, out, log))
+
+
+def _train(run: _Training) -> None:
+    """Train, and print where the policy and its curve are."""
+    try:
+        policy = _in_memory(run) if run.options.trainer == "memory" else _by_lerobot(run)
+    except BaseException as error:
+        if (run.out / "policy").exists():
+            error.add_note(f"the last saving is in {run.out / 'policy'}; --resume goes on from it")
+        raise
+    finally:
+        if run.log.rows:
+            run.log.plot()
+    print(f"Policy: {policy}{os.sep}")
+    if run.log.rows:
+        print(f"Curve:  {run.out / 'training.png'}")
 
 
 def _open(options: TrainOptions, root: Path, device: str) -> tuple[Recording, Path | None]:
@@ -183,7 +173,6 @@ def _remember(options: TrainOptions, out: Path) -> None:
     from smolvla_gym.training.run_folder import RUN
     from smolvla_gym.utils.json_file import save_text
 
-    out.mkdir(parents=True, exist_ok=True)
     save_text(out / RUN, json.dumps(options.run_values(), indent=1) + "\n", "options of the run")
 
 

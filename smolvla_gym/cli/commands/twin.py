@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.options.arguments import refused
+from smolvla_gym.cli.options.arguments import reader_of
 from smolvla_gym.cli.options.parser import Options, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
@@ -28,6 +29,8 @@ _NAMES: Final = tuple(name for name in NAMES if not name.startswith("camera"))
 
 _AT_REST: Final = 0.01
 """Speed in rad/s below which a joint counts as resting: 0.5 degrees/s."""
+
+_PERIOD: Final = reader_of(float, "a number of seconds of at least 0.01", lambda value: 0.01 <= value < math.inf)
 
 _HELP: Final = """\
 commands on the standard input:
@@ -63,15 +66,6 @@ class FaultEvent:
     value: bool | float | None
 
 
-def _seconds(text: str) -> float:
-    try:
-        if 0.01 <= (value := float(text)) < math.inf:
-            return value
-    except ValueError:
-        pass
-    raise refused(text, "a number of seconds of at least 0.01")
-
-
 @dataclass(kw_only=True)
 class TwinOptions(Options):
     """Options of ``smolvla-gym twin``."""
@@ -83,7 +77,7 @@ class TwinOptions(Options):
         f"Names: {', '.join(_NAMES)}", [], repeat=True, metavar="NAME[=VALUE][@AFTER[:DURATION]]",
     )  # fmt: skip
     status: float | None = option(
-        "period at which the state is printed as a line of JSON on stdout", None, parse=_seconds, metavar="SECONDS"
+        "period at which the state is printed as a line of JSON on stdout", None, parse=_PERIOD, metavar="SECONDS"
     )
 
 
@@ -247,20 +241,15 @@ def _known(name: str) -> str:
 
 def _value(text: str) -> bool | float:
     words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
-    if text.strip().lower() in words:
-        return words[text.strip().lower()]
-    try:
-        return float(text)
-    except ValueError:
-        raise OptionError("fault", text, "on, off or a number") from None
+    with contextlib.suppress(ValueError):
+        return words[word] if (word := text.strip().lower()) in words else float(text)
+    raise OptionError("fault", text, "on, off or a number")
 
 
 def _time(text: str, part: str) -> float:
-    try:
+    with contextlib.suppress(ValueError):
         if 0.0 <= (seconds := float(part)) < math.inf:
             return seconds
-    except ValueError:
-        pass
     raise OptionError("--fault", text, "times in seconds, as in estop@5 or estop@5:2")
 
 

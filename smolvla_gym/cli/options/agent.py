@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from smolvla_gym.cli.options.arguments import at_least, refused
-from smolvla_gym.cli.options.parser import Options, UsageError, flag_of, option
+from smolvla_gym.cli.options.arguments import at_least, choice, reader_of, refused
+from smolvla_gym.cli.options.parser import Options, UsageError, option
 from smolvla_gym.cli.output import say
-from smolvla_gym.errors import OptionError, UnknownNameError
+from smolvla_gym.errors import UnknownNameError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -45,6 +46,16 @@ def _pair(text: str) -> tuple[str, str | None]:
     return camera, None if env_camera.lower() in ("", "none") else env_camera
 
 
+latency = reader_of(float, "a number of ms from 0 on", lambda value: 0.0 <= value < math.inf)
+
+
+def compile_mode(text: str) -> str:
+    """Read a mode of ``torch.compile``."""
+    from smolvla_gym.agent.checkpoint.build import COMPILE_MODES
+
+    return choice(COMPILE_MODES)(text)
+
+
 @dataclass(kw_only=True)
 class PolicyOptions(Options):
     """Options of the computation of chunks; see ``SmolVLAAgent.from_pretrained``."""
@@ -53,27 +64,12 @@ class PolicyOptions(Options):
     dtype: Dtype = option("the type that it computes in; auto: that of its weights", "auto", kept=True)
     compile: str | None = option(
         "use torch.compile in a mode such as default or max-autotune; the first chunk then takes minutes", None,
-        const="default", metavar="MODE", kept=True,
+        const="default", parse=compile_mode, metavar="MODE", kept=True,
     )  # fmt: skip
     camera_map: list[tuple[str, str | None]] = option(
         "the env's camera for each policy camera whose name differs, such as camera1=wrist camera2=scene; "
         "camera3=none leaves out one that training never saw", [], parse=_pair, metavar="POLICY=ENV", kept=True,
     )  # fmt: skip
-
-    def check_compile(self) -> None:
-        """Refuse a mode that torch.compile does not have.
-
-        Raises:
-            OptionError: There is no such mode.
-            MissingExtraError: torch is not installed.
-        """
-        if self.compile is not None:
-            from smolvla_gym.agent.checkpoint.load import check_options
-
-            try:
-                check_options("auto", self.compile)
-            except OptionError as error:
-                self.expect("compile", error.allowed)
 
     def check(self, policy: str) -> None:
         """Refuse options that have no effect with a policy, and values that are not allowed.
@@ -88,7 +84,6 @@ class PolicyOptions(Options):
                 self.refuse(name, "only with a SmolVLA policy")
             if is_address(policy) and name in ("device", "dtype", "compile", "num_steps"):
                 self.refuse(name, "only with a policy on this machine; give it to `smolvla-gym serve`")
-        self.check_compile()
 
 
 @dataclass(kw_only=True)
@@ -113,11 +108,6 @@ class ChunkOptions(PolicyOptions):
     def check(self, policy: str) -> None:
         """Refuse options as :meth:`PolicyOptions.check` does."""
         super().check(policy)
-        latency = getattr(self, "latency_ms", None)
-        if latency is not None:
-            from smolvla_gym.agent.inference_runner import check_latency
-
-            check_latency(latency)
         if self.aggregate is not None:
             from smolvla_gym.agent.aggregation import get_aggregate
 
@@ -136,7 +126,7 @@ class AgentOptions(ChunkOptions):
     """Options of an agent."""
 
     mode: Mode | None = option(MODE_HELP, None)
-    latency_ms: float | None = option(LATENCY_HELP, None, metavar="MS")
+    latency_ms: float | None = option(LATENCY_HELP, None, parse=latency, metavar="MS")
     num_steps: int | None = option(STEPS_HELP, None, parse=at_least(1), metavar="N")
 
     def load(self, policy: str, *, realtime: bool) -> SmolVLAAgent:
@@ -172,7 +162,7 @@ class SweepOptions(ChunkOptions):
     """Options of an agent that is evaluated in several modes, with several latencies and numbers of flow steps."""
 
     mode: list[Mode] = option(MODE_HELP, ["sync"], kept=True)
-    latency_ms: list[float] = option(LATENCY_HELP, [0.0], metavar="MS", kept=True)
+    latency_ms: list[float] = option(LATENCY_HELP, [0.0], parse=latency, metavar="MS", kept=True)
     num_steps: list[int | None] = option(STEPS_HELP, [None], parse=at_least(1), metavar="N", kept=True)
 
 
@@ -212,23 +202,22 @@ def check_policy(policy: str) -> None:
         raise UnknownNameError("policy", policy, known)
 
 
-def check_checkpoint_policy(options: Options, name: str) -> None:
+def check_checkpoint_policy(policy: str | None, flag: str) -> None:
     """Refuse a policy that is no checkpoint on this machine or the hub.
 
     Args:
-        options: The options.
-        name: Name of the field that has the policy; None in it is accepted.
+        policy: The policy; None is accepted.
+        flag: The option that has it.
 
     Raises:
         OptionError: It is a scripted policy, or the address of a server.
         UnknownNameError: There is no such policy.
     """
-    policy = getattr(options, name)
     if policy is None:
         return
     if policy in SCRIPTED or is_address(policy):
         reason = "expected a SmolVLA policy on this machine; `smolvla-gym rollout` runs the others"
-        raise UsageError(flag_of(type(options), name), policy, reason)
+        raise UsageError(flag, policy, reason)
     check_policy(policy)
 
 

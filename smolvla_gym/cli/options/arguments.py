@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def refused(text: str, expected: str) -> argparse.ArgumentTypeError:
@@ -13,50 +14,39 @@ def refused(text: str, expected: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"{' '.join(text.split())[:200]}: expected {expected}")
 
 
+def reader_of[T](
+    kind: Callable[[str], T], expected: str, is_allowed: Callable[[T], Any] = lambda value: True
+) -> Callable[[str], T]:
+    """Return a reader of values.
+
+    Args:
+        kind: Converts the text, or raises ``ValueError``.
+        expected: Description of the allowed values.
+        is_allowed: Whether a value is one of them.
+    """
+
+    def read(text: str) -> T:
+        with contextlib.suppress(ValueError):
+            if is_allowed(value := kind(text)):
+                return value
+        raise refused(text, expected)
+
+    return read
+
+
+integer = reader_of(int, "an integer")
+number = reader_of(float, "a number")
+positive = reader_of(float, "a number above 0", lambda value: 0 < value < math.inf)
+
+
 def at_least(lowest: int, highest: int | None = None) -> Callable[[str], int]:
     """Return a reader of integers from ``lowest`` to ``highest``, both included."""
-
-    def parse(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            if (value := int(text)) >= lowest and (highest is None or value <= highest):
-                return value
-        raise refused(
-            text, f"an integer {f'of at least {lowest}' if highest is None else f'from {lowest} to {highest}'}"
-        )
-
-    return parse
-
-
-def integer(text: str) -> int:
-    """Read an integer."""
-    try:
-        return int(text)
-    except ValueError:
-        raise refused(text, "an integer") from None
-
-
-def number(text: str) -> float:
-    """Read a number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise refused(text, "a number") from None
-
-
-def positive(text: str) -> float:
-    """Read a finite number above 0."""
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    raise refused(text, "a number above 0")
+    bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+    return reader_of(
+        int, f"an integer {bounds}", lambda value: lowest <= value <= (value if highest is None else highest)
+    )
 
 
 def choice(allowed: Sequence[str]) -> Callable[[str], str]:
     """Return a reader that accepts only the given texts."""
-
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise refused(text, f"one of {', '.join(allowed)}")
-        return text
-
-    return parse
+    return reader_of(str, f"one of {', '.join(allowed)}", lambda text: text in allowed)
