@@ -12,6 +12,7 @@ import numpy as np
 from smolvla_gym.assets import asset_path
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.parol6 import Array, Gripper
+from smolvla_gym.sim.table import add_table
 
 CAMERAS = ("wrist", "scene")
 """Cameras of the observation: the D405 on the wrist, and one that views the arm and the table from the front."""
@@ -184,15 +185,11 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
         rgb1=[0.82, 0.86, 0.90], rgb2=[0.50, 0.56, 0.62], width=128, height=768,
     )  # fmt: skip
-    spec.add_material(name="table", rgba=[0.80, 0.75, 0.67, 1], specular=0.15, shininess=0.2, reflectance=0.0)
     spec.add_material(name="floor", rgba=[0.55, 0.57, 0.60, 1], specular=0.0)
     world.add_geom(
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, pos=[0, 0, _FLOOR_HEIGHT], size=[4, 4, 0.1], material="floor"
     )
-    world.add_geom(
-        name="table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0.16, 0, -0.02], size=[0.42, 0.45, 0.02],
-        material="table", friction=[0.6, 0.005, 0.0001],
-    )  # fmt: skip
+    add_table(spec)
     for x in (-0.2, 0.52):
         for y in (-0.4, 0.4):
             world.add_geom(

@@ -60,7 +60,7 @@ class Snapshot:
 
     Attributes:
         physics: MuJoCo's state for integration.
-        motors: Last targets of the motors in rad, shape (6,).
+        motors: Latest targets of the motors in rad, one for each physics step of a setpoint's period, shape (n, 6).
         zero_error: True minus reported joint angles in rad, shape (6,).
         jaw_target: Last target of the jaws' travel in m.
     """
@@ -132,7 +132,6 @@ class World:
         self._renderer = OffscreenRenderer(self.model, quality, image_size)
         self._overview: OffscreenRenderer | None = None
 
-        self._motors: Array = np.zeros(NUM_JOINTS)
         self.zero_error: Array = np.zeros(NUM_JOINTS)
         self._jaw_target = 0.0
         jaws = [GRIPPER_PREFIX + n for n in ("jaw_left", "jaw_right")]
@@ -142,6 +141,12 @@ class World:
         self._jaw_ctrl = np.array([self.model.actuator(n).id for n in jaws])
         self._tcp = self.model.site(GRIPPER_PREFIX + "tcp").id
         self._pads = tuple(self.model.geom(GRIPPER_PREFIX + n).id for n in ("pad_left", "pad_right"))
+        # MuJoCo's position actuators damp the speed of the joint itself, by which it would trail a turning motor by the
+        # ratio of the two gains, 6 to 19 ms. The damping is to act on its speed relative to the motor.
+        gain, damping = self.model.actuator_gainprm[self._arm_ctrl, 0], -self.model.actuator_biasprm[self._arm_ctrl, 2]
+        self._motor_lead: Array = damping / gain
+        self._window = self.steps // self.ticks
+        self._motors: Array = np.zeros((self._window, NUM_JOINTS))
         self._stall_torques = 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1]
         self._objects = tuple(self.model.geom(object_name(i)).id for i in range(len(PARKING)))
         self._object_bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
@@ -151,7 +156,7 @@ class World:
     @property
     def joints(self) -> Array:
         """Joint angles in rad as the board reports them, whole microsteps, shape (6,)."""
-        return rad_from_steps(steps_from_rad(self._motors))
+        return rad_from_steps(steps_from_rad(self._motors[-1]))
 
     @property
     def measured_joints(self) -> Array:
@@ -264,7 +269,7 @@ class World:
         """
         mujoco.mj_resetData(self.model, self.data)
         self.zero_error = np.zeros(NUM_JOINTS)
-        self._motors = np.array(joints, dtype=np.float64)
+        self._motors[:] = joints
         self._jaw_target = self._jaw_command(opening)
         self.data.qpos[self._arm_qpos] = joints
         self.data.qpos[self._jaw_qpos] = self._jaw_target
@@ -277,6 +282,10 @@ class World:
         self.data.qpos[self._arm_qpos] += error
         self.data.ctrl[self._arm_ctrl] += error
         self.settle()
+
+    def shift_motor(self, index: int, angle: float) -> None:
+        """Move a motor by an angle in rad at once, as one that loses steps does: it has no speed from that."""
+        self._motors[:, index] += angle
 
     def place_object(self, index: int, position: Array, yaw: float) -> None:
         """Place an object at a position in m, shape (3,), turned about the vertical by a yaw in rad."""
@@ -312,13 +321,20 @@ class World:
             opening: Target of the gripper, 0..1.
         """
         steps = len(motors)
-        self._motors = np.array(motors[-1])
+        # The springs are evaluated at the beginning of a step, so they need the motors' angles then. The speed is the
+        # mean over a period of the setpoints, within which that of the motors rises and falls by half of itself: a real
+        # arm does not follow that, and here it would shake objects out of the jaws.
+        window = self._window
+        path = np.concatenate([self._motors, motors])
+        speeds = (path[window:] - path[:-window]) / (window * self.timestep)
+        aims = path[window - 1 : -1] + speeds * self._motor_lead + self.zero_error
+        self._motors = path[-window:].copy()
         travel = self._jaw_command(opening) - self._jaw_target
         reach = self.gripper.jaw_speed * self.timestep * np.arange(1, steps + 1)
         jaws = self._jaw_target + np.minimum(np.maximum(travel, -reach), reach)
         self._jaw_target = float(jaws[-1])
         controls = np.empty((steps, self.model.nu))
-        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = motors + self.zero_error, jaws[:, None]
+        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = aims, jaws[:, None]
         model, data = self.model, self.data
         for control in controls:
             data.ctrl = control

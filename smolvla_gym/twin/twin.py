@@ -27,7 +27,7 @@ RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
 # Two full steps, in microsteps: a rotor that is forced farther falls into the next stable place, four full steps on.
 _STEP_LOSS, _STEP_PERIOD = 64, 128
 
-# At speed the simulated joints trail their motors by as much, without loss; a joint that stalls for so long in s slips.
+# A joint that stalls for so long in s slips; a shorter stall, as in a knock, loses no step.
 _STALL_TIME = 0.015
 
 # The mechanical ends of J4 and J5 lie beyond their soft limits, where homing finds their switches; J6 turns endlessly.
@@ -203,7 +203,9 @@ class Twin:
         self._stalling = np.where(stalled, self._stalling + self.world.timestep, 0.0)
         bend = self.world.measured_joints * STEPS_PER_RAD - self._firmware.motor
         for joint in np.flatnonzero((self._stalling > _STALL_TIME) & (np.abs(bend) > _STEP_LOSS)).tolist():
-            self._firmware.slip(joint, float(np.copysign(_STEP_PERIOD, bend[joint])))
+            slip = float(np.copysign(_STEP_PERIOD, bend[joint]))
+            self._firmware.slip(joint, slip)
+            self.world.shift_motor(joint, slip / float(STEPS_PER_RAD[joint]))
 
     def clear_table(self) -> None:
         """Park all objects and put the jaws at rest; the arm stays as it is, except for steps that its motors lost.
