@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.textures import TILE
 
 TABLE_CENTER: Final = (0.16, 0.0, -0.02)
 """Centre of the table top in m; its upper side is at z = 0."""
@@ -42,6 +43,7 @@ def add_table(spec: mujoco.MjSpec) -> None:
     vertices, faces = _slab(_CELLS)
     spec.add_mesh(
         name="table_top", uservert=(vertices * TABLE_SIZE).ravel(), userface=faces.ravel(),
+        usertexcoord=(vertices * TABLE_SIZE / TILE)[:, :2].ravel(),
         inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
     )  # fmt: skip
     spec.worldbody.add_geom(
@@ -59,7 +61,10 @@ def _slab(cells: int) -> tuple[Array, NDArray[np.int32]]:
         corner.ravel() for corner in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:])
     )  # fmt: skip
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
-    below, above = x.size + np.arange(4), x.size + 4 + np.arange(4)  # of the other sides, which have normals of their own
+    below, above = (
+        x.size + np.arange(4),
+        x.size + 4 + np.arange(4),
+    )  # of the other sides, which have normals of their own
     following = np.roll(np.arange(4), -1)
     faces = np.concatenate([
         np.column_stack([a, b, c]), np.column_stack([a, c, d]), [below[[0, 2, 1]], below[[0, 3, 2]]],

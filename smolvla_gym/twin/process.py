@@ -32,6 +32,7 @@ from smolvla_gym.ipc import (
     unpack_object,
 )
 from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras
 from smolvla_gym.sim.randomization import read_appearance
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
@@ -83,6 +84,7 @@ class TwinProcess:
         homed: bool = False,
         noise: float = 1.0,
         faults: Faults | None = None,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         """Start the worker; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
 
@@ -91,7 +93,7 @@ class TwinProcess:
         """
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
-        self.world = make_world(gripper, kind, goal=goal)
+        self.world = make_world(gripper, kind, goal=goal, extras=extras)
         self.overview = SnapshotRenderer(
             self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update
         )
@@ -115,7 +117,8 @@ class TwinProcess:
         self._end = weakref.finalize(self, self._worker.close, _GRACE)
         try:
             self._sent = self._switches()
-            options = pack_object(({"gripper": gripper, "kind": kind, "goal": goal, "homed": homed}, quality, noise))
+            twin = {"gripper": gripper, "kind": kind, "goal": goal, "homed": homed, "extras": extras}
+            options = pack_object((twin, quality, noise))
             self.port: str = self._ask("begin", timeout=_START, options=options, faults=self._sent, memory=memory)
         except BaseException:
             self.close()

@@ -11,6 +11,7 @@ import numpy as np
 
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.parol6 import HOME, NUM_JOINTS, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import CUBE, OVERVIEW, ObjectKind
 from smolvla_gym.sim.world import World
@@ -37,17 +38,18 @@ OVERVIEW_SIZE: Final = (480, 640)
 """Height and width in px of the images for people."""
 
 
-def make_world(gripper: str, kind: ObjectKind, *, goal: bool) -> World:
+def make_world(gripper: str, kind: ObjectKind, *, goal: bool, extras: Extras = NO_EXTRAS) -> World:
     """Build the scene of a twin.
 
     Args:
         gripper: Name of the gripper.
         kind: The kind of its objects.
         goal: Whether there is a goal mark.
+        extras: A belt, and what level 2 of the domain randomization needs.
     """
     world = World(
         get_gripper(gripper), kind, goal=goal, control_hz=100.0, cameras=(), image_size=OVERVIEW_SIZE, depth=False,
-        quality=QUALITIES["fast"],
+        quality=QUALITIES["fast"], extras=extras,
     )  # fmt: skip
     for name, ends in _ENDS.items():
         world.model.joint(name).range[:] = np.deg2rad(ends)
@@ -80,6 +82,7 @@ class Twin:
         noise: float = 1.0,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         """Set the arm up; :meth:`start` runs it.
 
@@ -94,11 +97,12 @@ class Twin:
             noise: Standard deviation of the cameras' noise in grey levels.
             faults: The faults that are injected from the beginning.
             clock: The time that the world follows; the computer's by default.
+            extras: A belt, and what level 2 of the domain randomization needs.
         """
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
         self._clock: Clock = SystemClock() if clock is None else clock
-        self.world = make_world(gripper, kind, goal=goal)
+        self.world = make_world(gripper, kind, goal=goal, extras=extras)
         joints = HOME if homed else RESTING
         self._firmware = Firmware(steps_from_rad(joints), make_gripper(gripper))
         if homed:
