@@ -85,7 +85,7 @@ class ImageEffects:
             tap = image.take(index)
             even += (tap & _LANES) * weight
             odd += ((tap >> 8) & _LANES) * weight
-        image = ((even >> 8) & _LANES | odd & ~_LANES).reshape(height, width)
+        image = np.reshape((even >> 8) & _LANES | odd & ~_LANES, (height, width))
         for step in range(self.blur):
             for axis in (0, 1):
                 image = _mean(image, np.roll(image, 1 - 2 * step, axis))  # there and back, so that it stays in place
@@ -109,8 +109,9 @@ class ImageEffects:
 @cache
 def _bank(size: int) -> NDArray[np.int16]:
     """Return normal noise of deviation 16, shape (2 * size,): each image gets another part, new one would take long."""
-    samples = np.random.default_rng(0).standard_normal(2 * size, np.float32)
-    return np.clip(np.rint(16.0 * samples), -80, 80).astype(np.int16)
+    samples = np.rint(16.0 * np.random.default_rng(0).standard_normal(2 * size, np.float32))
+    bank: NDArray[np.int16] = np.clip(samples, -80, 80).astype(np.int16)
+    return bank
 
 
 def _packed(pixels: Pixels) -> NDArray[np.uint32]:

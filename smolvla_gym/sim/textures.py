@@ -96,7 +96,7 @@ def texture(name: str) -> NDArray[np.uint8]:
     grey = pattern(rng) * contrast
     tint = rng.uniform(-0.03, 0.03, 3)  # the dark parts have another hue than the bright ones
     color = np.clip(grey, -0.35, 0.25)[..., None] * (1.0 + 4.0 * tint)
-    pixels = np.rint(255.0 * np.clip(1.0 + color - color.max(), 0.0, 1.0)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(255.0 * np.clip(1.0 + color - color.max(), 0.0, 1.0)).astype(np.uint8)
     pixels.setflags(write=False)
     return pixels
 

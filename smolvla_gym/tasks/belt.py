@@ -42,6 +42,7 @@ class BeltLift(Lift):
         "lift the {color} cube off the belt",
         "grab the {color} cube on the belt",
         "take the {color} cube from the moving belt",
+        "raise the {color} cube off the belt",
     )
     unseen_instruction_templates = (
         "catch the {color} cube on the conveyor",

@@ -40,5 +40,5 @@ def test_no_other_array_of_a_model_depends_on_the_size():
         for name in dir(model)
         if isinstance(value := getattr(model, name), np.ndarray) and not np.array_equal(value, getattr(large, name))
     }
-    # Of cameras and lights that track a centre of mass, of which there are none, and of the speed at which bodies sleep.
+    # Of cameras and lights that track a centre of mass, of which there are none; and the speed at which bodies sleep.
     assert differ - set(SIZE_FIELDS) <= {"cam_poscom0", "light_poscom0", "dof_length"}, differ
