@@ -1,6 +1,7 @@
 """Print the success rates of the scripted experts: a Markdown table with one row per task.
 
 python examples/evaluate_experts.py [--episodes 100] [--gripper ssg48] [--randomization 1] [--task lift ...]
+    [--belt-speed 0.02]
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--gripper", choices=GRIPPERS, default="ssg48")
     parser.add_argument("--randomization", type=int, choices=(0, 1, 2), default=1)
+    parser.add_argument("--belt-speed", type=float, default=0.02, help="of the task belt, in m/s")
     parser.add_argument("--num-objects", type=int, choices=(2, 3), default=2)
     options = parser.parse_args()
 
@@ -44,6 +46,7 @@ def main() -> None:
             gripper=options.gripper,
             randomization=options.randomization,
             num_objects=options.num_objects,
+            belt_speed=options.belt_speed,
         )
         steps = {seed: run(env, seed) for seed in range(options.episodes)}
         env.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smolvla_gym.parol6 import Gripper, get_gripper
+from smolvla_gym.sim.extras import Extras
 from smolvla_gym.sim.randomization import MAX_LEVEL
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import MAX_OBJECTS, check_cameras
@@ -16,6 +17,7 @@ from smolvla_gym.utils.option_values import check_choice, check_names, check_num
 
 CONTROL_HZ = (5.0, 100.0)
 IMAGE_EDGE = (16, 1280)
+BELT_SPEED, BELT_SPEEDS = 0.02, (0.0, 0.1)
 RENDER_MODES = ("rgb_array", "human")
 
 _LONGEST_S = 1e6  # s, eleven days
@@ -41,6 +43,7 @@ class EnvOptions:
         privileged: Whether the observation has the scene's ground truth.
         randomization: 0 to 2.
         num_objects: Number of objects on the table.
+        belt_speed: Speed in m/s of the belt of a task that has one.
         reward: ``"dense"`` or ``"sparse"``.
         render_mode: None, ``"rgb_array"`` or ``"human"``.
         quality: Rendering quality of the observed images.
@@ -56,6 +59,7 @@ class EnvOptions:
     privileged: bool
     randomization: int
     num_objects: int
+    belt_speed: float
     reward: str
     render_mode: str | None
     quality: Quality
@@ -71,6 +75,11 @@ class EnvOptions:
             world, self.task, control_hz=self.control_hz, randomization=self.randomization,
             num_objects=self.num_objects, reward=self.reward,
         )  # fmt: skip
+
+    @property
+    def extras(self) -> Extras:
+        """Extras that the scene needs."""
+        return Extras(belt_speed=self.belt_speed if self.task.has_belt else None, varied=self.randomization >= 2)
 
     @classmethod
     def check(cls, given: Mapping[str, Any]) -> EnvOptions:
@@ -94,10 +103,21 @@ class EnvOptions:
             depth=check_switch("depth", given["depth"]),
             randomization=check_choice("randomization", given["randomization"], range(MAX_LEVEL + 1)),
             num_objects=check_choice("num_objects", given["num_objects"], range(2, MAX_OBJECTS + 1)),
+            belt_speed=check_belt_speed(given.get("belt_speed", BELT_SPEED)),  # backends of others may not have it
             reward=check_choice("reward", given["reward"], REWARDS),
             render_mode=check_choice("render_mode", given["render_mode"], (None, *RENDER_MODES)),
             quality=QUALITIES[check_choice("render_quality", given["render_quality"], tuple(QUALITIES))],
         )
+
+
+def check_belt_speed(value: object) -> float:
+    """Return a speed of the belt in m/s.
+
+    Raises:
+        OptionError: It is not a number in 0..0.1.
+    """
+    low, high = BELT_SPEEDS
+    return check_number("belt_speed", value, f"a number from {low:g} to {high:g}, in m/s", low=low, high=high)
 
 
 def check_control_hz(value: object) -> float:

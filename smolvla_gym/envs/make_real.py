@@ -14,7 +14,7 @@ from smolvla_gym.drivers.board.serial_port import BoardFinder
 from smolvla_gym.drivers.clock import SystemClock
 from smolvla_gym.envs.backends.camera_rig import REFERENCES, start_cameras
 from smolvla_gym.envs.backends.real import RealBackend
-from smolvla_gym.envs.env_options import EnvOptions
+from smolvla_gym.envs.env_options import BELT_SPEED, EnvOptions
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.real_options import TWIN, RealOptions
 from smolvla_gym.envs.time_limit import MAX_EPISODE_S
@@ -47,6 +47,7 @@ def make_real_env(
     log: str | os.PathLike[str] | None = "auto",
     randomization: int = 1,
     num_objects: int = 2,
+    belt_speed: float = BELT_SPEED,
     reward: str = "dense",
     realtime: bool = True,
     twin_options: Mapping[str, Any] | None = None,
@@ -81,6 +82,7 @@ def make_real_env(
             ``~/.local/state/smolvla_gym/parol6.jsonl``, None writes none.
         randomization: Domain randomization of the twin's scene, as in the simulation.
         num_objects: Number of objects in the twin's scene, as in the simulation.
+        belt_speed: Speed of the belt in the twin's scene, as in the simulation.
         reward: Reward in the twin's scene, as in the simulation.
         realtime: False runs a twin in lockstep: as fast as the computer can, and repeatably.
         twin_options: Options of ``Twin``, such as ``{"homed": True, "noise": 0.0}``; with ``"own_process"`` False a

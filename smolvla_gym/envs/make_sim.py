@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smolvla_gym.envs.backends.sim import SimBackend
-from smolvla_gym.envs.env_options import EnvOptions
+from smolvla_gym.envs.env_options import BELT_SPEED, EnvOptions
 from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.time_limit import MAX_EPISODE_S
 from smolvla_gym.safety import SafetyGate
@@ -25,6 +25,7 @@ def make_sim_env(
     gripper: str = "ssg48",
     randomization: int = 1,
     num_objects: int = 2,
+    belt_speed: float = BELT_SPEED,
     reward: str = "dense",
     render_mode: str | None = None,
     render_quality: str = "fast",
@@ -32,7 +33,8 @@ def make_sim_env(
     """Make the environment of the simulated arm.
 
     Args:
-        task: ``"reach"``, ``"lift"``, ``"place"``, ``"stack"`` or ``"push"``, or the name of a registered task.
+        task: ``"reach"``, ``"lift"``, ``"place"``, ``"stack"``, ``"push"`` or ``"belt"``, or the name of a registered
+            task.
         cameras: Names of the observed cameras: ``"wrist"``, ``"scene"``, both or none.
         image_size: Height and width of the images in px. The camera's 640x480 is cropped to this shape, centred, and
             scaled.
@@ -43,9 +45,11 @@ def make_sim_env(
         max_episode_s: Time limit of an episode in s of simulated time, or None; ``gym.make`` truncates after
             ``round(max_episode_s * control_hz)`` steps. Its own ``max_episode_steps`` counts steps and comes first.
         gripper: ``"ssg48"`` or ``"pneumatic"``.
-        randomization: Level of domain randomization: 0 none, 1 object poses, 2 also colours, lights, camera pose,
-            friction and a small delay.
+        randomization: Level of domain randomization: 0 none, 1 object poses, 2 also colours, table textures, lights,
+            camera pose, lens and sensor, object sizes, distractors, friction, errors of the joints' zero and a small
+            delay.
         num_objects: Number of coloured objects on the table, 2 or 3.
+        belt_speed: Speed of the belt of the task ``"belt"`` in m/s, 0 to 0.1; other tasks have none.
         reward: ``"dense"`` (how near the goal is, 0..1) or ``"sparse"`` (1 on success).
         render_mode: None, ``"rgb_array"`` or ``"human"``.
         render_quality: Quality of the observed images: ``"fast"``, ``"balanced"`` (shadows) or ``"high"``.
@@ -59,6 +63,7 @@ def make_sim_env(
     world = World(
         options.gripper, options.task.kind, goal=options.task.has_goal, control_hz=options.control_hz,
         cameras=options.cameras, image_size=options.image_size, depth=options.depth, quality=options.quality,
+        extras=options.extras,
     )  # fmt: skip
     gate = SafetyGate(options.period, guard=CollisionGuard(options.gripper.name))
     backend = SimBackend(options.stage(world), gate, control_hz=options.control_hz, privileged=options.privileged)

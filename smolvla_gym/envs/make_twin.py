@@ -34,7 +34,8 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
     clock: Clock = SystemClock() if arm.realtime else lockstep
     scene = {
         "gripper": options.gripper.name, "kind": options.task.kind, "goal": options.task.has_goal,
-        "cameras": options.cameras, "depth": options.depth, "quality": options.quality, **arm.twin_options,
+        "cameras": options.cameras, "depth": options.depth, "quality": options.quality, "extras": options.extras,
+        **arm.twin_options,
     }  # fmt: skip
     twin = TwinProcess(**scene) if arm.own_process else Twin(**scene, clock=clock)
     with ExitStack() as undo:

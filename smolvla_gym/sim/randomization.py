@@ -9,7 +9,9 @@ import mujoco
 import numpy as np
 
 from smolvla_gym.parol6 import NUM_JOINTS, Array
+from smolvla_gym.sim.object_size import SIZE_FIELDS
 from smolvla_gym.sim.scene import COLORS, MAX_OBJECTS, object_name
+from smolvla_gym.sim.textures import TEXTURES, mean_brightness
 
 MAX_LEVEL = 2
 
@@ -34,11 +36,11 @@ class ArmVariation:
 
 _FIELDS: Final = (
     "geom_rgba", "mat_rgba", "geom_friction", "light_diffuse", "light_pos", "light_dir", "cam_pos", "cam_quat",
-    "cam_fovy",
+    "cam_fovy", "geom_matid", *SIZE_FIELDS,
 )  # fmt: skip
 
 Appearance = dict[str, Array]
-"""Values in a model that the randomization changes, by name."""
+"""Values in a model that the randomization changes, by name: the sizes of the objects are among them."""
 
 
 def read_appearance(model: mujoco.MjModel) -> Appearance:
@@ -59,6 +61,7 @@ class Randomizer:
     def __init__(self, model: mujoco.MjModel) -> None:
         """Copy the values of the compiled model, from which each episode starts."""
         self._model, self._compiled = model, read_appearance(model)
+        self._textured = model.ntex > 1  # besides the sky
 
     def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> ArmVariation:
         """Randomize the model for an episode.
@@ -66,7 +69,8 @@ class Randomizer:
         Args:
             rng: Random generator.
             colors: Colour names of the objects.
-            level: 0 and 1 give every colour its nominal shade and change nothing else; 2 varies everything.
+            level: 0 and 1 give every colour its nominal shade and change nothing else; 2 varies everything. The table
+                gets a texture if the scene was compiled with them. The sizes of the objects become nominal.
 
         Returns:
             Variation of the arm, which the backend applies.
@@ -86,7 +90,19 @@ class Randomizer:
         self._cameras(rng)
         model.geom_friction[:, 0] *= rng.uniform(0.8, 1.25)
         delay = int(rng.integers(_MAX_DELAY + 1))
-        return ArmVariation(delay, rng.uniform(-_MAX_ZERO_ERROR, _MAX_ZERO_ERROR, NUM_JOINTS))
+        variation = ArmVariation(delay, rng.uniform(-_MAX_ZERO_ERROR, _MAX_ZERO_ERROR, NUM_JOINTS))
+        self._texture(rng)
+        return variation
+
+    def _texture(self, rng: np.random.Generator) -> None:
+        """Give the table one of the textures of the scene, or none, in the colour that was drawn."""
+        model, choice = self._model, int(rng.integers(-1, len(TEXTURES)))
+        if choice < 0 or not self._textured:
+            return
+        name = TEXTURES[choice]
+        material = model.material(f"table_{name}")
+        material.rgba[:3] = np.minimum(model.material("table").rgba[:3] / mean_brightness(name), 1.0)
+        model.geom_matid[model.geom("table_top").id] = material.id
 
     def _surroundings(self, rng: np.random.Generator) -> None:
         model = self._model

@@ -12,6 +12,8 @@ import numpy as np
 from smolvla_gym.assets import asset_path
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.parol6 import Array, Gripper
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras, add_extras
+from smolvla_gym.sim.table import add_table
 
 CAMERAS = ("wrist", "scene")
 """Cameras of the observation: the D405 on the wrist, and one that views the arm and the table from the front."""
@@ -62,6 +64,12 @@ _SIZES = {
     mujoco.mjtGeom.mjGEOM_SPHERE: 1,
     mujoco.mjtGeom.mjGEOM_ELLIPSOID: 3,
 }
+
+
+# MuJoCo draws round ends with as many rings as the walls of its cylinders, of which the arm has many: only a scene with
+# objects that need more of them pays for it.
+_ROUND = (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_ELLIPSOID)
+_ROUND_STACKS = 12
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,9 @@ def arm_spec(gripper: Gripper) -> mujoco.MjSpec:
     return spec
 
 
-def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: float) -> mujoco.MjModel:
+def build_model(
+    gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: float, extras: Extras = NO_EXTRAS
+) -> mujoco.MjModel:
     """Compile the scene.
 
     Args:
@@ -149,9 +159,10 @@ def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: flo
         kind: The kind of the ``MAX_OBJECTS`` objects.
         goal: Whether a round white mark lies on the table (body ``goal``).
         timestep: Physics time step in s.
+        extras: A belt, and what level 2 of the domain randomization needs.
 
     Returns:
-        The compiled model. Bodies: the arm's, ``object_0`` .. ``object_2`` and ``goal``.
+        The compiled model. Bodies: the arm's, ``object_0`` .. ``object_2``, ``goal``, and those of the extras.
     """
     spec = arm_spec(gripper)
     spec.camera(GRIPPER_PREFIX + "wrist").name = "wrist"
@@ -171,6 +182,9 @@ def build_model(gripper: Gripper, kind: ObjectKind, *, goal: bool, timestep: flo
             name="goal", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[GOAL_RADIUS, GOAL_HEIGHT / 2, 0],
             rgba=[0.93, 0.93, 0.93, 1], contype=0, conaffinity=0, group=2,
         )  # fmt: skip
+    add_extras(spec, extras, gripper.name)
+    if kind.geom in _ROUND:
+        spec.visual.quality.numstacks = _ROUND_STACKS
     model = spec.compile()
     # The D405 measures from 7 cm on; the near plane has to lie before the lens, not behind the fingertips.
     model.stat.extent = 1.0
@@ -184,15 +198,11 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
         rgb1=[0.82, 0.86, 0.90], rgb2=[0.50, 0.56, 0.62], width=128, height=768,
     )  # fmt: skip
-    spec.add_material(name="table", rgba=[0.80, 0.75, 0.67, 1], specular=0.15, shininess=0.2, reflectance=0.0)
     spec.add_material(name="floor", rgba=[0.55, 0.57, 0.60, 1], specular=0.0)
     world.add_geom(
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, pos=[0, 0, _FLOOR_HEIGHT], size=[4, 4, 0.1], material="floor"
     )
-    world.add_geom(
-        name="table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[0.16, 0, -0.02], size=[0.42, 0.45, 0.02],
-        material="table", friction=[0.6, 0.005, 0.0001],
-    )  # fmt: skip
+    add_table(spec)
     for x in (-0.2, 0.52):
         for y in (-0.4, 0.4):
             world.add_geom(
@@ -238,3 +248,17 @@ def _add_object(spec: mujoco.MjSpec, index: int, kind: ObjectKind) -> None:
         geom.density, geom.condim, geom.friction = _DENSITY, 4, [0.8, 0.01, 0.0005]
     else:
         geom.contype = geom.conaffinity = 0
+
+
+def crop_camera(model: mujoco.MjModel, name: str, size: tuple[int, int]) -> None:
+    """Narrow a camera to the largest centred part of its image that has the aspect ratio of ``size``."""
+    camera = model.camera(name).id
+    width, height = CAMERA_RESOLUTION
+    aspect = size[1] / size[0]
+    share = np.array([min(1.0, aspect * height / width), min(1.0, width / (aspect * height))])
+    if np.all(model.cam_sensorsize[camera] > 0):
+        # MuJoCo keeps focal lengths and the principal point in m on the sensor: a smaller sensor is a crop.
+        model.cam_sensorsize[camera] *= share
+    else:
+        half = np.tan(np.deg2rad(model.cam_fovy[camera]) / 2) * share[1]
+        model.cam_fovy[camera] = np.rad2deg(2 * np.arctan(half))

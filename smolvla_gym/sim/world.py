@@ -13,15 +13,20 @@ from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import NUM_JOINTS, Array, Gripper, rad_from_steps, steps_from_rad
 from smolvla_gym.parol6.inverse_kinematics import solve
+from smolvla_gym.sim.belt import Belt
+from smolvla_gym.sim.distractors import Distractors
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras
+from smolvla_gym.sim.image_effects import ImageEffects
+from smolvla_gym.sim.object_size import ObjectSizes
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
-    CAMERA_RESOLUTION,
     DEPTH_RANGES,
     GRIPPER_PREFIX,
     OVERVIEW,
     PARKING,
     ObjectKind,
     build_model,
+    crop_camera,
     object_name,
 )
 
@@ -60,7 +65,7 @@ class Snapshot:
 
     Attributes:
         physics: MuJoCo's state for integration.
-        motors: Last targets of the motors in rad, shape (6,).
+        motors: Latest targets of the motors in rad, one for each physics step of a setpoint's period, shape (n, 6).
         zero_error: True minus reported joint angles in rad, shape (6,).
         jaw_target: Last target of the jaws' travel in m.
     """
@@ -93,6 +98,10 @@ class World:
         steps: Number of physics steps in a control step, a multiple of ``ticks``.
         zero_error: True minus reported joint angles in rad, shape (6,): the error of homing, which no arm can measure.
         render_observations: Whether :meth:`observe` renders images; False saves the time of images that are not used.
+        image_effects: Effects of lens and sensor on the observed images by camera; a camera without any is ideal.
+        sizes: Sizes of the objects.
+        belt: The belt on which the objects stand, or None.
+        distractors: The distractors of level 2, or None.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class World:
         image_size: tuple[int, int],
         depth: bool,
         quality: Quality,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         """Build the scene.
 
@@ -118,21 +128,22 @@ class World:
             image_size: Height and width of their images in px.
             depth: Whether they measure depth.
             quality: Rendering quality of the observed images.
+            extras: A belt, and what level 2 of the domain randomization needs.
         """
         self.gripper, self.kind = gripper, kind
         self.ticks = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
         self.steps = self.ticks * int(np.ceil(1.0 / (control_hz * self.ticks * MAX_TIMESTEP) - 1e-9))
         self.timestep = 1.0 / (control_hz * self.steps)
-        self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep)
+        self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep, extras=extras)
         self.data = mujoco.MjData(self.model)
         self._cameras, self._image_size, self._depth = cameras, image_size, depth
         self.render_observations = True
+        self.image_effects: dict[str, ImageEffects] = {}
         for name in cameras:
-            _crop(self.model, name, image_size)
+            crop_camera(self.model, name, image_size)
         self._renderer = OffscreenRenderer(self.model, quality, image_size)
         self._overview: OffscreenRenderer | None = None
 
-        self._motors: Array = np.zeros(NUM_JOINTS)
         self.zero_error: Array = np.zeros(NUM_JOINTS)
         self._jaw_target = 0.0
         jaws = [GRIPPER_PREFIX + n for n in ("jaw_left", "jaw_right")]
@@ -142,7 +153,16 @@ class World:
         self._jaw_ctrl = np.array([self.model.actuator(n).id for n in jaws])
         self._tcp = self.model.site(GRIPPER_PREFIX + "tcp").id
         self._pads = tuple(self.model.geom(GRIPPER_PREFIX + n).id for n in ("pad_left", "pad_right"))
+        # MuJoCo's position actuators damp the speed of the joint itself, by which it would trail a turning motor by the
+        # ratio of the two gains, 6 to 19 ms. The damping is to act on its speed relative to the motor.
+        gain, damping = self.model.actuator_gainprm[self._arm_ctrl, 0], -self.model.actuator_biasprm[self._arm_ctrl, 2]
+        self._motor_lead: Array = damping / gain
+        self._window = self.steps // self.ticks
+        self._motors: Array = np.zeros((self._window, NUM_JOINTS))
         self._stall_torques = 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1]
+        self.sizes = ObjectSizes(self.model, tuple(object_name(i) for i in range(len(PARKING))))
+        self.belt = None if extras.belt_speed is None else Belt(self.model, extras.belt_speed)
+        self.distractors = Distractors(self.model) if extras.varied else None
         self._objects = tuple(self.model.geom(object_name(i)).id for i in range(len(PARKING)))
         self._object_bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
 
@@ -151,7 +171,7 @@ class World:
     @property
     def joints(self) -> Array:
         """Joint angles in rad as the board reports them, whole microsteps, shape (6,)."""
-        return rad_from_steps(steps_from_rad(self._motors))
+        return rad_from_steps(steps_from_rad(self._motors[-1]))
 
     @property
     def measured_joints(self) -> Array:
@@ -190,6 +210,10 @@ class World:
         """Orientation of an object in the world, shape (3, 3)."""
         return np.array(self.data.xmat[self._object_bodies[index]]).reshape(3, 3)
 
+    def half_height(self, index: int) -> float:
+        """Half of the height of an object in m."""
+        return self.kind.half_height * self.sizes.scale(index)
+
     def object_speed(self, index: int) -> float:
         """Speed of an object in m/s."""
         return float(np.linalg.norm(self.data.cvel[self._object_bodies[index]][3:]))
@@ -226,6 +250,7 @@ class World:
             Indices of the objects that the arm or its gripper penetrates.
         """
         data, self.data = self.data, mujoco.MjData(self.model)
+        scales = [self.sizes.scale(i) for i in range(len(self._objects))]
         try:
             self.data.qpos[self._arm_qpos] = joints
             self.data.qpos[self._jaw_qpos] = self._jaw_command(opening)
@@ -239,6 +264,8 @@ class World:
             ]
         finally:
             self.data = data
+            for i, scale in enumerate(scales):
+                self.sizes.resize(i, scale)
         bodies = self.model.geom_bodyid
         others = {*self._objects, *(geom for geom in range(self.model.ngeom) if bodies[geom] == 0)}
         return [i for i, geom in enumerate(self._objects) if any(geom in pair and pair - others for pair in pairs)]
@@ -264,7 +291,7 @@ class World:
         """
         mujoco.mj_resetData(self.model, self.data)
         self.zero_error = np.zeros(NUM_JOINTS)
-        self._motors = np.array(joints, dtype=np.float64)
+        self._motors[:] = joints
         self._jaw_target = self._jaw_command(opening)
         self.data.qpos[self._arm_qpos] = joints
         self.data.qpos[self._jaw_qpos] = self._jaw_target
@@ -277,6 +304,10 @@ class World:
         self.data.qpos[self._arm_qpos] += error
         self.data.ctrl[self._arm_ctrl] += error
         self.settle()
+
+    def shift_motor(self, index: int, angle: float) -> None:
+        """Move a motor by an angle in rad at once, as one that loses steps does: it has no speed from that."""
+        self._motors[:, index] += angle
 
     def place_object(self, index: int, position: Array, yaw: float) -> None:
         """Place an object at a position in m, shape (3,), turned about the vertical by a yaw in rad."""
@@ -312,16 +343,27 @@ class World:
             opening: Target of the gripper, 0..1.
         """
         steps = len(motors)
-        self._motors = np.array(motors[-1])
+        # The springs are evaluated at the beginning of a step, so they need the motors' angles then. The speed is the
+        # mean over a period of the setpoints, within which that of the motors rises and falls by half of itself: a real
+        # arm does not follow that, and here it would shake objects out of the jaws.
+        window = self._window
+        path = np.concatenate([self._motors, motors])
+        speeds = (path[window:] - path[:-window]) / (window * self.timestep)
+        aims = path[window - 1 : -1] + speeds * self._motor_lead + self.zero_error
+        self._motors = path[-window:].copy()
         travel = self._jaw_command(opening) - self._jaw_target
         reach = self.gripper.jaw_speed * self.timestep * np.arange(1, steps + 1)
         jaws = self._jaw_target + np.minimum(np.maximum(travel, -reach), reach)
         self._jaw_target = float(jaws[-1])
         controls = np.empty((steps, self.model.nu))
-        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = motors + self.zero_error, jaws[:, None]
-        model, data = self.model, self.data
+        controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = aims, jaws[:, None]
+        model, data, belt = self.model, self.data, self.belt
+        if belt is not None:
+            belt.turn(data, [self.object_position(i) for i in range(len(self._objects))])
         for control in controls:
             data.ctrl = control
+            if belt is not None:
+                belt.move(data)
             # mj_step leaves values that depend on the positions one step behind them; its halves, swapped, do not.
             mujoco.mj_step2(model, data)
             mujoco.mj_step1(model, data)
@@ -336,9 +378,11 @@ class World:
     def observe(self) -> Observed:
         """Return the readings of the sensors."""
         observed = Observed(np.append(self.joints, self.opening).astype(np.float32))
+        moment = round(float(self.data.time) / self.timestep)
         for name in self._cameras if self.render_observations else ():
             pixels, distance = self._renderer.render(self.data, name, self._image_size, depth=self._depth)
-            observed.pixels[name] = pixels
+            effects = self.image_effects.get(name)
+            observed.pixels[name] = pixels if effects is None else effects.apply(pixels, moment)
             if distance is not None:
                 near, far = DEPTH_RANGES[name]
                 distance = np.where((distance >= near) & (distance <= far), distance, 0.0)
@@ -361,17 +405,3 @@ class World:
             each.callback(self._renderer.close)
             if self._overview is not None:
                 each.callback(self._overview.close)
-
-
-def _crop(model: mujoco.MjModel, name: str, size: tuple[int, int]) -> None:
-    """Narrow a camera to the largest centred part of its image that has the aspect ratio of ``size``."""
-    camera = model.camera(name).id
-    width, height = CAMERA_RESOLUTION
-    aspect = size[1] / size[0]
-    share = np.array([min(1.0, aspect * height / width), min(1.0, width / (aspect * height))])
-    if np.all(model.cam_sensorsize[camera] > 0):
-        # MuJoCo keeps focal lengths and the principal point in m on the sensor: a smaller sensor is a crop.
-        model.cam_sensorsize[camera] *= share
-    else:
-        half = np.tan(np.deg2rad(model.cam_fovy[camera]) / 2) * share[1]
-        model.cam_fovy[camera] = np.rad2deg(2 * np.arctan(half))

@@ -18,6 +18,9 @@ from smolvla_gym.sim.world import World
 _WORKSPACE = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38), (-0.14, 0.14))}
 _TRIES = 1000
 
+_SIZE_SPREAD = 0.15
+"""Largest deviation of an object's size at level 2 as a share of the nominal one."""
+
 _MOVED = 0.03
 """Distance in m from its first place at which an object counts as moved, rather than in contact in passing."""
 
@@ -35,6 +38,7 @@ class Layout:
         target: Index of the object that the instruction names.
         base: Index of the second object that it names, or -1.
         goal: Centre of the goal mark in m, shape (3,), or None.
+        scales: Sizes of the objects as multiples of the nominal ones, shape (n,); None: all 1.
     """
 
     instruction: str
@@ -45,6 +49,7 @@ class Layout:
     target: int
     base: int = -1
     goal: Array | None = None
+    scales: Array | None = None
 
 
 class Task(ABC):
@@ -57,6 +62,7 @@ class Task(ABC):
             with them shows whether a policy understands instructions that it was not trained on.
         kind: Kind of the objects.
         has_goal: Whether there is a white goal mark.
+        has_belt: Whether the objects stand on a moving belt.
         min_distance: Least distance in m between the centres of two objects, or an object and the mark.
         hold_time: Time in s for which the goal has to be met before the task counts as succeeded.
     """
@@ -66,6 +72,7 @@ class Task(ABC):
     unseen_instruction_templates: ClassVar[tuple[str, ...]]
     kind: ClassVar[ObjectKind]
     has_goal: ClassVar[bool] = False
+    has_belt: ClassVar[bool] = False
     min_distance: ClassVar[float] = 0.065
     hold_time: ClassVar[float] = 0.5
 
@@ -76,7 +83,7 @@ class Task(ABC):
             rng: Random generator.
             gripper: Name of the gripper, which determines the reach.
             num_objects: Number of objects.
-            randomization: 0 keeps the objects at fixed places; the named one is still drawn.
+            randomization: 0 keeps the objects at fixed places; the named one is still drawn. 2 also draws their sizes.
         """
         places = self._places(rng, gripper, num_objects + int(self.has_goal), randomization)
         colors = tuple(str(c) for c in rng.permutation(list(COLORS))[:num_objects])
@@ -92,7 +99,10 @@ class Task(ABC):
         yaws = rng.uniform(-np.pi, np.pi, num_objects) if randomization else np.zeros(num_objects)
         positions = np.column_stack([places[:num_objects], np.full(num_objects, self.kind.half_height)])
         goal = np.array([*places[num_objects], GOAL_HEIGHT / 2]) if self.has_goal else None
-        return Layout(template.format(**fields), template, colors, positions, yaws, target, base, goal)
+        scales = rng.uniform(1.0 - _SIZE_SPREAD, 1.0 + _SIZE_SPREAD, num_objects) if randomization >= 2 else None
+        if scales is not None:
+            positions[:, 2] *= scales
+        return Layout(template.format(**fields), template, colors, positions, yaws, target, base, goal, scales)
 
     def with_instruction(self, layout: Layout, *, target: object = None, instruction_template: object = None) -> Layout:
         """Return a scene with the same objects in the same places and another instruction.
@@ -140,8 +150,10 @@ class Task(ABC):
         return True
 
     def arrange(self, world: World, layout: Layout) -> None:
-        """Place the objects of a layout on the table."""
+        """Place the objects of a layout on the table, in their sizes."""
         for i in range(MAX_OBJECTS):
+            drawn = layout.scales is not None and i < len(layout.scales)
+            world.sizes.resize(i, float(layout.scales[i]) if drawn and layout.scales is not None else 1.0)
             if i < len(layout.colors):
                 world.place_object(i, layout.positions[i], float(layout.yaws[i]))
             else:

@@ -70,7 +70,15 @@ def _reach(position: Array, yaw: float, world: World) -> Array:
     return world.joints
 
 
-def funnel(world: World, position: Array, yaw: float, hover: float, opening: float, tolerance: float = 0.004) -> Array:
+def funnel(
+    world: World,
+    position: Array,
+    yaw: float,
+    hover: float,
+    opening: float,
+    tolerance: float = 0.004,
+    lead: Array | None = None,
+) -> Array:
     """Descend on a position from above: the farther off sideways (or turned), the higher the tool stays.
 
     Args:
@@ -80,6 +88,7 @@ def funnel(world: World, position: Array, yaw: float, hover: float, opening: flo
         hover: Travelling height in m above the position.
         opening: Opening of the gripper 0..1.
         tolerance: Largest sideways error in m at which the tool goes down.
+        lead: Way in m that a moving position goes until the tool is there, shape (3,); None: it does not move.
     """
     tool = world.tool_position
     sideways = float(np.linalg.norm(tool[:2] - position[:2]))
@@ -90,4 +99,4 @@ def funnel(world: World, position: Array, yaw: float, hover: float, opening: flo
         # Too low to travel: go up first, almost vertically.
         way = waypoint[:2] - tool[:2]
         waypoint[:2] = tool[:2] + way * min(1.0, 0.005 / max(sideways, 1e-9))
-    return move(world, waypoint, yaw, opening)
+    return move(world, waypoint if lead is None else waypoint + lead, yaw, opening)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.scene import CUBE_SIZE
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout
 from smolvla_gym.tasks.expert import funnel, nearest_yaw, square_yaw
@@ -50,7 +49,7 @@ def reaching(world: World, index: int) -> float:
 def fetch(world: World, index: int) -> Array:
     """Move to a cube and close the gripper on it; an expert does this until :func:`holding`."""
     position, yaw = world.object_position(index), cube_yaw(world, index)
-    grasp = np.array([position[0], position[1], max(position[2], CUBE_SIZE / 2)])
+    grasp = np.array([position[0], position[1], max(position[2], world.half_height(index))])
     return funnel(world, grasp, yaw, HOVER, 0.0 if between_jaws(world, index) else 1.0)
 
 

@@ -37,7 +37,7 @@ class Lift(Task):
 
     @staticmethod
     def _height(world: World, layout: Layout) -> float:
-        return float(world.object_position(layout.target)[2] - CUBE_SIZE / 2)
+        return float(world.object_position(layout.target)[2] - world.half_height(layout.target))
 
     @override
     def achieved(self, world: World, layout: Layout) -> bool:

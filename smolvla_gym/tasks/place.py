@@ -8,7 +8,7 @@ from typing import override
 import numpy as np
 
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.scene import CUBE, CUBE_SIZE, GOAL_RADIUS
+from smolvla_gym.sim.scene import CUBE, GOAL_RADIUS
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.expert import funnel, jaw_yaw, move, square_yaw
@@ -99,4 +99,4 @@ class Place(PickAndPlace):
     @override
     def spot(self, world: World, layout: Layout) -> Array:
         assert layout.goal is not None  # noqa: S101 - narrows a type
-        return np.array([layout.goal[0], layout.goal[1], CUBE_SIZE / 2])
+        return np.array([layout.goal[0], layout.goal[1], world.half_height(layout.target)])

@@ -55,7 +55,7 @@ class Push(Task):
     @override
     def achieved(self, world: World, layout: Layout) -> bool:
         puck = world.object_position(layout.target)
-        on_table = abs(puck[2] - PUCK.half_height) < 0.004
+        on_table = abs(puck[2] - world.half_height(layout.target)) < 0.004
         near = float(np.linalg.norm(self._way(world, layout))) < _TOLERANCE
         return on_table and near and world.object_speed(layout.target) < _AT_REST
 

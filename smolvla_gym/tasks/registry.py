@@ -6,13 +6,14 @@ import importlib
 
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.tasks.base import Task
+from smolvla_gym.tasks.belt import BeltLift
 from smolvla_gym.tasks.lift import Lift
 from smolvla_gym.tasks.place import Place
 from smolvla_gym.tasks.push import Push
 from smolvla_gym.tasks.reach import Reach
 from smolvla_gym.tasks.stack import Stack
 
-TASKS: dict[str, Task] = {task.name: task for task in (Reach(), Lift(), Place(), Stack(), Push())}
+TASKS: dict[str, Task] = {task.name: task for task in (Reach(), Lift(), Place(), Stack(), Push(), BeltLift())}
 """All registered tasks by name."""
 
 

@@ -34,4 +34,5 @@ class Stack(PickAndPlace):
     @override
     def spot(self, world: World, layout: Layout) -> Array:
         below = world.object_position(layout.base)
-        return np.array([below[0], below[1], below[2] + CUBE_SIZE])
+        height = world.half_height(layout.base) + world.half_height(layout.target)
+        return np.array([below[0], below[1], below[2] + height])

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import Array
 from smolvla_gym.safety.collision import refuse_contact
+from smolvla_gym.sim.distractors import draw_distractors
+from smolvla_gym.sim.image_effects import ImageEffects
 from smolvla_gym.sim.randomization import ArmVariation, Randomizer
+from smolvla_gym.sim.scene import CAMERAS
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.instruction import instructed
@@ -35,7 +38,7 @@ class Stage:
             world: The arm and its objects.
             task: The task.
             control_hz: Control rate in Hz: :meth:`judge` is called in each step.
-            randomization: 0 none, 1 object poses, 2 also colours, lights, cameras, friction and a small delay.
+            randomization: 0 none, 1 object poses, 2 everything: see :mod:`smolvla_gym.sim.randomization`.
             num_objects: Number of objects on the table.
             reward: ``"dense"`` or ``"sparse"``.
         """
@@ -95,11 +98,29 @@ class Stage:
         Returns:
             Variation of the arm in this episode, which the backend applies.
         """
-        variation = self._randomizer.apply(rng, self.layout.colors, self._randomization)
-        self.task.arrange(self.world, self.layout)
-        self.world.settle()
+        world, layout = self.world, self.layout
+        variation = self._randomizer.apply(rng, layout.colors, self._randomization)
+        self.task.arrange(world, layout)
+        world.image_effects = {}
+        if self._randomization >= 2:
+            world.image_effects = {camera: ImageEffects.draw(rng) for camera in CAMERAS}
+            self._place_distractors(rng)
+        world.settle()
         self._held = 0
         return variation
+
+    def _place_distractors(self, rng: np.random.Generator) -> None:
+        world, layout = self.world, self.layout
+        if world.distractors is None:
+            return
+        places = layout.positions[:, :2]
+        end = layout.goal if layout.goal is not None else layout.positions[layout.base] if layout.base >= 0 else None
+        if layout.goal is not None:
+            places = np.vstack([places, layout.goal[:2]])
+        way = None if end is None else (layout.positions[layout.target, :2], end[:2])
+        world.distractors.place(world.data, draw_distractors(rng, places, way))
+        world.settle()
+        world.distractors.park_touching(world.data)
 
     def judge(self) -> tuple[float, bool]:
         """Evaluate a control step.

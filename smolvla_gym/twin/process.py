@@ -30,6 +30,7 @@ from smolvla_gym.ipc import (
     unpack_object,
 )
 from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras
 from smolvla_gym.sim.randomization import read_appearance
 from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, ObjectKind
@@ -81,6 +82,7 @@ class TwinProcess:
         homed: bool = False,
         noise: float = 1.0,
         faults: Faults | None = None,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         """Start the worker; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
 
@@ -89,7 +91,7 @@ class TwinProcess:
         """
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
-        self.world = make_world(gripper, kind, goal=goal)
+        self.world = make_world(gripper, kind, goal=goal, extras=extras)
         self.overview = SnapshotRenderer(self.world, self.lock, update=self._update)
         self.cameras: dict[str, VirtualRealSense] = {}
         self._closing, self._messenger = threading.Event(), threading.Thread(target=self._send_faults, daemon=True)
@@ -111,7 +113,10 @@ class TwinProcess:
         self._end = weakref.finalize(self, self._worker.close, _GRACE)
         try:
             self._sent = self._switches()
-            scene = {"gripper": gripper, "kind": kind, "goal": goal, "depth": depth, "quality": quality, "homed": homed}
+            scene = {
+                "gripper": gripper, "kind": kind, "goal": goal, "depth": depth, "quality": quality, "homed": homed,
+                "extras": extras,
+            }  # fmt: skip
             arguments = {"scene": pack_object(scene), "noise": noise, "faults": self._sent, "memory": memory}
             self.port: str = self._ask("begin", timeout=_START, **arguments)
         except BaseException:

@@ -11,6 +11,7 @@ import numpy as np
 
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.parol6 import HOME, NUM_JOINTS, STEPS_PER_RAD, Array, get_gripper, rad_from_steps, steps_from_rad
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras
 from smolvla_gym.sim.rendering import QUALITIES, Quality
 from smolvla_gym.sim.scene import CUBE, ObjectKind
 from smolvla_gym.sim.world import World
@@ -27,24 +28,25 @@ RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
 # Two full steps, in microsteps: a rotor that is forced farther falls into the next stable place, four full steps on.
 _STEP_LOSS, _STEP_PERIOD = 64, 128
 
-# At speed the simulated joints trail their motors by as much, without loss; a joint that stalls for so long in s slips.
+# A joint that stalls for so long in s slips; a shorter stall, as in a knock, loses no step.
 _STALL_TIME = 0.015
 
 # The mechanical ends of J4 and J5 lie beyond their soft limits, where homing finds their switches; J6 turns endlessly.
 _ENDS: Final = {"joint_4": (-110.0, 146.0), "joint_5": (-128.0, 95.0)}
 
 
-def make_world(gripper: str, kind: ObjectKind, *, goal: bool) -> World:
+def make_world(gripper: str, kind: ObjectKind, *, goal: bool, extras: Extras = NO_EXTRAS) -> World:
     """Build the scene of a twin.
 
     Args:
         gripper: Name of the gripper.
         kind: The kind of its objects.
         goal: Whether there is a goal mark.
+        extras: A belt, and what level 2 of the domain randomization needs.
     """
     world = World(
         get_gripper(gripper), kind, goal=goal, control_hz=100.0, cameras=(), image_size=OVERVIEW_SIZE, depth=False,
-        quality=QUALITIES["fast"],
+        quality=QUALITIES["fast"], extras=extras,
     )  # fmt: skip
     for name, ends in _ENDS.items():
         world.model.joint(name).range[:] = np.deg2rad(ends)
@@ -77,6 +79,7 @@ class Twin:
         noise: float = 1.0,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         """Set the arm up; :meth:`start` runs it.
 
@@ -91,11 +94,12 @@ class Twin:
             noise: Standard deviation of the cameras' noise in grey levels.
             faults: The faults that are injected from the beginning.
             clock: The time that the world follows; the computer's by default.
+            extras: A belt, and what level 2 of the domain randomization needs.
         """
         self.faults = Faults() if faults is None else faults
         self.lock = threading.RLock()
         self._clock: Clock = SystemClock() if clock is None else clock
-        self.world = make_world(gripper, kind, goal=goal)
+        self.world = make_world(gripper, kind, goal=goal, extras=extras)
         joints = HOME if homed else RESTING
         self._firmware = Firmware(steps_from_rad(joints), make_gripper(gripper))
         if homed:
@@ -198,7 +202,9 @@ class Twin:
         self._stalling = np.where(stalled, self._stalling + self.world.timestep, 0.0)
         bend = self.world.measured_joints * STEPS_PER_RAD - self._firmware.motor
         for joint in np.flatnonzero((self._stalling > _STALL_TIME) & (np.abs(bend) > _STEP_LOSS)).tolist():
-            self._firmware.slip(joint, float(np.copysign(_STEP_PERIOD, bend[joint])))
+            slip = float(np.copysign(_STEP_PERIOD, bend[joint]))
+            self._firmware.slip(joint, slip)
+            self.world.shift_motor(joint, slip / float(STEPS_PER_RAD[joint]))
 
     def clear_table(self) -> None:
         """Park all objects and put the jaws at rest; the arm stays as it is, except for steps that its motors lost.

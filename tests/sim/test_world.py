@@ -100,6 +100,38 @@ def test_a_control_step_takes_its_time_exactly(control_hz):
     assert world.timestep <= 0.004 + 1e-12
 
 
+@pytest.mark.parametrize("joint", range(6))
+def test_a_joint_follows_its_motor_without_a_lag_of_the_model(joint):
+    world, time = make(), 0.0
+    start, angles, motors = STANDBY.copy(), [], []
+    world.reset(start)
+    world.settle()
+    for _ in range(600):
+        time += world.timestep
+        path = start.copy()
+        path[joint] += np.deg2rad(12.0) * np.sin(np.pi * time) * min(time, 1.0)
+        world.drive(path[None], 1.0)
+        angles.append(measured(world)[joint])
+        motors.append(path[joint])
+    motors, angles = np.array(motors[300:]), np.array(angles[300:])
+    speeds = np.gradient(motors, world.timestep)
+    bases = np.column_stack([speeds, np.gradient(speeds, world.timestep), np.ones_like(speeds)])
+    lag, *_ = np.linalg.lstsq(bases, motors - angles, rcond=None)[0]
+    assert abs(lag) < 0.0005  # s
+    assert np.rad2deg(np.abs(motors - angles).max()) < 0.1
+
+
+def test_a_motor_that_loses_steps_does_not_throw_its_joint():
+    world = make()
+    pose = start_pose(world.gripper)
+    for joint, slip in enumerate(np.deg2rad([0.3] * 6)):
+        world.shift_motor(joint, slip)
+    world.drive(world.joints[None], 1.0)
+    speed = world.data.qvel[[world.model.joint(f"joint_{i + 1}").dofadr[0] for i in range(6)]]
+    assert np.all(np.sign(speed) >= 0)  # pulled to the new place, and not beyond it
+    assert np.all(measured(world) < pose + np.deg2rad(0.6))
+
+
 def test_what_is_derived_belongs_to_the_state_it_is_read_with():
     world = make()
     advance(world, np.append(start_pose(world.gripper) + 0.02, 0.0))

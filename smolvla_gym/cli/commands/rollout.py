@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from smolvla_gym.episodes.record import EpisodeRecord
     from smolvla_gym.episodes.summary import RolloutSummary
 
+_BUNDLED_TASKS: Final = ("reach", "lift", "place", "stack", "push")
+"""Tasks that the bundled policy was trained on."""
+
 _EXAMPLES: Final = """examples:
   smolvla-gym rollout                                    the bundled policy, an episode of each task
   smolvla-gym rollout --policy expert --episodes 10      the scripted expert, ten videos
@@ -70,9 +73,7 @@ class RolloutOptions(EnvironmentOptions):
         """The tasks, in order."""
         if self.task is not None:
             return self.task
-        from smolvla_gym.tasks import TASKS
-
-        return [*TASKS] if self.policy == "bundled" and self.env == "sim" else ["lift"]
+        return [*_BUNDLED_TASKS] if self.policy == "bundled" and self.env == "sim" else ["lift"]
 
     def check(self) -> None:
         """Refuse what would fail later, after the seconds that a policy takes to load.

@@ -36,6 +36,11 @@ _GRAMMARS: Final = {
         "[|please |now |can you ][push|slide|shove|move|drive|bring] the {color} [puck|cylinder|piece] "
         "[onto|to|into|on|towards] the [|white |round ][circle|goal|mark|target|spot]",
     ),
+    "belt": (
+        "[|please |now |can you ][pick up|lift|lift up|grab|take|grasp|get|pick] the {color} [cube|block|box] "
+        "[from|off|on] the [|moving ]belt",
+        "[|please |now |can you ][pick|lift|take] the {color} [cube|block|box] up from the [|moving ]belt",
+    ),
 }
 
 

@@ -1,0 +1,44 @@
+"""What a scene has besides the arm, the table and a task's objects: a belt, and what level 2 varies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import mujoco
+
+from smolvla_gym.sim.belt import add_belt
+from smolvla_gym.sim.distractors import add_distractors
+from smolvla_gym.sim.textures import add_textures
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Extras of a scene, which it is compiled with.
+
+    Attributes:
+        belt_speed: Speed in m/s of a belt on which the objects stand; None: there is no belt.
+        varied: Whether level 2 of the domain randomization finds table textures and distractors in the scene.
+    """
+
+    belt_speed: float | None = None
+    varied: bool = False
+
+
+NO_EXTRAS: Final = Extras()
+"""The arm on its table, with the task's objects."""
+
+
+def add_extras(spec: mujoco.MjSpec, extras: Extras, gripper: str) -> None:
+    """Add extras to a scene.
+
+    Args:
+        spec: The scene.
+        extras: The extras.
+        gripper: Name of the gripper.
+    """
+    if extras.varied:
+        add_textures(spec, "table")
+        add_distractors(spec)
+    if extras.belt_speed is not None:
+        add_belt(spec, gripper)
