@@ -119,12 +119,13 @@ class World:
             depth: Whether they measure depth.
             quality: Rendering quality of the observed images.
         """
-        self.gripper, self.kind = gripper, kind
-        self.ticks = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
-        self.steps = self.ticks * int(np.ceil(1.0 / (control_hz * self.ticks * MAX_TIMESTEP) - 1e-9))
-        self.timestep = 1.0 / (control_hz * self.steps)
-        self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep)
-        self.data = mujoco.MjData(self.model)
+        self.gripper: Gripper = gripper
+        self.kind: ObjectKind = kind
+        self.ticks: int = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
+        self.steps: int = self.ticks * int(np.ceil(1.0 / (control_hz * self.ticks * MAX_TIMESTEP) - 1e-9))
+        self.timestep: float = 1.0 / (control_hz * self.steps)
+        self.model: mujoco.MjModel = build_model(gripper, kind, goal=goal, timestep=self.timestep)
+        self.data: mujoco.MjData = mujoco.MjData(self.model)
         self._cameras, self._image_size, self._depth = cameras, image_size, depth
         self.render_observations = True
         for name in cameras:

@@ -50,7 +50,7 @@ class LockstepPort:
         """
         self._port, self._board = port, board
         self._received = board.sent
-        self.url = port.url
+        self.url: str = port.url
 
     def write(self, data: bytes) -> None:
         """Write bytes, and have the board reply."""

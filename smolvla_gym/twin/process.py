@@ -89,10 +89,10 @@ class TwinProcess:
         Raises:
             DeviceError: The worker could not be started.
         """
-        self.faults = Faults() if faults is None else faults
-        self.lock = threading.RLock()
-        self.world = make_world(gripper, kind, goal=goal)
-        self.overview = SnapshotRenderer(
+        self.faults: Faults = Faults() if faults is None else faults
+        self.lock: threading.RLock = threading.RLock()
+        self.world: World = make_world(gripper, kind, goal=goal)
+        self.overview: SnapshotRenderer = SnapshotRenderer(
             self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE, self._update
         )
         self.cameras: dict[str, VirtualRealSense] = {}
@@ -133,7 +133,7 @@ class TwinProcess:
                 faults=self.faults,
                 on_start=request_low_latency_scheduling,
             )
-        self.bus = VirtualBus(list(self.cameras.values()))
+        self.bus: VirtualBus = VirtualBus(list(self.cameras.values()))
 
     # -- state -------------------------------------------------------------------------------------------------------
 

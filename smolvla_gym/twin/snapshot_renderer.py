@@ -42,7 +42,7 @@ class SnapshotRenderer:
         """
         self._world, self._lock, self._camera, self._size = world, lock, camera, size
         self._update = update
-        self.data = mujoco.MjData(world.model)
+        self.data: mujoco.MjData = mujoco.MjData(world.model)
         self._renderer = OffscreenRenderer(world.model, quality, size)
 
     def render(self, colour: Intrinsics | None, depth: Intrinsics | None) -> tuple[Image, NDArray[np.float32] | None]:

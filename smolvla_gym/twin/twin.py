@@ -95,10 +95,10 @@ class Twin:
             faults: The faults that are injected from the beginning.
             clock: The time that the world follows; the computer's by default.
         """
-        self.faults = Faults() if faults is None else faults
-        self.lock = threading.RLock()
+        self.faults: Faults = Faults() if faults is None else faults
+        self.lock: threading.RLock = threading.RLock()
         self._clock: Clock = SystemClock() if clock is None else clock
-        self.world = make_world(gripper, kind, goal=goal)
+        self.world: World = make_world(gripper, kind, goal=goal)
         joints = HOME if homed else RESTING
         self._firmware = Firmware(steps_from_rad(joints), make_gripper(gripper))
         if homed:
@@ -109,7 +109,9 @@ class Twin:
         self._steps = 0
         self._firmware_time = 0.0
         self._stalling: Array = np.zeros(NUM_JOINTS)
-        self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
+        self.board: VirtualBoard = VirtualBoard(
+            self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now
+        )
         self.cameras: dict[str, VirtualRealSense] = {}
         self._renderers: list[SnapshotRenderer] = []
         for name in cameras:
@@ -124,8 +126,10 @@ class Twin:
                 faults=self.faults,
                 on_stop=renderer.close,
             )
-        self.bus = VirtualBus(list(self.cameras.values()))
-        self.overview = SnapshotRenderer(self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE)
+        self.bus: VirtualBus = VirtualBus(list(self.cameras.values()))
+        self.overview: SnapshotRenderer = SnapshotRenderer(
+            self.world, self.lock, OVERVIEW, QUALITIES["high"], OVERVIEW_SIZE
+        )
 
     def snapshot_renderer(self, camera: str, quality: Quality) -> SnapshotRenderer:
         """Return a renderer of the view of one of the cameras."""

@@ -108,8 +108,12 @@ class VirtualRealSense:
             on_stop: Called by the thread of :meth:`start` before it ends: an OpenGL context has to be freed by the
                 thread that rendered with it.
         """
-        self.fps, self.frozen, self.number = 30.0, False, 0
-        self.serial, self.model, self.usb_type = serial, model, usb_type
+        self.fps: float = 30.0
+        self.frozen: bool = False
+        self.number: int = 0
+        self.serial: str = serial
+        self.model: CameraModel = model
+        self.usb_type: str = usb_type
         self._render, self._on_start, self._on_stop, self._faults = render, on_start, on_stop, faults
         self._noise = Noise(noise, seed)
         self._rs = load()

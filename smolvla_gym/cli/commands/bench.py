@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from smolvla_gym.cli.options.agent import SCRIPTED, Dtype, check_policy
 from smolvla_gym.cli.options.arguments import at_least, positive
-from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.options.parser import AddParser, Options, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import OptionError, SmolVLAGymError
@@ -188,7 +188,7 @@ def _measure(variant: Variant, options: BenchmarkOptions, place: str) -> Report 
             return error
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "bench", BenchOptions, run, examples=_EXAMPLES,
     help="Measure a policy: speed, memory, soundness.",
     description="Measures policies and checks whether they are fast, small and sound enough.",

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.options.parser import AddParser, Options, command, option
 from smolvla_gym.cli.progress import steady_lines
 
 _MARKS: Final = {"ok": ("OK", "green"), "warning": ("warning", "yellow"), "fail": ("FAIL", "bold red")}
@@ -52,7 +52,7 @@ def run(options: DoctorOptions) -> int:
     return int(failed)
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "doctor", DoctorOptions, run,
     help="Check that this machine has what is needed.",
     description="Checks Python, the packages, the GPU, OpenGL, video, cameras, serial ports and the disk. Nothing "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.options.arguments import refused
-from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.options.parser import AddParser, Options, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
 from smolvla_gym.twin.faults import NAMES
@@ -114,7 +114,7 @@ def run(options: TwinOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "twin", TwinOptions, run, examples=_EXAMPLES + _HELP,
     help="Run the virtual board alone on a serial port.",
     description="Runs the virtual board and arm in real time on a pseudo-terminal, whose path is the first line "

@@ -24,6 +24,10 @@ _OPTION: Final = "option"
 _GROUP: Final = "group"
 
 
+type AddParser = Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]
+"""Adds a command to a program; takes the result of ``add_subparsers``."""
+
+
 class UsageError(OptionError):
     """An option that does not fit the other ones, or the files that it names; ``allowed`` is the whole reason."""
 
@@ -212,7 +216,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def command[T: Options](
     name: str, kind: type[T], run: Callable[[T], int], *, help: str, description: str, examples: str = ""
-) -> Callable[[Any], None]:
+) -> AddParser:
     """Return the function that adds a command to the program; it takes the result of ``add_subparsers``.
 
     Args:
@@ -224,7 +228,7 @@ def command[T: Options](
         examples: Text below the options.
     """
 
-    def add_parser(commands: Any) -> None:
+    def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         parser = commands.add_parser(
             name, help=help, description=textwrap.fill(description, shutil.get_terminal_size().columns - 2),
             epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter,

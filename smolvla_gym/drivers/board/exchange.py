@@ -49,12 +49,13 @@ class Exchange:
         """
         self._open_port, self._settings = open_port, settings
         self._port: Port | None = None
-        self.sent = Command.DISABLE
+        self.sent: Command = Command.DISABLE
         self._begin(-math.inf)
 
     def _begin(self, now: float) -> None:
         self.reply: StateFrame | None = None
-        self.disobeyed = self.repeats = 0
+        self.disobeyed: int = 0
+        self.repeats: int = 0
         self._parser, self._matcher = StateParser(), ReplyMatcher()
         self._answered: SentFrame | None = None  # the frame that the newest reply answers
         self._came = -math.inf  # when that reply came

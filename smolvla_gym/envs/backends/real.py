@@ -76,9 +76,10 @@ class RealBackend(Backend):
             arm: Options of the arm.
             guard: Collision check of the start pose and the route to it; None checks nothing.
         """
-        self.approach = Approach(options.gripper, guard, arm.speed_scale)
-        self.start_timeout = max(_START_TIMEOUT, _LONGEST_ROUTE / arm.speed_scale)
-        self._link, self._cameras, self.clock, self._view = link, cameras, clock, view
+        self.approach: Approach = Approach(options.gripper, guard, arm.speed_scale)
+        self.start_timeout: float = max(_START_TIMEOUT, _LONGEST_ROUTE / arm.speed_scale)
+        self._link, self._cameras, self._view = link, cameras, view
+        self.clock: Clock = clock
         self._depth, self._home, self._period = options.depth, arm.home, options.period
         template = options.task.instruction_templates[0]
         self._default_instruction = arm.instruction or template.format(color="red", base="blue")

@@ -64,7 +64,7 @@ class TwinBackend(RealBackend):
         stage: The task on its table.
     """
 
-    reset_options = SCENE_OPTIONS
+    reset_options: tuple[str, ...] = SCENE_OPTIONS
 
     def __init__(
         self,
@@ -90,11 +90,12 @@ class TwinBackend(RealBackend):
             guard: Collision check of the start pose and the route to it.
         """
         super().__init__(link, cameras, clock, TwinView(twin), options, arm, guard)
-        self.twin, self.stage = twin, stage
+        self.twin: Twin | TwinProcess = twin
+        self.stage: Stage = stage
         self._lockstep = not arm.realtime
         self._privileged = options.privileged
         self._stop_requested = False
-        self.realtime = arm.realtime
+        self.realtime: bool = arm.realtime
 
     @override
     def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:

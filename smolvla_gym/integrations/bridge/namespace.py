@@ -49,7 +49,7 @@ class Namespaced(Transport):
             prefix: Prefix of :func:`check_namespace`.
         """
         self._transport, self._prefix = transport, prefix
-        self.name = transport.name
+        self.name: str = transport.name
 
     def advertise(self, topic: str, datatype: str, depth: int = 1) -> None:
         """Prepare sending on a topic."""

@@ -27,8 +27,8 @@ try:
     from cyclonedds.sub import DataReader
     from cyclonedds.topic import Topic
     from cyclonedds.util import duration
-except ImportError as err:
-    raise MissingExtraError("ROS 2 through CycloneDDS", "ros2", err) from err
+except ImportError as _err:
+    raise MissingExtraError("ROS 2 through CycloneDDS", "ros2", _err) from _err
 
 # Fast DDS of ROS 2 Kilted sends type information that Cyclone cannot read and would refuse: Cyclone ignores it. On the
 # loopback, multicast finds peers with ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET, the default; those with LOCALHOST are

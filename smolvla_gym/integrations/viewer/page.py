@@ -22,8 +22,8 @@ try:
     from smolvla_gym.integrations.viewer.guard import MAX_TEXT, Guard
     from smolvla_gym.integrations.viewer.meshes import triangles
     from smolvla_gym.integrations.viewer.server import HOST, start_server, uuid_of
-except ImportError as err:
-    raise MissingExtraError("The page in the browser", "view", err) from err
+except ImportError as _err:
+    raise MissingExtraError("The page in the browser", "view", _err) from _err
 
 _IMAGE_EVERY: Final = 3
 """Control steps from one image on the page to the next: at 10 Hz also a browser over a slow network keeps up."""

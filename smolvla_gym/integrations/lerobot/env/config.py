@@ -17,8 +17,8 @@ from smolvla_gym.tasks import check_registered
 try:
     from lerobot.configs.types import FeatureType, PolicyFeature
     from lerobot.envs.configs import EnvConfig
-except ImportError as err:
-    raise MissingExtraError("The environment for LeRobot", "smolvla", err) from err
+except ImportError as _err:
+    raise MissingExtraError("The environment for LeRobot", "smolvla", _err) from _err
 
 
 @EnvConfig.register_subclass("parol6")
@@ -53,11 +53,11 @@ class PAROL6EnvConfig(EnvConfig):
         """Describe the environment to LeRobot."""
         check_registered(self.task)
         width = (len(ACTION_NAMES),)
-        self.features = {
+        self.features: dict[str, PolicyFeature] = {
             "action": PolicyFeature(type=FeatureType.ACTION, shape=width),
             "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=width),
         }
-        self.features_map = {"action": "action", "agent_pos": "observation.state"}
+        self.features_map: dict[str, str] = {"action": "action", "agent_pos": "observation.state"}
         for camera in self.cameras:
             key = f"observation.images.{camera}"
             self.features[key] = PolicyFeature(type=FeatureType.VISUAL, shape=(*self.image_size, 3))

@@ -10,8 +10,8 @@ from smolvla_gym.tasks import check_registered
 try:
     from lerobot.robots.config import RobotConfig
     from lerobot.teleoperators.config import TeleoperatorConfig
-except ImportError as err:
-    raise MissingExtraError("The robot for LeRobot", "smolvla", err) from err
+except ImportError as _err:
+    raise MissingExtraError("The robot for LeRobot", "smolvla", _err) from _err
 
 
 @dataclass(kw_only=True)
