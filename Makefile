@@ -1,7 +1,11 @@
-.PHONY: setup test docs bench
+.PHONY: setup types test docs bench
 
 setup:
 	uv sync
+
+types:
+	uv run mypy
+	uv run pytest -n 0 -m slow tests/test_public_types.py
 
 test:
 	uv run pytest

@@ -123,7 +123,7 @@ class Worker:
         *,
         timeout: float | None = None,
         progress: Callable[[Any], object] = lambda value: None,
-        **arguments: Any,
+        **arguments: object,
     ) -> Any:
         """Send a request and return the value of its reply.
 

@@ -57,15 +57,25 @@ class OptionInfo:
     kept: bool = False
 
 
-def option(help: str, default: Any = MISSING, **info: Any) -> Any:
+def option(
+    help: str, default: Any = MISSING, *, flag: str | None = None, metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None, const: Any = None, repeat: bool = False, empty: bool = False,
+    kept: bool = False,
+) -> Any:  # fmt: skip
     """Return a dataclass field that is an option.
 
     Args:
         help: Help text.
         default: Default value; without one the option is required.
-        **info: Attributes of :class:`OptionInfo`.
+        flag: See :class:`OptionInfo`, as for the following ones.
+        metavar: Name of the value in the help.
+        parse: Reads the value from its text.
+        const: Value of the option where it stands without one.
+        repeat: Whether a list is given one value at a time.
+        empty: Whether a list may be empty.
+        kept: Whether a command that resumes keeps the value.
     """
-    metadata = {_OPTION: OptionInfo(help, **info)}
+    metadata = {_OPTION: OptionInfo(help, flag, metavar, parse, const, repeat, empty, kept)}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
