@@ -31,7 +31,9 @@ class OptionError(SmolVLAGymError, ValueError):
             allowed: What would have been accepted, in words.
         """
         super().__init__(f"{option}={_shown(value)} is not allowed: {allowed}.")
-        self.option, self.value, self.allowed = option, value, allowed
+        self.option: str = option
+        self.value: object = value
+        self.allowed: str = allowed
 
     def __reduce__(self) -> tuple[type[OptionError], tuple[str, object, str]]:
         return type(self), (self.option, self.value, self.allowed)
@@ -48,7 +50,9 @@ class UnknownNameError(SmolVLAGymError, ValueError):
             name: What was given.
             known: The names that exist.
         """
-        self.kind, self.name, self.known = kind, name, tuple(known)
+        self.kind: str = kind
+        self.name: object = name
+        self.known: tuple[str, ...] = tuple(known)
         near = difflib.get_close_matches(_shown(name).strip("'\""), self.known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(f"There is no {kind} {_shown(name)}.{hint} Known: {', '.join(self.known)}.")
@@ -72,7 +76,9 @@ class MissingExtraError(SmolVLAGymError, ImportError):
             f"{what} needs the packages of the extra {extra!r} ({cause}). "
             f"Install them in the clone of this project with: pip install '.[{extra}]', or uv sync --extra {extra}"
         )
-        self.what, self.extra, self.cause = what, extra, cause
+        self.what: str = what
+        self.extra: str = extra
+        self.cause: ImportError = cause
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, ImportError]]:
         return type(self), (self.what, self.extra, self.cause)

@@ -26,7 +26,7 @@ class ActionQueue:
 
     def __init__(self) -> None:
         """Create an empty queue."""
-        self.executed = 0
+        self.executed: int = 0
         self._actions: Array = np.zeros((0, _WIDTH), np.float32)
         self._normalized = self._actions
         self._next = 0

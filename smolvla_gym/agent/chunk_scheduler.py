@@ -145,7 +145,7 @@ class ChunkScheduler:
         self._waits_for_abandoned = False  # the request starts after an abandoned chunk is computed
         self._last: Array | None = None
         self._is_first_of_chunk = False  # whether the next action is the first one of a chunk
-        self.statistics = AgentStatistics()
+        self.statistics: AgentStatistics = AgentStatistics()
 
     def __len__(self) -> int:
         """Return the number of planned actions."""

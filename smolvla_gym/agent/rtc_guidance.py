@@ -89,7 +89,8 @@ class PrefixGuidance:
                 above n overshoots.
             schedule: One of ``SCHEDULES``.
         """
-        self.max_weight, self.schedule = max_weight, schedule
+        self.max_weight: float = max_weight
+        self.schedule: str = schedule
 
     def is_debug_enabled(self) -> bool:
         """Return False: LeRobot's tracking of RTC is not supported."""

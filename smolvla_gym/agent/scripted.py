@@ -57,7 +57,7 @@ class ExpertAgent(Demonstrator):
         """
         if not 0.0 <= noise < 0.5:
             raise OptionError("noise", noise, "a standard deviation in rad from 0 to 0.5")
-        self.name = "expert" if noise == 0.0 else f"expert, noise {noise:g} rad"
+        self.name: str = "expert" if noise == 0.0 else f"expert, noise {noise:g} rad"
         self._noise = noise
         self._rng = np.random.default_rng(0)
         self._expert_action: Callable[[], Action] | None = None
@@ -85,7 +85,8 @@ class ExpertAgent(Demonstrator):
         """Return the expert's action in the present state of the simulation, with the noise, shape (7,)."""
         if self._expert_action is None:
             raise SmolVLAGymError("ExpertAgent has no env yet: call attach(env) after gym.make().")
-        action = self.label = np.asarray(self._expert_action(), dtype=np.float32)
+        action = np.asarray(self._expert_action(), dtype=np.float32)
+        self.label: Action | None = action
         if self._noise:
             action = action.copy()
             action[:6] = np.clip(action[:6] + self._rng.normal(0.0, self._noise, 6), JOINT_LOWER, JOINT_UPPER)

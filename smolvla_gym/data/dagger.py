@@ -28,7 +28,7 @@ class DaggerAgent(Demonstrator):
             policy: Agent that drives at first.
             name: Its name.
         """
-        self.name = f"dagger, {name}"
+        self.name: str = f"dagger, {name}"
         self._expert, self._policy = ExpertAgent(), policy
         self._policy_steps, self._control_hz = 0, 0.0
 

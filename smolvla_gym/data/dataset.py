@@ -116,7 +116,9 @@ class Dataset:
             MissingExtraError: lerobot is not installed.
         """
         import_quietly()
-        self.root, self.spec, self.scene = Path(root), spec, dict(scene or {})
+        self.root: Path = Path(root)
+        self.spec: DatasetSpec = spec
+        self.scene: dict[str, Any] = dict(scene or {})
         self._write_frames = write
         beside(self.root, "")
         if self.root.exists() and not self.root.is_dir():
@@ -125,7 +127,7 @@ class Dataset:
             raise DatasetError(
                 f"{self.root} is a link to a path that does not exist. Remove it, or choose another folder."
             )
-        self.repaired = repair(self.root)
+        self.repaired: str | None = repair(self.root)
         self._seen, self._total = self._read()
         if self.root.exists():
             check_plain(self.root)

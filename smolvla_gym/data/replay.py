@@ -42,9 +42,9 @@ class ReplayAgent(Demonstrator):
         from smolvla_gym.data.reader import open_recording
 
         recording = open_recording(root)
-        self.name = f"replay, {root.name}"
-        self.fps = recording.fps
-        self.lost = recording.lost
+        self.name: str = f"replay, {root.name}"
+        self.fps: int = recording.fps
+        self.lost: str | None = recording.lost
         self.others: str | None = None
         scenes = recording.scenes
         episodes = scenes.get("episodes", [])
@@ -72,7 +72,7 @@ class ReplayAgent(Demonstrator):
                 self._actions.setdefault(episode["seed"], list(actions))
         if flags:
             self.others = ", ".join(f"{count} episodes with {printable(options)}" for options, count in flags.items())
-        self.seeds = list(self._actions)
+        self.seeds: list[int] = list(self._actions)
         if not self.seeds:
             raise DatasetError(
                 f"The scenes of the dataset in {root} are others: it has {self.others}. Give these options."
@@ -97,5 +97,6 @@ class ReplayAgent(Demonstrator):
         """
         if not self._left:
             raise EpisodeOver
-        self.label = action = self._left.pop()
+        action = self._left.pop()
+        self.label: Action | None = action
         return action

@@ -17,7 +17,7 @@ from smolvla_gym.envs.backends.base import Backend, Image, Reading
 from smolvla_gym.envs.env_options import RENDER_MODES, EnvOptions
 from smolvla_gym.envs.reset_options import ResetOptions
 from smolvla_gym.errors import FaultError, OptionError
-from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER
+from smolvla_gym.parol6 import JOINT_LOWER, JOINT_UPPER, Gripper
 from smolvla_gym.tasks.privileged import privileged_space
 
 Observation = dict[str, Any]
@@ -79,7 +79,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
 
         self._lower = np.append(JOINT_LOWER, 0.0).astype(np.float32)
         self._upper = np.append(JOINT_UPPER, 1.0).astype(np.float32)
-        self.action_space = spaces.Box(self._lower, self._upper)
+        self.action_space: spaces.Box[np.float32] = spaces.Box(self._lower, self._upper)
         turn = np.full(6, 2 * np.pi + 0.01)  # before homing the board counts from zero, outside the soft limits
         parts: dict[str, spaces.Space[Any]] = {
             "agent_pos": spaces.Box(np.append(-turn, 0.0).astype(np.float32), np.append(turn, 1.0).astype(np.float32))
@@ -91,7 +91,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
             parts["depth"] = spaces.Dict({c: spaces.Box(0, 65535, (height, width, 1), np.uint16) for c in cameras})
         if options.privileged:
             parts["privileged"] = privileged_space(options.num_objects)
-        self.observation_space = spaces.Dict(parts)
+        self.observation_space: spaces.Dict = spaces.Dict(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (*self._recipe, self.spec)

@@ -51,10 +51,10 @@ class VideoRecorder:
         Raises:
             RecordingError: The folder cannot be made.
         """
-        self.path = Path(path)
-        self.frames = 0
+        self.path: Path = Path(path)
+        self.frames: int = 0
         """Frames taken so far."""
-        self.saved = False
+        self.saved: bool = False
         """Return whether the finished file has its final name."""
         self._part = self.path.with_name(f"{self.path.stem}.part.mp4")
         self._rate = Fraction(fps).limit_denominator(1001)

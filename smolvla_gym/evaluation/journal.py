@@ -50,7 +50,7 @@ class EpisodeJournal:
         self.path = path
         self.done: dict[Key, Outcome] = {}
         self.found = 0
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self._head = {"format": _FORMAT, "episodes": total, "options": dict(options)}
         self._handle = -1
 

@@ -32,7 +32,7 @@ class SharedFrame:
         count = size[0] * size[1]
         memory = mmap.mmap(descriptor, _frame_bytes(size))
         self.pixels: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, 3 * count).reshape(*size, 3)
-        self.distance = np.frombuffer(memory, np.float32, count, offset=3 * count).reshape(size)
+        self.distance: NDArray[np.float32] = np.frombuffer(memory, np.float32, count, offset=3 * count).reshape(size)
 
 
 def make_frame_memory(size: tuple[int, int]) -> int:

@@ -96,7 +96,7 @@ class Worker:
         # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
         self._waiting: dict[int, queue.Queue[Message | None]] = {}
         self._heard = time.monotonic()
-        self.ended = False
+        self.ended: bool = False
         self._on_message, self._on_start = on_message, on_start
         threading.Thread(target=self._read, name=f"messages of {module}", daemon=True).start()
 

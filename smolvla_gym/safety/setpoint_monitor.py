@@ -27,7 +27,8 @@ class SetpointMonitor:
 
     def reset(self, joints: Array) -> None:
         """Begin at rest at joint angles in rad, shape (6,)."""
-        self.start = self.position = joints
+        self.start: Array = joints
+        self.position: Array = joints
         self._velocity: Array = np.zeros_like(joints)
 
     def rest(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import override
+from typing import ClassVar, override
 
 import numpy as np
 
@@ -21,14 +21,14 @@ class Lift(Task):
     """The named cube has to be held by both jaws, 5 cm above the table, for half a second."""
 
     name = "lift"
-    instruction_templates = (
+    instruction_templates: ClassVar[tuple[str, ...]] = (
         "pick up the {color} cube",
         "lift the {color} cube",
         "grab the {color} cube",
         "take the {color} cube",
         "raise the {color} cube off the table",
     )
-    unseen_instruction_templates = (
+    unseen_instruction_templates: ClassVar[tuple[str, ...]] = (
         "hoist the {color} cube",
         "get hold of the {color} cube and raise it",
         "I want the {color} cube in the air",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import override
+from typing import ClassVar, override
 
 import numpy as np
 
@@ -21,9 +21,9 @@ class PickAndPlace(Task):
     """Task in which a cube has to be put down and released, and then stay in place for half a second."""
 
     kind = CUBE
-    tolerance: float
+    tolerance: ClassVar[float]
     """Largest sideways distance in m of the cube from its place."""
-    aligned: float
+    aligned: ClassVar[float]
     """Sideways distance in m at which the expert begins to lower the cube."""
 
     @abstractmethod
@@ -80,21 +80,21 @@ class Place(PickAndPlace):
     """The named cube has to stand on the plate, released."""
 
     name = "place"
-    instruction_templates = (
+    instruction_templates: ClassVar[tuple[str, ...]] = (
         "put the {color} cube on the plate",
         "place the {color} cube on the white plate",
         "set the {color} cube down on the plate",
         "move the {color} cube onto the plate",
     )
-    unseen_instruction_templates = (
+    unseen_instruction_templates: ClassVar[tuple[str, ...]] = (
         "deposit the {color} cube on the plate",
         "the {color} cube belongs on the white plate",
         "carry the {color} cube over to the plate and let go",
     )
     has_goal = True
-    min_distance = 0.085
-    tolerance = GOAL_RADIUS - 0.010
-    aligned = tolerance / 4
+    min_distance: ClassVar[float] = 0.085
+    tolerance: ClassVar[float] = GOAL_RADIUS - 0.010
+    aligned: ClassVar[float] = tolerance / 4
 
     @override
     def spot(self, world: World, layout: Layout) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import override
+from typing import ClassVar, override
 
 import numpy as np
 
@@ -27,20 +27,20 @@ class Push(Task):
     """The named puck has to come to rest with its centre within 2 cm of the mark's, without being lifted."""
 
     name = "push"
-    instruction_templates = (
+    instruction_templates: ClassVar[tuple[str, ...]] = (
         "push the {color} puck onto the white circle",
         "slide the {color} puck to the white circle",
         "push the {color} puck to the goal",
         "shove the {color} puck into the white circle",
     )
-    unseen_instruction_templates = (
+    unseen_instruction_templates: ClassVar[tuple[str, ...]] = (
         "nudge the {color} puck into the white circle",
         "the {color} puck belongs on the white circle",
         "get the {color} puck to the white circle",
     )
     kind = PUCK
     has_goal = True
-    min_distance = 0.10
+    min_distance: ClassVar[float] = 0.10
 
     @override
     def allowed(self, places: Array) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import override
+from typing import ClassVar, override
 
 import numpy as np
 
@@ -20,13 +20,13 @@ class Reach(Task):
     """Coloured discs lie on the table; the tool centre point has to stay 3 cm above the named one."""
 
     name = "reach"
-    instruction_templates = (
+    instruction_templates: ClassVar[tuple[str, ...]] = (
         "move the gripper over the {color} disc",
         "reach for the {color} disc",
         "go to the {color} disc",
         "point at the {color} disc",
     )
-    unseen_instruction_templates = (
+    unseen_instruction_templates: ClassVar[tuple[str, ...]] = (
         "position the gripper above the {color} disc",
         "let the fingers stop over the {color} disc",
         "visit the {color} disc",

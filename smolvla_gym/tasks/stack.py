@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import override
+from typing import ClassVar, override
 
 import numpy as np
 
@@ -17,19 +17,19 @@ class Stack(PickAndPlace):
     """The first named cube has to stand on the second one, released."""
 
     name = "stack"
-    instruction_templates = (
+    instruction_templates: ClassVar[tuple[str, ...]] = (
         "stack the {color} cube on the {base} cube",
         "put the {color} cube on top of the {base} cube",
         "place the {color} cube onto the {base} cube",
     )
-    unseen_instruction_templates = (
+    unseen_instruction_templates: ClassVar[tuple[str, ...]] = (
         "build a tower with the {color} cube on the {base} cube",
         "the {color} cube goes on top of the {base} cube",
         "balance the {color} cube on the {base} cube",
     )
-    min_distance = 0.075
-    tolerance = CUBE_SIZE / 2
-    aligned = tolerance / 2  # the wrist camera shows little of the cube below: tighter never releases
+    min_distance: ClassVar[float] = 0.075
+    tolerance: ClassVar[float] = CUBE_SIZE / 2
+    aligned: ClassVar[float] = tolerance / 2  # the wrist camera shows little of the cube below: tighter never releases
 
     @override
     def spot(self, world: World, layout: Layout) -> Array:

@@ -42,7 +42,8 @@ class Stage:
             num_objects: Number of objects on the table.
             reward: ``"dense"`` or ``"sparse"``.
         """
-        self.world, self.task = world, task
+        self.world: World = world
+        self.task: Task = task
         self._randomization, self._num_objects, self._reward = randomization, num_objects, reward
         self._randomizer = Randomizer(world.model)
         self._needed = max(1, round(task.hold_time * control_hz))

@@ -113,7 +113,7 @@ class SoftwareDevice:
             usb_type: USB version of the connection.
         """
         self._rs = rs
-        self.device = rs.software_device()
+        self.device: Any = rs.software_device()
         info = rs.camera_info
         for field, text in (
             (info.name, model.name),

@@ -53,9 +53,9 @@ class Firmware:
             motor: Physical motor angles of the arm in microsteps, shape (6,).
             gripper: What is mounted; nothing by default.
         """
-        self.gripper = NoGripper() if gripper is None else gripper
+        self.gripper: NoGripper = NoGripper() if gripper is None else gripper
         self.estop_pressed = False
-        self.inputs = Line(0)
+        self.inputs: Line = Line(0)
         self._boot(motor)
 
     def _boot(self, motor: ArrayLike) -> None:
@@ -68,8 +68,8 @@ class Firmware:
         self._slipped: Array = np.zeros(NUM_JOINTS)
         self._bend: Array = np.zeros(NUM_JOINTS)
         self._homing = Homing(self._motors, J5_MOVE_SSG48 if isinstance(self.gripper, SSG48) else J5_MOVE)
-        self.outputs = Line(0)
-        self.disabled = False
+        self.outputs: Line = Line(0)
+        self.disabled: bool = False
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ class NoGripper:
     """
 
     def __init__(self) -> None:
-        self.target_opening = 1.0
+        self.target_opening: float = 1.0
 
     def power_cycle(self) -> None:
         """Switch the power off and on. The jaws stay where they are."""
@@ -71,7 +71,7 @@ class AirGripper(NoGripper):
 
     def __init__(self) -> None:
         """Start as a board without power leaves it: closed."""
-        self.target_opening = 0.0
+        self.target_opening: float = 0.0
         self._open = False
 
     def power_cycle(self) -> None:
@@ -134,7 +134,7 @@ class SSG48(NoGripper):
         self._flags = GripperFlag(0)
         self._estop_error = False
         self._velocity = self._standing = self._blocked = 0.0
-        self.target_opening = self._opening
+        self.target_opening: float = self._opening
 
     def set_calibrated(self) -> None:
         """Calibrate at once and without moving: the stops are where they should be."""

@@ -130,7 +130,7 @@ class Homing:
             motors: The motors that it drives.
             j5_move: Steps of J5 from its switch to its zero.
         """
-        self.running = False
+        self.running: bool = False
         self.homed: NDArray[np.bool_] = np.zeros(NUM_JOINTS, dtype=np.bool_)
         self._motors = motors
         self._axes = axes(j5_move)

@@ -32,7 +32,7 @@ class PortFolder:
         while self._lock is None:  # Another twin may have swept it before it was locked.
             self._path = Path(tempfile.mkdtemp(prefix=PREFIX))
             self._lock = _lock(self._path)
-        self.link = self._path / LINK
+        self.link: Path = self._path / LINK
 
     def close(self) -> None:
         """Remove it; doing it twice does no harm."""

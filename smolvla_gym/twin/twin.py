@@ -96,8 +96,8 @@ class Twin:
             clock: The time that the world follows; the computer's by default.
             extras: A belt, and what level 2 of the domain randomization needs.
         """
-        self.faults = Faults() if faults is None else faults
-        self.lock = threading.RLock()
+        self.faults: Faults = Faults() if faults is None else faults
+        self.lock: threading.RLock = threading.RLock()
         self._clock: Clock = SystemClock() if clock is None else clock
         self.world = make_world(gripper, kind, goal=goal, extras=extras)
         joints = HOME if homed else RESTING

@@ -11,12 +11,12 @@ import sys
 import time
 
 import gymnasium as gym
-import imageio.v3 as iio
 import numpy as np
 import pytest
 
 import smolvla_gym
 from smolvla_gym.agent.scripted import ExpertAgent
+from smolvla_gym.data.video import read_frames
 from smolvla_gym.episodes.rollout import rollout
 from smolvla_gym.errors import DeviceError, FaultError
 from smolvla_gym.parol6 import HOME
@@ -49,7 +49,7 @@ def test_a_fault_ends_a_rollout_and_its_recording_is_kept(tmp_path):
         written = json.loads((tmp_path / "summary.json").read_text())["episodes"][0]
         assert (written["fault"], written["video"]) == ("estop", "rollout.mp4")
         assert written["safety"]["fault"] == 1
-        pictures = iio.imread(tmp_path / "rollout.mp4", plugin="pyav")
+        pictures = list(read_frames(tmp_path / "rollout.mp4"))
         assert len(pictures) == 14
         assert pictures[-1].std() > 10.0
         assert not list(tmp_path.glob("*.part"))

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("viser")
 
@@ -94,9 +95,7 @@ def test_start_instruct_stop_and_emergency_stop(serve, page, tmp_path, env):
     time.sleep(2)
     screenshot = tmp_path / "page.png"
     page.screenshot(path=screenshot)
-    import imageio.v3 as iio
-
-    left = iio.imread(screenshot)[200:, :850, :3].astype(int)
+    left = np.asarray(Image.open(screenshot))[200:, :850, :3].astype(int)
     orange = (left[..., 0] > 180) & (left[..., 1] < 140) & (left[..., 2] < 90)
     dark = left.sum(axis=2) < 150
     assert orange.sum() > 30  # the arm's rings

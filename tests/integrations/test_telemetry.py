@@ -8,9 +8,9 @@ import time
 from collections import defaultdict
 
 import gymnasium as gym
-import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
 
 import smolvla_gym
 from smolvla_gym.agent.scripted import ExpertAgent
@@ -249,7 +249,7 @@ def test_mcap_is_read_by_its_own_reader(files):
     state = topics["/joint_states"][-1]
     assert list(state.name) == list(ACTION_NAMES)
     image = topics["/camera/wrist/image/compressed"][0]
-    assert iio.imread(io.BytesIO(bytes(image.data))).shape == (256, 256, 3)
+    assert np.asarray(Image.open(io.BytesIO(bytes(image.data)))).shape == (256, 256, 3)
     info = topics["/camera/wrist/camera_info"][0]
     assert (info.width, info.height) == (256, 256)
     assert info.k[0] == pytest.approx(431.17 * 256 / 480)

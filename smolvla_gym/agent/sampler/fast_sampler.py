@@ -27,8 +27,8 @@ try:
     from smolvla_gym.agent.sampler.flow import Context, prepare_context, velocity
     from smolvla_gym.agent.sampler.network import Network
     from smolvla_gym.agent.sampler.prefix import Prefix, encode_prefix
-except ImportError as err:
-    raise MissingExtraError("A SmolVLA agent", "smolvla", err) from err
+except ImportError as _err:
+    raise MissingExtraError("A SmolVLA agent", "smolvla", _err) from _err
 
 _TOKENS: Final = "observation.language.tokens"
 _TOKEN_MASK: Final = "observation.language.attention_mask"  # noqa: S105 - a name, not a secret

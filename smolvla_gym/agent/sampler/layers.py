@@ -41,11 +41,13 @@ class DecoderLayer:
             trains: Whether gradients have to reach its weights.
         """
         attend, mlp = layer.self_attn, layer.mlp
-        self._layer, self.head_width, self.cross_attention, self._trains = layer, head_width, cross_attention, trains
-        self.heads = attend.q_proj.out_features // head_width
-        self.kv_heads = attend.k_proj.out_features // head_width
+        self._layer, self._trains = layer, trains
+        self.head_width: int = head_width
+        self.cross_attention: bool = cross_attention
+        self.heads: int = attend.q_proj.out_features // head_width
+        self.kv_heads: int = attend.k_proj.out_features // head_width
         projections = ("q_proj",) if cross_attention else ("q_proj", "k_proj", "v_proj")
-        self.stacks = [StackedLinear(attend, *projections, trains=trains)]
+        self.stacks: list[StackedLinear] = [StackedLinear(attend, *projections, trains=trains)]
         self._gate_up: StackedLinear | None = None
         if type(mlp).__name__ == "LlamaMLP":
             self._gate_up = StackedLinear(mlp, "gate_proj", "up_proj", trains=trains)
@@ -129,7 +131,7 @@ class VisionLayer:
         """
         attend = layer.self_attn
         self._layer, self._heads, self._trains = layer, attend.num_heads, trains
-        self.stacks = [StackedLinear(attend, "q_proj", "k_proj", "v_proj", trains=trains)]
+        self.stacks: list[StackedLinear] = [StackedLinear(attend, "q_proj", "k_proj", "v_proj", trains=trains)]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return the layer's output; shapes (images, patches, width)."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-from torch import Tensor
+from torch import Tensor, nn
 
 from smolvla_gym.agent.checkpoint.precision import is_cross_attention_layer
 from smolvla_gym.agent.sampler.layers import DecoderLayer, UnsupportedPolicyError
 from smolvla_gym.agent.sampler.linear import is_plain
 from smolvla_gym.agent.sampler.prefix import VisionTower
+from smolvla_gym.agent.sampler.stacked_linear import StackedLinear
+
+if TYPE_CHECKING:
+    from lerobot.policies.smolvla.modeling_smolvla import VLAFlowMatching
 
 
 class Network:
@@ -38,7 +42,8 @@ class Network:
         Raises:
             UnsupportedPolicyError: The policy has parts that are not supported.
         """
-        self._policy, self._config, self.model = policy, policy.config, policy.model
+        self._policy, self._config = policy, policy.config
+        self.model: VLAFlowMatching = policy.model
         network, config = self.model.vlm_with_expert, policy.config
         problems = {
             "use_cache=False": not config.use_cache,
@@ -53,17 +58,21 @@ class Network:
         vlm = network.get_vlm_model()
         width = int(network.vlm.config.text_config.head_dim)
         try:
-            self.vision = VisionTower(vlm.vision_model, vlm.connector, trains=trains)
-            self.token_embedding = vlm.text_model.get_input_embeddings()
-            self.text = [DecoderLayer(layer, width, trains=trains) for layer in vlm.text_model.layers]
-            self.expert = [
+            self.vision: VisionTower = VisionTower(vlm.vision_model, vlm.connector, trains=trains)
+            self.token_embedding: nn.Module = vlm.text_model.get_input_embeddings()
+            self.text: list[DecoderLayer] = [
+                DecoderLayer(layer, width, trains=trains) for layer in vlm.text_model.layers
+            ]
+            self.expert: list[DecoderLayer] = [
                 DecoderLayer(layer, width, cross_attention=is_cross_attention_layer(network, i), trains=trains)
                 for i, layer in enumerate(network.lm_expert.layers)
             ]
         except AttributeError as error:
             raise UnsupportedPolicyError(f"modules of another kind ({error})") from error
-        self.norm = network.lm_expert.norm
-        self.stacks = [*self.vision.stacks, *(stack for layer in self.text + self.expert for stack in layer.stacks)]
+        self.norm: nn.Module = network.lm_expert.norm
+        self.stacks: list[StackedLinear] = [
+            *self.vision.stacks, *(stack for layer in self.text + self.expert for stack in layer.stacks)
+        ]  # fmt: skip
 
     def images(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return the images of the cameras in a batch, and for each the rows of the batch that have it, shape (batch,).

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smolvla_gym.agent.sampler.layers import DecoderLayer, Mask, Rotary, VisionLayer, attention, rotary
+from smolvla_gym.agent.sampler.stacked_linear import StackedLinear
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class VisionTower:
         layers = vision.encoder.layers
         supported = all(type(layer).__name__ == "SmolVLMEncoderLayer" for layer in layers)
         self._layers = [VisionLayer(layer, trains=trains) for layer in layers] if supported else []
-        self.stacks = [stack for layer in self._layers for stack in layer.stacks]
+        self.stacks: list[StackedLinear] = [stack for layer in self._layers for stack in layer.stacks]
         self._positions: dict[tuple[Any, ...], Tensor] = {}
 
     def __call__(self, images: Sequence[Tensor]) -> list[Tensor]:

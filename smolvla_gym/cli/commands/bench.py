@@ -159,7 +159,7 @@ def _measure(variant: Variant) -> Report:
         return run_variant(variant, progress)
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "bench", BenchOptions, run, examples=_EXAMPLES,
     help="Measure a policy: speed, memory, soundness.",
     description="Measures policies and checks whether they are fast, small and sound enough.",

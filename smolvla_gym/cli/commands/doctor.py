@@ -48,7 +48,7 @@ def run(options: DoctorOptions) -> int:
     return int(failed)
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "doctor", DoctorOptions, run,
     help="Check that this machine has what is needed.",
     description="Checks Python, the packages, the GPU, OpenGL, video, cameras, serial ports and the disk. Nothing "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_rate
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import SceneOptions
-from smolvla_gym.cli.options.parser import UsageError, command, group, option
+from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
 from smolvla_gym.cli.options.resuming import kept_values, restore
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import output_folder, print_table, say
@@ -146,7 +146,7 @@ def run(options: EvalOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "eval", EvalOptions, run, examples=_EXAMPLES,
     help="Measure how often a policy succeeds, for several modes and latencies.",
     description="Runs a policy in the simulation with the same seeds under each combination of --mode and "

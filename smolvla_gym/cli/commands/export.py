@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.options.parser import AddParser, Options, command, option
 from smolvla_gym.cli.progress import steady_lines
 
 _EXAMPLES: Final = """example:
@@ -59,7 +59,7 @@ def run(options: ExportOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "export", ExportOptions, run, examples=_EXAMPLES,
     help="Copy a policy so that LeRobot's own programs can load it.",
     description="Copies a policy of this project so that lerobot-eval, lerobot-rollout and the others can load it. "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from smolvla_gym.cli.options.agent import check_checkpoint_policy, policy_rate
 from smolvla_gym.cli.options.arguments import at_least, positive
 from smolvla_gym.cli.options.environment import CONTROL_HZ, EnvironmentOptions, announce_homing, make_env
-from smolvla_gym.cli.options.parser import command, group, option
+from smolvla_gym.cli.options.parser import AddParser, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import say
 from smolvla_gym.cli.progress import progress_bar
@@ -170,7 +170,7 @@ def run(options: RecordOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "record", RecordOptions, run, examples=_EXAMPLES,
     help="Record demonstrations as a LeRobot dataset.",
     description="Records demonstrations as a LeRobotDataset v3, ready for training. A folder that exists is "

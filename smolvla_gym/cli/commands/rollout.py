@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from smolvla_gym.cli.options.agent import AgentOptions, is_smolvla, make_agent
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import EnvironmentOptions, announce_homing, make_env
-from smolvla_gym.cli.options.parser import UsageError, command, group, option
+from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import output_folder, print_table
 from smolvla_gym.cli.progress import progress_with_pause
@@ -110,7 +110,7 @@ def run(options: RolloutOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "rollout", RolloutOptions, run, examples=_EXAMPLES,
     help="Run a policy in the simulation or on the arm and record a video.",
     description="Runs a policy on the simulated or the real arm, records a video and prints the results.",

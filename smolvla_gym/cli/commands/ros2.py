@@ -12,7 +12,7 @@ from typing import Final
 from smolvla_gym.cli.options.agent import is_smolvla
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.bridge import BridgeOptions
-from smolvla_gym.cli.options.parser import command, option
+from smolvla_gym.cli.options.parser import AddParser, command, option
 from smolvla_gym.errors import OptionError
 
 _EXAMPLES: Final = """examples:
@@ -74,7 +74,7 @@ def run(options: Ros2Options) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "ros2", Ros2Options, run, examples=_EXAMPLES,
     help="Make the arm a node of a ROS 2 graph.",
     description="Sends joint states, images, tf, status and events of the simulated or the real arm to ROS 2, and "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from smolvla_gym.cli.options.agent import PolicyOptions
 from smolvla_gym.cli.options.arguments import integer
-from smolvla_gym.cli.options.parser import command, option
+from smolvla_gym.cli.options.parser import AddParser, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import MissingExtraError, OptionError
 from smolvla_gym.utils.untrusted import read_file
@@ -67,7 +67,7 @@ def run(options: ServeOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "serve", ServeOptions, run, examples=_EXAMPLES,
     help="Compute a policy's actions for agents on other machines.",
     description="Serves a policy over websockets; SmolVLAAgent.connect('host:port') connects the arm's machine to "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smolvla_gym.cli.options.parser import Options, command
+from smolvla_gym.cli.options.parser import AddParser, Options, command
 
 
 def run(options: Options) -> int:
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "tasks", Options, run,
     help="List the tasks, each with an example instruction.",
     description="Lists the tasks, each with an example instruction.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from smolvla_gym.cli.commands.train_checks import STATE, check_start, check_steps, check_trainer, choose_trainer
 from smolvla_gym.cli.commands.train_dataset import training_dataset
-from smolvla_gym.cli.options.parser import command
+from smolvla_gym.cli.options.parser import AddParser, command
 from smolvla_gym.cli.options.training import BATCH, FEWEST_STEPS, STEPS, TINY, WORKERS, TrainOptions
 from smolvla_gym.cli.output import output_folder, say
 from smolvla_gym.cli.progress import progress_bar, steady_lines
@@ -51,7 +51,7 @@ def run(options: TrainOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "train", TrainOptions, run, examples=_EXAMPLES,
     help="Train a policy on recorded demonstrations.",
     description="Trains a SmolVLA on a dataset of `smolvla-gym record`: the tiny one from nothing with its frames "

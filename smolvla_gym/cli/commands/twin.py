@@ -108,7 +108,7 @@ def run(options: TwinOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "twin", TwinOptions, run, examples=_EXAMPLES + _HELP,
     help="Run the virtual board alone on a serial port.",
     description="Runs the virtual board and arm in real time on a pseudo-terminal, whose path is the first line "

@@ -10,7 +10,7 @@ from typing import Final
 
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.bridge import BridgeOptions
-from smolvla_gym.cli.options.parser import command, option
+from smolvla_gym.cli.options.parser import AddParser, command, option
 
 _EXAMPLES: Final = """examples:
   smolvla-gym view                                        the simulated arm and the bundled policy
@@ -43,7 +43,7 @@ def run(options: ViewOptions) -> int:
     return 0
 
 
-add_parser = command(
+add_parser: AddParser = command(
     "view", ViewOptions, run, examples=_EXAMPLES,
     help="Show the arm on a page in the browser, and start and stop a policy from there.",
     description="Serves a page on this machine alone: the arm in 3D, the images of its cameras, an instruction to "

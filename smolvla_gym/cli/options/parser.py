@@ -24,6 +24,10 @@ _OPTION: Final = "option"
 _GROUP: Final = "group"
 
 
+type AddParser = Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]
+"""Adds a command to a program; takes the result of ``add_subparsers``."""
+
+
 class UsageError(OptionError):
     """An option that does not fit the other ones, or the files that it names; ``allowed`` is the whole reason."""
 
@@ -53,15 +57,25 @@ class OptionInfo:
     kept: bool = False
 
 
-def option(help: str, default: Any = MISSING, **info: Any) -> Any:
+def option(
+    help: str, default: Any = MISSING, *, flag: str | None = None, metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None, const: Any = None, repeat: bool = False, empty: bool = False,
+    kept: bool = False,
+) -> Any:  # fmt: skip
     """Return a dataclass field that is an option.
 
     Args:
         help: Help text.
         default: Default value; without one the option is required.
-        **info: Attributes of :class:`OptionInfo`.
+        flag: See :class:`OptionInfo`, as for the following ones.
+        metavar: Name of the value in the help.
+        parse: Reads the value from its text.
+        const: Value of the option where it stands without one.
+        repeat: Whether a list is given one value at a time.
+        empty: Whether a list may be empty.
+        kept: Whether a command that resumes keeps the value.
     """
-    metadata = {_OPTION: OptionInfo(help, **info)}
+    metadata = {_OPTION: OptionInfo(help, flag, metavar, parse, const, repeat, empty, kept)}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -212,7 +226,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def command[T: Options](
     name: str, kind: type[T], run: Callable[[T], int], *, help: str, description: str, examples: str = ""
-) -> Callable[[Any], None]:
+) -> AddParser:
     """Return the function that adds a command to the program; it takes the result of ``add_subparsers``.
 
     Args:
@@ -224,7 +238,7 @@ def command[T: Options](
         examples: Text below the options.
     """
 
-    def add_parser(commands: Any) -> None:
+    def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         parser = commands.add_parser(
             name, help=help, description=textwrap.fill(description, shutil.get_terminal_size().columns - 2),
             epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter,

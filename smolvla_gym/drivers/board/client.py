@@ -30,7 +30,8 @@ class BoardClient(ABC):
             settings: How the driver judges the board.
             clock: The clock to wait on.
         """
-        self.settings, self._clock = settings, clock
+        self.settings: BoardSettings = settings
+        self._clock = clock
 
     @abstractmethod
     def state(self) -> BoardState:

@@ -54,7 +54,8 @@ class Exchange:
 
     def _begin(self, now: float) -> None:
         self.reply: StateFrame | None = None
-        self.disobeyed = self.repeats = 0
+        self.disobeyed: int = 0
+        self.repeats: int = 0
         self._parser, self._matcher = StateParser(), ReplyMatcher()
         self._answered: SentFrame | None = None  # the frame that the newest reply answers
         self._came = -math.inf  # when that reply came

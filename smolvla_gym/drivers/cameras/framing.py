@@ -106,12 +106,12 @@ class Framing:
         top, bottom = _edges(
             reference.height, crop_height, (reference.fy, reference.ppy), (intrinsics.fy, intrinsics.ppy)
         )
-        self.window = (left, top, right, bottom)
+        self.window: tuple[float, float, float, float] = (left, top, right, bottom)
 
         width, height = intrinsics.width, intrinsics.height
         inside_x = max(min(right, width) - max(left, 0.0), 0.0)
         inside_y = max(min(bottom, height) - max(top, 0.0), 0.0)
-        self.missing = 1.0 - inside_x * inside_y / ((right - left) * (bottom - top))
+        self.missing: float = 1.0 - inside_x * inside_y / ((right - left) * (bottom - top))
 
         pad_x = math.ceil(max(-left, 0.0)), math.ceil(max(right - width, 0.0))
         pad_y = math.ceil(max(-top, 0.0)), math.ceil(max(bottom - height, 0.0))

@@ -35,8 +35,8 @@ class RealSenseCamera:
         stall_timeout: Time in s without frames after which to restart a connected camera; its first one takes a while.
     """
 
-    check_period = 0.5
-    stall_timeout = 5.0
+    check_period: float = 0.5
+    stall_timeout: float = 5.0
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class RealSenseCamera:
         """
         self.info: CameraInfo | None = None
         self.usb_warning: str | None = None
-        self.lost = False
-        self.reconnects = 0
+        self.lost: bool = False
+        self.reconnects: int = 0
         self.framing: Framing | None = None
         self._serial = None if serial is None else check_serial("serial", serial)
         self._settings = settings

@@ -95,7 +95,7 @@ class Stream:
         try:
             colour = profile.get_stream(rs.stream.color).as_video_stream_profile()
             own = colour.get_intrinsics()
-            self.intrinsics = Intrinsics(own.width, own.height, own.fx, own.fy, own.ppx, own.ppy)
+            self.intrinsics: Intrinsics = Intrinsics(own.width, own.height, own.fx, own.fy, own.ppx, own.ppy)
             self._depth, self._align, self._to_units = settings.depth, None, None
             if settings.depth:
                 self._to_units = _unit_table(device.first_depth_sensor().get_depth_scale())

@@ -32,7 +32,8 @@ class Approach:
             guard: Check of poses that must not be commanded; None allows all.
             speed_scale: Share of the speed limits that the arm's gate uses.
         """
-        self._gripper, self.guard, self._speed_scale = gripper, guard, speed_scale
+        self._gripper, self._speed_scale = gripper, speed_scale
+        self.guard: Guard | None = guard
 
     def stands(self, state: BoardState, options: ResetOptions) -> bool:
         """Return whether the arm stands at its start pose already, and stays there."""

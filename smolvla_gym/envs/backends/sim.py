@@ -18,6 +18,7 @@ from smolvla_gym.safety.report import fault_intervention
 from smolvla_gym.sim.motion import MotionLaw
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.window import Window
+from smolvla_gym.sim.world import World
 from smolvla_gym.tasks import Layout, Stage
 
 
@@ -40,11 +41,12 @@ class SimBackend(Backend):
             privileged: Whether the observation has the scene's ground truth.
         """
         self._privileged = privileged
-        self.stage, self.world = stage, stage.world
+        self.stage: Stage = stage
+        self.world: World = stage.world
         self._gate, self._motion = gate, MotionLaw()
         self._pending: deque[tuple[Array, Array, float]] = deque()
         self._hold = self.world.steps // self.world.ticks
-        self.window = Window(self.world.model, self.world.data)
+        self.window: Window = Window(self.world.model, self.world.data)
         self._period, self._next_image = 1.0 / control_hz, 0.0
         self._stopped = False
 

@@ -35,7 +35,7 @@ class TwinBackend(RealBackend):
         stage: The task on its table.
     """
 
-    reset_options = SCENE_OPTIONS
+    reset_options: tuple[str, ...] = SCENE_OPTIONS
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class TwinBackend(RealBackend):
         self._lockstep = not arm.realtime
         self._privileged = options.privileged
         self._stop_requested = False
-        self.realtime = arm.realtime
+        self.realtime: bool = arm.realtime
 
     @override
     def _plan(self, rng: np.random.Generator, options: ResetOptions) -> None:

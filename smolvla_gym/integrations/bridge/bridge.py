@@ -85,7 +85,7 @@ class Bridge:
         self._period = 1.0 / float(bare.control_hz)
         self._simulated = not env.metadata.get("realtime", False)
         self._publisher = Publisher(env, transport, raw_images=raw_images)
-        self.setpoint = Setpoint(env, self._publisher.event, self._answer)
+        self.setpoint: Setpoint = Setpoint(env, self._publisher.event, self._answer)
         for topic, datatype in TAKEN.items():
             transport.subscribe(topic, datatype)
         self._motions = {
@@ -95,7 +95,7 @@ class Bridge:
         self.has_action = transport.serve_action(FOLLOW, "control_msgs/FollowJointTrajectory")
         self._observation: dict[str, Any] = {}
         self._info: dict[str, Any] = {}
-        self.running = False
+        self.running: bool = False
         self._instruction: str | None = None
         self.fault: str | None = None
         self._steps = 0

@@ -54,8 +54,8 @@ class Publisher:
         """Start simulated time at the present time of the clock."""
         self._began = time.time()
 
-    def event(self, kind: str, **details: Any) -> None:
-        """Send an event."""
+    def event(self, kind: str, **details: object) -> None:
+        """Send an event with details that JSON can carry."""
         self._transport.publish("/events", {"data": json.dumps({"event": kind, **details})})
 
     def publish(

@@ -54,7 +54,7 @@ class Setpoint:
         self.following: Following | None = None
         self._goal: str | None = None  # of the trajectory under way, where an action brought it
         self._count = 0
-        self.opening = 1.0
+        self.opening: float = 1.0
 
     @property
     def mode(self) -> str:

@@ -76,7 +76,7 @@ class Trajectory:
         begin = np.asarray(begin, np.float64)
         columns = _columns(message["joint_names"])
         times, rows = _points(message["points"], columns, begin)
-        self.delay = _delay(message["header"]["stamp"], now, times[-1])
+        self.delay: float = _delay(message["header"]["stamp"], now, times[-1])
         """Time in s from now to the beginning; negative where it began already."""
         late = -self.delay
         if late > 0.0 and times[0] <= late:  # the rest, from its present point
@@ -96,7 +96,7 @@ class Trajectory:
         self._times, self._rows, self._now = np.array(times), np.stack(rows), times[0]
         self.columns = columns
         """Indices of the joints that the trajectory names."""
-        self.duration = float(times[-1])
+        self.duration: float = float(times[-1])
         """Duration in s."""
 
     @property

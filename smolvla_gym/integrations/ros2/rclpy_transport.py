@@ -20,11 +20,11 @@ try:
     import rclpy  # type: ignore[import-not-found, unused-ignore]
     from rclpy.context import Context  # type: ignore[import-not-found, unused-ignore]
     from rclpy.executors import SingleThreadedExecutor  # type: ignore[import-not-found, unused-ignore]
-except ImportError as err:
+except ImportError as _err:
     raise DeviceError(
-        f"rclpy cannot be imported ({err}); it comes with ROS 2 and not with an extra of this package. Source ROS 2's "
+        f"rclpy cannot be imported ({_err}); it comes with ROS 2 and not with an extra of this package. Source ROS 2's "
         "setup.bash and use its Python, or use --transport cyclonedds, which needs no ROS 2."
-    ) from err
+    ) from _err
 
 _DEPTH: Final = 32
 """Messages of a topic that may wait."""

@@ -25,7 +25,7 @@ class FrameParser[Frame: (CommandFrame, StateFrame)]:
             unpack: Reads a whole frame.
             length: Bytes of a whole frame.
         """
-        self.dropped = 0
+        self.dropped: int = 0
         self._unpack: Callable[[bytes], Frame] = unpack
         self._length = length
         # Sought together: within a longer run of FF only the last three are followed by the length.

@@ -35,8 +35,8 @@ try:
     from smolvla_gym.training.tiny.flow import FlowLoss
     from smolvla_gym.training.tiny.state_file import broken_state, load_state, save_state
     from smolvla_gym.training.tiny.training_inputs import TrainingInputs
-except ImportError as err:
-    raise MissingExtraError("Training", "smolvla", err) from err
+except ImportError as _err:
+    raise MissingExtraError("Training", "smolvla", _err) from _err
 
 _FLOW: Final = "flow"
 _VISION: Final = "seeing"

@@ -14,8 +14,8 @@ from smolvla_gym.training.tiny.archive import check_archive
 
 try:
     import torch
-except ImportError as err:
-    raise MissingExtraError("Training", "smolvla", err) from err
+except ImportError as _err:
+    raise MissingExtraError("Training", "smolvla", _err) from _err
 
 _MAX_STEPS: Final = 10**9
 

@@ -45,7 +45,7 @@ class TrainingInputs:
                 raise OptionError(f"images[{name!r}]", shape, f"images of shape (N, {size[0]}, {size[1]}, 3)")
         self._checkpoint, self._frames, self._options = checkpoint, frames, options
         self._rows = frames.with_images
-        self.count = len(self._rows)
+        self.count: int = len(self._rows)
         self.fixed_length = False
         self.vision_tokens: list[Tensor] | None = None
         self._sampler = Sampler(self.count, frames.weights, options.seed)

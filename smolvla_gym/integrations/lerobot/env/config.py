@@ -51,11 +51,11 @@ class PAROL6EnvConfig(EnvConfig):
         """Describe the environment to LeRobot."""
         check_registered(self.task)
         width = (len(ACTION_NAMES),)
-        self.features = {
+        self.features: dict[str, PolicyFeature] = {
             "action": PolicyFeature(type=FeatureType.ACTION, shape=width),
             "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=width),
         }
-        self.features_map = {"action": "action", "agent_pos": "observation.state"}
+        self.features_map: dict[str, str] = {"action": "action", "agent_pos": "observation.state"}
         for camera in self.cameras:
             key = f"observation.images.{camera}"
             self.features[key] = PolicyFeature(type=FeatureType.VISUAL, shape=(*self.image_size, 3))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from smolvla_gym.agent.images import env_image_size, resize_area
+from smolvla_gym.envs.env_keywords import RealKeywords, SimKeywords
 from smolvla_gym.envs.env_options import check_image_size
 from smolvla_gym.envs.time_limit import DEFAULT_STEPS
 
@@ -62,7 +63,7 @@ class SmallImages(gym.ObservationWrapper[dict[str, Any], Any, dict[str, Any]]):
         return {**observation, "pixels": pixels} if pixels else observation
 
 
-def make_sim(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.Env[Any, Any]:
+def make_sim(image_size: tuple[int, int] = (256, 256), **options: Unpack[SimKeywords]) -> SmallImages:
     """Make the simulated environment; the options are those of ``PAROL6Sim-v0``."""
     from smolvla_gym.envs.make_sim import make_sim_env
 
@@ -70,7 +71,7 @@ def make_sim(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.En
     return SmallImages(make_sim_env(image_size=env_image_size(size), **options), size)
 
 
-def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.Env[Any, Any]:
+def make_real(image_size: tuple[int, int] = (256, 256), **options: Unpack[RealKeywords]) -> SmallImages:
     """Make the real environment; the options are those of ``PAROL6Real-v0``."""
     from smolvla_gym.envs.make_real import TWIN, make_real_env
 
@@ -81,6 +82,11 @@ def make_real(image_size: tuple[int, int] = (256, 256), **options: Any) -> gym.E
     return SmallImages(make_real_env(image_size=env_image_size(size), **options), size)
 
 
-for _id, _entry in ((LEROBOT_SIM_ID, make_sim), (LEROBOT_REAL_ID, make_real)):
+for _id, _entry in ((LEROBOT_SIM_ID, "make_sim"), (LEROBOT_REAL_ID, "make_real")):
     if _id not in gym.registry:
-        gym.register(id=_id, entry_point=_entry, max_episode_steps=DEFAULT_STEPS, disable_env_checker=True)
+        gym.register(
+            id=_id,
+            entry_point=f"{__name__}:{_entry}",
+            max_episode_steps=DEFAULT_STEPS,
+            disable_env_checker=True,
+        )

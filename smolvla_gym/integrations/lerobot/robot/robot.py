@@ -18,7 +18,7 @@ from smolvla_gym.integrations.lerobot.robot.config import PAROL6Config, PAROL6Fo
 from smolvla_gym.integrations.lerobot.robot.instruction import find_instruction
 from smolvla_gym.integrations.lerobot.robot.loop import EnvLoop
 from smolvla_gym.integrations.lerobot.robot.units import KEYS, LOWER, UPPER, from_lerobot, to_lerobot
-from smolvla_gym.parol6 import get_gripper
+from smolvla_gym.parol6 import Gripper, get_gripper
 from smolvla_gym.sim.scene import check_cameras
 from smolvla_gym.utils.option_values import check_names, check_number, check_switch
 
@@ -29,7 +29,7 @@ connected: weakref.WeakSet[PAROL6Robot] = weakref.WeakSet()
 class PAROL6Robot(Robot, abc.ABC):
     """Base class of the real and the simulated arm."""
 
-    config_class = PAROL6Config
+    config_class: type[PAROL6Config] = PAROL6Config
     name = "parol6"
 
     def __init__(self, config: PAROL6Config) -> None:
@@ -50,8 +50,8 @@ class PAROL6Robot(Robot, abc.ABC):
         check_switch("use_degrees", config.use_degrees)
         allowed = "seconds above 0 and up to 60"
         check_number("hold_after_s", config.hold_after_s, allowed, above=0.0, high=60.0)
-        self.gripper = get_gripper(config.gripper)
-        self.instruction = find_instruction(config.instruction, sys.argv)
+        self.gripper: Gripper = get_gripper(config.gripper)
+        self.instruction: str | None = find_instruction(config.instruction, sys.argv)
 
     @cached_property
     def observation_features(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class PAROL6Robot(Robot, abc.ABC):
 class PAROL6Follower(PAROL6Robot):
     """The real arm, or its virtual twin."""
 
-    config_class = PAROL6FollowerConfig
+    config_class: type[PAROL6FollowerConfig] = PAROL6FollowerConfig
     name = "parol6_follower"
 
     def _make_loop(self) -> EnvLoop:
@@ -179,7 +179,7 @@ class PAROL6Follower(PAROL6Robot):
 class PAROL6Sim(PAROL6Robot):
     """The simulated arm, in real time."""
 
-    config_class = PAROL6SimConfig
+    config_class: type[PAROL6SimConfig] = PAROL6SimConfig
     name = "parol6_sim"
 
     def _make_loop(self) -> EnvLoop:

@@ -80,7 +80,7 @@ class PAROL6Teleoperator(Teleoperator):
 class PAROL6Expert(PAROL6Teleoperator):
     """The scripted expert."""
 
-    config_class = PAROL6ExpertConfig
+    config_class: type[PAROL6ExpertConfig] = PAROL6ExpertConfig
     name = "parol6_expert"
 
     def get_action(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class _Operator(PAROL6Teleoperator):
 class PAROL6Keyboard(_Operator):
     """The keyboard."""
 
-    config_class = PAROL6KeyboardConfig
+    config_class: type[PAROL6KeyboardConfig] = PAROL6KeyboardConfig
     name = "parol6_keyboard"
     device = "keyboard"
 
@@ -144,6 +144,6 @@ class PAROL6Keyboard(_Operator):
 class PAROL6Gamepad(_Operator):
     """A gamepad."""
 
-    config_class = PAROL6GamepadConfig
+    config_class: type[PAROL6GamepadConfig] = PAROL6GamepadConfig
     name = "parol6_gamepad"
     device = "gamepad"
