@@ -66,7 +66,10 @@ def test_replies_come_to_their_requests_from_all_threads(worker):
     assert replies == {number: number for number in range(8)}
 
 
-def test_messages_that_are_no_reply_go_to_the_callback(worker, told):
+def test_progress_comes_before_the_reply_and_other_messages_to_the_callback(worker, told):
+    seen = []
+    assert worker.request("count", timeout=LIMIT, progress=seen.append) == "done"
+    assert seen == [0, 1, 2]
     with pytest.raises(WorkerTimeoutError):
         worker.request("tell", timeout=0.0)
     worker.request("echo", timeout=LIMIT)

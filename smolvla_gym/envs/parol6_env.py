@@ -66,10 +66,13 @@ class PAROL6Env(gym.Env[Observation, Action]):
             recipe: The factory and its options, from which a pickle makes the environment anew: a pickle carries no
                 open device.
         """
-        self.backend, self._recipe = backend, recipe
-        self.task, self.gripper = options.task.name, options.gripper
-        self.max_episode_s = options.max_episode_s
-        self.control_hz, self.render_mode = options.control_hz, options.render_mode
+        self.backend: Backend = backend
+        self._recipe = recipe
+        self.task: str = options.task.name
+        self.gripper: Gripper = options.gripper
+        self.max_episode_s: float | None = options.max_episode_s
+        self.control_hz: float = options.control_hz
+        self.render_mode: str | None = options.render_mode
         self.metadata = {**type(self).metadata, "render_fps": options.control_hz, "realtime": backend.realtime}
         self.metadata["gripper"] = options.gripper.name
         self._dt = 1.0 / options.control_hz

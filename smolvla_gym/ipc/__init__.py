@@ -5,8 +5,8 @@ is a module with a function ``main(parent)``; :class:`Worker` starts it, and :cl
 
 *Channel.* A message is one line of JSON of at most ``MAX_MESSAGE`` bytes, on pipes that the parent made: the worker's
 standard input, and a copy of its standard output. What libraries print in the worker goes to standard error. A request
-has a number and gets one reply with the same number. Messages without a number go from the worker to the parent only.
-Nothing in a message is executed or unpickled; :func:`unpack_object` is
+has a number and gets one reply with the same number, and any number of progress messages before it. Messages without a
+number go from the worker to the parent only. Nothing in a message is executed or unpickled; :func:`unpack_object` is
 for a field in which the parent or the worker put an object with :func:`pack_object`, and the board's driver has none.
 
 *Descriptors.* A worker inherits its pipes, standard error and the descriptors that it is given, and no others.

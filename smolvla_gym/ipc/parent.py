@@ -45,6 +45,10 @@ class Request:
         """Send an error as the reply; the request raises it in the parent."""
         self.parent.send({"reply": self.number, "error": encode_error(error)})
 
+    def report_progress(self, value: Any) -> None:
+        """Send a value that JSON can carry to the parent before the reply."""
+        self.parent.send({"reply": self.number, "progress": value})
+
 
 class Parent:
     """The channel to the parent, as a worker uses it.

@@ -116,12 +116,21 @@ class Worker:
             self._process.wait(timeout)
         return self._process.returncode
 
-    def request(self, do: str, /, *, timeout: float | None = None, **arguments: Any) -> Any:
+    def request(
+        self,
+        do: str,
+        /,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[Any], object] = lambda value: None,
+        **arguments: Any,
+    ) -> Any:
         """Send a request and return the value of its reply.
 
         Args:
             do: Name of the request.
-            timeout: How long the reply may take in s; None: any time.
+            timeout: How long the reply, or the next progress message, may take in s; None: any time.
+            progress: Called in this thread with the value of each progress message.
             **arguments: Values that JSON can carry.
 
         Raises:
@@ -140,12 +149,15 @@ class Worker:
             # A worker that has ended is noticed where its output ends.
             with contextlib.suppress(OSError, ValueError), self._writing:
                 write_message(self._input.fileno(), {"do": do, "id": number, **arguments})
-            reply = replies.get(timeout=timeout)
-            if reply is None:
-                raise WorkerExitedError(self.exit_status(min(_LAST_MOMENT, timeout or _LAST_MOMENT)))
-            if "error" in reply:
-                raise decode_error(reply["error"])
-            return reply["value"]
+            while True:
+                reply = replies.get(timeout=timeout)
+                if reply is None:
+                    raise WorkerExitedError(self.exit_status(min(_LAST_MOMENT, timeout or _LAST_MOMENT)))
+                if "error" in reply:
+                    raise decode_error(reply["error"])
+                if "progress" not in reply:
+                    return reply["value"]
+                progress(reply["progress"])
         except queue.Empty:
             raise WorkerTimeoutError(f"The worker process has not replied for {timeout} s.") from None
         finally:

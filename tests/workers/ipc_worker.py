@@ -20,6 +20,10 @@ def main(parent):
                 error = getattr(errors, request.arguments["kind"])(*request.arguments["arguments"])
                 error.add_note("a note")
                 request.fail(error)
+            case "count":
+                for number in range(3):
+                    request.report_progress(number)
+                request.reply("done")
             case "tell":
                 parent.send({"told": 1})
             case "sleep":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from smolvla_gym.cli.options.agent import Dtype, check_checkpoint_policy, compile_mode
 from smolvla_gym.cli.options.arguments import at_least
-from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.options.parser import AddParser, Options, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.cli.progress import progress_bar
 from smolvla_gym.errors import SmolVLAGymError

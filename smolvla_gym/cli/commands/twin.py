@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.options.arguments import reader_of
-from smolvla_gym.cli.options.parser import Options, command, option
+from smolvla_gym.cli.options.parser import AddParser, Options, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
 from smolvla_gym.twin.faults import NAMES
