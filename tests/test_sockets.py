@@ -73,10 +73,7 @@ from tests.drivers.rig import POSE, homed_firmware
 from tests.drivers.test_client import SETTINGS, Arm
 from tests.envs.twin_rig import SOUND
 
-pytestmark = [
-    pytest.mark.realtime,
-    pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
 
 PACKAGE = Path(smolvla_gym.__file__).parent
 IDLE = 100
@@ -397,6 +394,7 @@ def test_junk_in_messages_does_no_harm(server):
     server.use()
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize(
     "junk",
     [b"\x00\xff\n", b"[]\n", b'{"do": 5}\n', b'{"do": "aim", "id": 1}\n', b"[" * 100_000 + b"\n", b"x" * 3_000_000],

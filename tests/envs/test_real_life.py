@@ -23,10 +23,7 @@ from smolvla_gym.parol6 import HOME
 from smolvla_gym.twin.twin import Twin
 from tests.envs.twin_rig import STILL, TARGET, Tap, drive, make_twin
 
-pytestmark = [
-    pytest.mark.realtime,
-    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
 LIMIT = 2.0
 """How long the board may take to be disabled and the arm to rest, in s, on a busy machine too."""
@@ -118,6 +115,7 @@ def comes_to_rest(twin: Twin, limit: float = LIMIT) -> float:
     return took
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize(
     ("end", "number", "status"),
     [
@@ -163,6 +161,7 @@ def make(arm):
         env.close()
 
 
+@pytest.mark.realtime
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_one_port_has_one_owner_who_can_close_twice_and_fork(make, arm):

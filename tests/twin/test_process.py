@@ -23,10 +23,7 @@ from smolvla_gym.twin.process import TwinProcess
 from smolvla_gym.twin.twin import Twin
 from tests.envs.twin_rig import SOUND, drive
 
-pytestmark = [
-    pytest.mark.realtime,
-    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 LIMIT = 10.0
 """How long anything may take in s, on a busy machine too."""
@@ -145,6 +142,7 @@ def test_a_reply_that_comes_too_late_is_not_taken_for_another(shared):
         assert shared.joints == pytest.approx(HOME, abs=0.01)
 
 
+@pytest.mark.realtime
 def test_an_env_with_faults_can_be_made_again():
     faults = Faults()
     options = {"port": "twin", "cameras": (), "log": None, "twin_options": {**SOUND, "faults": faults}}
@@ -184,6 +182,7 @@ def test_a_fork_does_not_keep_it_alive():
         os.waitpid(child, 0)
 
 
+@pytest.mark.realtime
 def test_what_is_done_to_the_arm_is_seen_in_the_copy():
     options = {"port": "twin", "camera": "twin", "cameras": ("wrist",), "image_size": (32, 32), "log": None}
     env = gym.make(smolvla_gym.REAL_ID, twin_options=SOUND, **options)

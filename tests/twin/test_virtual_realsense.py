@@ -11,8 +11,6 @@ from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 from smolvla_gym.twin.camera_model import D405
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense
 
-pytestmark = pytest.mark.realtime
-
 GREY = np.full((480, 640, 3), 128, np.uint8)
 
 
@@ -94,6 +92,7 @@ def test_numbers_count_frames_and_stand_still_while_frozen():
     assert len(drawn) == 4
 
 
+@pytest.mark.realtime
 def test_the_thread_draws_at_a_rate_that_can_be_changed_and_frees_what_it_drew_with():
     threads = []
 

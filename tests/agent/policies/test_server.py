@@ -30,8 +30,6 @@ from smolvla_gym.errors import (
 from tests.agent.policies.connections import TIMEOUT, serving, talking, until
 from tests.agent.policies.policies import HEIGHT, WIDTH, Wave, assert_same, make_request, request_map
 
-pytestmark = pytest.mark.realtime
-
 # Whom it lets in.
 
 
@@ -374,6 +372,7 @@ def test_answers_tell_how_long_they_took(wave, remote):
     assert timing["round_trip_ms"] >= timing["infer_ms"] + timing["wait_ms"]
 
 
+@pytest.mark.realtime
 def test_the_request_of_a_client_that_left_is_not_computed(wave, server):
     wave.free.clear()
     before = wave.count
