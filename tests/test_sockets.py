@@ -69,8 +69,8 @@ from smolvla_gym.twin.gripper import AirGripper
 from smolvla_gym.twin.process import TwinProcess
 from tests.agent.policies.connections import serving, talking
 from tests.agent.policies.policies import Wave, make_request
+from tests.drivers.arm import SETTINGS, Arm
 from tests.drivers.rig import POSE, homed_firmware
-from tests.drivers.test_client import SETTINGS, Arm
 from tests.envs.twin_rig import SOUND
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
