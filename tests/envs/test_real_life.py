@@ -65,7 +65,7 @@ import gymnasium as gym, numpy as np
 import smolvla_gym
 from smolvla_gym.parol6 import HOME
 
-env = gym.make("PAROL6Real-v0", port=sys.argv[1], cameras=(), log=None)
+env = gym.make("PAROL6Real-v0", port=sys.argv[1], gripper="pneumatic", cameras=(), log=None)
 env.reset(options={"joints": HOME})
 action = np.array(eval(sys.argv[2]), np.float32)
 end = sys.argv[3]
@@ -86,7 +86,7 @@ for k in range(90):
 
 @pytest.fixture
 def arm():
-    twin = Twin(homed=True)
+    twin = Twin(homed=True, gripper="pneumatic")
     twin.start()
     yield twin
     twin.close()
@@ -153,7 +153,8 @@ def make(arm):
     envs = []
 
     def build(**options):
-        envs.append(gym.make(smolvla_gym.REAL_ID, port=arm.board.path, cameras=(), log=None, **options))
+        options = {"port": arm.board.path, "gripper": "pneumatic", "cameras": (), "log": None, **options}
+        envs.append(gym.make(smolvla_gym.REAL_ID, **options))
         return envs[-1]
 
     yield build

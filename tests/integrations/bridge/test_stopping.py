@@ -9,10 +9,8 @@ import pytest
 
 import smolvla_gym
 from smolvla_gym.agent.scripted import ExpertAgent
-from tests.envs.twin_rig import make_twin
+from tests.envs.twin_rig import QUICK, make_twin
 from tests.integrations.bridge.memory import Arm, command
-
-TWIN = {"cameras": (), "realtime": True, "max_episode_steps": -1}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def sim():
 @pytest.fixture(scope="module")
 def twin():
     """The bridge with a twin that runs by the clock; each test leaves it without a fault."""
-    arm = Arm(lambda: make_twin(**TWIN))
+    arm = Arm(lambda: make_twin(**QUICK, max_episode_steps=-1))
     yield arm
     arm.env.close()
 
