@@ -86,6 +86,7 @@ def test_the_rest_of_an_old_chunk_is_no_delay_of_the_next_one():
 # Real time.
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_a_thread_computes_while_the_queue_plays():
     threads = set()
@@ -108,6 +109,7 @@ def test_the_first_chunk_is_not_part_of_an_episode():
     agent.close()
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_sync_waits_for_its_chunk():
     agent = make(mode="sync", realtime=True, latency_ms=50)

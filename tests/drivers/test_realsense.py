@@ -162,6 +162,7 @@ def test_larger_images(rig):
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_thirty_frames_a_second_and_age_that_grows_when_they_repeat(rig):
     virtual, camera = rig()

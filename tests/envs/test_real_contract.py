@@ -197,6 +197,7 @@ def test_noise_is_all_that_noise_adds(make):
         a, b = quiet.step(action)[0], noisy.step(action)[0]
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_joints_go_the_same_way_in_real_time(pair):
     sim, twin = pair(**QUICK)

@@ -321,6 +321,7 @@ def live():
 
 
 # A twin in the interpreter of the agent may answer late: its driver waits for half a second.
+@pytest.mark.alone
 @pytest.mark.realtime
 @pytest.mark.parametrize(
     "case",

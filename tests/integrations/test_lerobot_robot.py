@@ -117,6 +117,7 @@ def test_the_expert_solves_scene_after_scene(connect):
         time.sleep(0.01)
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_the_twin(tmp_path):
     robot = PAROL6Follower(

@@ -142,6 +142,7 @@ def test_a_reply_that_comes_too_late_is_not_taken_for_another(shared):
         assert shared.joints == pytest.approx(HOME, abs=0.01)
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_an_env_with_faults_can_be_made_again():
     faults = Faults()
@@ -182,6 +183,7 @@ def test_a_fork_does_not_keep_it_alive():
         os.waitpid(child, 0)
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_what_is_done_to_the_arm_is_seen_in_the_copy():
     options = {"port": "twin", "camera": "twin", "cameras": ("wrist",), "image_size": (32, 32), "log": None}

@@ -92,6 +92,7 @@ def test_numbers_count_frames_and_stand_still_while_frozen():
     assert len(drawn) == 4
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_the_thread_draws_at_a_rate_that_can_be_changed_and_frees_what_it_drew_with():
     threads = []

@@ -65,7 +65,7 @@ def test_a_stop_outdoes_what_came_with_it(sim):
     assert sim.measured[0] < begin[0] + 0.3
 
 
-@pytest.mark.parametrize("backend", ["sim", pytest.param("twin", marks=pytest.mark.realtime)])
+@pytest.mark.parametrize("backend", ["sim", pytest.param("twin", marks=[pytest.mark.realtime, pytest.mark.alone])])
 def test_the_emergency_stop_latches(request, backend):
     arm = request.getfixturevalue(backend)
     arm.rest()
@@ -96,6 +96,7 @@ def test_the_emergency_stop_latches(request, backend):
     assert arm.measured[0] > held[0] + 0.05
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_a_stop_is_heard_while_the_arm_drives_by_itself(twin):
     twin.rest()
