@@ -19,7 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CLOCK = "clock"
+BESIDE, ALONE = "beside", "alone"
+"""Groups of the tests against the clock: those that run beside one another, and those that run one by one."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -27,18 +28,22 @@ def pytest_collection_modifyitems(items):
     """Group the tests against the clock."""
     for item in items:
         if item.get_closest_marker("realtime"):
-            item.add_marker(pytest.mark.xdist_group(CLOCK))
+            item.add_marker(pytest.mark.xdist_group(ALONE if item.get_closest_marker("alone") else BESIDE))
+
+
+def _turn(scope):
+    """Return whether a scope comes first (0), after those that compute (1), or in the end (2)."""
+    return 2 if scope == ALONE else int(scope.startswith(BESIDE))
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Give each process whole files, and to the last process the tests against the clock."""
+    """Give each process whole files, then those of the tests against the clock, and to the last process the rest."""
     from xdist.scheduler import LoadGroupScheduling
 
     class Queue(OrderedDict):
         def popitem(self, last=True):
-            if CLOCK in self:
-                self.move_to_end(CLOCK)
-            return super().popitem(last)
+            scope = min(self, key=_turn)
+            return scope, self.pop(scope)
 
     class Scheduling(LoadGroupScheduling):
         def __init__(self, config, log):
@@ -46,13 +51,24 @@ def pytest_xdist_make_scheduler(config, log):
             self.workqueue = Queue()
 
         def _split_scope(self, nodeid):
-            return CLOCK if nodeid.endswith(f"@{CLOCK}") else nodeid.split("::")[0]
+            if nodeid.endswith(f"@{ALONE}"):
+                return ALONE
+            file = nodeid.split("::")[0]
+            return f"{BESIDE} {file}" if nodeid.endswith(f"@{BESIDE}") else file
 
         def _reschedule(self, node):
-            others = [other for other in self.nodes if other is not node and not other.shutting_down]
-            if [*self.workqueue] == [CLOCK] and others and self._pending_of(self.assigned_work[node]) <= 2:
-                node.shutdown()  # it ends with the tests that it has
-            else:
+            others = [other for other in self.nodes if other is not node]
+            if [*self.workqueue] != [ALONE] or not others:
                 super()._reschedule(node)
+            elif all(other.shutting_down for other in others):
+                pass  # the last process waits until the others have ended
+            elif not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
+                node.shutdown()  # it ends with the tests that it has
+
+        def remove_node(self, node):
+            unfinished = super().remove_node(node)
+            for other in self.nodes:
+                self._reschedule(other)
+            return unfinished
 
     return Scheduling(config, log)

@@ -126,7 +126,6 @@ def test_remote_gpu(tmp_path):
     assert int(late) > 0
 
 
-@pytest.mark.realtime
 def test_ros2_node(tmp_path):
     pytest.importorskip("cyclonedds")
     output = run("ros2_node.py", tmp_path, "--policy", "expert", "--domain", "94")

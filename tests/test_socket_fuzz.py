@@ -32,8 +32,6 @@ from smolvla_gym.twin.firmware import Firmware
 from tests.agent.policies.connections import serving, talking
 from tests.agent.policies.policies import Wave, make_request, request_map
 
-pytestmark = pytest.mark.realtime
-
 LIMIT = 1.0
 """Seconds that any input may take."""
 
@@ -110,6 +108,7 @@ requests = (
 )
 
 
+@pytest.mark.realtime
 @FUZZ
 @given(requests)
 @example(msgpack.packb({"prompt": "x" * 3_900_000}))
@@ -131,6 +130,7 @@ def test_the_policy_server_answers_every_message_at_once(wave, server, message):
         assert "actions" in open_message(connection.recv(LIMIT))[0]
 
 
+@pytest.mark.realtime
 @FUZZ
 @given(st.binary(max_size=2000) | mutated(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\r\n"))
 def test_the_policy_server_survives_what_is_no_websocket(server, data):
@@ -170,6 +170,7 @@ class Said:
         pass
 
 
+@pytest.mark.realtime
 @FUZZ
 @given(mutated(ANSWER) | plain.map(msgpack.packb) | st.binary(max_size=100) | st.text(max_size=3000))
 def test_a_client_takes_a_chunk_or_raises_an_error_of_ours(server, answer):
@@ -234,6 +235,7 @@ types = st.sampled_from([
 ])  # fmt: skip
 
 
+@pytest.mark.realtime
 @FUZZ
 @given(data=st.data())
 def test_the_page_drops_every_message_that_is_no_click_and_no_text(page, client, data):

@@ -58,6 +58,7 @@ def ask(*arguments):
     return done, time.monotonic() - began
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 @pytest.mark.usefixtures("bare")
 def test_without_hardware_it_says_so_within_two_seconds():
@@ -207,6 +208,7 @@ def test_in_lockstep(capsys, tmp_path):
     assert frames[0].width == 640 + 480, "rendered by the env, as in the simulation, with the wrist view beside it"
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 def test_in_real_time_it_reports_its_cadence(capsys, tmp_path, monkeypatch):
     make = gymnasium.make  # An arm that was homed before, to save half a minute.

@@ -20,10 +20,7 @@ from smolvla_gym.parol6 import HOME, steps_from_rad
 from smolvla_gym.parol6.protocol import Command, CommandFrame, StateFrame, StateParser
 
 serial = pytest.importorskip("serial")
-pytestmark = [
-    pytest.mark.realtime,
-    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 30.0
@@ -111,6 +108,7 @@ def exchange(client, frame):
     return StateFrame.unpack(client.read(60))
 
 
+@pytest.mark.realtime
 def test_another_program_moves_the_arm(start):
     twin = start("--homed")
     assert Path(twin.path).exists()
@@ -165,6 +163,7 @@ def test_another_program_moves_the_arm(start):
     assert not Path(twin.path).parent.exists()
 
 
+@pytest.mark.realtime
 def test_faults_by_the_clock_and_status_lines(start):
     twin = start("--status", "0.1", "--fault", "estop@0.5:0.6", "--fault", "delay_s=0.05", "--gripper", "pneumatic")
     twin.process.stdin.close()  # Its end does not end the board.

@@ -14,93 +14,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smolvla_gym.drivers.board.event_log import EventLog, default_log_path
-from smolvla_gym.drivers.board.inline import InlineBoard
 from smolvla_gym.drivers.board.process import BoardProcess
-from smolvla_gym.drivers.board.state import BoardSettings, Mode
-from smolvla_gym.drivers.clock import SystemClock
+from smolvla_gym.drivers.board.state import Mode
 from smolvla_gym.errors import ActionError, DeviceError, FaultError, NotHomedError
-from smolvla_gym.parol6 import HOME
-from smolvla_gym.parol6.protocol import Command
-from smolvla_gym.twin.faults import Faults
-from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import AirGripper
-from smolvla_gym.twin.virtual_board import VirtualBoard
-from tests.drivers.rig import POSE, Rig, homed_firmware
+from tests.drivers.arm import SETTINGS, STOP, TARGET, Arm, drive
+from tests.drivers.rig import POSE, homed_firmware
 
 pytestmark = [
     pytest.mark.realtime,
     pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
 ]
-
-SETTINGS = BoardSettings(gripper="pneumatic")
-STOP = 1.1
-TARGET = np.array([*HOME, 1.0])
-
-
-class Arm:
-    """A virtual board in real time."""
-
-    def __init__(self, firmware: Firmware) -> None:
-        self.firmware, self.faults = firmware, Faults()
-        self._world = time.monotonic()
-        self.virtual = VirtualBoard(firmware, self.faults, self._advance)
-        self.virtual.start()
-
-    def _advance(self, moment: float) -> None:
-        self.firmware.advance(moment - self._world)
-        self._world = moment
-
-    def counters(self) -> np.ndarray:
-        with self.virtual.lock:
-            return self.firmware.counters
-
-    def moving(self) -> bool:
-        before = self.counters()
-        time.sleep(0.03)
-        return bool(np.abs(self.counters() - before).max() > 1.0)
-
-    def until(self, done, timeout: float) -> float:
-        """Waits; returns how long it took in s."""
-        begin = time.monotonic()
-        while not done():
-            assert time.monotonic() < begin + timeout
-            time.sleep(0.002)
-        return time.monotonic() - begin
-
-    def disabled_within(self, timeout: float) -> float:
-        took = self.until(lambda: self.firmware.disabled, timeout)
-        assert self.firmware.command == Command.DISABLE
-        assert not self.moving()
-        return took
-
-
-@pytest.fixture
-def arm():
-    arm = Arm(homed_firmware(POSE, AirGripper()))
-    yield arm
-    arm.virtual.close()
-
-
-@pytest.fixture
-def make_link(arm):
-    links = []
-
-    def make(**options) -> BoardProcess:
-        links.append(BoardProcess(arm.virtual.path, SETTINGS, period=1 / 30, collision=False, **options))
-        return links[-1]
-
-    yield make
-    for link in links:
-        link.close()
-
-
-def drive(link, arm, seconds=0.4) -> None:
-    for _ in range(round(seconds / 0.03)):
-        link.aim(TARGET)
-        time.sleep(0.03)
-    assert arm.moving()
-
 
 # -- together ----------------------------------------------------------------------------------------------------------
 
@@ -172,6 +96,22 @@ def test_the_port_is_pulled_and_comes_back(make_link, arm):
     link.clear()
     link.enable()
     assert link.state().mode is Mode.READY
+
+
+def test_a_board_that_comes_back_under_another_name_is_found_again(arm, make_link):
+    other = Arm(homed_firmware(POSE, AirGripper()))
+    try:
+        link = make_link(find_port=lambda: other.virtual.path)
+        arm.virtual.unplug()
+        arm.until(lambda: link.state().fault == "port_lost", 1.0)
+        link.clear()
+        assert link.state().fault is None
+        link.enable()
+        assert link.state().mode == "ready"
+        assert not other.firmware.disabled
+        link.close()
+    finally:
+        other.virtual.close()
 
 
 def test_a_port_that_is_not_there_and_one_that_is_silent(arm):
@@ -290,114 +230,3 @@ def test_the_program_that_thinks_ends(arm, end, number, limit):
         program.stdout.close()
         os.killpg(program.pid, signal.SIGKILL)
         program.wait()
-
-
-# -- in lockstep -------------------------------------------------------------------------------------------------------
-
-
-class LockstepClock:
-    """Waiting on it lets the virtual arm run."""
-
-    def __init__(self, rig: Rig) -> None:
-        self._rig = rig
-        self.link: InlineBoard | None = None
-
-    def now(self) -> float:
-        return self._rig.now
-
-    def sleep_until(self, moment: float) -> None:
-        while self._rig.now < moment - 1e-9:
-            self._rig.now = min(self._rig.now + 0.002, moment)
-            self.link.run_until(self._rig.now)
-            self._rig.virtual.service()
-
-
-@pytest.fixture
-def inline(tmp_path):
-    rig = Rig(homed=False)
-    clock = LockstepClock(rig)
-    clock.link = InlineBoard(rig.board, rig.settings, clock, EventLog(tmp_path / "log.jsonl"))
-    clock.link.connect()
-    yield clock.link, clock, rig
-    clock.link.close()
-    rig.close()
-
-
-def test_in_lockstep(inline):
-    link, clock, rig = inline
-    with pytest.raises(NotHomedError):
-        link.enable()
-    states = []
-    link.home(states.append)
-    assert len(states) > 2500
-    link.enable()
-    for _ in range(30):
-        link.aim(np.array([*HOME - 0.1, 1.0]))
-        clock.sleep_until(clock.now() + 1 / 30)
-    np.testing.assert_allclose(link.state().joints[3], -0.1, atol=1e-3)
-    rig.faults.estop = True
-    with pytest.raises(FaultError, match="estop"):
-        link.calibrate_gripper() or clock.sleep_until(clock.now() + 0.1) or link.aim(TARGET)
-    rig.faults.estop = False
-    clock.sleep_until(clock.now() + 0.1)
-    link.clear()
-    link.enable()
-    assert [event["fault"] for event in link.events() if event.get("rule") == "fault"] == ["estop"]
-    link.close()
-    assert rig.firmware.disabled
-    with pytest.raises(DeviceError, match="closed"):
-        link.enable()
-
-
-# -- the log -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, capsys):
-    (tmp_path / "file").touch()
-    log = EventLog(tmp_path / "file" / "log.jsonl")
-    log.write({"time": 0.0, "rule": "fault"})
-    log.close()
-    folder = tmp_path / "log.jsonl"
-    folder.mkdir()
-    log = EventLog(folder)
-    for k in range(3):
-        log.write({"time": float(k), "rule": "fault"})
-    log.close()
-    assert capsys.readouterr().err.count("cannot be written") == 2
-
-
-def test_the_log_does_not_repeat_itself(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    path = default_log_path()
-    assert path.is_relative_to(tmp_path)
-    log = EventLog(path)
-    for k in range(150):
-        log.write({"time": k / 100, "rule": "position", "where": "joint_1", "why": "clamped"})
-        log.write({"time": k / 100, "event": "shaping", "limits": {"speed": 1}})
-    for _ in range(2):
-        log.write({"time": 1.5, "rule": "fault", "where": "arm", "why": "estop"})
-    log.close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert all("T" in line["at"] for line in lines)
-    assert [line.get("rule", line.get("event")) for line in lines] == [*["position", "shaping"] * 2, *["fault"] * 2]
-    assert [line["not_written_before"] for line in lines[2:4]] == [99, 99]
-
-
-def test_a_board_that_comes_back_under_another_name_is_found_again(arm, make_link):
-    other = Arm(homed_firmware(POSE, AirGripper()))
-    try:
-        link = make_link(find_port=lambda: other.virtual.path)
-        arm.virtual.unplug()
-        arm.until(lambda: link.state().fault == "port_lost", 1.0)
-        link.clear()
-        assert link.state().fault is None
-        link.enable()
-        assert link.state().mode == "ready"
-        assert not other.firmware.disabled
-        link.close()
-    finally:
-        other.virtual.close()
-
-
-def test_the_clock_is_the_one_that_states_carry():
-    assert SystemClock().now() == pytest.approx(time.monotonic(), abs=0.1)

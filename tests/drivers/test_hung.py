@@ -12,7 +12,7 @@ import pytest
 
 from smolvla_gym.drivers.board.state import Mode
 from smolvla_gym.errors import FaultError
-from tests.drivers.test_client import TARGET, arm, drive, inline, make_link  # noqa: F401 - three of them are fixtures
+from tests.drivers.arm import TARGET, drive
 
 pytestmark = [
     pytest.mark.realtime,
@@ -21,7 +21,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def link(make_link, arm):  # noqa: F811
+def link(make_link, arm):
     link = make_link()
     link.enable()
     drive(link, arm)
@@ -30,7 +30,7 @@ def link(make_link, arm):  # noqa: F811
         os.kill(link.pid, signal.SIGCONT)
 
 
-def test_a_process_that_hangs_is_a_fault_and_old_aims_are_not_obeyed(link, arm):  # noqa: F811
+def test_a_process_that_hangs_is_a_fault_and_old_aims_are_not_obeyed(link, arm):
     os.kill(link.pid, signal.SIGSTOP)
     begin = time.monotonic()
     while link.state().fault is None:
@@ -57,7 +57,7 @@ def test_an_aim_that_waited_is_not_obeyed(link):
     link.aim(TARGET)
 
 
-def test_clearing_starts_another_process(link, arm):  # noqa: F811
+def test_clearing_starts_another_process(link, arm):
     hung = link.pid
     os.kill(hung, signal.SIGSTOP)
     arm.until(lambda: link.state().fault == "link_lost", 1.0)
@@ -70,24 +70,7 @@ def test_clearing_starts_another_process(link, arm):  # noqa: F811
     drive(link, arm)
 
 
-@pytest.mark.parametrize("call", ["home", "enable", "calibrate_gripper"])
-def test_ctrl_c_while_waiting_disables(inline, monkeypatch, call):  # noqa: F811
-    link, clock, _ = inline
-    if call != "home":
-        link.home()
-    if call == "calibrate_gripper":
-        link.enable()
-
-    def interrupt(moment):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(clock, "sleep_until", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        getattr(link, call)()
-    assert link.state().mode in (Mode.DISABLED, Mode.STOPPING)
-
-
-def test_the_fault_says_what_the_arm_does_without_its_worker(make_link, arm):  # noqa: F811
+def test_the_fault_says_what_the_arm_does_without_its_worker(make_link, arm):
     link = make_link()
     with arm.virtual.lock:
         arm.firmware.lose_homing()
@@ -100,13 +83,13 @@ def test_the_fault_says_what_the_arm_does_without_its_worker(make_link, arm):  #
         link.home(kill)
 
 
-def test_what_is_printed_while_the_process_starts_does_no_harm(make_link, tmp_path, monkeypatch):  # noqa: F811
+def test_what_is_printed_while_the_process_starts_does_no_harm(make_link, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("print('hello'); print('5')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     assert make_link().state().mode is Mode.DISABLED
 
 
-def test_a_reader_that_fails_counts_as_the_end(make_link, monkeypatch):  # noqa: F811
+def test_a_reader_that_fails_counts_as_the_end(make_link, monkeypatch):
     link = make_link()
 
     def fail(message):

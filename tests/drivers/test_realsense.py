@@ -19,8 +19,6 @@ from smolvla_gym.errors import DeviceError, OptionError
 from smolvla_gym.twin.camera_model import D405, d435
 from smolvla_gym.twin.virtual_realsense import VirtualRealSense
 
-pytestmark = pytest.mark.realtime
-
 PATTERN = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
 SCENE = d435(Intrinsics.from_fovy(38.0, 640, 480))
 
@@ -166,6 +164,8 @@ def test_larger_images(rig):
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
+@pytest.mark.realtime
 def test_thirty_frames_a_second_and_age_that_grows_when_they_repeat(rig):
     virtual, camera = rig()
     virtual.start(30)
@@ -204,6 +204,7 @@ def test_a_clock_that_stands_still_makes_no_camera_stall(rig):
 # -- coming and going ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.realtime
 def test_an_unplugged_camera_is_lost_and_comes_back(rig):
     virtual, camera = rig(depth=True)
     virtual.start(30)
@@ -241,6 +242,7 @@ def test_a_stream_that_dies_is_started_afresh(rig):
     camera.wait_newer(last.number, 2.0)
 
 
+@pytest.mark.realtime
 def test_closing_is_quick_and_may_be_repeated(rig):
     virtual, camera = rig()
     camera.close()

@@ -12,8 +12,6 @@ from smolvla_gym.parol6 import rad_from_steps
 from smolvla_gym.parol6.protocol import Command, StateFrame
 from tests.drivers.rig import POSE, Rig
 
-pytestmark = pytest.mark.realtime
-
 LIMIT = 0.1
 """The age of feedback in s at which the arm is stopped."""
 

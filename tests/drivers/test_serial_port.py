@@ -12,8 +12,6 @@ from smolvla_gym.drivers.board.serial_port import WRITE_TIMEOUT, BoardFinder, Se
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.parol6.protocol import COMMAND_LENGTH, Command, CommandFrame, CommandParser
 
-pytestmark = pytest.mark.realtime
-
 list_ports = pytest.importorskip("serial.tools.list_ports")
 linux = pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
 
@@ -57,6 +55,7 @@ def test_bytes_pass_both_ways(pty, port):
     assert port.read(1.0) == data
 
 
+@pytest.mark.realtime
 @linux
 def test_a_read_waits_for_the_first_byte_only(pty, port):
     began = time.monotonic()
@@ -126,6 +125,7 @@ def test_unplugging_ends_a_waiting_read(pty, port):
     assert time.monotonic() - began < 2.0
 
 
+@pytest.mark.realtime
 @linux
 def test_a_device_that_does_not_read_is_noticed_in_time(port):
     with pytest.raises(DeviceError, match="has taken no data"):  # noqa: PT012

@@ -13,7 +13,7 @@ import pytest
 
 from smolvla_gym.errors import FaultError, NotHomedError, SmolVLAGymError
 from smolvla_gym.parol6 import HOME
-from tests.envs.twin_rig import SOUND, TARGET, Tap, drive, make_twin
+from tests.envs.twin_rig import QUICK, SOUND, TARGET, Tap, drive, make_twin
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
@@ -313,16 +313,15 @@ LOADED = 0.6
 
 @pytest.fixture(scope="module")
 def live():
-    options = {"disable_after": 1.5}
+    options = {"disable_after": 1.0}
     inside = {**SOUND, "own_process": False}  # for the tap
-    env = make_twin(
-        realtime=True, cameras=("wrist",), image_size=(32, 32), board_options=options, twin_options=inside
-    )  # fmt: skip
+    env = make_twin(**QUICK, cameras=("wrist",), image_size=(32, 32), board_options=options, twin_options=inside)
     yield env, Tap(env)
     env.close()
 
 
 # A twin in the interpreter of the agent may answer late: its driver waits for half a second.
+@pytest.mark.alone
 @pytest.mark.realtime
 @pytest.mark.parametrize(
     "case",
@@ -332,14 +331,14 @@ def live():
         Case("unplugged", True, ("port_lost",), 0.14),
         Case("camera_unplugged", True, ("camera_stale", "camera_lost"), LATE),
         Case("camera_fps", 2.0, ("camera_stale",), 0.5 + LATE, lasts=False),
-        Case(None, 1.7, ("command_timeout",), LATE, lasts=False),
+        Case(None, 1.2, ("command_timeout",), LATE, lasts=False),
     ],
     ids=str,
 )
 def test_in_real_time(live, case):
     env, tap = live
     env.reset(seed=0, options=AT_HOME)
-    drive(env, 0.6)
+    drive(env, 0.5)
     assert tap.moving()
     begin = tap.now
     if case.name is None:
@@ -348,7 +347,7 @@ def test_in_real_time(live, case):
         setattr(tap.twin.faults, case.name, case.value)
     info = drive(env, 2.0)
     assert info["fault"] in case.fault
-    tap.wait(1.0)
+    tap.rest(1.5, 0.4)
     assert 0.0 < tap.moved_until(begin) <= case.stop + LOADED
     assert tap.twin.disabled or case.name == "unplugged"
     for call in (lambda: env.step(REST), lambda: env.reset()):

@@ -23,10 +23,7 @@ from smolvla_gym.parol6 import HOME
 from smolvla_gym.twin.twin import Twin
 from tests.envs.twin_rig import STILL, TARGET, Tap, drive, make_twin
 
-pytestmark = [
-    pytest.mark.realtime,
-    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
 LIMIT = 2.0
 """How long the board may take to be disabled and the arm to rest, in s, on a busy machine too."""
@@ -68,7 +65,7 @@ import gymnasium as gym, numpy as np
 import smolvla_gym
 from smolvla_gym.parol6 import HOME
 
-env = gym.make("PAROL6Real-v0", port=sys.argv[1], cameras=(), log=None)
+env = gym.make("PAROL6Real-v0", port=sys.argv[1], gripper="pneumatic", cameras=(), log=None)
 env.reset(options={"joints": HOME})
 action = np.array(eval(sys.argv[2]), np.float32)
 end = sys.argv[3]
@@ -89,7 +86,7 @@ for k in range(90):
 
 @pytest.fixture
 def arm():
-    twin = Twin(homed=True)
+    twin = Twin(homed=True, gripper="pneumatic")
     twin.start()
     yield twin
     twin.close()
@@ -118,6 +115,7 @@ def comes_to_rest(twin: Twin, limit: float = LIMIT) -> float:
     return took
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize(
     ("end", "number", "status"),
     [
@@ -155,7 +153,8 @@ def make(arm):
     envs = []
 
     def build(**options):
-        envs.append(gym.make(smolvla_gym.REAL_ID, port=arm.board.path, cameras=(), log=None, **options))
+        options = {"port": arm.board.path, "gripper": "pneumatic", "cameras": (), "log": None, **options}
+        envs.append(gym.make(smolvla_gym.REAL_ID, **options))
         return envs[-1]
 
     yield build
@@ -163,6 +162,7 @@ def make(arm):
         env.close()
 
 
+@pytest.mark.realtime
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_one_port_has_one_owner_who_can_close_twice_and_fork(make, arm):

@@ -12,6 +12,9 @@ from smolvla_gym.parol6.protocol import Command, CommandFrame, CommandParser
 
 SOUND = {"homed": True, "noise": 0.0}
 
+QUICK = {"gripper": "pneumatic", "realtime": True}
+"""Options of a twin in real time, whose gripper needs no calibration when the arm is enabled."""
+
 TARGET = np.array([*HOME + np.array([-1.5, 0.3, 0.2, 0.8, 0.5, -1.5]), 1.0], np.float32)
 """Far from HOME in every joint, and free of obstacles."""
 
@@ -76,6 +79,13 @@ class Tap:
         speed = np.abs(np.diff(joints, axis=0)).max(axis=1) / np.diff(times)
         moving = times[1:][(times[1:] > begin) & (speed > STILL)]
         return float(moving[-1] - begin) if moving.size else 0.0
+
+    def rest(self, seconds: float, still: float) -> None:
+        """Let up to so many s pass, until nothing has moved for ``still`` s."""
+        end, quiet = self.now + seconds, self.now
+        while self.now < min(end, quiet + still):
+            self.wait(0.02)
+            quiet = self.now if self.moving() else quiet
 
     def moving(self) -> bool:
         """Whether any joint moved in the last step of the physics."""

@@ -58,6 +58,7 @@ class Slow(ExpertAgent):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.realtime
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_rollout_in_real_time(tmp_path):

@@ -38,7 +38,6 @@ def test_a_contradiction_is_refused():
         find_instruction(" ", [])
 
 
-@pytest.mark.realtime
 def test_every_scene_has_what_the_sentence_names(tmp_path, monkeypatch):
     monkeypatch.setattr("lerobot.robots.robot.HF_LEROBOT_CALIBRATION", tmp_path)
     monkeypatch.setattr(sys, "argv", [RECORD, "--dataset.single_task=Fetch the RED cube"])

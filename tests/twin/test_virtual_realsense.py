@@ -12,8 +12,6 @@ from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.twin.camera_model import D405
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense
 
-pytestmark = pytest.mark.realtime
-
 GREY = np.full((480, 640, 3), 128, np.uint8)
 
 
@@ -95,6 +93,8 @@ def test_numbers_count_frames_and_stand_still_while_frozen():
     assert len(drawn) == 4
 
 
+@pytest.mark.alone
+@pytest.mark.realtime
 def test_the_thread_draws_at_a_rate_that_can_be_changed():
     threads = []
 

@@ -33,8 +33,6 @@ from smolvla_gym.errors import (
 from tests.agent.policies.connections import TIMEOUT, impostor, serving
 from tests.agent.policies.policies import HEIGHT, WIDTH, Wave, assert_same, make_request
 
-pytestmark = pytest.mark.realtime
-
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -327,6 +325,7 @@ def test_a_server_without_numbers_works():
             assert_same(remote.infer(make_request()), Wave().chunk(make_request()))
 
 
+@pytest.mark.realtime
 def test_a_policy_that_hangs_is_given_up_and_its_late_answer_is_not_used(wave, server):
     with contextlib.closing(RemotePolicy(server.address, timeout_s=0.3)) as remote:
         wave.free.clear()

@@ -14,8 +14,6 @@ from smolvla_gym.errors import ObservationError, PolicyMismatchError
 from tests.agent.policies.connections import serving
 from tests.agent.policies.policies import HEIGHT, WIDTH, Wave, make_request
 
-pytestmark = pytest.mark.realtime
-
 
 def test_an_older_server_sends_fewer_fields():
     message = decode(write_description(Wave().card))

@@ -18,8 +18,6 @@ from smolvla_gym.errors import PolicyConnectionError, PolicyServerError
 from tests.agent.policies.connections import TIMEOUT
 from tests.agent.policies.policies import HEIGHT, WIDTH, Wave, assert_same, make_request
 
-pytestmark = pytest.mark.realtime
-
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -168,6 +166,7 @@ def test_another_policy_at_the_same_address_is_refused(start):
         remote.infer(make_request())
 
 
+@pytest.mark.realtime
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_a_server_that_is_silent_counts_as_gone(start):
     program = start()

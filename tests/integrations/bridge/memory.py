@@ -33,9 +33,8 @@ class MemoryTransport(Transport):
         self.sent.append((topic, message))
 
     def receive(self):
-        came = list(self.inbox)
-        self.inbox.clear()
-        return came
+        # One by one: while the arm drives by itself a test puts messages in from another thread.
+        return [self.inbox.popleft() for _ in range(len(self.inbox))]
 
     def serve_action(self, name, datatype):
         return self.actions
@@ -61,6 +60,12 @@ class Arm:
         return np.array(self.env.unwrapped.backend.commanded)
 
     @property
+    def measured(self):
+        """Where the arm is by /joint_states, in rad."""
+        self.bridge.publish()
+        return np.array(self.last("/joint_states")["position"][:6])
+
+    @property
     def now(self):
         """The time of ``/clock`` in s."""
         self.bridge.publish()
@@ -84,6 +89,14 @@ class Arm:
     def steps(self, count):
         for _ in range(count):
             self.bridge.tick()
+
+    def until(self, true, seconds):
+        """Does control steps until something is true, for so many s of the control steps at most."""
+        for _ in range(round(seconds * self.env.unwrapped.control_hz)):
+            if true():
+                return
+            self.steps(1)
+        assert true(), self.events()[-5:]
 
     def events(self, *kinds):
         """Events of some kinds on /events."""

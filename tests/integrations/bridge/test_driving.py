@@ -5,12 +5,28 @@ import time
 import numpy as np
 import pytest
 
+from smolvla_gym.agent.scripted import ExpertAgent
 from smolvla_gym.parol6 import GRIPPERS, JOINT_NAMES
+from tests.integrations.bridge.memory import Arm, command
 from tests.integrations.bridge.messages import trajectory
 
 
+@pytest.fixture(scope="module")
+def shared():
+    arm = Arm()
+    yield arm
+    arm.env.close()
+
+
+@pytest.fixture
+def arm(shared):
+    shared.rest()
+    return shared
+
+
 @pytest.mark.realtime
-def test_a_stream_of_commands_and_its_silence(connect):
+def test_a_stream_of_commands_its_silence_and_the_emergency_stop(connect):
+    """Over DDS, at the rate of the clock."""
     end = connect()
     begin = end.joints
     stop_at = time.monotonic() + 1.0
@@ -34,6 +50,9 @@ def test_a_stream_of_commands_and_its_silence(connect):
     assert jaw == pytest.approx(0.25 * GRIPPERS["ssg48"].stroke, abs=1e-3)
     clock, stamp = end.seen["/clock"]["clock"], end.seen["/joint_states"]["header"]["stamp"]
     assert abs(clock["sec"] - stamp["sec"]) <= 1
+    end.publish("/estop", {"data": True})
+    end.wait(lambda: end.events_of("fault"))
+    end.wait(lambda: end.status["fault"] == "operator_stop")
 
 
 @pytest.mark.parametrize(
@@ -46,67 +65,61 @@ def test_a_stream_of_commands_and_its_silence(connect):
         ({"gripper": 30.0}, "gripper cannot go to 30"),
     ],
 )
-@pytest.mark.realtime
-def test_bad_commands_are_refused_and_nothing_moves(connect, joints, why):
-    end = connect()
-    begin = end.joints
-    end.joint_command(**joints)
-    end.wait(lambda: end.events_of("refused"))
-    assert why in end.events_of("refused")[0]["why"]
-    end.publish("/start", {})
-    end.wait(lambda: len(end.events_of("refused")) > 1)
-    assert "--policy" in end.events_of("refused")[1]["why"]
-    end.look()
-    np.testing.assert_allclose(end.joints, begin, atol=1e-3)
+def test_bad_commands_are_refused_and_nothing_moves(arm, joints, why):
+    begin, measured = arm.commanded, arm.measured
+    arm.send("/joint_commands", command(joints))
+    arm.steps(10)
+    assert why in arm.events("refused")[0]["why"]
+    arm.send("/start", {})
+    arm.steps(10)
+    assert "--policy" in arm.events("refused")[1]["why"]
+    np.testing.assert_array_equal(arm.commanded, begin)
+    np.testing.assert_allclose(arm.measured, measured, atol=1e-3)
 
 
-@pytest.mark.realtime
-def test_a_trajectory_and_a_stop_in_its_middle(connect):
-    end = connect()
-    begin = end.joints
+def test_a_trajectory_and_a_stop_in_its_middle(arm):
+    begin = arm.measured
     goal = begin + np.array([0.3, 0.05, -0.05, 0.1, 0.1, -0.2])
-    end.publish("/joint_trajectory", trajectory((1.5, goal)))
-    end.wait(lambda: end.events_of("trajectory_done"))
-    time.sleep(0.5)
-    end.look()
-    np.testing.assert_allclose(end.joints, goal, atol=np.deg2rad(0.5))
-    end.publish("/joint_trajectory", trajectory((1.5, begin)))
-    end.wait(lambda: len(end.events_of("trajectory")) == 2)
-    time.sleep(0.5)
-    end.publish("/stop", {})
-    end.wait(lambda: end.events_of("stopped"))
-    time.sleep(0.5)
-    end.look()
-    held = end.joints
+    arm.send("/joint_trajectory", trajectory((1.5, goal)))
+    arm.until(lambda: arm.events("trajectory_done"), 5.0)
+    arm.steps(15)
+    np.testing.assert_allclose(arm.measured, goal, atol=np.deg2rad(0.5))
+    arm.send("/joint_trajectory", trajectory((1.5, begin)))
+    arm.steps(15)
+    assert len(arm.events("trajectory")) == 2
+    arm.send("/stop", {})
+    arm.steps(1)
+    assert arm.events("stopped")
+    arm.steps(15)
+    held = arm.measured
     assert np.abs(held - begin).max() > 0.05
-    time.sleep(0.3)
-    end.look()
-    np.testing.assert_allclose(end.joints, held, atol=2e-3)
+    arm.steps(9)
+    np.testing.assert_allclose(arm.measured, held, atol=2e-3)
 
 
-@pytest.mark.realtime
-def test_a_slow_arm_is_done_when_it_is_there(connect):
-    end = connect()
-    begin = end.joints
-    goal = begin + np.array([1.5, 0, 0, 0, 0, 0])
-    end.publish("/joint_trajectory", trajectory((0.2, goal)))
-    end.wait(lambda: end.events_of("trajectory_done"))
-    end.wait(lambda: abs(end.joints[0] - goal[0]) < 0.02, 0.5)
+def test_a_slow_arm_is_done_when_it_is_there(arm):
+    goal = arm.measured + np.array([1.5, 0, 0, 0, 0, 0])
+    arm.send("/joint_trajectory", trajectory((0.2, goal)))
+    arm.until(lambda: arm.events("trajectory_done"), 15.0)
+    arm.until(lambda: abs(arm.measured[0] - goal[0]) < 0.02, 0.5)
 
 
-@pytest.mark.realtime
-def test_the_policy_drives_between_start_and_stop(connect):
-    end = connect(expert=True)
-    end.publish("/instruction", {"data": "go there"})
-    end.wait(lambda: end.events_of("instruction"))
-    end.publish("/start", {})
-    end.wait(lambda: end.events_of("started"))
-    assert end.events_of("started")[0]["instruction"] == "go there"
-    end.joint_command(joint_1=0.0)
-    end.wait(lambda: end.events_of("refused"))
-    assert "policy drives" in end.events_of("refused")[0]["why"]
-    end.wait(lambda: end.status["is_success"], 30)
-    end.publish("/stop", {})
-    end.wait(lambda: end.events_of("stopped"))
-    end.publish("/reset", {})
-    end.wait(lambda: len(end.events_of("ready")) >= 1)
+def test_the_policy_drives_between_start_and_stop():
+    arm = Arm(agent=lambda env: ExpertAgent())
+    arm.send("/instruction", {"data": "go there"})
+    arm.steps(1)
+    assert arm.events("instruction")
+    arm.send("/start", {})
+    arm.steps(1)
+    assert arm.events("started")[0]["instruction"] == "go there"
+    arm.send("/joint_commands", command({"joint_1": 0.0}))
+    arm.steps(1)
+    assert "policy drives" in arm.events("refused")[0]["why"]
+    arm.until(lambda: arm.status["is_success"], 30.0)
+    arm.send("/stop", {})
+    arm.steps(1)
+    assert arm.events("stopped")
+    arm.send("/reset", {})
+    arm.steps(1)
+    assert arm.events("ready")
+    arm.env.close()

@@ -6,6 +6,7 @@ of its episodes: the target comes from another thread, and a new scene follows a
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -160,7 +161,8 @@ class EnvLoop:
         self._thread.join(_SOON)
         if self._thread.is_alive():
             if self.env is not None:  # the arm homes, or drives to its start pose
-                self.env.stop()
+                with contextlib.suppress(DeviceError):  # the loop may be closing the env, which takes a moment
+                    self.env.stop()
             self._thread.join(_STOP_WITHIN)
         if self._thread.is_alive():
             raise DeviceError(
