@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.agent.checkpoint.configuration import STATE
-from smolvla_gym.agent.checkpoint.load import resolve_device
 from smolvla_gym.benchmark.inputs import INPUTS
 from smolvla_gym.benchmark.measure import Benchmark, BenchmarkOptions, Progress, ignore_progress, run_benchmark
 from smolvla_gym.benchmark.variant import Variant, load_variant
@@ -163,8 +162,6 @@ def _measure(variant: Variant, options: BenchmarkOptions, progress: Progress) ->
     start = time.perf_counter()
     try:
         import torch
-
-        resolve_device(variant.device)  # LeRobot takes longer to import
         from lerobot.policies.smolvla import modeling_smolvla  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("Measuring a policy", "smolvla", error) from error
