@@ -116,7 +116,7 @@ def test_an_episode_ends_where_an_object_is_lost():
 
 def test_a_policy_interrupts_with_its_delay():
     options = DemonstrationOptions(
-        task="place", episodes=2, first_seed=3_100_000, stride=12, workers=1, policy=bundled_checkpoint(),
+        task="place", episodes=2, first_seed=3_100_002, stride=12, workers=1, policy=bundled_checkpoint(),
         latencies_ms=(466.0,),
     )  # fmt: skip
     frames = collect(options)
