@@ -125,7 +125,7 @@ pytest_collect_file = Sybil(
         SkipParser(),
     ],
     patterns=["README.md", "docs/*.md", "docs/*/*.md"],
-    fixtures=["folder"],
+    fixtures=["folder", "high_quality"],
     setup=remember_tasks,
     teardown=forget,
 ).pytest()
