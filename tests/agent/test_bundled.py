@@ -52,7 +52,8 @@ def test_it_refuses_an_env_without_its_cameras(agent):
 
 @pytest.mark.parametrize("task", ["reach", "lift", "place", "stack", "push"])
 def test_it_follows_instructions_among_three_objects(agent, task):
-    with gym.make("PAROL6Sim-v0", task=task, cameras=agent.cameras, num_objects=3, reward="sparse") as env:
+    options = {"cameras": agent.cameras, "image_size": (64, 64), "num_objects": 3, "reward": "sparse"}
+    with gym.make("PAROL6Sim-v0", task=task, **options) as env:
         agent.check(env.observation_space, env.action_space)
         summary = smolvla_gym.rollout(env, agent, episodes=3, seed=503)
     # A grasp that is touch and go may turn where a processor rounds differently.

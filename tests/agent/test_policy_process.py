@@ -72,23 +72,9 @@ def test_it_ends_when_the_agent_is_forgotten(tiny):
     assert wait_for_end(pid)
 
 
-def test_it_ends_with_the_program_that_started_it_however_that_ends(tiny):
-    code = (
-        "import sys, time; from smolvla_gym.agent.policies.process import PolicyProcess\n"
-        "policy = PolicyProcess(sys.argv[1], device='cpu'); print(policy.pid, flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(tiny)], stdout=subprocess.PIPE, text=True) as program:
-        try:
-            pid = int(program.stdout.readline())
-            assert alive(pid)
-        finally:
-            program.kill()
-    assert wait_for_end(pid)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_ctrl_c_leaves_the_policy_alone(tiny):
-    """A terminal sends it to all processes of the group."""
+def test_ctrl_c_leaves_the_policy_alone_and_it_ends_with_the_program_that_started_it(tiny):
+    """A terminal sends Ctrl-C to all processes of the group; the program is killed, which lets it do nothing more."""
     code = """
 import sys, time
 import numpy as np
@@ -103,7 +89,8 @@ except KeyboardInterrupt:
 agent.reset("lift the red cube")
 pixels = {name: np.zeros((64, 64, 3), np.uint8) for name in agent.cameras}
 agent.act({"pixels": pixels, "agent_pos": np.zeros(7, np.float32)})
-print(agent.statistics.chunks, "chunk")
+print(agent.statistics.chunks, "chunk", flush=True)
+time.sleep(60)
 """
     command = [sys.executable, "-c", code, str(tiny)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as program:
@@ -111,6 +98,7 @@ print(agent.statistics.chunks, "chunk")
             pid = int(program.stdout.readline())
             os.killpg(program.pid, signal.SIGINT)
             assert program.stdout.readline() == "1 chunk\n"
+            assert alive(pid)
         finally:
             program.kill()
     assert wait_for_end(pid)
@@ -120,7 +108,7 @@ print(agent.statistics.chunks, "chunk")
     ("options", "kind", "message"),
     [
         ({"path_or_repo": "no such folder"}, CheckpointError, "There is no folder 'no such folder'"),
-        ({"device": "gpu"}, OptionError, "device='gpu'"),
+        ({"dtype": "int8"}, OptionError, "dtype='int8'"),
     ],
 )
 def test_errors_of_loading_are_raised_in_the_parent(tiny, options, kind, message):

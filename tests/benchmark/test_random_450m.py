@@ -76,7 +76,7 @@ def test_a_small_policy_is_made_in_memory():
     """The same way at a size that a test can afford."""
     from dataclasses import replace
 
-    small = replace(SMOLVLA_450M.vlm, layers=4, vision_layers=1, embeddings=400, image_size=64)
+    small = replace(SMOLVLA_450M.vlm, layers=2, vision_layers=1, embeddings=400, image_size=64)
     geometry = replace(SMOLVLA_450M, vlm=small, layers=2, image_size=32)
     checkpoint, same, other = (build_random_450m(2, device="cpu", seed=seed, geometry=geometry) for seed in (0, 0, 1))
     assert list(checkpoint.spec.cameras) == ["wrist", "scene"]

@@ -21,9 +21,14 @@ def test_the_advice_fits_a_folder_without_a_dataset(tmp_path, flags, capsys):
         assert "another copy" not in printed
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("recorded") / "data")
+
+
 @pytest.mark.parametrize("part", ["data", "meta/parol6.json"])
-def test_a_part_that_is_a_link_is_reported(tmp_path, part, capsys):
-    root = make_dataset(tmp_path / "data")
+def test_a_part_that_is_a_link_is_reported(recorded, tmp_path, part, capsys):
+    root = shutil.copytree(recorded, tmp_path / "data")
     main(["dataset", "check", str(root), "--no-video"])
     assert "no_plain_files" not in capsys.readouterr().out
     shutil.move(root / part, tmp_path / "elsewhere")

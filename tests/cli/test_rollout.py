@@ -3,11 +3,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import av
 import gymnasium
@@ -19,7 +16,6 @@ from smolvla_gym.errors import DeviceError, OptionError
 from tests.episodes.injectors import Disturbed, Faulty, throw
 from tests.training.full_disk import full_disk
 
-ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["rollout", "--task", "reach", "--max-steps", "3"]
 
 
@@ -73,12 +69,13 @@ def load(folder):
 
 
 def test_the_expert_reaches(capsys, tmp_path):
-    assert main(["rollout", "--policy", "expert", "--task", "reach", "--out", "out"]) == 0
+    # With fewer frames a second the video is made sooner.
+    assert main(["rollout", "--policy", "expert", "--task", "reach", "--control-hz", "10", "--out", "out"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     summary = load(tmp_path / "out")
     (episode,) = summary["episodes"]
-    assert (summary["env_id"], summary["policy"], summary["control_hz"]) == ("PAROL6Sim-v0", "expert", 30.0)
+    assert (summary["env_id"], summary["policy"], summary["control_hz"]) == ("PAROL6Sim-v0", "expert", 10.0)
     assert (summary["success_rate"], summary["interrupted"]) == (1.0, False)
     assert (episode["task"], episode["success"], episode["end"]) == ("reach", True, "terminated")
     words = ("seed", "instruction", "success", "steps", "return", episode["instruction"], "yes", str(episode["steps"]))
@@ -87,7 +84,7 @@ def test_the_expert_reaches(capsys, tmp_path):
     assert files(tmp_path / "out") == ["rollout.mp4", "summary.json"]
     with av.open(str(tmp_path / "out" / "rollout.mp4")) as container:
         stream = container.streams.video[0]
-        assert (stream.width, stream.average_rate) == (640 + 480, 30)  # the wrist view stands beside the scene
+        assert (stream.width, stream.average_rate) == (640 + 480, 10)  # the wrist view stands beside the scene
         texts = [frame.to_ndarray(format="rgb24").astype(int)[435:] for frame in container.decode(video=0)]
     # SUCCESS is written in green.
     assert [(text[..., 1] - text[..., 0]).max() > 80 for text in texts] == [False] * episode["steps"] + [True]
@@ -370,89 +367,6 @@ def test_a_failure_before_the_first_episode_leaves_only_what_was_there(wrapped, 
     assert files(tmp_path / "full") == ["file"]
 
 
-INTERRUPTED = """
-import os, signal, sys
-import gymnasium
-from smolvla_gym.cli.main import main
-from tests.episodes.injectors import Disturbed
-
-def send(numbers=[int(number) for number in sys.argv[2:]]):
-    try:
-        os.kill(os.getpid(), numbers[0])
-    finally:
-        for number in numbers[1:]:
-            os.kill(os.getpid(), number)
-
-make = gymnasium.make
-gymnasium.make = lambda *args, **options: Disturbed(make(*args, **options), 6, send)
-sys.exit(main(["rollout", "--task", "reach", "--policy", "expert", "--json", "--out", sys.argv[1]]))
-"""
-
-
-def without_progress(printed):
-    """The lines that are no progress: on a busy machine a short command takes long enough for one."""
-    return [line for line in printed.splitlines() if not line.startswith("smolvla-gym: episode ")]
-
-
-def heed_signals():
-    # A shell that runs the tests in the background lets them ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-@pytest.mark.parametrize(
-    ("signals", "code", "word"),
-    [
-        ([signal.SIGINT], 130, "interrupted"),
-        ([signal.SIGTERM], 143, "terminated"),
-        ([signal.SIGINT, signal.SIGINT], 130, "interrupted"),
-    ],
-    ids=["Ctrl-C", "SIGTERM", "Ctrl-C twice"],
-)
-def test_a_signal_leaves_a_playable_video(tmp_path, signals, code, word):
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", INTERRUPTED, str(out), *(str(int(number)) for number in signals)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, preexec_fn=heed_signals)
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert without_progress(done.stderr) == [
-        f"smolvla-gym: {word}",
-        f"smolvla-gym: what was recorded until then is in {out}",
-    ]
-    assert files(out) == ["rollout.mp4", "summary.json"]
-    assert frames(out / "rollout.mp4") == 6
-    summary = load(out)
-    assert (summary["interrupted"], summary["success_rate"]) == (True, None)
-    (episode,) = summary["episodes"]
-    assert (episode["end"], episode["steps"], episode["video"]) == ("interrupted", 5, "rollout.mp4")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_ctrl_c_from_outside_at_any_moment(tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "smolvla_gym", "rollout", "--policy", "random", "--max-steps", "100000"]
-    process = subprocess.Popen(
-        [*command, "--out", str(out)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals, cwd=ROOT
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (out / "rollout.part.mp4").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert without_progress(printed)[0] == "smolvla-gym: interrupted"
-    assert files(out) == ["rollout.mp4", "summary.json"]
-    (episode,) = load(out)["episodes"]
-    # Between the end of a step and its frame an image is rendered.
-    assert frames(out / "rollout.mp4") - episode["steps"] in (0, 1)
-
-
 def test_tasks_version_and_help(capsys):
     assert main(["tasks"]) == 0
     assert "pick up the red cube" in capsys.readouterr().out
@@ -470,25 +384,6 @@ def test_as_a_module_and_without_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     done = subprocess.run([sys.executable, "-m", "smolvla_gym", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("smolvla-gym ")
-
-
-def test_a_policy_that_runs_elsewhere(capsys, tmp_path):
-    pytest.importorskip("websockets")
-    from tests.agent.policies.connections import serving
-    from tests.agent.policies.policies import Wave
-
-    wave = Wave()
-    with serving(wave) as server:
-        address = server.address
-        assert main([*SHORT, "--policy", address, "--no-video", "--out", "out", "--json"]) == 0
-    port = address.rsplit(":", 1)[1]
-    printed = capsys.readouterr()
-    assert json.loads(printed.out)["policy"] == address
-    assert f"connecting to policy {address}" in printed.err
-    assert wave.count >= 1
-    assert main([*SHORT, "--policy", f"127.0.0.1:{port}", "--out", "none"]) == 1  # it is gone
-    assert port in capsys.readouterr().err
-    assert not (tmp_path / "none").exists()
 
 
 def test_the_policys_control_rate_counts_where_none_is_given(made, policy, capsys, tmp_path):

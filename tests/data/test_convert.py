@@ -1,10 +1,10 @@
 """Conversion of datasets that other recorders wrote."""
 
 import json
+import multiprocessing
 import shutil
-import signal
-import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvla_gym.cli.main import main
+from smolvla_gym.data import convert
 from smolvla_gym.data.checks.check import check_dataset
 from smolvla_gym.data.convert import convert_dataset
 from smolvla_gym.data.decoding import decode_images
@@ -288,22 +289,26 @@ def test_a_file_system_without_links(foreign, ours, tmp_path, monkeypatch):
     assert_same(tmp_path / "copy", ours, tmp_path)
 
 
-KILLED = """
-import os, sys
-from smolvla_gym.data import convert
-convert.sync_tree = lambda part: (print("written", flush=True), sys.stdin.read())
-convert.convert_dataset(sys.argv[1], sys.argv[2])
-"""
+def hang_when_written(source, target, sender):
+    """Convert in a process of its own, and hang before the finished copy gets its name."""
+    convert.sync_tree = lambda part: (sender.send("written"), time.sleep(60))
+    convert_dataset(source, target)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_killed_conversion_leaves_nothing(foreign, tmp_path):
-    """The process is killed before the finished copy gets its name."""
-    command = [sys.executable, "-c", KILLED, str(foreign), str(tmp_path / "copy")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "written\n"
+    context = multiprocessing.get_context("fork")  # it has imported LeRobot
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=hang_when_written, args=(foreign, tmp_path / "copy", sender))
+    process.start()
+    try:
+        assert receiver.poll(60)
         with pytest.raises(DatasetError, match="Another program"):
             convert_dataset(foreign, tmp_path / "copy")
-        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.join()
     assert not (tmp_path / "copy").exists()
     convert_dataset(foreign, tmp_path / "copy")
     assert not [path for path in tmp_path.iterdir() if "part" in path.name]

@@ -23,6 +23,14 @@ from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, spec, make_episode):
+    """A dataset with one episode. Not to be written to."""
+    dataset = Dataset(tmp_path_factory.mktemp("recorded") / "data", spec)
+    dataset.add(make_episode(1))
+    return dataset.root
+
+
 def load(root):
     return LeRobotDataset("local/parol6", root=root, video_backend="pyav")
 
@@ -106,13 +114,14 @@ def killed_at(moment, root, spec, episode):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("there", [0, 1])
-def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, make_episode, moment, there):
+def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, recorded, make_episode, moment, there):
     if moment == "committed" and not there:
         pytest.skip("the first episode is committed by a rename alone")
     root = tmp_path / "data"
-    episodes = [make_episode(seed) for seed in range(there)]
-    for episode in episodes:
-        Dataset(root, spec).add(episode)
+    episodes = []
+    if there:
+        shutil.copytree(recorded, root)
+        episodes.append(make_episode(1))
     process = multiprocessing.get_context("fork").Process(target=killed_at, args=(moment, root, spec, make_episode(9)))
     process.start()
     process.join(60)
@@ -170,14 +179,14 @@ def test_an_error_while_writing_keeps_the_other_episodes(tmp_path, spec, make_ep
         ({"gripper": "pneumatic"}, "gripper is ssg48, here pneumatic"),
     ],
 )
-def test_other_frames_are_refused(tmp_path, spec, make_episode, change, message):
-    Dataset(tmp_path / "data", spec).add(make_episode(1))
+def test_other_frames_are_refused(tmp_path, spec, recorded, change, message):
+    shutil.copytree(recorded, tmp_path / "data")
     with pytest.raises(DatasetError, match=message):
         Dataset(tmp_path / "data", dataclasses.replace(spec, **change))
 
 
-def test_another_arm_or_unit_is_refused(tmp_path, spec, make_episode):
-    Dataset(tmp_path / "data", spec).add(make_episode(1))
+def test_another_arm_or_unit_is_refused(tmp_path, spec, recorded):
+    shutil.copytree(recorded, tmp_path / "data")
     path = tmp_path / "data" / "meta" / "info.json"
     info = json.loads(path.read_text())
     info["robot_type"] = "so100_follower"
@@ -301,8 +310,8 @@ def test_scene_options_are_stored(tmp_path, spec, make_episode):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"episodes": [{}]}', '{"episodes": [{"seed": "3"}]}'])
-def test_broken_seeds_are_named(tmp_path, spec, make_episode, content):
-    Dataset(tmp_path / "data", spec).add(make_episode(1))
+def test_broken_seeds_are_named(tmp_path, spec, recorded, content):
+    shutil.copytree(recorded, tmp_path / "data")
     (tmp_path / "data" / "meta" / "parol6.json").write_text(content)
     with pytest.raises(DatasetError, match=r"parol6\.json is broken .*or remove it"):
         Dataset(tmp_path / "data", spec)

@@ -20,12 +20,18 @@ from smolvla_gym.errors import DatasetError
 from smolvla_gym.training.tiny.frames import Frames
 
 
-@pytest.fixture
-def root(tmp_path, spec, make_episode):
-    dataset = Dataset(tmp_path / "data", spec)
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, spec, make_episode):
+    dataset = Dataset(tmp_path_factory.mktemp("recorded") / "data", spec)
     for seed, frames, text in ((1, 5, "lift the red cube"), (2, 7, "lift the blue cube"), (3, 4, "lift the red cube")):
         dataset.add(make_episode(seed, frames, text))
     return dataset.root
+
+
+@pytest.fixture
+def root(recorded, tmp_path):
+    """A copy that a test may break."""
+    return shutil.copytree(recorded, tmp_path / "data")
 
 
 def edit_info(root, **changes):

@@ -20,21 +20,22 @@ from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
 
 CONDITIONS = [Condition("sync", 0.0), Condition("rtc", 200.0)]
+SEEDS = range(3, 6)
 OPTIONS = EvaluationOptions(device="cpu", env={"reward": "sparse", "max_episode_steps": 40})
 
 
 @pytest.fixture(scope="module")
 def alone():
     seen = []
-    results = evaluate(OPTIONS, CONDITIONS, range(3, 10), progress=lambda *episode: seen.append(episode))
-    assert len(seen) == 14
+    results = evaluate(OPTIONS, CONDITIONS, SEEDS, progress=lambda *episode: seen.append(episode))
+    assert len(seen) == 2 * len(SEEDS)
     return results
 
 
 def test_every_condition_gets_every_seed(alone):
     assert list(alone) == CONDITIONS
     for outcomes in alone.values():
-        assert [outcome.seed for outcome in outcomes] == list(range(3, 10))
+        assert [outcome.seed for outcome in outcomes] == list(SEEDS)
         assert all(outcome.steps == 40 for outcome in outcomes)
     same = [[outcome.instruction for outcome in outcomes] for outcomes in alone.values()]
     assert same[0] == same[1]
@@ -55,26 +56,26 @@ def test_fewer_flow_steps_are_another_condition():
 @pytest.mark.slow
 def test_the_number_of_processes_does_not_matter(alone):
     """Not even that of the episodes before: other seeds, in another order, with other neighbours."""
-    results = evaluate(OPTIONS, CONDITIONS[::-1], [9, 4, 3, 7, 8, 5], workers=2)
+    results = evaluate(OPTIONS, CONDITIONS[::-1], [5, 3, 4], workers=2)
     for condition in CONDITIONS:
-        assert [outcome.seed for outcome in results[condition]] == [9, 4, 3, 7, 8, 5]
+        assert [outcome.seed for outcome in results[condition]] == [5, 3, 4]
         before = {outcome.seed: outcome for outcome in alone[condition]}
         assert all(outcome == before[outcome.seed] for outcome in results[condition])
 
 
 def test_the_table_and_the_plot(alone, tmp_path):
     rows = [summarise(condition, outcomes, 30.0) for condition, outcomes in alone.items()]
-    assert [(row["mode"], row["latency_ms"], row["episodes"]) for row in rows] == [("sync", 0, 7), ("rtc", 200, 7)]
+    assert [(row["mode"], row["latency_ms"], row["episodes"]) for row in rows] == [("sync", 0, 3), ("rtc", 200, 3)]
     assert (rows[0]["successes"], rows[0]["time_to_success_s"]) == (0, None)  # 40 steps are too few
     assert rows[1]["waited_steps"] == 6.0
     assert rows[1]["border_jump_p99_rad"] <= rows[1]["border_jump_max_rad"]
     heads, *cells = table(rows)
     assert "task" not in heads  # it is the same in both
     assert all(len(row) == len(heads) for row in cells)
-    assert sum(rows[0]["failures"].values()) == 7
+    assert sum(rows[0]["failures"].values()) == 3
     assert failures(rows)[1].startswith("lift, rtc, 200 ms failed: ")
     lines = markdown(rows).splitlines()
-    assert lines[2].startswith("| sync | 0 | 0/7 |")
+    assert lines[2].startswith("| sync | 0 | 0/3 |")
     plot(rows, tmp_path / "plot.png", "a title")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
@@ -112,7 +113,7 @@ def test_a_cluster_gives_the_same(alone, tmp_path):
         pytest.skip("Ray is not installed")
     policy = shutil.copytree(bundled_checkpoint(), tmp_path / "policy")  # is sent there
     options = replace(OPTIONS, policy=str(policy))
-    there = evaluate(options, CONDITIONS[:1], range(3, 10), workers=2, ray="local")
+    there = evaluate(options, CONDITIONS[:1], SEEDS, workers=2, ray="local")
     assert there[CONDITIONS[0]] == alone[CONDITIONS[0]]
     # It listens on all interfaces, as Ray always does, and obeys those who know the token.
     assert os.environ["RAY_AUTH_MODE"] == "token"
@@ -132,13 +133,13 @@ def test_no_cluster_is_said(address):
 def test_episodes_that_are_known_are_not_run_again(alone, tmp_path):
     from smolvla_gym.evaluation.journal import EpisodeJournal
 
-    with EpisodeJournal(tmp_path / "episodes.jsonl", {}, 14) as journal:
+    with EpisodeJournal(tmp_path / "episodes.jsonl", {}, 6) as journal:
         for condition, outcomes in alone.items():
             for outcome in outcomes[1:] if condition == CONDITIONS[1] else outcomes:
                 journal.add(0, condition, outcome, 0.0)
     with EpisodeJournal.resume(tmp_path / "episodes.jsonl") as journal:
         known = journal.of(0)
     ran = []
-    again = evaluate(OPTIONS, CONDITIONS, range(3, 10), progress=lambda *episode: ran.append(episode), done=known)
+    again = evaluate(OPTIONS, CONDITIONS, SEEDS, progress=lambda *episode: ran.append(episode), done=known)
     assert [(condition, outcome.seed) for condition, outcome in ran] == [(CONDITIONS[1], 3)]
     assert again == alone

@@ -18,6 +18,11 @@ from smolvla_gym.sim.world import World, start_pose
 FX, FY, CX, CY = 431.17, 429.98, 317.47, 237.27
 
 
+@pytest.fixture(autouse=True)
+def _real_qualities(monkeypatch, high_quality):
+    monkeypatch.setitem(QUALITIES, "high", high_quality)
+
+
 @pytest.fixture
 def look():
     worlds = []

@@ -38,7 +38,6 @@ def test_any_object_and_any_colour_may_be_named(task):
 
 @pytest.mark.parametrize("task", [name for name, task in TASKS.items() if not task.has_belt])
 def test_objects_are_spread_over_20_by_25_cm_and_never_overlap(task):
-    drawn = layouts(task)
     for gripper, span in (("ssg48", (0.19, 0.24)), ("pneumatic", (0.10, 0.26))):
         drawn = layouts(task, gripper)
         targets = np.array([layout.positions[layout.target][:2] for layout in drawn])

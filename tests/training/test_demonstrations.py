@@ -63,7 +63,7 @@ def test_demonstrations_respect_limits_and_speeds(recorded):
 
 
 def test_a_pool_records_the_same():
-    options = DemonstrationOptions(task="reach", episodes=7, first_seed=3_200_000, stride=30, workers=1)
+    options = DemonstrationOptions(task="reach", episodes=4, first_seed=3_200_000, stride=30, workers=1)
     here = collect(options)
     with process_pool(2) as pool:
         collect(replace(options, task="lift", episodes=1), pool=pool)
@@ -116,7 +116,7 @@ def test_an_episode_ends_where_an_object_is_lost():
 
 def test_a_policy_interrupts_with_its_delay():
     options = DemonstrationOptions(
-        task="place", episodes=4, first_seed=3_100_000, stride=12, workers=1, policy=bundled_checkpoint(),
+        task="place", episodes=2, first_seed=3_100_002, stride=12, workers=1, policy=bundled_checkpoint(),
         latencies_ms=(466.0,),
     )  # fmt: skip
     frames = collect(options)

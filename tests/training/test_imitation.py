@@ -22,6 +22,9 @@ DEVICES = (
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")),
 )
 
+SIDE = 32
+"""Side of the images in px."""
+
 SENTENCES = ("Pick up the red cube.", "Now gently push the blue one away.")
 
 
@@ -29,7 +32,7 @@ def demonstrations(count=120):
     """Make demonstrations in which bright images have one action, and dark images another."""
     rng = np.random.default_rng(0)
     bright = rng.integers(0, 2, count)
-    image = (bright[:, None, None, None] * 150 + rng.integers(0, 60, (count, 64, 64, 3))).astype(np.uint8)
+    image = (bright[:, None, None, None] * 150 + rng.integers(0, 60, (count, SIDE, SIDE, 3))).astype(np.uint8)
     states = rng.uniform(-0.5, 0.5, (count, 7)).astype(np.float32)
     actions = np.where(bright[:, None], 0.8, 0.1).astype(np.float32).repeat(7, axis=1)
     ids = rng.integers(0, 2, count)
@@ -46,8 +49,9 @@ def policy_dir(tmp_path_factory):
     frames = demonstrations()
     stats = compute_stats(frames.states, frames.actions)
     return build_tiny_checkpoint(
-        tmp_path_factory.mktemp("policy"), cameras=("wrist",), stats=stats, chunk_size=4, n_action_steps=2
-    )
+        tmp_path_factory.mktemp("policy"), cameras=("wrist",), stats=stats, image_size=SIDE, chunk_size=4,
+        n_action_steps=2,
+    )  # fmt: skip
 
 
 def batch_of(policy, count=3):
@@ -58,7 +62,7 @@ def batch_of(policy, count=3):
     is_pad = torch.zeros(count, 4, dtype=torch.bool)
     is_pad[2, 1:] = True
     return {
-        "observation.images.wrist": torch.rand((count, 3, 64, 64), generator=generator),
+        "observation.images.wrist": torch.rand((count, 3, SIDE, SIDE), generator=generator),
         "observation.state": torch.randn((count, 7), generator=generator),
         "observation.language.tokens": tokens,
         "observation.language.attention_mask": mask,
@@ -127,7 +131,7 @@ def test_training_learns_to_act_by_the_images(policy_dir, tmp_path, device):
         frame = {
             "task": SENTENCES[0],
             "observation.state": torch.zeros(7),
-            "observation.images.wrist": torch.full((3, 64, 64), value),
+            "observation.images.wrist": torch.full((3, SIDE, SIDE), value),
         }
         noise = torch.randn((1, 4, 7), generator=torch.Generator().manual_seed(0))
         chunk = checkpoint.policy.predict_action_chunk(checkpoint.preprocessor(frame), noise=noise)
@@ -208,14 +212,14 @@ def test_recordings_are_joined():
 def test_images_of_another_size_are_refused(policy_dir, tmp_path):
     frames = demonstrations(4)
     wrong = Frames(
-        {"wrist": frames.images["wrist"][:, :32]},
+        {"wrist": frames.images["wrist"][:, : SIDE // 2]},
         frames.states,
         frames.actions,
         SENTENCES,
         frames.instruction_ids,
         frames.segments,
     )
-    with pytest.raises(OptionError, match="64"):
+    with pytest.raises(OptionError, match=str(SIDE)):
         train(policy_dir, wrong, tmp_path, TrainOptions(steps=1))
 
 
