@@ -1,4 +1,4 @@
-"""Read the training conditions that LeRobot does not store: control rate, gripper and vocabulary of instructions."""
+"""Read the training conditions that LeRobot does not store: control rate, gripper, instructions, inference delays."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from smolvla_gym.agent.checkpoint.field_checks import (
     number,
     optional,
     text,
+    whole,
 )
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.utils.untrusted import read_json_object
@@ -30,6 +31,9 @@ _MAX_LETTERS: Final = 64
 CONTROL_RATE: Final = number(1e-3, 10_000)
 """Check of a control rate in Hz."""
 
+MAX_DELAY: Final = whole(0, 4095)
+"""Check of the largest inference delay in actions; a chunk is longer."""
+
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _MAX_LETTERS or not _WORD.fullmatch(value):
@@ -42,6 +46,7 @@ _FIELDS: Final[Mapping[str, Check]] = {
     "gripper": optional(text(_MAX_LETTERS)),
     "lowercase": flag,
     "words": list_of(_word, 0, 10_000),
+    "rtc_max_delay": MAX_DELAY,
 }
 
 
@@ -54,12 +59,15 @@ class Provenance:
         gripper: Gripper of the demonstrations; None: unknown.
         lowercase: Whether all instructions were in lower case, so that the tokenizer knows no other words.
         words: Vocabulary of the instructions in lower case; empty: unknown or unlimited.
+        rtc_max_delay: Largest inference delay in actions of the training: the policy continues up to that many given
+            actions. 0: it was trained without.
     """
 
     control_hz: float
     gripper: str | None = None
     lowercase: bool = False
     words: tuple[str, ...] = ()
+    rtc_max_delay: int = 0
 
 
 def extract_words(sentences: Iterable[str]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from smolvla_gym.agent.checkpoint.field_checks import (
     whole,
 )
 from smolvla_gym.agent.checkpoint.normalization import ACTION_WIDTH
-from smolvla_gym.agent.checkpoint.provenance import CONTROL_RATE
+from smolvla_gym.agent.checkpoint.provenance import CONTROL_RATE, MAX_DELAY
 from smolvla_gym.agent.input_validation import check_observation
 from smolvla_gym.agent.instructions import check_instruction
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkRequest, PolicyCard
@@ -69,6 +69,7 @@ _CARD: Final[Mapping[str, Check]] = {
     "absent_cameras": list_of(_name, 0, 1024),
     "control_hz": optional(CONTROL_RATE),
     "gripper": optional(_name),
+    "max_delay": MAX_DELAY,
 }
 """Fields of a policy's card in a description."""
 
@@ -119,6 +120,8 @@ def _read_card(content: object) -> PolicyCard:
         raise ValueError(f"cameras {_format(list(cameras))} with a map of {_format(list(camera_map))}")
     if fields["n_action_steps"] > fields["chunk_size"]:
         raise ValueError(f"n_action_steps {fields['n_action_steps']} is larger than chunk_size {fields['chunk_size']}")
+    if fields.get("max_delay", 0) >= fields["chunk_size"]:
+        raise ValueError(f"max_delay {fields['max_delay']} is not below chunk_size {fields['chunk_size']}")
     return PolicyCard(**fields)
 
 
