@@ -36,7 +36,7 @@ def test_an_older_server_sends_fewer_fields():
         {"max_delay": 1.0},
         {"max_delay": None},
         {"max_delay": 16},
-    ],  # fmt: skip
+    ],
 )
 def test_training_conditions_are_checked(changes):
     message = decode(write_description(Wave().card))
