@@ -38,7 +38,7 @@ def sample_times(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) ** (1 / 1.5) * 0.999 + 0.001
 
 
-def sample_delays(committed: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+def sample_delays(committed: Tensor, limit: int, generator: torch.Generator | None) -> Tensor:
     """Draw the number of given actions for each chunk: small numbers more often, and a quarter or more of them 0.
 
     A long delay leaves few actions to learn from, and most policies run with a short one.
@@ -46,7 +46,7 @@ def sample_delays(committed: Tensor, limit: int, generator: torch.Generator) -> 
     Args:
         committed: Smallest number for each chunk, at most ``limit``, shape (count,).
         limit: Largest number.
-        generator: Source of the random numbers.
+        generator: Source of the random numbers; None: torch's own.
 
     Returns:
         Shape (count,).
