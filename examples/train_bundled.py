@@ -187,7 +187,7 @@ def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor
 
 def run_stage(
     stage: Stage, previous: Path | None, frames: Frames, folder: Path, steps: int, device: str, batch_size: int,
-    chunk: int, max_delay: int,
+    chunk: int, max_delay: int, threads: int,
 ) -> Path:  # fmt: skip
     """Train one stage, or resume it, and return the folder of its policy."""
     part, state, policy = folder / f"{stage.name}.part", folder / f"{stage.name}.state.pt", folder / stage.name
@@ -205,7 +205,7 @@ def run_stage(
             set_chunk(part, chunk)
     options = TrainOptions(
         steps=steps, device=device, batch_size=batch_size,
-        vision_share=stage.vision_share, learning_rate=stage.learning_rate, max_delay=max_delay,
+        vision_share=stage.vision_share, learning_rate=stage.learning_rate, max_delay=max_delay, threads=threads,
         augmentation=Augmentation(brightness=0.1, contrast=0.1, colour=0.05),
     )  # fmt: skip
     report = train(part, frames, part, options, state=state)
@@ -242,6 +242,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="frames a step (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch while it trains (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that record (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -257,7 +258,16 @@ def main() -> None:
             frames = read(args.out / "data", stage, options)
             steps = max(1, round(args.scale * stage.steps))
             run_stage(
-                stage, previous, frames, args.out, steps, args.device, args.batch_size, args.chunk, args.rtc_delay
+                stage,
+                previous,
+                frames,
+                args.out,
+                steps,
+                args.device,
+                args.batch_size,
+                args.chunk,
+                args.rtc_delay,
+                args.threads,
             )
             del frames  # frees the memory for the next ones
         previous = args.out / stage.name

@@ -20,6 +20,7 @@ from smolvla_gym.agent.input_validation import check_observation
 from smolvla_gym.agent.instructions import InstructionReader
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.rtc_guidance import PrefixGuidance
+from smolvla_gym.agent.single_thread import is_small, single_thread
 from smolvla_gym.errors import ActionError, CheckpointError, UnknownNameError, with_causes
 from smolvla_gym.utils.option_values import check_whole
 
@@ -49,6 +50,9 @@ class LocalPolicy(ChunkPolicy):
 
     The first request also checks the fast sampler against LeRobot's own code. If their chunks differ, LeRobot's code is
     used from then on.
+
+    A small policy on a CPU computes with one thread of torch, whatever number the program has set; it is restored after
+    each chunk. See :mod:`smolvla_gym.agent.single_thread`.
 
     Attributes:
         sampler: The sampler in use, one of ``SAMPLERS``.
@@ -101,6 +105,7 @@ class LocalPolicy(ChunkPolicy):
         self.fallback: str | None = None
         self._fast = self._make_fast(compile_mode) if sampler == "fast" else None
         self._verified = False
+        self._is_small = is_small(checkpoint.policy, checkpoint.device)
         self._preprocess_without_text = _without_tokenizer(checkpoint.preprocessor)
         self._tokens: tuple[str, dict[str, Any]] | None = None  # the latest instruction and its tokens
         # LeRobot's flow loop calls the model's RTC processor only with this switch in the configuration.
@@ -145,7 +150,8 @@ class LocalPolicy(ChunkPolicy):
     def infer(self, request: ChunkRequest) -> Chunk:
         torch, checkpoint = self._torch, self._checkpoint
         # no_grad, not inference_mode: the same program may train the policy later.
-        with checkpoint.lock, torch.no_grad():
+        one_thread = single_thread() if self._is_small else contextlib.nullcontext()
+        with checkpoint.lock, one_thread, torch.no_grad():
             # Another policy may share the checkpoint, with another number of flow steps.
             checkpoint.policy.config.num_steps = self._card.num_steps
             checkpoint.policy.model.rtc_processor = self._guidance
