@@ -3,7 +3,9 @@
     uv run python examples/train_bundled.py --out outputs/bundled --device cuda --workers 16
     OMP_WAIT_POLICY=PASSIVE uv run python examples/train_bundled.py --out outputs/bundled
 
-A run that was interrupted continues from where it was last saved. ``--from`` starts from a trained policy.
+A run that was interrupted continues from where it was last saved. ``--from`` starts from a trained policy, whose chunks
+may be shorter. The policy learns to continue the actions that are executed until its chunk arrives, up to
+``--rtc-delay`` of them; the figures below are of chunks of 32 actions without (``--chunk 32 --rtc-delay 0``).
 Evaluate the result with
 
     uv run smolvla-gym eval --policy outputs/bundled/policy --task reach lift place push stack --num-objects 3
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -48,8 +51,14 @@ from smolvla_gym.training.tiny.options import TrainOptions
 from smolvla_gym.training.tiny.paraphrases import paraphrases
 from smolvla_gym.utils.worker_pool import process_pool
 
-CHUNK = 32
-"""Actions in a chunk: about a second, so that actions are left when the next chunk comes half a second late."""
+CHUNK = 64
+"""Actions in a chunk: about two seconds, so that actions are left when the next chunk comes a second late."""
+
+MAX_DELAY = 36
+"""Largest number of given actions: 1.2 s."""
+
+COMMITTED = 36
+"""Largest number of steps of a late policy that are recorded as given actions of what the expert does after them."""
 
 VOCABULARY = 484
 """Size of the tokenizer's vocabulary: an instruction takes about ten tokens."""
@@ -177,8 +186,9 @@ def _record(path: Path, options: DemonstrationOptions, pool: ProcessPoolExecutor
 
 
 def run_stage(
-    stage: Stage, previous: Path | None, frames: Frames, folder: Path, steps: int, device: str, batch_size: int
-) -> Path:
+    stage: Stage, previous: Path | None, frames: Frames, folder: Path, steps: int, device: str, batch_size: int,
+    chunk: int, max_delay: int, threads: int,
+) -> Path:  # fmt: skip
     """Train one stage, or resume it, and return the folder of its policy."""
     part, state, policy = folder / f"{stage.name}.part", folder / f"{stage.name}.state.pt", folder / stage.name
     if not state.exists():
@@ -186,15 +196,16 @@ def run_stage(
         if previous is None:
             stats = compute_stats(frames.states, frames.actions)
             build_tiny_checkpoint(
-                part, cameras=("wrist", "scene"), stats=stats, chunk_size=CHUNK, n_action_steps=12,
+                part, cameras=("wrist", "scene"), stats=stats, chunk_size=chunk, n_action_steps=12,
                 num_steps=5, sentences=sentences(), vocabulary=VOCABULARY,
             )  # fmt: skip
             write_provenance(part, Provenance(30, "ssg48", lowercase=True, words=extract_words(sentences())))
         else:
             shutil.copytree(previous, part)
+            set_chunk(part, chunk)
     options = TrainOptions(
         steps=steps, device=device, batch_size=batch_size,
-        vision_share=stage.vision_share, learning_rate=stage.learning_rate,
+        vision_share=stage.vision_share, learning_rate=stage.learning_rate, max_delay=max_delay, threads=threads,
         augmentation=Augmentation(brightness=0.1, contrast=0.1, colour=0.05),
     )  # fmt: skip
     report = train(part, frames, part, options, state=state)
@@ -202,6 +213,14 @@ def run_stage(
     part.replace(policy)
     state.unlink()
     return policy
+
+
+def set_chunk(policy: Path, chunk: int) -> None:
+    """Set the number of actions in a chunk of a policy; no weight depends on it."""
+    path = policy / "config.json"
+    config = json.loads(path.read_text())
+    config["chunk_size"], config["n_action_steps"] = chunk, min(config["n_action_steps"], chunk)
+    path.write_text(json.dumps(config, indent=4) + "\n")
 
 
 def halve(weights: Path) -> None:
@@ -216,8 +235,14 @@ def main() -> None:
     parser.add_argument("--from", type=Path, dest="start", help="a policy to start from (default: random weights)")
     parser.add_argument("--episodes", type=int, default=500, help="of a task and recording (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the steps of all stages (default: %(default)s)")
+    parser.add_argument("--chunk", type=int, default=CHUNK, help="actions in a chunk (default: %(default)s)")
+    parser.add_argument(
+        "--rtc-delay", type=int, default=MAX_DELAY, metavar="MAX",
+        help="actions that are given at most, 0: none (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="frames a step (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch while it trains (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that record (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -225,11 +250,25 @@ def main() -> None:
     previous: Path | None = args.start
     for stage in STAGES:
         if not (args.out / stage.name).exists():
-            options = DemonstrationOptions(episodes=args.episodes, policy=previous, workers=args.workers)
+            committed = min(COMMITTED, args.rtc_delay) if previous is not None else 0
+            options = DemonstrationOptions(
+                episodes=args.episodes, policy=previous, workers=args.workers, committed=committed
+            )
             record(args.out / "data", stage, options)
             frames = read(args.out / "data", stage, options)
             steps = max(1, round(args.scale * stage.steps))
-            run_stage(stage, previous, frames, args.out, steps, args.device, args.batch_size)
+            run_stage(
+                stage,
+                previous,
+                frames,
+                args.out,
+                steps,
+                args.device,
+                args.batch_size,
+                args.chunk,
+                args.rtc_delay,
+                args.threads,
+            )
             del frames  # frees the memory for the next ones
         previous = args.out / stage.name
     assert previous is not None  # noqa: S101 - narrows a type

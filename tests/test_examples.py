@@ -95,7 +95,8 @@ def test_train_bundled(tmp_path):
     output = run("train_bundled.py", tmp_path, "--out", "made", *few, timeout=480)
     trained = re.findall(r"^(\S+): (\d+) steps in", output, re.MULTILINE)
     assert trained == [("1-demonstrations", "2"), ("2-dagger", "1"), ("3-dagger", "1"), ("4-dagger", "1")]
-    assert SmolVLAAgent.from_pretrained(tmp_path / "made" / "policy", device="cpu").chunk_size == 32
+    card = SmolVLAAgent.from_pretrained(tmp_path / "made" / "policy", device="cpu").card
+    assert (card.chunk_size, card.n_action_steps, card.max_delay) == (64, 12, 36)
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ Where to find what:
 
 * ``smolvla_agent``: the agent's API; ``agent_options``: its keywords.
 * ``action_queue``: select the action of a control step, drop expired actions, merge chunks (``aggregation``).
-* ``chunk_scheduler``: decide when a chunk is requested (sync, async, rtc). ``inference_runner``: compute it in
-  simulated or in real time (``inference_thread``). ``chunk_noise``, ``rtc_guidance``: continue the previous chunk.
+* ``chunk_scheduler``: decide when a chunk is requested (sync, async, rtc; ``mode_choice``: auto). ``inference_runner``:
+  compute it in simulated or in real time (``inference_thread``). ``chunk_noise``, ``rtc_guidance``, ``clean_times``:
+  continue the previous chunk.
 * ``input_validation``: validate observations and envs; ``instructions``: validate the instruction; ``cameras``,
   ``images``: prepare the inputs.
 * ``checkpoint.validation``: validate that a checkpoint can drive the arm; ``checkpoint.load``: load it.

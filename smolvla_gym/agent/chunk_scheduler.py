@@ -1,4 +1,9 @@
-"""Decide when action chunks are requested and how they are used: sync, async and real-time chunking (RTC)."""
+"""Decide when action chunks are requested and how they are used: sync, async and real-time chunking (RTC).
+
+A policy that was trained for inference delays gets, in RTC, the actions that are executed until its chunk is used: the
+committed prefix. It is as long as the largest delay to expect, and the chunk is used when it has been executed, not
+earlier: what is given is exactly what is executed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from smolvla_gym.agent.action_queue import ActionQueue
-from smolvla_gym.agent.aggregation import Aggregate, get_aggregate
+from smolvla_gym.agent.aggregation import Aggregate, get_aggregate, latest_only
 from smolvla_gym.agent.chunk_noise import TimeAlignedNoise
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.agent.inference_runner import InferenceRunner
@@ -41,8 +46,8 @@ class ChunkingOptions:
     Attributes:
         mode: ``"sync"``: the next chunk is requested when the queue is empty, and the arm holds until it arrives.
             ``"async"`` (asynchronous inference): it is requested earlier and merged in time; actions for the same
-            moments are aggregated. ``"rtc"`` (real-time chunking): as async, but each chunk is guided to continue the
-            previous chunk, and replaces it.
+            moments are aggregated. ``"rtc"`` (real-time chunking): as async, but each chunk continues the previous
+            one, and replaces it.
         n_action_steps: Execution horizon: number of actions of each chunk that may be executed.
         queue_threshold: Number of planned actions at which the next chunk is requested.
         aggregate: Combines the overlapping actions of two chunks.
@@ -142,6 +147,8 @@ class ChunkScheduler:
         self._noise = TimeAlignedNoise((self._card.chunk_size, self._card.noise_width))
         self._drop_request()
         self._requested_step = self._requested_at = 0
+        self._committed = 0  # actions that the pending chunk got as given
+        self._arrived_step: int | None = None  # control step from which on the pending chunk could be used
         self._waits_for_abandoned = False  # the request starts after an abandoned chunk is computed
         self._last: Array | None = None
         self._is_first_of_chunk = False  # whether the next action is the first one of a chunk
@@ -211,14 +218,21 @@ class ChunkScheduler:
         delay = 0
         if self._options.mode == "rtc" and len(self._queue):
             leftover = self._queue.leftover
-            delay = min(max(self._delays, default=0), len(leftover))
+            delay = min(self._expected_delay(), len(leftover))
         noise = self._noise.draw(self._rng, self._queue.executed, len(self._queue))
         request = ChunkRequest(observation, self._instruction, noise, leftover, delay)
         self._requested_step, self._requested_at = self.statistics.steps, self._queue.executed
+        self._committed, self._arrived_step = delay if self._card.max_delay else 0, None
         self._waits_for_abandoned = self._abandoned is not None and self._abandoned.running()
         if self._requested_time is None:
             self._requested_time = time.monotonic()
         self._pending = self._runner.submit(request, self._requested_step)
+
+    def _expected_delay(self) -> int:
+        """Return the largest inference delay of the latest chunks in control steps."""
+        recent = max(self._delays, default=0)
+        # A policy that relies on it is told the largest one before it occurs, if it is known.
+        return max(recent, self._runner.known_delay) if self._card.max_delay else recent
 
     def _wait_for_chunk(self) -> None:
         """Wait until the pending chunk is computed, up to the timeout."""
@@ -237,6 +251,11 @@ class ChunkScheduler:
             if self._runner.blocks and self._remaining_time() <= 0.0:
                 raise self._timeout_error()
             return
+        if self._arrived_step is None:
+            self._arrived_step = step
+        executed = self._queue.executed - self._requested_at
+        if executed < self._committed and self._pending.exception() is None:
+            return
         pending, self._pending = self._pending, None
         error = pending.exception()
         if isinstance(error, PolicyConnectionError) and self._remaining_time() > 0.0:
@@ -249,10 +268,13 @@ class ChunkScheduler:
         chunk = pending.result()
         steps = self._options.n_action_steps
         follows_a_chunk = len(self._queue) > 0 or self.statistics.chunks > 0
+        # A chunk that got all actions until now as given continues them by itself.
+        continues = 0 < executed <= min(self._committed, self._card.max_delay)
+        aggregate = latest_only if continues else self._options.aggregate
         expired = self._queue.merge(
-            Chunk(chunk.actions[:steps], chunk.normalized[:steps]), self._requested_at, self._options.aggregate
+            Chunk(chunk.actions[:steps], chunk.normalized[:steps]), self._requested_at, aggregate
         )
-        delay = step - self._requested_step
+        delay = self._arrived_step - self._requested_step
         if not self._waits_for_abandoned:  # later requests will not wait for that chunk
             self._delays.append(delay)
         self._is_first_of_chunk = follows_a_chunk

@@ -38,11 +38,18 @@ def check_latency(latency_ms: Any) -> tuple[float, ...]:
     return tuple(float(value) / 1e3 for value in values)
 
 
+def _steps_within(latency: float, control_hz: float) -> int:
+    return math.ceil(latency * control_hz - _ROUNDING)
+
+
 class InferenceRunner(ABC):
     """Computes one chunk at a time."""
 
     blocks: bool
     """True in real time, where a chunk arrives while the caller waits; in lockstep it takes control steps."""
+
+    known_delay: int
+    """Largest inference delay in control steps that the given latencies lead to; 0: there are none."""
 
     def begin(self) -> None:  # noqa: B027 - the real-time runner has no state of an episode
         """Begin an episode."""
@@ -82,7 +89,8 @@ class LockstepRunner(InferenceRunner):
                 be replayed.
         """
         self._policy = policy
-        self._steps = [math.ceil(latency * control_hz - _ROUNDING) for latency in latencies]
+        self._steps = [_steps_within(latency, control_hz) for latency in latencies]
+        self.known_delay = max(self._steps)
         self.begin()
 
     @override
@@ -107,15 +115,17 @@ class RealTimeRunner(InferenceRunner):
 
     blocks = True
 
-    def __init__(self, policy: ChunkPolicy, latencies: Sequence[float] = (0.0,)) -> None:
+    def __init__(self, policy: ChunkPolicy, control_hz: float, latencies: Sequence[float] = (0.0,)) -> None:
         """Start the thread.
 
         Args:
             policy: Computes the chunks.
+            control_hz: Control rate in Hz.
             latencies: Shortest time of a request in s; the requests take them in turn, repeatedly.
         """
         self._policy, self._thread = policy, InferenceThread()
         self._latencies = itertools.cycle(latencies)
+        self.known_delay = max(_steps_within(latency, control_hz) for latency in latencies)
 
     @override
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:

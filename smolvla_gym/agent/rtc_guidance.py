@@ -1,7 +1,11 @@
-"""Real-time chunking (RTC): guide a new chunk to continue the remaining actions of the previous one.
+"""Real-time chunking (RTC): a new chunk continues the remaining actions of the previous one.
 
-The method is "Real-Time Execution of Action Chunking Flow Policies" (Black, Galliker, Levine; 2025), with the Jacobian
-of the denoiser approximated by the identity, as in LeRobot. This makes the correction a closed form without autograd.
+A policy that was trained for inference delays gets the actions that are executed before the chunk arrives as given
+("Training-Time Action Conditioning for Efficient Real-Time Chunking", Black et al., 2025); the sampler holds them.
+
+Any other policy is guided. The method is "Real-Time Execution of Action Chunking Flow Policies" (Black, Galliker,
+Levine; 2025), with the Jacobian of the denoiser approximated by the identity, as in LeRobot. This makes the correction
+a closed form without autograd.
 """
 
 from __future__ import annotations
@@ -62,15 +66,18 @@ def guidance_weight(time: float, max_weight: float) -> float:
 
 @dataclass(frozen=True)
 class GuidanceTarget:
-    """Target of the guidance of a chunk.
+    """Actions that a chunk continues.
 
     Attributes:
         actions: Target actions in the policy's normalized units, shape (chunk, action width).
-        weights: Weight of each action, 0..1, shape (chunk,).
+        weights: Weight of the guidance of each action, 0..1, shape (chunk,).
+        held: Number of actions at the start that are given: they enter the action expert without noise and with the
+            flow time 0, and the chunk begins with them. Their weights are 0.
     """
 
     actions: Any
     weights: Any
+    held: int = 0
 
 
 class PrefixGuidance:
@@ -81,16 +88,18 @@ class PrefixGuidance:
     No gradient is recorded.
     """
 
-    def __init__(self, max_weight: float, schedule: str = "exp") -> None:
+    def __init__(self, max_weight: float, schedule: str = "exp", max_delay: int = 0) -> None:
         """Set the strength of the guidance.
 
         Args:
             max_weight: Largest factor of the correction. A flow of n steps moves by 1/n of it in each step, so a factor
                 above n overshoots.
             schedule: One of ``SCHEDULES``.
+            max_delay: Largest number of given actions that the policy was trained for; 0: none are given.
         """
         self.max_weight: float = max_weight
         self.schedule: str = schedule
+        self.max_delay: int = max_delay
 
     def is_debug_enabled(self) -> bool:
         """Return False: LeRobot's tracking of RTC is not supported."""
@@ -107,6 +116,9 @@ class PrefixGuidance:
     ) -> Any:
         """Return the guided velocity.
 
+        The caller gives held actions the flow time 0, see :func:`smolvla_gym.agent.clean_times.clean_times`, and puts
+        them into the chunk.
+
         Args:
             x_t: State of the flow, shape (batch, chunk, width).
             prev_chunk_left_over: Remaining actions in the policy's normalized units, shape (n, action width); None: no
@@ -116,13 +128,17 @@ class PrefixGuidance:
             original_denoise_step_partial: Returns the velocity for a state of the flow.
             execution_horizon: Not used; the weights end with the remaining actions.
         """
-        velocity = original_denoise_step_partial(x_t)
         if prev_chunk_left_over is None or len(prev_chunk_left_over) == 0:
-            return velocity
+            return original_denoise_step_partial(x_t)
         target, width = (
             self.make_target(prev_chunk_left_over, inference_delay, x_t.shape[1]),
             prev_chunk_left_over.shape[1],
         )
+        if target.held:
+            x_t = x_t.clone()
+            x_t[:, : target.held, :width] = target.actions[: target.held].to(x_t)
+            x_t[:, : target.held, width:] = 0.0  # as LeRobot pads actions in training
+        velocity = original_denoise_step_partial(x_t)
         # Guidance does not change the padding beyond the action width.
         guess = x_t[..., :width] - time * velocity[..., :width]
         error = (target.actions.to(x_t) - guess) * target.weights.to(x_t)[:, None]
@@ -131,13 +147,21 @@ class PrefixGuidance:
         return velocity
 
     def make_target(self, left: Any, delay: int | None, length: int) -> GuidanceTarget:
-        """Return the guidance target of a new chunk.
+        """Return the actions that a new chunk continues.
+
+        If the policy was trained for delays, the actions that will be executed before the chunk arrives are held. Of
+        a delay that is longer than any in training the last actions are not held: the policy has never seen so many
+        given ones. The chunk is guided to them, because they will be executed. Nothing after them is certain to be
+        executed, so that nothing after them guides it.
 
         Args:
             left: Remaining actions of the previous chunk, shape (n, action width); n is at least 1.
             delay: Number of them that will be executed before the new chunk arrives.
             length: Length of the new chunk.
         """
-        weights = prefix_weights(int(delay or 0), len(left), length, self.schedule)
+        delay = int(delay or 0)
+        weights = prefix_weights(delay, len(left), length, "zeros" if self.max_delay else self.schedule)
+        held = max(0, min(delay, self.max_delay, len(left), length))
+        weights[:held] = 0.0
         target = left[[min(i, len(left) - 1) for i in range(length)]]
-        return GuidanceTarget(target, target.new_tensor(weights))
+        return GuidanceTarget(target, target.new_tensor(weights), held)

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from smolvla_gym.agent.agent_options import AgentNotAttachedError, AgentNotResetError, AgentOptions
 from smolvla_gym.agent.cameras import PAROL6_CAMERAS, required_env_cameras
-from smolvla_gym.agent.chunk_scheduler import ChunkingOptions, ChunkScheduler
+from smolvla_gym.agent.chunk_scheduler import MODES, ChunkingOptions, ChunkScheduler
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.agent.images import env_image_size
 from smolvla_gym.agent.inference_runner import InferenceRunner, LockstepRunner, RealTimeRunner, check_latency
 from smolvla_gym.agent.input_validation import check_spaces, check_training_conditions
+from smolvla_gym.agent.mode_choice import AUTO, choose_mode
 from smolvla_gym.agent.policies.base import Array, ChunkPolicy, Observation, PolicyCard
 from smolvla_gym.agent.warm_up import warm_up
-from smolvla_gym.errors import MissingExtraError, PolicyMismatchError
+from smolvla_gym.errors import MissingExtraError, PolicyMismatchError, UnknownNameError
 
 
 class SmolVLAAgent:
@@ -34,7 +35,7 @@ class SmolVLAAgent:
         self,
         policy: ChunkPolicy,
         *,
-        mode: str = "sync",
+        mode: str = AUTO,
         n_action_steps: int | None = None,
         queue_threshold: int | None = None,
         aggregate: str | None = None,
@@ -49,7 +50,9 @@ class SmolVLAAgent:
             policy: Computes the chunks. :meth:`close` closes it.
             mode: ``"sync"``: the next chunk is computed when the queue is empty, and the arm holds meanwhile.
                 ``"async"`` (asynchronous inference): it is computed while the queue plays. ``"rtc"`` (real-time
-                chunking): as async, and each chunk is guided to continue the previous one.
+                chunking): as async, and each chunk continues the previous one. ``"auto"``: one of them, chosen in
+                :meth:`attach` by the policy, the latency and the env's clock; see
+                :func:`~smolvla_gym.agent.mode_choice.choose_mode`.
             n_action_steps: Execution horizon: number of actions of each chunk that may be executed; ``None``: in sync
                 the checkpoint's number, otherwise all of them.
             queue_threshold: Number of planned actions at which the next chunk is requested. ``None``: in sync 0,
@@ -70,14 +73,15 @@ class SmolVLAAgent:
             UnknownNameError: There is no such mode or aggregation function.
         """
         self._policy = policy
-        self._options = ChunkingOptions.choose(
-            policy.card,
-            mode=mode,
-            n_action_steps=n_action_steps,
-            queue_threshold=queue_threshold,
-            aggregate=aggregate,
-            timeout_s=timeout_s,
-        )
+        if mode not in (AUTO, *MODES):
+            raise UnknownNameError("mode", mode, (AUTO, *MODES))
+        self._mode = mode
+        self._chosen: dict[str, Any] = {
+            "n_action_steps": n_action_steps,
+            "queue_threshold": queue_threshold,
+            "aggregate": aggregate,
+            "timeout_s": timeout_s,
+        }
         self._latencies = None if latency_ms is None else check_latency(latency_ms)
         self._allow_mismatch = allow_mismatch
         self._rng = np.random.default_rng(seed)
@@ -266,7 +270,7 @@ class SmolVLAAgent:
 
     @property
     def mode(self) -> str:
-        """``"sync"``, ``"async"`` or ``"rtc"``."""
+        """``"sync"``, ``"async"`` or ``"rtc"``; of ``"auto"`` the choice, which :meth:`attach` makes by the env."""
         return self._options.mode
 
     @property
@@ -312,7 +316,7 @@ class SmolVLAAgent:
         if not clock[1]:
             self._set_runner(LockstepRunner(self._policy, control_hz, latencies), clock)
             return
-        runner = RealTimeRunner(self._policy, latencies)
+        runner = RealTimeRunner(self._policy, control_hz, latencies)
         try:
             assert isinstance(env.observation_space, gym.spaces.Dict)  # noqa: S101 - narrows a type
             warm_up(self._policy.card, runner, env.observation_space)
@@ -357,7 +361,8 @@ class SmolVLAAgent:
         self._scheduler.reset("", self._rng)
         text = self._policy.check_instruction(instruction)
         if self._clock is None and (self._options.mode != "sync" or self._latencies is not None):
-            raise AgentNotAttachedError("latency_ms" if self._options.mode == "sync" else f"mode={self.mode!r}")
+            late = self._latencies is not None and self._mode in (AUTO, "sync")
+            raise AgentNotAttachedError("latency_ms" if late else f"mode={self.mode!r}")
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self._instruction = text
@@ -389,8 +394,22 @@ class SmolVLAAgent:
         self._runner.close()
         self._policy.close()
 
+    def _choose_options(self, *, realtime: bool) -> ChunkingOptions:
+        """Return the options of scheduling on a clock."""
+        card, mode = self._policy.card, self._mode
+        if mode == AUTO:
+            mode = choose_mode(
+                card.max_delay,
+                realtime=realtime,
+                latencies=self._latencies or (0.0,),
+                aggregate=self._chosen["aggregate"],
+                queue_threshold=self._chosen["queue_threshold"],
+            )
+        return ChunkingOptions.choose(card, mode=mode, **self._chosen)
+
     def _set_runner(self, runner: InferenceRunner, clock: tuple[float, bool] | None) -> None:
         """Set the runner and its clock: the control rate in Hz and whether time is real; None: no env."""
         self._runner, self._clock = runner, clock
+        self._options = self._choose_options(realtime=clock is not None and clock[1])
         self._scheduler = ChunkScheduler(self._policy.card, runner, self._options)
         self._instruction = None

@@ -26,7 +26,7 @@ _Cells = dict[str, Callable[[Row], str]]
 
 _NAME: Final[_Cells] = {"task": lambda row: name(row)}
 _FIGURES: Final[_Cells] = {
-    "mode": lambda row: str(row["mode"]),
+    "mode": lambda row: f"{row['mode']}: {row['chosen_mode']}" if "chosen_mode" in row else str(row["mode"]),
     "ms": lambda row: f"{row['latency_ms']:g}",
     "success": lambda row: f"{row['successes']}/{row['episodes']}",
     "95 %": lambda row: f"{100 * row['success_low']:.0f}-{100 * row['success_high']:.0f}",
@@ -46,7 +46,7 @@ def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     To fit into a terminal it has no column for what is the same in all conditions.
     """
     several = len({name(row) for row in rows}) > 1
-    late = any(row["mode"] != "sync" or row["latency_ms"] > 0.0 for row in rows)
+    late = any(row.get("chosen_mode", row["mode"]) != "sync" or row["latency_ms"] > 0.0 for row in rows)
     columns = (_NAME if several else {}) | _FIGURES | (_CHUNKS if late else {})
     return [tuple(columns), *(tuple(cell(row) for cell in columns.values()) for row in rows)]
 

@@ -18,7 +18,7 @@ class Condition:
     """One way of running a policy.
 
     Attributes:
-        mode: Mode of the agent: ``sync``, ``async`` or ``rtc``.
+        mode: Mode of the agent: ``auto``, ``sync``, ``async`` or ``rtc``.
         latency_ms: Latency of an action chunk in ms of simulated time.
         task: Name of the task.
         instruction: One of ``INSTRUCTIONS``; files call it ``words``.

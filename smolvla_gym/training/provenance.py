@@ -1,4 +1,4 @@
-"""Write the provenance of a checkpoint: control rate, gripper and instructions of its training.
+"""Write the provenance of a checkpoint: control rate, gripper, instructions and inference delays of its training.
 
 :mod:`smolvla_gym.agent.checkpoint.provenance` reads it.
 """
@@ -17,7 +17,11 @@ __all__ = ["PROVENANCE", "Provenance", "copy_provenance", "describe_training", "
 
 
 def describe_training(
-    control_hz: float, gripper: str | None, instructions: Sequence[str], start: Path | None
+    control_hz: float,
+    gripper: str | None,
+    instructions: Sequence[str],
+    start: Path | None,
+    rtc_max_delay: int | None = None,
 ) -> Provenance:
     """Return the provenance of a policy that is trained on a dataset.
 
@@ -29,17 +33,19 @@ def describe_training(
         gripper: Gripper of the dataset; None: unknown.
         instructions: Instructions of the dataset.
         start: The checkpoint that training starts from; None: random weights.
+        rtc_max_delay: Largest inference delay of the training, in actions; None: that of ``start``.
 
     Raises:
         CheckpointError: The provenance of ``start`` cannot be read.
     """
     known = Provenance(control_hz, lowercase=True) if start is None else read_provenance(start)
     if known is None:
-        return Provenance(control_hz, gripper)
+        return Provenance(control_hz, gripper, rtc_max_delay=rtc_max_delay or 0)
     lowercase = known.lowercase and all(sentence == sentence.lower() for sentence in instructions)
     # A checkpoint without a list of words knows a whole language.
     words = extract_words([*known.words, *instructions]) if start is None or known.words else ()
-    return Provenance(control_hz, gripper, lowercase, words)
+    delay = known.rtc_max_delay if rtc_max_delay is None else rtc_max_delay
+    return Provenance(control_hz, gripper, lowercase, words, delay)
 
 
 def write_provenance(checkpoint: Path, provenance: Provenance) -> None:
@@ -53,6 +59,8 @@ def write_provenance(checkpoint: Path, provenance: Provenance) -> None:
         content["lowercase"] = True
     if provenance.words:
         content["words"] = list(provenance.words)
+    if provenance.rtc_max_delay:
+        content["rtc_max_delay"] = provenance.rtc_max_delay
     save_text(checkpoint / PROVENANCE, json.dumps(content, ensure_ascii=False) + "\n", "provenance of the policy")
 
 

@@ -222,7 +222,7 @@ def test_the_same_seed_gives_the_same_actions(mode, latencies, steps, seed):
         ({"n_action_steps": 21}, "n_action_steps=21 .* 1 to 20"),
         ({"n_action_steps": 2.0}, "n_action_steps=2.0"),
         ({"n_action_steps": True}, "n_action_steps=True"),
-        ({"queue_threshold": 3}, "queue_threshold=3 .* mode='sync'"),
+        ({"mode": "sync", "queue_threshold": 3}, "queue_threshold=3 .* mode='sync'"),
         ({"mode": "async", "queue_threshold": 20}, "queue_threshold=20 .* 0 to 19"),
         ({"mode": "rtc", "queue_threshold": -1}, "queue_threshold=-1"),
         ({"mode": "rtc", "aggregate": "average"}, "aggregate='average' .* mode='rtc'"),

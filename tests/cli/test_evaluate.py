@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_no_half_files(episodes, tmp_path, capsys):
         (["--dtype", "int8"], "--dtype int8: expected one of"),
         (["--compile", "fastest"], "--compile fastest: expected"),
         (["--camera-map", "camera1"], "--camera-map camera1: expected the form camera1=wrist"),
-        (["--mode", "asink"], "--mode asink: expected one of sync, async, rtc"),
+        (["--mode", "asink"], "--mode asink: expected one of auto, sync, async, rtc"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_loads(arguments, message, capsys, tmp_path):

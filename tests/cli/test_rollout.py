@@ -208,15 +208,15 @@ def test_a_policy_gets_the_cameras_it_needs(made, policy, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("realtime", "arguments", "mode"),
     [
-        (False, [], "sync"),
-        (True, [], "rtc"),
-        (True, ["--aggregate", "average"], "async"),
+        (False, [], "auto"),
+        (True, [], "auto"),
+        (True, ["--aggregate", "average"], "auto"),
         (True, ["--mode", "sync"], "sync"),
         (False, ["--mode", "rtc"], "rtc"),
     ],
 )
 def test_the_default_mode(monkeypatch, realtime, arguments, mode):
-    """In real time the arm moves on, and each chunk continues the one before, unless they are to be averaged."""
+    """The agent itself chooses by the policy, the latency and the env."""
     from smolvla_gym.agent import SmolVLAAgent
     from smolvla_gym.cli.options.agent import AgentOptions
     from smolvla_gym.cli.options.parser import CommandParser, add_options

@@ -1,4 +1,4 @@
-"""Read the training conditions that LeRobot does not store: control rate, gripper and vocabulary of instructions."""
+"""Read the training conditions that LeRobot does not store: control rate, gripper, instructions, inference delays."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ _MAX_LETTERS: Final = 64
 CONTROL_RATE: Final = schema.number(1e-3, 10_000)
 """Check of a control rate in Hz."""
 
+MAX_DELAY: Final = schema.whole(0, 4095)
+"""Check of the largest inference delay in actions; a chunk is longer."""
+
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _MAX_LETTERS or not _WORD.fullmatch(value):
@@ -33,6 +36,7 @@ _FIELDS: Final[Mapping[str, schema.Check]] = {
     "gripper": schema.optional(schema.text(_MAX_LETTERS)),
     "lowercase": schema.flag,
     "words": schema.list_of(_word, 0, 10_000),
+    "rtc_max_delay": MAX_DELAY,
 }
 
 
@@ -45,12 +49,15 @@ class Provenance:
         gripper: Gripper of the demonstrations; None: unknown.
         lowercase: Whether all instructions were in lower case, so that the tokenizer knows no other words.
         words: Vocabulary of the instructions in lower case; empty: unknown or unlimited.
+        rtc_max_delay: Largest inference delay in actions of the training: the policy continues up to that many given
+            actions. 0: it was trained without.
     """
 
     control_hz: float
     gripper: str | None = None
     lowercase: bool = False
     words: tuple[str, ...] = ()
+    rtc_max_delay: int = 0
 
 
 def extract_words(sentences: Iterable[str]) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ class PolicyCard:
         absent_cameras: Policy cameras that are left out on purpose; ``cameras`` lacks them.
         control_hz: Control rate in Hz in training; None: unknown.
         gripper: Gripper in training; None: unknown.
+        max_delay: Largest inference delay in actions that the policy was trained for: it continues that many given
+            actions, the committed prefix. 0: it was not trained with a prefix, and RTC guides it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class PolicyCard:
     absent_cameras: tuple[str, ...] = ()
     control_hz: float | None = None
     gripper: str | None = None
+    max_delay: int = 0
 
     @property
     def env_cameras(self) -> tuple[str, ...]:
@@ -67,8 +70,10 @@ class ChunkRequest:
         instruction: The instruction in words.
         noise: Start of the flow, standard normal, shape (chunk_size, noise_width).
         leftover: For real-time chunking: actions that are still planned at the moment of the observation, in the
-            policy's normalized units, shape (n, 7), which the new chunk is guided to continue; None: no guidance.
-        inference_delay: Number of leftover actions that will be executed before the chunk arrives.
+            policy's normalized units, shape (n, 7), which the new chunk continues; None: nothing is planned.
+        inference_delay: Number of leftover actions that will be executed before the chunk is used: the committed
+            prefix. A policy with ``max_delay`` above 0 gets it as given, and the chunk begins with it: the leftover
+            after it has no effect. Any other policy is guided to continue all of the leftover.
         absent: Policy cameras that are left out of this request, in addition to those that the card lacks.
     """
 

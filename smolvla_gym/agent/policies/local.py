@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import warnings
@@ -13,13 +14,14 @@ import numpy as np
 from smolvla_gym.agent.cameras import map_checkpoint_cameras
 from smolvla_gym.agent.checkpoint.configuration import IMAGES
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, check_options
-from smolvla_gym.agent.checkpoint.provenance import Provenance, read_provenance
+from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, Provenance, read_provenance
 from smolvla_gym.agent.images import resize_area
 from smolvla_gym.agent.input_validation import check_observation
 from smolvla_gym.agent.instructions import InstructionReader
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.rtc_guidance import PrefixGuidance
-from smolvla_gym.errors import ActionError, UnknownNameError, with_causes
+from smolvla_gym.agent.single_thread import is_small, single_thread
+from smolvla_gym.errors import ActionError, CheckpointError, UnknownNameError, with_causes
 from smolvla_gym.utils.option_values import check_whole
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ class LocalPolicy(ChunkPolicy):
 
     The first request also checks the fast sampler against LeRobot's own code. If their chunks differ, LeRobot's code is
     used from then on.
+
+    A small policy on a CPU computes with one thread of torch, whatever number the program has set; it is restored after
+    each chunk. See :mod:`smolvla_gym.agent.single_thread`.
 
     Attributes:
         sampler: The sampler in use, one of ``SAMPLERS``.
@@ -79,12 +84,14 @@ class LocalPolicy(ChunkPolicy):
             OptionError: ``num_steps`` is not a whole number from 1 on, or there is no such mode.
             UnknownNameError: There is no such sampler.
             PolicyMismatchError: ``camera_map`` names a camera that the policy does not have, or leaves all out.
-            CheckpointError: The checkpoint's provenance file cannot be read.
+            CheckpointError: The checkpoint's provenance file cannot be read, or contradicts the checkpoint.
         """
         import torch
         from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-        self._torch, self._checkpoint = torch, checkpoint
+        from smolvla_gym.agent.clean_times import clean_times
+
+        self._torch, self._checkpoint, self._clean_times = torch, checkpoint, clean_times
         spec, config = checkpoint.spec, checkpoint.policy.config
         steps = spec.num_steps
         if num_steps is not None:
@@ -98,12 +105,14 @@ class LocalPolicy(ChunkPolicy):
         self.fallback: str | None = None
         self._fast = self._make_fast(compile_mode) if sampler == "fast" else None
         self._verified = False
+        self._is_small = is_small(checkpoint.policy, checkpoint.device)
         self._preprocess_without_text = _without_tokenizer(checkpoint.preprocessor)
         self._tokens: tuple[str, dict[str, Any]] | None = None  # the latest instruction and its tokens
         # LeRobot's flow loop calls the model's RTC processor only with this switch in the configuration.
         config.rtc_config = RTCConfig(enabled=True)
-        self._guidance = PrefixGuidance(max_weight=float(steps))
         provenance = read_provenance(spec.directory)
+        max_delay = self._read_max_delay(provenance)
+        self._guidance = PrefixGuidance(max_weight=float(steps), max_delay=max_delay)
         cameras = map_checkpoint_cameras(spec, camera_map)
         absent = tuple(camera for camera in spec.cameras if camera not in cameras)
         self._card = PolicyCard(
@@ -119,6 +128,7 @@ class LocalPolicy(ChunkPolicy):
             absent_cameras=absent,
             control_hz=None if provenance is None else float(provenance.control_hz),
             gripper=None if provenance is None else provenance.gripper,
+            max_delay=max_delay,
         )
         self._reader = _make_reader(self._card.name, checkpoint.preprocessor, provenance)
 
@@ -140,7 +150,8 @@ class LocalPolicy(ChunkPolicy):
     def infer(self, request: ChunkRequest) -> Chunk:
         torch, checkpoint = self._torch, self._checkpoint
         # no_grad, not inference_mode: the same program may train the policy later.
-        with checkpoint.lock, torch.no_grad():
+        one_thread = single_thread() if self._is_small else contextlib.nullcontext()
+        with checkpoint.lock, one_thread, torch.no_grad():
             # Another policy may share the checkpoint, with another number of flow steps.
             checkpoint.policy.config.num_steps = self._card.num_steps
             checkpoint.policy.model.rtc_processor = self._guidance
@@ -181,6 +192,25 @@ class LocalPolicy(ChunkPolicy):
         noise = self._torch.from_numpy(np.array(request.noise, dtype=np.float32))[None]
         return batch, noise.to(self._checkpoint.device)
 
+    def _read_max_delay(self, provenance: Provenance | None) -> int:
+        """Return the largest inference delay that the policy continues given actions for."""
+        spec = self._checkpoint.spec
+        delay = 0 if provenance is None else provenance.rtc_max_delay
+        if delay >= spec.chunk_size:
+            raise CheckpointError(
+                f"{spec.directory / PROVENANCE} states rtc_max_delay {delay}, and a chunk of the checkpoint has "
+                f"{spec.chunk_size} actions; expected fewer. Take another copy of the checkpoint."
+            )
+        if delay and self._checkpoint.policy.config.compile_model:
+            # Given actions take a hook, which compiled code does not call once it is compiled without.
+            warnings.warn(
+                "LeRobot's own compiled code cannot be given the actions in execution, so that RTC guides the chunks. "
+                "Compile the fast sampler instead, with compile_mode.",
+                stacklevel=4,
+            )
+            return 0
+        return delay
+
     def _make_fast(self, compile_mode: str | None) -> FastSampler | None:
         from smolvla_gym.agent.sampler import FastSampler, UnsupportedPolicyError
 
@@ -206,7 +236,7 @@ class LocalPolicy(ChunkPolicy):
         return self._sample_fast(batch, noise, left, delay)
 
     def _verify(self, batch: dict[str, Any], noise: Any) -> None:
-        """Compare both samplers: for the request, and for random images with leftover actions (RTC).
+        """Compare both samplers: for the request, and for random images with leftover actions (RTC), guided or held.
 
         The first request is often the warm-up with black images, so it alone would not be a test. Later requests are
         not checked, because the arm waits for them.
@@ -236,8 +266,17 @@ class LocalPolicy(ChunkPolicy):
         return self.fast.sample(batch, noise, guidance)
 
     def _sample_reference(self, batch: dict[str, Any], noise: Any, left: Any, delay: int) -> Any:
-        guided = {} if left is None else {"prev_chunk_left_over": left, "inference_delay": delay}
-        return self._checkpoint.policy.predict_action_chunk(dict(batch), noise=noise, **guided)
+        policy = self._checkpoint.policy
+        if left is None:
+            return policy.predict_action_chunk(dict(batch), noise=noise)
+        held = self._guidance.make_target(left, delay, noise.shape[1]).held
+        given = self._torch.arange(noise.shape[1])[None] < held
+        with self._clean_times(policy.model, given) if held else contextlib.nullcontext():
+            chunk = policy.predict_action_chunk(
+                dict(batch), noise=noise, prev_chunk_left_over=left, inference_delay=delay
+            )
+        chunk[:, :held] = left[:held].to(chunk)
+        return chunk
 
     def _describe_difference(self, fast: Any, reference: Any) -> str | None:
         """Return how two chunks differ, or None if they differ by rounding at most."""

@@ -5,6 +5,8 @@ constant: the expert's keys and values of the prefix, rotary angles, masks, time
 for each chunk or once in all. All cameras go through the vision tower together, masked tokens are removed, and the last
 layer of the language model computes only its keys and values. Weights and modules are the policy's own.
 
+Each action has its own flow time: given actions at the start of a chunk have the time 0.
+
 On a CPU the shapes depend on the observation, and only existing tokens are computed. On a GPU, and in compiled code,
 the shapes are the same for all instructions, so that the whole chunk is one CUDA graph.
 """
@@ -48,6 +50,7 @@ class SamplerInputs(NamedTuple):
         noise: Noise, shape (batch, chunk, padded action width).
         target: Actions of the guidance target, shape (chunk, action width).
         weights: Weights of the guidance target, shape (chunk, 1); zeros: no guidance.
+        held: 1 for each action of the target that is given, shape (chunk, 1); zeros: none.
         images: Images for the vision tower, each of shape (batch, 3, height, width).
     """
 
@@ -58,6 +61,7 @@ class SamplerInputs(NamedTuple):
     noise: Tensor
     target: Tensor
     weights: Tensor
+    held: Tensor
     images: tuple[Tensor, ...]
 
 
@@ -102,8 +106,8 @@ class FastSampler:
         Args:
             batch: Output of the policy's preprocessor.
             noise: Noise, shape (batch, chunk, padded action width).
-            guidance: Actions of the previous chunk to continue, for RTC; None: no guidance. The weight of the
-                correction is at most the number of flow steps.
+            guidance: Actions of the previous chunk to continue, for RTC; None: none. The weight of the correction is
+                at most the number of flow steps.
 
         Returns:
             Actions in the policy's normalized units, shape (batch, chunk, action width).
@@ -133,8 +137,9 @@ class FastSampler:
         return self.flow(self.encode_prefix(self.encode_images(inputs), inputs), inputs)
 
     def _flat_chunk(self, *flat: Tensor) -> Tensor:
-        tokens, token_mask, camera_mask, state, noise, target, weights, *images = flat
-        return self.chunk(SamplerInputs(tokens, token_mask, camera_mask, state, noise, target, weights, tuple(images)))
+        tokens, token_mask, camera_mask, state, noise, target, weights, held, *images = flat
+        inputs = SamplerInputs(tokens, token_mask, camera_mask, state, noise, target, weights, held, tuple(images))
+        return self.chunk(inputs)
 
     # -- stages --------------------------------------------------------------------------------------------------------
 
@@ -157,9 +162,11 @@ class FastSampler:
         if guidance is None:
             zeros = self._constant("no guidance", lambda: noise.new_zeros((chunk, width + 1)), noise)
             target, weights = zeros[:, :width], zeros[:, width:]
+            held = weights
         else:
             target, weights = guidance.actions.to(noise), guidance.weights.to(noise)[:, None]
-        return SamplerInputs(tokens, token_mask, camera_mask, state, noise, target, weights, tuple(images))
+            held = (torch.arange(chunk) < guidance.held).to(noise)[:, None]
+        return SamplerInputs(tokens, token_mask, camera_mask, state, noise, target, weights, held, tuple(images))
 
     def encode_images(self, inputs: SamplerInputs) -> list[Tensor]:
         """Return the tokens of each image, shape (batch, tokens, width)."""
@@ -179,19 +186,25 @@ class FastSampler:
         x, steps = inputs.noise, int(self._policy.config.num_steps)
         network = self._network
         context: Context = prepare_context(network.expert, prefix, x.shape[1])
+        # The last time is 0, that of given actions.
         biases = network.time_biases(self._constant(("times", steps), lambda: self._embed_times(steps, x), x))
         width = inputs.target.shape[1]
         guided = self._keeps_shapes(x) or bool(inputs.weights.any())
+        holds = self._keeps_shapes(x) or bool(inputs.held.any())
+        given, fixed = inputs.held > 0.5, F.pad(inputs.target, (0, x.shape[-1] - width))
         for step in range(steps):
-            time = 1.0 - step / steps
-            speed = self._velocity(network.model, network.expert, network.norm, x, biases[step], context)
+            time, bias = 1.0 - step / steps, biases[None, None, step]
+            if holds:
+                x, bias = torch.where(given, fixed, x), torch.where(given, biases[-1], bias)
+            speed = self._velocity(network.model, network.expert, network.norm, x, bias, context)
             if guided:
                 guess = x[..., :width] - time * speed[..., :width]
                 error = guidance_weight(time, float(steps)) * inputs.weights * (inputs.target - guess)
                 # Guidance does not change the padding beyond the action width.
                 speed = speed - F.pad(error, (0, speed.shape[-1] - width))
             x = x - speed / steps
-        return x[:, :, :width]
+        actions = x[:, :, :width]
+        return torch.where(given, inputs.target, actions) if holds else actions
 
     # -- weights and constants -----------------------------------------------------------------------------------------
 
@@ -224,7 +237,7 @@ class FastSampler:
         self._weights_state, self._kept_alive = (), ()
 
     def _embed_times(self, steps: int, x: Tensor) -> Tensor:
-        times = torch.tensor([1.0 - step / steps for step in range(steps)], dtype=torch.float32, device=x.device)
+        times = torch.tensor([1.0 - step / steps for step in range(steps + 1)], dtype=torch.float32, device=x.device)
         return self._network.embed_times(times)
 
     def _constant(self, name: Any, make: Callable[[], Tensor], like: Tensor) -> Tensor:

@@ -98,8 +98,8 @@ def velocity(
         layers: Layers of the expert.
         norm: Norm after the last layer.
         x: State of the flow, shape (batch, chunk, padded action width).
-        bias: Contribution of the time in the first layer of the action-time network, shape (expert width,), or (batch,
-            1, expert width) if each row has its own time.
+        bias: Contribution of the flow times in the first layer of the action-time network, shape (batch, chunk, expert
+            width); a dimension of 1 stands for equal times.
         context: Values that all steps share. Its space for the actions' keys and values is overwritten.
 
     Returns:
@@ -107,8 +107,7 @@ def velocity(
     """
     actions = model.action_in_proj(x)
     weight = model.action_time_mlp_in.weight[:, : actions.shape[-1]]
-    hidden = F.linear(actions, weight, bias) if bias.ndim == 1 else F.linear(actions, weight) + bias
-    hidden = model.action_time_mlp_out(F.silu(hidden))
+    hidden = model.action_time_mlp_out(F.silu(F.linear(actions, weight) + bias))
     for layer, keys, values in zip(layers, context.keys, context.values, strict=True):
         normed = layer.normed(hidden)
         if layer.cross_attention:

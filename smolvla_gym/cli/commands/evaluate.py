@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_rate
+from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_max_delay, policy_rate
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import SceneOptions
 from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
@@ -196,13 +196,13 @@ def _write(
         "seeds": [seeds.start, seeds.stop - 1],
         "agent": options.agent.agent_arguments(),
         "seconds": round(seconds, 1),
-        **_figures(policies[0], results[0], options.control_hz),
+        **_figures(policies[0], results[0], options.control_hz, options.agent.agent_arguments()),
     }
     text = comparison.markdown(result["conditions"])
     title = f"{', '.join(dict.fromkeys(options.task))}, {len(seeds)} seeds each"
     comparison.plot(result["conditions"], out / "eval.png", f"{policies[0]}, {title}")
     if options.vs is not None:
-        result["vs"] = _figures(policies[1], results[1], options.control_hz)
+        result["vs"] = _figures(policies[1], results[1], options.control_hz, options.agent.agent_arguments())
         result["paired"] = [compare(c, results[0][c], results[1][c]) for c in options.conditions()]
         comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
         lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
@@ -238,17 +238,33 @@ def _record_videos(
             record_video(options, condition, episode.seed, out / folder / name, callbacks)
 
 
-def _figures(policy: str, results: dict[Condition, list[Outcome]], control_hz: float) -> dict[str, Any]:
+def _figures(
+    policy: str, results: dict[Condition, list[Outcome]], control_hz: float, agent: dict[str, Any]
+) -> dict[str, Any]:
     from smolvla_gym.evaluation.summary import summarise
 
     return {
         "policy": policy,
-        "conditions": [summarise(condition, episodes, control_hz) for condition, episodes in results.items()],
+        "conditions": [
+            summarise(condition, episodes, control_hz) | _chosen_mode(policy, condition, agent)
+            for condition, episodes in results.items()
+        ],
         "failed_seeds": [
             {**c.to_dict(), "seeds": {e.seed: e.failure for e in episodes if not e.success}}
             for c, episodes in results.items()
         ],
     }
+
+
+def _chosen_mode(policy: str, condition: Condition, agent: dict[str, Any]) -> dict[str, str]:
+    """Return the mode that auto stands for with a policy."""
+    from smolvla_gym.agent.mode_choice import AUTO, choose_mode
+
+    if condition.mode != AUTO:
+        return {}
+    chosen = {name: agent.get(name) for name in ("aggregate", "queue_threshold")}
+    latencies = (condition.latency_ms,)
+    return {"chosen_mode": choose_mode(policy_max_delay(policy), realtime=False, latencies=latencies, **chosen)}
 
 
 def _resume(options: EvalOptions) -> None:

@@ -16,7 +16,7 @@ from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import EnvironmentOptions, announce_homing, make_env
 from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
-from smolvla_gym.cli.output import output_folder, print_table
+from smolvla_gym.cli.output import output_folder, print_table, say
 from smolvla_gym.cli.progress import progress_with_pause
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def _roll_out(options: RolloutOptions, out: Path) -> RolloutSummary:
             env = stack.enter_context(make_env(options, task, smolvla, render_mode=render_mode))
             agent = make_agent(options.policy, env, smolvla)
             assert agent is not None  # noqa: S101 - narrows a type
+            if smolvla is not None and task == options.tasks[0]:
+                say(f"mode {smolvla.mode}")
             announce_homing(env, options)
             if callbacks is None:  # only now: a missing arm must not cost the files of earlier rollouts
                 opened = options.telemetry.callbacks(realtime=env.metadata["realtime"])

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from smolvla_gym.cli.commands.train_checks import STATE, check_start, check_steps, check_trainer, choose_trainer
+from smolvla_gym.cli.commands.train_checks import (
+    STATE,
+    check_delay,
+    check_start,
+    check_steps,
+    check_trainer,
+    choose_trainer,
+    tiny_chunk,
+)
 from smolvla_gym.cli.commands.train_dataset import training_dataset
 from smolvla_gym.cli.options.parser import AddParser, command
 from smolvla_gym.cli.options.training import BATCH, FEWEST_STEPS, STEPS, TINY, WORKERS, TrainOptions
@@ -150,6 +158,7 @@ def _open(options: TrainOptions, root: Path, device: str) -> tuple[Recording, Pa
         allowed = f"a whole dataset for LeRobot's own training; of this one are lost {recording.lost}"
         options.expect("dataset", allowed)
     check_start(options, start, recording)
+    check_delay(options, start, recording)
     options.steps = options.steps or STEPS[options.trainer]
     options.save_steps = options.save_steps or max(FEWEST_STEPS, options.steps // 10)
     if options.resume:
@@ -231,10 +240,12 @@ def _make_start(run: _Training) -> Path:
         stats = compute_stats(recording.states, recording.actions)
         build_tiny_checkpoint(
             part, cameras=tuple(run.options.cameras or recording.cameras), stats=stats,
-            chunk_size=max(2, round(32 * recording.fps / 30)), n_action_steps=max(1, round(12 * recording.fps / 30)),
+            chunk_size=tiny_chunk(recording.fps), n_action_steps=max(1, round(12 * recording.fps / 30)),
             sentences=recording.instructions, seed=run.options.seed or 0,
         )  # fmt: skip
-    trained = describe_training(recording.fps, recording.gripper, recording.instructions, run.start)
+    trained = describe_training(
+        recording.fps, recording.gripper, recording.instructions, run.start, run.options.rtc_delay
+    )
     write_provenance(part, trained)
     part.rename(start)
     return start
@@ -247,7 +258,8 @@ def _by_lerobot(run: _Training) -> Path:
     options = run.options
     assert run.start is not None  # noqa: S101 - the tiny one is not for LeRobot
     if not options.resume:
-        prepare(run.start, run.recording, tuple(options.cameras or run.recording.cameras), run.out / START)
+        cameras = tuple(options.cameras or run.recording.cameras)
+        prepare(run.start, run.recording, cameras, run.out / START, options.rtc_delay)
     finetuning = FinetuneOptions(
         steps=options.steps, batch_size=options.batch_size or BATCH["lerobot"], save_steps=options.save_steps,
         log_steps=max(1, min(50, options.steps // 20)), device=run.device, gpus=options.gpus,

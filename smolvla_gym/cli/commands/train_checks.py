@@ -105,6 +105,29 @@ def check_start(options: TrainOptions, start: Path | None, recording: Recording)
         _check_cameras(options, start, recording)
 
 
+def tiny_chunk(fps: float) -> int:
+    """Return the number of actions in a chunk of a new tiny policy: about a second."""
+    return max(2, round(32 * fps / 30))
+
+
+def check_delay(options: TrainOptions, start: Path | None, recording: Recording) -> None:
+    """Refuse a delay that is not shorter than a chunk.
+
+    Args:
+        options: The options.
+        start: The checkpoint; None: a new one.
+        recording: The dataset.
+
+    Raises:
+        OptionError: It is not.
+    """
+    from smolvla_gym.agent.checkpoint.spec import read_spec
+
+    size = tiny_chunk(recording.fps) if start is None else read_spec(start).chunk_size
+    if options.rtc_delay is not None and options.rtc_delay >= size:
+        options.expect("rtc_delay", f"below {size}, the number of actions in a chunk of {options.start}")
+
+
 def _check_cameras(options: TrainOptions, start: Path, recording: Recording) -> None:
     from smolvla_gym.agent.checkpoint.spec import read_spec
     from smolvla_gym.agent.checkpoint.validation import check_checkpoint

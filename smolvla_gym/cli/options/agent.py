@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import gymnasium as gym
 
     from smolvla_gym.agent import SmolVLAAgent
+    from smolvla_gym.agent.checkpoint.provenance import Provenance
     from smolvla_gym.agent.protocol import Agent
 
 SCRIPTED: Final = ("expert", "random")
@@ -26,11 +27,12 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: Final = get_args(Dtype)
 """As the agent has them, whose module needs torch."""
 
-Mode = Literal["sync", "async", "rtc"]
+Mode = Literal["auto", "sync", "async", "rtc"]
 
 MODE_HELP: Final = (
-    "sync: infer when the queue is empty; async: while it plays; rtc: async, each chunk continuing the one before "
-    "(default: sync in simulated time, rtc in real time)"
+    "sync: infer when the queue is empty; async: while it plays; rtc: async, each chunk continuing the one before; "
+    "auto: rtc with a latency if the policy was trained for it, else async in real time and sync in simulated time "
+    "(default: auto)"
 )
 LATENCY_HELP: Final = "inference time of a chunk: exactly in simulated time, at least in real time (default: 0)"
 STEPS_HELP: Final = "flow steps a chunk (default: the policy's)"
@@ -101,7 +103,7 @@ class ChunkOptions(PolicyOptions):
         "own number is smaller)", None, metavar="N", kept=True,
     )  # fmt: skip
     aggregate: str | None = option(
-        "how async merges two chunks, and in real time selects async itself (default: weighted_average)", None,
+        "how async merges two chunks; auto is async then (default: weighted_average)", None,
         metavar="NAME", kept=True,
     )  # fmt: skip
 
@@ -125,7 +127,7 @@ class ChunkOptions(PolicyOptions):
 class AgentOptions(ChunkOptions):
     """Options of an agent."""
 
-    mode: Mode | None = option(MODE_HELP, None)
+    mode: Mode = option(MODE_HELP, "auto")
     latency_ms: float | None = option(LATENCY_HELP, None, parse=latency, metavar="MS")
     num_steps: int | None = option(STEPS_HELP, None, parse=at_least(1), metavar="N")
 
@@ -143,9 +145,7 @@ class AgentOptions(ChunkOptions):
         say(f"{'connecting to' if remote else 'loading'} policy {policy} …")
         from smolvla_gym.agent import SmolVLAAgent
 
-        # Of the modes for real time only async has a choice of aggregates.
-        usual = "sync" if not realtime else "rtc" if self.aggregate is None else "async"
-        arguments = self.agent_arguments() | {"mode": self.mode or usual, "latency_ms": self.latency_ms}
+        arguments = self.agent_arguments() | {"mode": self.mode, "latency_ms": self.latency_ms}
         arguments["camera_map"] = dict(self.camera_map)
         if remote:
             agent = SmolVLAAgent.connect(policy, **arguments)
@@ -161,7 +161,7 @@ class AgentOptions(ChunkOptions):
 class SweepOptions(ChunkOptions):
     """Options of an agent that is evaluated in several modes, with several latencies and numbers of flow steps."""
 
-    mode: list[Mode] = option(MODE_HELP, ["sync"], kept=True)
+    mode: list[Mode] = option(MODE_HELP, ["auto"], kept=True)
     latency_ms: list[float] = option(LATENCY_HELP, [0.0], parse=latency, metavar="MS", kept=True)
     num_steps: list[int | None] = option(STEPS_HELP, [None], parse=at_least(1), metavar="N", kept=True)
 
@@ -227,11 +227,25 @@ def policy_rate(policy: str) -> float | None:
     Raises:
         CheckpointError: The checkpoint is missing or cannot be fetched.
     """
+    trained = _read_provenance(policy)
+    return None if trained is None else float(trained.control_hz)
+
+
+def policy_max_delay(policy: str) -> int:
+    """Return the largest inference delay in actions that a checkpoint was trained for, 0 where it does not say.
+
+    Raises:
+        CheckpointError: The checkpoint is missing or cannot be fetched.
+    """
+    trained = _read_provenance(policy)
+    return 0 if trained is None else trained.rtc_max_delay
+
+
+def _read_provenance(policy: str) -> Provenance | None:
     from smolvla_gym.agent.checkpoint.hub import download, find_checkpoint_folder
     from smolvla_gym.agent.checkpoint.provenance import PROVENANCE, read_provenance
 
-    trained = read_provenance(find_checkpoint_folder(policy) or download(policy, None, [PROVENANCE]))
-    return None if trained is None else float(trained.control_hz)
+    return read_provenance(find_checkpoint_folder(policy) or download(policy, None, [PROVENANCE]))
 
 
 def make_agent(policy: str | None, env: gym.Env[Any, Any], smolvla: SmolVLAAgent | None) -> Agent | None:

@@ -45,6 +45,10 @@ class TrainOptions(ConversionOptions):
     freeze_vision: bool | None = option(
         "in memory: do not train the vision tower, for about twice the steps a second", None, kept=True
     )
+    rtc_delay: int | None = option(
+        "train for inference delays of up to MAX actions: the policy learns to continue the actions that are executed "
+        "until a chunk arrives; 0: none (default: that of --from)", None, parse=at_least(0), metavar="MAX", kept=True,
+    )  # fmt: skip
     save_steps: int = option(
         f"steps between savings (default: a tenth of --steps, at least {FEWEST_STEPS})", 0, parse=at_least(1),
         metavar="N",

@@ -2,7 +2,8 @@
 
 LeRobot trains the policy that a checkpoint's ``config.json`` describes. That of ``lerobot/smolvla_base`` has six
 dimensions and other cameras, and loading it downloads the vision-language model only to replace its weights. The
-checkpoint is therefore copied with another ``config.json`` first.
+checkpoint is therefore copied with another ``config.json`` first. A policy that learns to continue given actions is
+trained as :mod:`smolvla_gym.training.lerobot.delayed`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.configuration import check_configuration
 from smolvla_gym.agent.checkpoint.load import check_checkpoint_files
+from smolvla_gym.agent.checkpoint.provenance import MAX_DELAY, read_provenance
 from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, link_file, make_plain, make_portable
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER, WEIGHTS, read_spec
 from smolvla_gym.data.reader import Recording
@@ -28,6 +30,7 @@ from smolvla_gym.data.spec import ROBOT_TYPE
 from smolvla_gym.errors import CheckpointError, OptionError, SmolVLAGymError
 from smolvla_gym.parol6 import ACTION_NAMES
 from smolvla_gym.training.provenance import copy_provenance, describe_training, write_provenance
+from smolvla_gym.utils import schema
 from smolvla_gym.utils.json_file import save_json
 from smolvla_gym.utils.subprocesses import end_process
 from smolvla_gym.utils.untrusted import read_json_object, reading_as
@@ -36,6 +39,13 @@ START: Final = "start"
 RUN: Final = "lerobot"
 POLICY: Final = "policy"
 """Folders of a run: the checkpoint that it starts from, LeRobot's output, and the resulting policy."""
+
+_DELAYED_START: Final = "start-delayed"
+"""Folder of a run that learns to continue given actions: the start with the configuration of such a policy."""
+
+_DELAYED: Final = "smolvla_delayed"
+_DELAYED_PACKAGE: Final = "smolvla_gym.training.lerobot.delayed"
+"""Type of such a policy, and the package in which LeRobot finds it."""
 
 _LAST: Final = Path(RUN) / "checkpoints" / "last" / "pretrained_model"
 _TRAIN_CONFIG: Final = "train_config.json"
@@ -78,7 +88,9 @@ class FinetuneOptions:
     seed: int = 0
 
 
-def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], start: Path) -> None:
+def prepare(
+    checkpoint: Path, recording: Recording, cameras: Sequence[str], start: Path, rtc_max_delay: int | None = None
+) -> None:
     """Copy a checkpoint so that LeRobot can train it on a dataset of this arm.
 
     Args:
@@ -86,15 +98,18 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
         recording: The dataset.
         cameras: Cameras of the dataset that the policy uses, in the order of the policy's own cameras.
         start: Folder of the copy.
+        rtc_max_delay: Largest number of given actions that the policy learns to continue; None: that of the checkpoint.
 
     Raises:
         CheckpointError: The checkpoint is not a SmolVLA, lacks a file, or has too few dimensions.
-        OptionError: The dataset has no such camera.
+        OptionError: The dataset has no such camera, or a chunk is not longer than ``rtc_max_delay``.
     """
     for camera in cameras:
         if camera not in recording.cameras:
             raise OptionError("cameras", camera, f"one of those of the dataset: {', '.join(recording.cameras)}")
-    read_spec(checkpoint)  # refuses policies of another type
+    spec = read_spec(checkpoint)  # refuses policies of another type
+    if rtc_max_delay is not None and not 0 <= rtc_max_delay < spec.chunk_size:
+        raise OptionError("rtc_max_delay", rtc_max_delay, f"from 0 to {spec.chunk_size - 1}, below the chunk's length")
     config = _read(checkpoint / "config.json")
     width = len(ACTION_NAMES)
     for name in ("max_state_dim", "max_action_dim"):
@@ -117,7 +132,8 @@ def prepare(checkpoint: Path, recording: Recording, cameras: Sequence[str], star
     copy_checkpoint(checkpoint, start, link_weights=True)
     save_json(start / "config.json", config, "configuration of the policy")
     make_plain(start, start)
-    write_provenance(start, describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint))
+    trained = describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint, rtc_max_delay)
+    write_provenance(start, trained)
 
 
 def finetune(
@@ -151,6 +167,8 @@ def finetune(
     first = _step_of(folder) if resume else 0
     if resume:
         check_resumed(last, recording)
+    elif delay := _max_delay(folder):
+        _make_delayed_start(folder, delay)
     command = train_command(folder, recording, options, resume=resume)
     tail, lines = deque[str](maxlen=30), 0
     temporary = tempfile.mkdtemp(prefix="smolvla_gym-")  # LeRobot leaves copies of its configuration there
@@ -183,6 +201,25 @@ def finetune(
     if pending is not None:
         _offer(folder, pending, saved)
     return export(folder, last)
+
+
+def _max_delay(folder: Path) -> int:
+    """Return the largest number of given actions that a run's policy learns to continue."""
+    trained = read_provenance(folder / START)
+    return 0 if trained is None else trained.rtc_max_delay
+
+
+def _make_delayed_start(folder: Path, delay: int) -> None:
+    """Make the checkpoint that LeRobot's training begins with, with the configuration of a delayed policy."""
+    start, part = folder / START, folder / _DELAYED_START
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for file in start.iterdir():
+        if file.is_file():
+            link_file(file, part / file.name)
+    config = _read(start / "config.json") | {"type": _DELAYED, "rtc_max_delay": delay, "compile_model": False}
+    (part / "config.json").unlink()  # a link to that of the start
+    save_json(part / "config.json", config, "configuration of the policy")
 
 
 def _offer(folder: Path, step: int, saved: Callable[[int, Path], None]) -> int | None:
@@ -235,6 +272,10 @@ def train_command(folder: Path, recording: Recording, options: FinetuneOptions, 
     if options.gpus > 1:
         launcher += ["accelerate.commands.launch", "--multi_gpu", f"--num_processes={options.gpus}", "-m"]
     command = [*launcher, "lerobot.scripts.lerobot_train"]
+    delayed = _max_delay(folder) > 0
+    if delayed:
+        # The same argument for the policy would be taken for a field of its configuration.
+        command.append(f"--env.discover_packages_path={_DELAYED_PACKAGE}")
     if resume:
         command += [
             "--resume=true", f"--config_path={folder / _LAST / _TRAIN_CONFIG}",
@@ -243,7 +284,8 @@ def train_command(folder: Path, recording: Recording, options: FinetuneOptions, 
         ]  # fmt: skip
     else:
         command += [
-            f"--policy.path={folder / START}", f"--policy.device={options.device}", "--policy.push_to_hub=false",
+            f"--policy.path={folder / (_DELAYED_START if delayed else START)}",
+            f"--policy.device={options.device}", "--policy.push_to_hub=false",
             f"--dataset.repo_id=local/{ROBOT_TYPE}", f"--dataset.root={recording.root.absolute()}",
             "--dataset.video_backend=pyav", f"--output_dir={folder / RUN}", "--wandb.enable=false",
             "--env_eval_freq=0", f"--seed={options.seed}",
@@ -301,7 +343,7 @@ def check_resumed(saving: Path, recording: Recording) -> None:
     path = saving / _TRAIN_CONFIG
     content = _read(path)
     try:
-        check_configuration(content.get("policy"))
+        check_configuration(_as_plain(content.get("policy")))
     except ValueError as error:
         raise CheckpointError(f"{path} is not of a SmolVLA's training ({error}). Take another copy.") from error
     kept: dict[str, Any] = {name: content[name] for name in _KEPT if name in content}
@@ -310,6 +352,19 @@ def check_resumed(saving: Path, recording: Recording) -> None:
         "repo_id": f"local/{ROBOT_TYPE}", "root": str(recording.root.absolute()), "video_backend": "pyav",
     }  # fmt: skip
     save_json(path, {**kept, "env_eval_freq": 0}, "configuration of LeRobot's training")
+
+
+def _as_plain(policy: Any) -> Any:
+    """Return the configuration of a delayed policy as that of a SmolVLA; any other one is returned as it is.
+
+    Raises:
+        ValueError: Its largest delay is not allowed.
+    """
+    if not isinstance(policy, dict) or policy.get("type") != _DELAYED:
+        return policy
+    plain = {name: value for name, value in policy.items() if name != "rtc_max_delay"}
+    schema.check_field("rtc_max_delay", policy.get("rtc_max_delay"), MAX_DELAY)
+    return {**plain, "type": "smolvla"}
 
 
 def _read(path: Path) -> dict[str, Any]:

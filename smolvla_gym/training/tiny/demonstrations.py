@@ -2,7 +2,8 @@
 
 The next action of an expert depends on the present state only. An episode can therefore be interrupted at any time, by
 moving the tool or by executing a policy for a while (DAgger), and the expert continues from there. The interruption
-itself is not recorded, and no chunk reaches across it: all training data are actions of the undisturbed expert.
+itself is not recorded, and no chunk reaches across it: all training data are actions of the undisturbed expert. Of a
+late policy the last steps of an interruption may be recorded too, as given actions that the expert's follow.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from smolvla_gym import SIM_ID
 from smolvla_gym.agent import SmolVLAAgent
+from smolvla_gym.agent.checkpoint.provenance import read_provenance
 from smolvla_gym.training.tiny.frames import Frames
 from smolvla_gym.training.tiny.interrupted_expert import InterruptedExpert, record_segments
 from smolvla_gym.training.tiny.segments import Segment, join_segments
@@ -50,6 +52,8 @@ class DemonstrationOptions:
         policy: A checkpoint whose policy interrupts the expert; None: no policy does.
         latencies_ms: Inference delays of that policy in ms, one of which is drawn for each episode: a policy that
             will run with a delay needs demonstrations of the states that the delay leads to.
+        committed: Largest number of steps before the end of an interruption that are recorded too, as given actions
+            (``Frames.committed``); only training with a ``max_delay`` uses them.
         workers: Worker processes; 1: the calling process records. Not used with a pool.
     """
 
@@ -63,6 +67,7 @@ class DemonstrationOptions:
     hard_weight: float = 4.0
     policy: Path | None = None
     latencies_ms: tuple[float, ...] = (0.0,)
+    committed: int = 0
     workers: int = 2
 
 
@@ -137,7 +142,9 @@ class _Cache:
     def agent(self, policy: Path, latency_ms: float) -> SmolVLAAgent:
         key = policy, latency_ms
         if key not in self._agents:
-            late: dict[str, Any] = {"mode": "async", "latency_ms": latency_ms} if latency_ms else {}
+            trained = read_provenance(policy)
+            mode = "rtc" if trained is not None and trained.rtc_max_delay else "async"
+            late: dict[str, Any] = {"mode": mode, "latency_ms": latency_ms} if latency_ms else {}
             self._agents[key] = SmolVLAAgent.from_pretrained(policy, device="cpu", **late)
         return self._agents[key]
 
@@ -177,6 +184,6 @@ def _demonstrate(options: DemonstrationOptions, seed: int, cache: _Cache) -> lis
     agent = None if options.policy is None else cache.agent(options.policy, float(rng.choice(options.latencies_ms)))
     expert = InterruptedExpert(
         rng, cameras=options.cameras, image_size=options.image_size, stride=options.stride,
-        hard_weight=options.hard_weight, sampled=sampled, policy=agent,
+        hard_weight=options.hard_weight, sampled=sampled, policy=agent, committed=options.committed,
     )  # fmt: skip
     return record_segments(env, expert, seed)

@@ -3,11 +3,15 @@
 LeRobot's own loss runs the whole network for each draw. Images, instruction and state do not depend on the noise, and
 the vision tower takes most of the time. Their keys and values are therefore computed once, as the sampler does at
 inference, and only the action expert runs for every draw. With one draw the loss is the same as LeRobot's.
+
+With delays the first actions of a chunk are given, as those are that the arm executes until the chunk arrives: they
+enter the action expert without noise and with the flow time 0, and have no loss ("Training-Time Action Conditioning for
+Efficient Real-Time Chunking", Black et al., 2025).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -15,6 +19,9 @@ from torch import Tensor
 from smolvla_gym.agent.sampler.flow import prepare_context, velocity
 from smolvla_gym.agent.sampler.network import Network
 from smolvla_gym.agent.sampler.prefix import Prefix, encode_prefix
+
+_NO_DELAY: Final = 0.25
+"""Share of the draws without a delay, in addition to those that the distribution of delays leads to."""
 
 
 def sample_times(count: int, generator: torch.Generator) -> Tensor:
@@ -29,6 +36,26 @@ def sample_times(count: int, generator: torch.Generator) -> Tensor:
     """
     # The distribution function of Beta(a, 1) is t^a, so a uniform number to the power 1/a follows it.
     return torch.rand(count, generator=generator) ** (1 / 1.5) * 0.999 + 0.001
+
+
+def sample_delays(committed: Tensor, limit: int, generator: torch.Generator | None) -> Tensor:
+    """Draw the number of given actions for each chunk: small numbers more often, and a quarter or more of them 0.
+
+    A long delay leaves few actions to learn from, and most policies run with a short one.
+
+    Args:
+        committed: Smallest number for each chunk, at most ``limit``, shape (count,).
+        limit: Largest number.
+        generator: Source of the random numbers; None: torch's own.
+
+    Returns:
+        Shape (count,).
+    """
+    # The square of a uniform number has a density that falls as the inverse square root.
+    share = torch.rand(len(committed), generator=generator) ** 2
+    drawn = committed + (share * (limit + 1 - committed)).long().clamp_max(limit - committed)
+    none = (torch.rand(len(committed), generator=generator) < _NO_DELAY) & (committed == 0)
+    return torch.where(none, 0, drawn)
 
 
 class FlowLoss:
@@ -69,15 +96,24 @@ class FlowLoss:
         exists = torch.cat([mask.new_ones((len(mask), count)), mask, mask.new_ones((len(mask), 1))], dim=1)
         return encode_prefix(self._network.text, self._network.expert, embedded, exists, count + tokens.shape[1])
 
-    def __call__(self, batch: dict[str, Tensor], noise: Tensor, times: Tensor, prefix: Prefix | None = None) -> Tensor:
-        """Return the mean squared error of the predicted flow over the actions that are not padding.
+    def __call__(
+        self,
+        batch: dict[str, Tensor],
+        noise: Tensor,
+        times: Tensor,
+        prefix: Prefix | None = None,
+        delays: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mean squared error of the predicted flow over the actions that are neither padding nor given.
 
         Args:
             batch: Output of the policy's preprocessor, with ``"action"`` of shape (B, chunk, 7) and the padding mask
-                ``"action_is_pad"`` of shape (B, chunk).
+                ``"action_is_pad"`` of shape (B, chunk). ``"commanded"``, of the shape of the actions, has the actions
+                that are given; without it they are those of ``"action"``.
             noise: Shape (draws * B, chunk, max_action_dim); the draws of one frame follow each other.
             times: Shape (draws * B,), from 0 (actions) to 1 (noise).
             prefix: Output of :meth:`read`, if it is computed already; the batch needs no images then.
+            delays: Number of given actions at the start of each chunk, shape (draws * B,); None: none.
 
         Returns:
             The loss, a scalar.
@@ -93,10 +129,16 @@ class FlowLoss:
         )
         context = prepare_context(network.expert, Prefix(keys, values, exists, prefix.tokens), noise.shape[1])
         share = times[:, None, None]
-        speed = velocity(
-            network.model, network.expert, network.norm, share * noise + (1 - share) * actions,
-            network.time_biases(network.embed_times(times))[:, None], context,
-        )  # fmt: skip
+        place = share * noise + (1 - share) * actions
+        bias = network.time_biases(network.embed_times(times))[:, None]
+        if delays is not None:
+            given = torch.arange(noise.shape[1], device=noise.device) < delays[:, None]
+            commanded = policy.prepare_action({"action": batch.get("commanded", batch["action"])})
+            clean = network.time_biases(network.embed_times(times.new_zeros(1)))
+            place = torch.where(given[..., None], commanded.repeat_interleave(draws, dim=0), place)
+            bias = torch.where(given[..., None], clean, bias)
+            valid = valid & ~given
+        speed = velocity(network.model, network.expert, network.norm, place, bias, context)
         width = policy.config.action_feature.shape[0]
         errors: Tensor = (speed - (noise - actions))[:, :, :width].square().mean(dim=-1)
         return (errors * valid).sum() / valid.sum().clamp_min(1)

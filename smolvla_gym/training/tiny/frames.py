@@ -35,6 +35,10 @@ class Frames:
         referents: Auxiliary targets for the language model, shape (M, k): positions of the objects that the
             instruction names. None: no targets.
         weights: Relative frequency with which each frame with images is drawn, shape (M,). None: equal weights.
+        commanded: What the arm was told in each frame, where that differs from the action, which is the label: such as
+            by a policy whose states the expert labels. Shape (N, 7). None: the actions.
+        committed: For each frame with images, for how many steps from it on the arm was told something else than the
+            labels, shape (M,): training gives at least these actions, and learns the ones after them. None: 0.
         paraphrases: For each of ``instructions`` the indices of its paraphrases, including itself: training draws one
             of them each time. None: no paraphrases.
     """
@@ -49,6 +53,8 @@ class Frames:
     targets: NDArray[np.float32] | None = None
     referents: NDArray[np.float32] | None = None
     weights: NDArray[np.float64] | None = None
+    commanded: NDArray[np.float32] | None = None
+    committed: NDArray[np.int64] | None = None
     paraphrases: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
@@ -76,12 +82,20 @@ class Frames:
             ("targets", self.targets, with_images),
             ("referents", self.referents, with_images),
             ("weights", self.weights, with_images),
+            ("commanded", self.commanded, count),
+            ("committed", self.committed, with_images),
         ]
         for name, column, rows in columns:
             if column is not None and len(column) != rows:
                 raise OptionError(name, f"{len(column)} rows", f"{rows} rows")
         if self.actions.shape != (count, width):
             raise OptionError("actions", self.actions.shape, f"an array of shape (N, {width})")
+        if self.commanded is not None and (
+            self.commanded.shape != (count, width) or not np.isfinite(self.commanded).all()
+        ):
+            raise OptionError("commanded", self.commanded.shape, f"an array of shape (N, {width}) of finite numbers")
+        if self.committed is not None and self.committed.min() < 0:
+            raise OptionError("committed", int(self.committed.min()), "numbers from 0")
         if not (np.isfinite(self.states).all() and np.isfinite(self.actions).all()):
             raise OptionError("states and actions", "with NaN or inf", "finite numbers")
         if self.instruction_ids.min() < 0 or self.instruction_ids.max() >= len(self.instructions):
@@ -120,7 +134,8 @@ def join(recordings: Sequence[Frames]) -> Frames:
     """Join several recordings, such as of several tasks.
 
     Args:
-        recordings: The recordings; all have the same cameras and the same optional arrays.
+        recordings: The recordings; all have the same cameras and the same optional arrays, except ``commanded`` and
+            ``committed``, whose defaults are filled in.
     """
     sizes = np.array([len(frames) for frames in recordings])
     offsets = np.cumsum(sizes) - sizes
@@ -145,6 +160,14 @@ def join(recordings: Sequence[Frames]) -> Frames:
         targets=np.concatenate(targets) if targets else None,
         referents=np.concatenate(referents) if referents else None,
         weights=np.concatenate(weights) if weights else None,
+        commanded=np.concatenate([f.actions if f.commanded is None else f.commanded for f in recordings])
+        if any(f.commanded is not None for f in recordings)
+        else None,
+        committed=np.concatenate(
+            [np.zeros(len(f.with_images), np.int64) if f.committed is None else f.committed for f in recordings]
+        )
+        if any(f.committed is not None for f in recordings)
+        else None,
         paraphrases=[
             [int(first_id) + i for i in group]
             for f, first_id in zip(recordings, first_ids, strict=True)

@@ -20,6 +20,7 @@ _IMAGES: Final = "images."
 _DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "states": ("f", 2), "actions": ("f", 2), "instruction_ids": ("i", 1), "segments": ("i", 1),
     "image_frames": ("i", 1), "targets": ("f", 2), "referents": ("f", 2), "weights": ("f", 1),
+    "commanded": ("f", 2), "committed": ("i", 1),
 }  # fmt: skip
 """Kind and number of dimensions of the arrays."""
 

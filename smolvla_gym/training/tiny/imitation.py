@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from smolvla_gym.agent.checkpoint.saving import find_vlm, save_checkpoint
-from smolvla_gym.errors import CheckpointError, MissingExtraError, SmolVLAGymError, with_causes
-from smolvla_gym.training.provenance import copy_provenance
+from smolvla_gym.errors import CheckpointError, MissingExtraError, OptionError, SmolVLAGymError, with_causes
+from smolvla_gym.training.provenance import PROVENANCE, read_provenance, write_provenance
 from smolvla_gym.training.tiny.frames import Frames
 from smolvla_gym.training.tiny.options import TrainOptions, TrainProgress, TrainReport
 from smolvla_gym.utils.worker_pool import threads
@@ -73,7 +74,7 @@ def train(
         The result of the run.
 
     Raises:
-        OptionError: The frames do not match the policy.
+        OptionError: The frames or ``max_delay`` do not match the policy.
         CheckpointError: ``policy_dir`` or ``state`` cannot be read.
         SmolVLAGymError: Training diverged: a gradient is not finite.
     """
@@ -81,8 +82,19 @@ def train(
         checkpoint = load_checkpoint(policy_dir, device=options.device, dtype="float32", language_head=True)
         config = checkpoint.policy.config
         config.vlm_model_name = str(find_vlm(config.vlm_model_name))  # here, so that the first saving cannot fail
+        options = _with_max_delay(options, checkpoint.spec.directory)
         trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
         return trainer.run()
+
+
+def _with_max_delay(options: TrainOptions, checkpoint: Path) -> TrainOptions:
+    """Return the options with the largest delay of the run, which the checkpoint has to state."""
+    known = read_provenance(checkpoint)
+    if options.max_delay is None:
+        return replace(options, max_delay=0 if known is None else known.rtc_max_delay)
+    if options.max_delay and known is None:
+        raise OptionError("max_delay", options.max_delay, f"0, because {checkpoint} has no {PROVENANCE} to state it")
+    return options
 
 
 def _to_stderr(progress: TrainProgress) -> None:
@@ -256,7 +268,7 @@ class _Trainer:
             losses[_VISION] = self._heads[_VISION](features, inputs[_VISION])
         if not only_vision:
             prefix = self._flow_loss.read(inputs, tokens)
-            losses[_FLOW] = self._flow_loss(inputs, inputs["noise"], inputs["times"], prefix)
+            losses[_FLOW] = self._flow_loss(inputs, inputs["noise"], inputs["times"], prefix, inputs.get("delays"))
             if _GROUNDING in self._heads:
                 # Of the state's token alone: it attends to all others, and the action expert attends to it.
                 losses[_GROUNDING] = self._heads[_GROUNDING](prefix.tokens[:, -1], inputs[_GROUNDING])
@@ -290,7 +302,9 @@ class _Trainer:
                 parameter.copy_(mean)
             checkpoint = self._checkpoint
             save_checkpoint(self._out, checkpoint.policy, checkpoint.preprocessor, checkpoint.postprocessor)
-            copy_provenance(checkpoint.spec.directory, self._out)
+            known = read_provenance(checkpoint.spec.directory)
+            if known is not None:
+                write_provenance(self._out, replace(known, rtc_max_delay=self._options.max_delay or 0))
             for parameter, value in zip(self._parameters, present, strict=True):
                 parameter.copy_(value)
         if self._state is not None:

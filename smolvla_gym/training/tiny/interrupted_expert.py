@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import gymnasium as gym
@@ -66,6 +66,7 @@ class InterruptedExpert(Demonstrator, Callback):
         hard_weight: float,
         sampled: bool = False,
         policy: SmolVLAAgent | None = None,
+        committed: int = 0,
     ) -> None:
         """Create an expert for one episode.
 
@@ -77,11 +78,14 @@ class InterruptedExpert(Demonstrator, Callback):
             hard_weight: Weight of a frame in which another object than the named one is about as near.
             sampled: Whether images are resized by sampling pixels, not by averaging.
             policy: Policy that interrupts the expert; None: no policy does.
+            committed: Largest number of steps before the end of an interruption that are recorded too, with what the
+                arm was told and what the expert would do: from there a policy has to continue given actions.
         """
         self.segments: list[Segment] = []
         self._rng, self._policy = rng, policy
         self._cameras, self._image_size, self._stride = cameras, image_size, stride
         self._hard_weight, self._sampled = hard_weight, sampled
+        self._committed = committed
 
     def attach(self, env: gym.Env[Any, Any]) -> None:
         """Take a simulated env, which renders no observations from now on."""
@@ -140,14 +144,17 @@ class InterruptedExpert(Demonstrator, Callback):
             if tail is None and rng.random() < _INTERRUPTIONS_HZ / self._hz:
                 by_policy = self._policy is not None and rng.random() < 0.6
                 self.label = None
-                observation = yield from self._drive(observation) if by_policy else self._drag()
-                self.segments.append(self._segment())
+                segment = self._segment()
+                interruption = self._drive if by_policy else self._drag
+                observation = yield from interruption(observation, segment)
                 if self._terminated:
                     return
+                segment.lead = len(segment.states)
+                self.segments.append(segment)
             if self._lost():
                 return
             self.label = action = self._expert()
-            self._note(self.segments[-1], observation, action)
+            self._note(self.segments[-1], observation, action, action)
             observation = yield action
             if tail is not None:
                 tail -= 1
@@ -156,27 +163,30 @@ class InterruptedExpert(Demonstrator, Callback):
             if tail == 0:
                 return
 
-    def _drive(self, observation: Observation) -> Generator[Action, Observation, Observation]:
-        """Execute the policy for a random time."""
+    def _drive(self, observation: Observation, segment: Segment) -> Generator[Action, Observation, Observation]:
+        """Execute the policy for a random time; its last steps are noted in the segment."""
         policy = self._policy
         assert policy is not None  # noqa: S101 - narrows a type
         policy.reset(self._backend.instruction, seed=int(self._rng.integers(1 << 31)))
-        for _ in range(int(self._rng.integers(*self._steps_in(_POLICY_S)))):
-            # A chunk that is requested needs images: in sync mode when the queue is empty, in other modes at any time.
-            if policy.queue_length == 0 or policy.mode != "sync":
-                observation = {**observation, "pixels": self._render()}
-            observation = yield policy.act(observation)
+        count = int(self._rng.integers(*self._steps_in(_POLICY_S)))
+        for i in range(count):
+            # A chunk that is requested needs images; they are rendered when it reads them.
+            action = policy.act({**observation, "pixels": _LazyImages(self._cameras, self._render)})
+            self._note_committed(segment, observation, action, count - i)
+            observation = yield action
             if self._terminated:
                 break
         return observation
 
-    def _drag(self) -> Generator[Action, Observation, Observation]:
-        """Move the tool to a random position nearby, with the gripper opened or closed."""
+    def _drag(self, observation: Observation, segment: Segment) -> Generator[Action, Observation, Observation]:
+        """Move the tool to a random position nearby, with the gripper opened or closed; see :meth:`_drive`."""
         rng, world = self._rng, self._backend.world
         position = world.tool_position + rng.uniform([-0.06, -0.06, -0.01], [0.06, 0.06, 0.06])
         joints = solve(position, square_yaw(position) + rng.uniform(-0.5, 0.5), world.gripper)
         action = np.append(world.joints if joints is None else joints, float(rng.random() < 0.6)).astype(np.float32)
-        for _ in range(int(rng.integers(*self._steps_in(_DRAG_S)))):
+        count = int(rng.integers(*self._steps_in(_DRAG_S)))
+        for i in range(count):
+            self._note_committed(segment, observation, action, count - i)
             observation = yield action
             if self._terminated:
                 break
@@ -190,7 +200,7 @@ class InterruptedExpert(Demonstrator, Callback):
         layout = self._backend.layout
         base = layout.colors[layout.base] if layout.base >= 0 else ""
         meaning = layout.instruction_template, layout.colors[layout.target], base
-        return Segment(meaning, {name: [] for name in self._cameras}, [], [], [], [], [])
+        return Segment(meaning, {name: [] for name in self._cameras}, [], [], [], [], [], [])
 
     def _render(self) -> dict[str, NDArray[np.uint8]]:
         world = self._backend.world
@@ -205,7 +215,12 @@ class InterruptedExpert(Demonstrator, Callback):
         places = [world.object_position(i) for i in range(len(self._backend.layout.colors))]
         return max(float(np.linalg.norm(place)) for place in places) > _REACH
 
-    def _note(self, segment: Segment, observation: dict[str, Any], action: NDArray[np.float32]) -> None:
+    def _note_committed(self, segment: Segment, observation: Observation, commanded: Action, left: int) -> None:
+        """Note one of the last steps of an interruption; ``left`` of them remain, including this one."""
+        if left <= self._committed:
+            self._note(segment, observation, self._expert(), commanded)
+
+    def _note(self, segment: Segment, observation: Observation, action: Action, commanded: Action) -> None:
         if len(segment.states) % self._stride == 0:
             size = self._image_size
             for name, image in self._render().items():
@@ -219,10 +234,30 @@ class InterruptedExpert(Demonstrator, Callback):
             segment.weights.append(frame_weight(self._backend, self._hard_weight))
         segment.states.append(observation["agent_pos"])
         segment.actions.append(action)
+        segment.commanded.append(commanded)
+
+
+class _LazyImages(Mapping[str, NDArray[np.uint8]]):
+    """Images of the present state, rendered when the first one is read."""
+
+    def __init__(self, cameras: Sequence[str], render: Callable[[], dict[str, NDArray[np.uint8]]]) -> None:
+        self._cameras, self._render = cameras, render
+        self._images: dict[str, NDArray[np.uint8]] | None = None
+
+    def __getitem__(self, camera: str) -> NDArray[np.uint8]:
+        if self._images is None:
+            self._images = self._render()
+        return self._images[camera]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cameras)
+
+    def __len__(self) -> int:
+        return len(self._cameras)
 
 
 def record_segments(env: gym.Env[Any, Any], expert: InterruptedExpert, seed: int) -> list[Segment]:
-    """Run an episode and return its segments of at least two frames.
+    """Run an episode and return its segments with at least two frames of the expert.
 
     Args:
         env: A simulated env.
@@ -237,4 +272,4 @@ def record_segments(env: gym.Env[Any, Any], expert: InterruptedExpert, seed: int
         if start is None:
             raise
         run_episode(env, expert, [expert], seed=seed, until_agent_ends=True)
-    return [segment for segment in expert.segments if len(segment.states) > 1]
+    return [segment for segment in expert.segments if len(segment.states) > segment.lead + 1]

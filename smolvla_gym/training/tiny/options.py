@@ -33,6 +33,9 @@ class TrainOptions:
         augmentation: Random changes of the images.
         garbled_words: Share of the instructions in which words are replaced and inserted at random, except the words
             that all paraphrases have in common. An instruction without paraphrases is not changed.
+        max_delay: Largest number of given actions at the start of a chunk, in the policy's control steps: it learns to
+            continue what the arm executes until a chunk arrives. It has to be below the chunk size. None: that of the
+            checkpoint the run starts from; 0: no actions are given.
         threads: Threads of torch.
         seed: Seed of all random numbers.
         report_s: Time in s between progress reports.
@@ -55,6 +58,7 @@ class TrainOptions:
     auxiliary_weight: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
     garbled_words: float = 0.3
+    max_delay: int | None = None
     threads: int = 2
     seed: int = 0
     report_s: float = 10.0
@@ -74,6 +78,8 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise OptionError(name, value, "above 0")
+        if self.max_delay is not None and (isinstance(self.max_delay, bool) or self.max_delay < 0):
+            raise OptionError("max_delay", self.max_delay, "a whole number from 0, or None")
         if not 0 <= self.vision_share < 1:
             raise OptionError("vision_share", self.vision_share, "from 0 to below 1")
         if not 0 <= self.garbled_words <= 1:

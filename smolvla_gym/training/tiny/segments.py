@@ -28,19 +28,23 @@ class Segment:
         meaning: The meaning of the instruction.
         images: Images of each camera, of every ``stride``-th frame.
         states: ``agent_pos`` of every frame, each shape (7,).
-        actions: Action in every frame, each shape (7,).
+        actions: Label of every frame: the expert's action, each shape (7,).
+        commanded: What the arm was told in every frame, each shape (7,).
         targets: Positions of all objects, of the frames with images.
         referents: Positions of the named objects, of the frames with images.
         weights: Sampling weights of the frames with images.
+        lead: Number of frames at the start in which the arm was told something else than the labels.
     """
 
     meaning: Meaning
     images: dict[str, list[NDArray[np.uint8]]]
     states: list[NDArray[np.float32]]
     actions: list[NDArray[np.float32]]
+    commanded: list[NDArray[np.float32]]
     targets: list[NDArray[np.float32]]
     referents: list[NDArray[np.float32]]
     weights: list[float]
+    lead: int = 0
 
 
 def join_segments(segments: Sequence[Segment], task: str, stride: int) -> Frames:
@@ -55,6 +59,7 @@ def join_segments(segments: Sequence[Segment], task: str, stride: int) -> Frames
     instructions, same = _instructions(task, meanings)
     lengths = np.array([len(segment.states) for segment in segments])
     starts = np.cumsum(lengths) - lengths
+    late = any(segment.lead for segment in segments)
     return Frames(
         images={c: np.concatenate([np.stack(s.images[c]) for s in segments]) for c in segments[0].images},
         states=np.concatenate([np.stack(s.states) for s in segments]),
@@ -68,6 +73,12 @@ def join_segments(segments: Sequence[Segment], task: str, stride: int) -> Frames
         targets=np.concatenate([np.stack(s.targets) for s in segments]),
         referents=np.concatenate([np.stack(s.referents) for s in segments]),
         weights=np.concatenate([np.array(s.weights) for s in segments]),
+        commanded=np.concatenate([np.stack(s.commanded) for s in segments]) if late else None,
+        committed=np.concatenate(
+            [np.maximum(s.lead - np.arange(0, n, stride), 0) for s, n in zip(segments, lengths, strict=True)]
+        )
+        if late
+        else None,
         paraphrases=same,
     )
 

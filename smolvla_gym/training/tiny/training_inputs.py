@@ -12,7 +12,7 @@ from torch import Tensor
 from smolvla_gym.agent.checkpoint.load import LoadedCheckpoint
 from smolvla_gym.errors import OptionError
 from smolvla_gym.training.tiny.batches import Sampler, Windows
-from smolvla_gym.training.tiny.flow import sample_times
+from smolvla_gym.training.tiny.flow import sample_delays, sample_times
 from smolvla_gym.training.tiny.frames import Frames
 from smolvla_gym.training.tiny.options import TrainOptions
 from smolvla_gym.training.tiny.paraphraser import Paraphraser
@@ -37,7 +37,8 @@ class TrainingInputs:
             options: The options of the run.
 
         Raises:
-            OptionError: Images of a camera are missing or have another size than the policy's.
+            OptionError: Images of a camera are missing or have another size than the policy's, or ``max_delay`` is
+                not below the chunk size.
         """
         for name, size in checkpoint.spec.cameras.items():
             shape = frames.images[name].shape if name in frames.images else None
@@ -48,10 +49,19 @@ class TrainingInputs:
         self.count: int = len(self._rows)
         self.fixed_length = False
         self.vision_tokens: list[Tensor] | None = None
-        self._sampler = Sampler(self.count, frames.weights, options.seed)
+        self._max_delay: int = options.max_delay or 0
+        chunk = checkpoint.spec.chunk_size
+        if self._max_delay >= chunk:
+            raise OptionError("max_delay", self._max_delay, f"below {chunk}, the actions of a chunk")
+        weights = frames.weights
+        self._committed = np.zeros(self.count, np.int64) if frames.committed is None else frames.committed
+        if self._committed.any():
+            # The first actions of such a frame's chunk are not the expert's: they may be given, but not learned.
+            weights = np.where(self._committed > self._max_delay, 0.0, 1.0 if weights is None else weights)
+        self._sampler = Sampler(self.count, weights, options.seed)
         self._random = np.random.default_rng([options.seed, 1])
         self._noise = torch.Generator().manual_seed(options.seed)
-        self._windows = Windows(frames.segments, checkpoint.spec.chunk_size)
+        self._windows = Windows(frames.segments, chunk)
         batch = checkpoint.preprocessor(
             {
                 "observation.state": torch.from_numpy(frames.states.astype(np.float32)),
@@ -60,6 +70,11 @@ class TrainingInputs:
             }
         )
         self._states, self._actions = batch["observation.state"], batch["action"]
+        self._commanded: Tensor | None = None
+        if self._max_delay and frames.commanded is not None:
+            commanded = torch.from_numpy(frames.commanded.astype(np.float32))
+            entries = {"observation.state": commanded, "action": commanded, "task": list(frames.instructions[:1])}
+            self._commanded = checkpoint.preprocessor(entries)["action"]
         self._instructions = Paraphraser(
             batch["observation.language.tokens"].cpu().numpy(),
             batch["observation.language.attention_mask"].cpu().numpy(),
@@ -90,8 +105,8 @@ class TrainingInputs:
             targets: Auxiliary targets by name, each of shape (M, k).
 
         Returns:
-            What :meth:`batch` returns, and ``noise``, ``times``, the targets, and ``seen.0``, ``seen.1``, ... in place
-            of images where ``vision_tokens`` is set.
+            What :meth:`batch` returns, and ``noise``, ``times``, ``delays`` (with a ``max_delay``), the targets, and
+            ``seen.0``, ``seen.1``, ... in place of images where ``vision_tokens`` is set.
         """
         options, config, device = self._options, self._checkpoint.policy.config, self._checkpoint.device
         chosen = self._sampler.draw(options.batch_size)
@@ -99,6 +114,9 @@ class TrainingInputs:
         count = options.batch_size * options.noise_draws
         noise = torch.randn((count, config.chunk_size, config.max_action_dim), generator=self._noise)
         inputs["noise"], inputs["times"] = noise.to(device), sample_times(count, self._noise).to(device)
+        if self._max_delay:
+            committed = torch.from_numpy(self._committed[chosen]).repeat_interleave(options.noise_draws)
+            inputs["delays"] = sample_delays(committed, self._max_delay, self._noise).to(device)
         for name, values in targets.items():
             inputs[name] = torch.from_numpy(values[chosen]).to(device)
         if self.vision_tokens is not None:
@@ -126,6 +144,8 @@ class TrainingInputs:
             "action": self._actions[chunk],
             "action_is_pad": torch.from_numpy(is_pad).to(device),
         }
+        if self._max_delay and self._commanded is not None:
+            batch["commanded"] = self._commanded[chunk]
         for name in self._checkpoint.spec.cameras if self.vision_tokens is None else ():
             pixels = self._options.augmentation.apply(frames.images[name][chosen], self._random, device)
             batch[f"observation.images.{name}"] = pixels.permute(0, 3, 1, 2)

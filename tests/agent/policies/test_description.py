@@ -17,14 +17,24 @@ from tests.agent.policies.policies import HEIGHT, WIDTH, Wave, make_request
 
 def test_an_older_server_sends_fewer_fields():
     message = decode(write_description(Wave().card))
-    for name in ("empty_cameras", "absent_cameras", "control_hz", "gripper"):
+    for name in ("empty_cameras", "absent_cameras", "control_hz", "gripper", "max_delay"):
         del message["policy"][name]
     assert read_description(encode(message))[0] == Wave().card
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"control_hz": -1.0}, {"control_hz": "30"}, {"gripper": 3}, {"empty_cameras": -1}, {"absent_cameras": [1]}],
+    [
+        {"control_hz": -1.0},
+        {"control_hz": "30"},
+        {"gripper": 3},
+        {"empty_cameras": -1},
+        {"absent_cameras": [1]},
+        {"max_delay": -1},
+        {"max_delay": 1.0},
+        {"max_delay": None},
+        {"max_delay": 16},
+    ],
 )
 def test_training_conditions_are_checked(changes):
     message = decode(write_description(Wave().card))

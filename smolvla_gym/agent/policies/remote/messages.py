@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from smolvla_gym.agent.checkpoint.normalization import ACTION_WIDTH
-from smolvla_gym.agent.checkpoint.provenance import CONTROL_RATE
+from smolvla_gym.agent.checkpoint.provenance import CONTROL_RATE, MAX_DELAY
 from smolvla_gym.agent.input_validation import check_observation
 from smolvla_gym.agent.instructions import check_instruction
 from smolvla_gym.agent.policies.base import Array, Chunk, ChunkRequest, PolicyCard
@@ -61,6 +61,7 @@ _CARD: Final[Mapping[str, schema.Check]] = {
     "absent_cameras": schema.list_of(_name, 0, 1024),
     "control_hz": schema.optional(CONTROL_RATE),
     "gripper": schema.optional(_name),
+    "max_delay": MAX_DELAY,
 }
 """Fields of a policy's card in a description."""
 
@@ -111,6 +112,8 @@ def _read_card(content: object) -> PolicyCard:
         raise ValueError(f"cameras {_format(list(cameras))} with a map of {_format(list(camera_map))}")
     if fields["n_action_steps"] > fields["chunk_size"]:
         raise ValueError(f"n_action_steps {fields['n_action_steps']} is larger than chunk_size {fields['chunk_size']}")
+    if fields.get("max_delay", 0) >= fields["chunk_size"]:
+        raise ValueError(f"max_delay {fields['max_delay']} is not below chunk_size {fields['chunk_size']}")
     return PolicyCard(**fields)
 
 
