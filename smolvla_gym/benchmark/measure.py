@@ -63,10 +63,12 @@ def measure(policy: LocalPolicy, variant: Variant, progress: Progress = lambda *
         progress(stage, done, total)
 
     requests, samples = noise_requests(card, _REQUESTS), INPUTS[variant.inputs](card, variant.samples)
+    progress("warm-up", 0, variant.warm_up)
     (warm_up,) = time_chunks("warm-up", [infer], requests, variant.warm_up, progress=progress)
     if policy.fallback is not None and (variant.compile_mode or variant.compare):
         hint = " torch.compile needs a C++ compiler on a CPU and Triton on a GPU." if variant.compile_mode else ""
-        raise InferenceError(f"LeRobot's own code has to compute the chunks: {policy.fallback}.{hint}")
+        why = f"LeRobot's own code has to compute the chunks: {policy.fallback}"
+        raise InferenceError(f"Measuring {variant.policy!r} failed ({why}).{hint}")
     began, other = time.monotonic(), other_cpu_seconds()
     (times,) = time_chunks("chunks", [infer], requests, variant.chunks, variant.budget_s, after_chunk)
     elapsed, others = time.monotonic() - began, other_cpu_seconds()
@@ -77,7 +79,9 @@ def measure(policy: LocalPolicy, variant: Variant, progress: Progress = lambda *
     parameters = list(checkpoint.policy.parameters())
     return Report(
         variant=variant,
-        device=torch.cuda.get_device_name() if card.device.startswith("cuda") else f"{card.device}, {threads} threads",
+        device=torch.cuda.get_device_name(card.device)
+        if card.device.startswith("cuda")
+        else f"{card.device}, {threads} threads",
         cameras=dict(checkpoint.spec.cameras),
         parameters=sum(parameter.numel() for parameter in parameters),
         left_out=checkpoint.left_out,
@@ -109,7 +113,7 @@ def time_chunks(
     infers: Sequence[Callable[[ChunkRequest], object]],
     requests: Sequence[ChunkRequest],
     count: int,
-    budget_s: float = float("inf"),
+    budget_s: float | None = None,
     progress: Progress = lambda *state: None,
 ) -> list[list[float]]:
     """Return the times of chunks in s, a list for each policy.
@@ -121,7 +125,7 @@ def time_chunks(
         infers: ``policy.infer`` of each policy.
         requests: Requests, which are repeated.
         count: Chunks of each policy.
-        budget_s: Time in s after which no further chunk is begun, but for the first three.
+        budget_s: Time in s after which no further chunk is begun, but for the first three; None: no limit.
         progress: Called after each round.
     """
     times: list[list[float]] = [[] for _ in infers]
@@ -132,7 +136,7 @@ def time_chunks(
             infer(requests[number % len(requests)])
             row.append(time.perf_counter() - start)
         progress(stage, number + 1, count)
-        if number + 1 >= _FEWEST and time.perf_counter() - began > budget_s:
+        if budget_s is not None and number + 1 >= _FEWEST and time.perf_counter() - began > budget_s:
             break
     return times
 

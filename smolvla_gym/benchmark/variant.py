@@ -28,7 +28,7 @@ class Variant:
         inputs: Requests of the chunks that are evaluated, one of ``INPUTS``; the time of a chunk depends on none.
         chunks: Chunks that count.
         warm_up: Chunks before them.
-        budget_s: Time in s after which no further chunk is begun, but for the first three.
+        budget_s: Time in s after which no further chunk is begun, but for the first three; None: no limit.
         samples: Chunks whose actions are evaluated.
     """
 
@@ -43,7 +43,7 @@ class Variant:
     inputs: str = "noise"
     chunks: int = 100
     warm_up: int = 3
-    budget_s: float = float("inf")
+    budget_s: float | None = None
     samples: int = 8
 
     @property
