@@ -90,7 +90,7 @@ class LockstepRunner(InferenceRunner):
         """
         self._policy = policy
         self._steps = [_steps_within(latency, control_hz) for latency in latencies]
-        self.known_delay = max(self._steps)
+        self.known_delay: int = max(self._steps)
         self.begin()
 
     @override
@@ -125,7 +125,7 @@ class RealTimeRunner(InferenceRunner):
         """
         self._policy, self._thread = policy, InferenceThread()
         self._latencies = itertools.cycle(latencies)
-        self.known_delay = max(_steps_within(latency, control_hz) for latency in latencies)
+        self.known_delay: int = max(_steps_within(latency, control_hz) for latency in latencies)
 
     @override
     def submit(self, request: ChunkRequest, step: int) -> Future[Chunk]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import mujoco
 import numpy as np
@@ -130,12 +130,13 @@ class World:
             quality: Rendering quality of the observed images.
             extras: A belt, and what level 2 of the domain randomization needs.
         """
-        self.gripper, self.kind = gripper, kind
-        self.ticks = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
-        self.steps = self.ticks * int(np.ceil(1.0 / (control_hz * self.ticks * MAX_TIMESTEP) - 1e-9))
-        self.timestep = 1.0 / (control_hz * self.steps)
-        self.model = build_model(gripper, kind, goal=goal, timestep=self.timestep, extras=extras)
-        self.data = mujoco.MjData(self.model)
+        self.gripper: Gripper = gripper
+        self.kind: ObjectKind = kind
+        self.ticks: int = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
+        self.steps: int = self.ticks * int(np.ceil(1.0 / (control_hz * self.ticks * MAX_TIMESTEP) - 1e-9))
+        self.timestep: float = 1.0 / (control_hz * self.steps)
+        self.model: Any = build_model(gripper, kind, goal=goal, timestep=self.timestep, extras=extras)
+        self.data: Any = mujoco.MjData(self.model)
         self._cameras, self._image_size, self._depth = cameras, image_size, depth
         self.render_observations = True
         self.image_effects: dict[str, ImageEffects] = {}
@@ -160,9 +161,9 @@ class World:
         self._window = self.steps // self.ticks
         self._motors: Array = np.zeros((self._window, NUM_JOINTS))
         self._stall_torques = 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1]
-        self.sizes = ObjectSizes(self.model, tuple(object_name(i) for i in range(len(PARKING))))
-        self.belt = None if extras.belt_speed is None else Belt(self.model, extras.belt_speed)
-        self.distractors = Distractors(self.model) if extras.varied else None
+        self.sizes: ObjectSizes = ObjectSizes(self.model, tuple(object_name(i) for i in range(len(PARKING))))
+        self.belt: Belt | None = None if extras.belt_speed is None else Belt(self.model, extras.belt_speed)
+        self.distractors: Distractors | None = Distractors(self.model) if extras.varied else None
         self._objects = tuple(self.model.geom(object_name(i)).id for i in range(len(PARKING)))
         self._object_bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
 

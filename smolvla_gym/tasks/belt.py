@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import override
+from typing import ClassVar, override
 
 import numpy as np
 
@@ -37,14 +37,14 @@ class BeltLift(Lift):
     """
 
     name = "belt"
-    instruction_templates = (
+    instruction_templates: ClassVar[tuple[str, ...]] = (
         "pick up the {color} cube from the belt",
         "lift the {color} cube off the belt",
         "grab the {color} cube on the belt",
         "take the {color} cube from the moving belt",
         "raise the {color} cube off the belt",
     )
-    unseen_instruction_templates = (
+    unseen_instruction_templates: ClassVar[tuple[str, ...]] = (
         "catch the {color} cube on the conveyor",
         "get hold of the {color} cube while the belt moves",
         "I want the {color} cube off the belt",

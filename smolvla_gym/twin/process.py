@@ -89,10 +89,10 @@ class TwinProcess:
         Raises:
             DeviceError: The worker could not be started.
         """
-        self.faults = Faults() if faults is None else faults
-        self.lock = threading.RLock()
-        self.world = make_world(gripper, kind, goal=goal, extras=extras)
-        self.overview = SnapshotRenderer(self.world, self.lock, update=self._update)
+        self.faults: Faults = Faults() if faults is None else faults
+        self.lock: threading.RLock = threading.RLock()
+        self.world: World = make_world(gripper, kind, goal=goal, extras=extras)
+        self.overview: SnapshotRenderer = SnapshotRenderer(self.world, self.lock, update=self._update)
         self.cameras: dict[str, VirtualRealSense] = {}
         self._closing, self._messenger = threading.Event(), threading.Thread(target=self._send_faults, daemon=True)
         memory: dict[str, int] = {}
@@ -129,7 +129,7 @@ class TwinProcess:
             self.cameras[name] = named_camera(
                 name, render, noise=0.0, faults=self.faults, on_start=request_low_latency_scheduling
             )  # the worker adds the noise
-        self.bus = VirtualBus(list(self.cameras.values()))
+        self.bus: VirtualBus = VirtualBus(list(self.cameras.values()))
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import mujoco
 import numpy as np
@@ -54,7 +54,8 @@ class SnapshotRenderer:
         self._world, self._lock, self._camera, self._size = world, lock, camera, size
         self._colour, self._depth = _frustum(colour), _frustum(depth)
         self._update = update
-        self.model, self.data = world.model, mujoco.MjData(world.model)
+        self.model: Any = world.model
+        self.data: Any = mujoco.MjData(world.model)
         self._renderer = OffscreenRenderer(world.model, quality, size)
 
     def render(self) -> tuple[Image, NDArray[np.float32] | None]:

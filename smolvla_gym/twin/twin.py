@@ -99,7 +99,7 @@ class Twin:
         self.faults: Faults = Faults() if faults is None else faults
         self.lock: threading.RLock = threading.RLock()
         self._clock: Clock = SystemClock() if clock is None else clock
-        self.world = make_world(gripper, kind, goal=goal, extras=extras)
+        self.world: World = make_world(gripper, kind, goal=goal, extras=extras)
         joints = HOME if homed else RESTING
         self._firmware = Firmware(steps_from_rad(joints), make_gripper(gripper))
         if homed:
@@ -111,7 +111,9 @@ class Twin:
         self._firmware_time = 0.0
         self._stalling: Array = np.zeros(NUM_JOINTS)
         self._depth, self._quality = depth, quality
-        self.board = VirtualBoard(self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now)
+        self.board: VirtualBoard = VirtualBoard(
+            self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now
+        )
         self.cameras: dict[str, VirtualRealSense] = {}
         self._renderers: list[SnapshotRenderer] = []
         for name in cameras:
@@ -119,8 +121,8 @@ class Twin:
             self._renderers.append(renderer)
             seed = len(self.cameras)
             self.cameras[name] = named_camera(name, renderer.render, noise=noise, seed=seed, faults=self.faults)
-        self.bus = VirtualBus(list(self.cameras.values()))
-        self.overview = SnapshotRenderer(self.world, self.lock)
+        self.bus: VirtualBus = VirtualBus(list(self.cameras.values()))
+        self.overview: SnapshotRenderer = SnapshotRenderer(self.world, self.lock)
 
     def snapshot_renderer(self, camera: str) -> SnapshotRenderer:
         """Return a renderer of the view of one of the cameras."""

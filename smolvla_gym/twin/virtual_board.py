@@ -52,8 +52,10 @@ class VirtualBoard:
             lock: A lock to use; a new one by default.
             now: The clock in s.
         """
-        self.firmware, self.faults, self.sent = firmware, faults, 0
-        self.lock = threading.RLock() if lock is None else lock
+        self.firmware: Firmware = firmware
+        self.faults: Faults = faults
+        self.sent: int = 0
+        self.lock: threading.RLock = threading.RLock() if lock is None else lock
         self._advance, self._now = advance, now
         self._served = now()
         self._random = random.Random(faults.seed)  # noqa: S311 - has to repeat for a seed

@@ -104,8 +104,12 @@ class VirtualRealSense:
             on_start: Called by the thread of :meth:`start` first. A real camera needs no processor of the
                 computer for its images, so a virtual one runs in the background.
         """
-        self.fps, self.frozen, self.number = 30.0, False, 0
-        self.serial, self.model, self.usb_type = serial, model, usb_type
+        self.fps: float = 30.0
+        self.frozen: bool = False
+        self.number: int = 0
+        self.serial: str = serial
+        self.model: CameraModel = model
+        self.usb_type: str = usb_type
         self._render, self._on_start, self._faults = render, on_start, faults
         self._noise = Noise(noise, seed)
         self._rs = load()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -48,7 +49,7 @@ def _pair(text: str) -> tuple[str, str | None]:
     return camera, None if env_camera.lower() in ("", "none") else env_camera
 
 
-latency = reader_of(float, "a number of ms from 0 on", lambda value: 0.0 <= value < math.inf)
+latency: Callable[[str], float] = reader_of(float, "a number of ms from 0 on", lambda value: 0.0 <= value < math.inf)
 
 
 def compile_mode(text: str) -> str:

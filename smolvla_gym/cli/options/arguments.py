@@ -34,9 +34,9 @@ def reader_of[T](
     return read
 
 
-integer = reader_of(int, "an integer")
-number = reader_of(float, "a number")
-positive = reader_of(float, "a number above 0", lambda value: 0 < value < math.inf)
+integer: Callable[[str], int] = reader_of(int, "an integer")
+number: Callable[[str], float] = reader_of(float, "a number")
+positive: Callable[[str], float] = reader_of(float, "a number above 0", lambda value: 0 < value < math.inf)
 
 
 def at_least(lowest: int, highest: int | None = None) -> Callable[[str], int]:

@@ -49,7 +49,7 @@ class Exchange:
         """
         self._open_port, self._settings = open_port, settings
         self._port: SerialPort | None = None
-        self.sent = Command.DISABLE
+        self.sent: Command = Command.DISABLE
         self._begin(-math.inf)
 
     def _begin(self, now: float) -> None:

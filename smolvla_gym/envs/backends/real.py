@@ -77,9 +77,11 @@ class RealBackend(Backend):
             arm: Options of the arm.
             guard: Collision check of the start pose and the route to it; None checks nothing.
         """
-        self.approach = Approach(options.gripper, guard, arm.speed_scale)
-        self.start_timeout = max(_START_TIMEOUT, _LONGEST_ROUTE / arm.speed_scale)
-        self.link, self._cameras, self.clock, self._overview = link, cameras, clock, overview
+        self.approach: Approach = Approach(options.gripper, guard, arm.speed_scale)
+        self.start_timeout: float = max(_START_TIMEOUT, _LONGEST_ROUTE / arm.speed_scale)
+        self.link: BoardClient = link
+        self.clock: Clock = clock
+        self._cameras, self._overview = cameras, overview
         self._window = Window(overview.model, overview.data)
         self._depth, self._home, self._period = options.depth, arm.home, options.period
         template = options.task.instruction_templates[0]

@@ -61,7 +61,8 @@ class TwinBackend(RealBackend):
             guard: Collision check of the start pose and the route to it.
         """
         super().__init__(link, cameras, clock, twin.overview, options, arm, guard)
-        self.twin, self.stage = twin, stage
+        self.twin: Twin | TwinProcess = twin
+        self.stage: Stage = stage
         self._lockstep = not arm.realtime
         self._privileged = options.privileged
         self._stop_requested = False

@@ -92,7 +92,7 @@ class Bridge:
             "/joint_commands": self.setpoint.command, "/joint_trajectory": self.setpoint.follow,
             FOLLOW: self.setpoint.pursue,
         }  # fmt: skip
-        self.has_action = transport.serve_action(FOLLOW, "control_msgs/FollowJointTrajectory")
+        self.has_action: bool = transport.serve_action(FOLLOW, "control_msgs/FollowJointTrajectory")
         self._observation: dict[str, Any] = {}
         self._info: dict[str, Any] = {}
         self.running: bool = False

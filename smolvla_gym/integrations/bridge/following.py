@@ -103,7 +103,8 @@ class Following:
             period: Duration of a control step in s.
             tolerances: Tolerances of its goal.
         """
-        self.plan, self._period, self._tolerances = plan, period, tolerances
+        self.plan: Trajectory = plan
+        self._period, self._tolerances = period, tolerances
         self._wait, self._late, self._stuck, self._nearest = max(plan.delay, 0.0), 0.0, 0.0, np.inf
 
     @property

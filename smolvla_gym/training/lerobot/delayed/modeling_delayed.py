@@ -19,8 +19,8 @@ from smolvla_gym.training.tiny.flow import sample_delays
 class DelayedSmolVLAPolicy(SmolVLAPolicy):
     """A SmolVLA whose training gives some actions at the start of each chunk; its modules and weights are SmolVLA's."""
 
-    config_class = DelayedSmolVLAConfig
-    name = "smolvla_delayed"
+    config_class: Any = DelayedSmolVLAConfig
+    name: str = "smolvla_delayed"
 
     def forward(
         self, batch: dict[str, Tensor], noise: Tensor | None = None, time: Tensor | None = None, reduction: str = "mean"
