@@ -74,6 +74,7 @@ def test_the_rerun_viewer_listens_on_the_loopback_alone(tmp_path, monkeypatch):
                     process.kill()
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 @pytest.mark.parametrize(
     "junk",

@@ -14,7 +14,7 @@ idle  Connections that say nothing do not end it, and do not shut others out.
 free  A peer that is gone gives back what it took.
 ====  ==================================================================================================================
 
-Sockets, and where each requirement is met or why it is not needed:
+Sockets, and where each requirement is met or why it is not needed (``test_process_sockets.py`` tests the processes):
 
 ==================  ====================================================================================================
 page                ``view``: TCP on the loopback, Host and Origin (``utils/http_guard.py``), messages of 64 KiB that

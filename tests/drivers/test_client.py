@@ -23,6 +23,7 @@ from tests.drivers.rig import POSE, homed_firmware
 
 pytestmark = [
     pytest.mark.realtime,
+    pytest.mark.alone,
     pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
 ]
 

@@ -115,6 +115,7 @@ def comes_to_rest(twin: Twin, limit: float = LIMIT) -> float:
     return took
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 @pytest.mark.parametrize(
     ("end", "number", "status"),
@@ -162,6 +163,7 @@ def make(arm):
         env.close()
 
 
+@pytest.mark.alone
 @pytest.mark.realtime
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
