@@ -49,9 +49,9 @@ class TrainingInputs:
         self.count = len(self._rows)
         self.fixed_length = False
         self.vision_tokens: list[Tensor] | None = None
-        self._max_delay, size = options.max_delay or 0, checkpoint.spec.chunk_size
-        if self._max_delay >= size:
-            raise OptionError("max_delay", self._max_delay, f"below {size}, the actions of a chunk")
+        self._max_delay, length = options.max_delay or 0, checkpoint.spec.chunk_size
+        if self._max_delay >= length:
+            raise OptionError("max_delay", self._max_delay, f"below {length}, the actions of a chunk")
         weights = frames.weights
         self._committed = np.zeros(self.count, np.int64) if frames.committed is None else frames.committed
         if self._committed.any():
@@ -60,7 +60,7 @@ class TrainingInputs:
         self._sampler = Sampler(self.count, weights, options.seed)
         self._random = np.random.default_rng([options.seed, 1])
         self._noise = torch.Generator().manual_seed(options.seed)
-        self._windows = Windows(frames.segments, size)
+        self._windows = Windows(frames.segments, length)
         batch = checkpoint.preprocessor(
             {
                 "observation.state": torch.from_numpy(frames.states.astype(np.float32)),
