@@ -14,7 +14,7 @@ DELAYED: Final = "smolvla_delayed"
 
 @PreTrainedConfig.register_subclass(DELAYED)
 @dataclass
-class DelayedSmolVLAConfig(SmolVLAConfig):  # type: ignore[misc] # lerobot has no types
+class DelayedSmolVLAConfig(SmolVLAConfig):
     """Configuration of a SmolVLA that learns to continue given actions.
 
     Attributes:
