@@ -91,7 +91,7 @@ def test_train_bundled(tmp_path):
     pytest.importorskip("lerobot")
     from smolvla_gym.agent import SmolVLAAgent
 
-    few = ["--episodes", "1", "--scale", "0.0002", "--batch-size", "4", "--workers", "1"]
+    few = ["--episodes", "1", "--scale", "0.0002", "--batch-size", "4", "--workers", "1", "--threads", "1"]
     output = run("train_bundled.py", tmp_path, "--out", "made", *few, timeout=480)
     trained = re.findall(r"^(\S+): (\d+) steps in", output, re.MULTILINE)
     assert trained == [("1-demonstrations", "2"), ("2-dagger", "1"), ("3-dagger", "1"), ("4-dagger", "1")]

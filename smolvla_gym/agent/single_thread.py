@@ -1,8 +1,9 @@
 """Compute small policies with one thread of torch.
 
-A small policy computes hundreds of operations of some microseconds each. A second thread saves nothing: on two idle
-cores a chunk of the bundled policy takes 18 ms with one thread and with two. If another program uses one of the cores,
-each operation waits for it: under a load of 12 a chunk took 124 ms with one thread and 2,800 ms with two (medians).
+A small policy computes hundreds of operations of some microseconds each, from which a second thread gains little: the
+network of the bundled policy takes 18 ms of CPU time with one thread, and two idle cores took 18 ms for a chunk. If
+another program uses one of the cores, each operation waits for it: on two cores with a load of 12 a chunk took 124 ms
+with one thread and 2,800 ms with two (medians).
 """
 
 from __future__ import annotations

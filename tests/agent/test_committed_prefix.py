@@ -173,3 +173,24 @@ def test_other_delays_are_refused(tmp_path, value):
     path.write_text(json.dumps({"control_hz": 30, "rtc_max_delay": value}))
     with pytest.raises(CheckpointError, match="rtc_max_delay"):
         read_provenance(tmp_path)
+
+
+class ShapesStay(FastSampler):
+    """Computes on the CPU as on a GPU."""
+
+    def _keeps_shapes(self, tensor):
+        return True
+
+
+@pytest.mark.parametrize("delay", [0, 9, 20])
+def test_fixed_shapes_as_on_a_gpu(policy, delay):
+    """A CUDA graph gets the given actions as inputs of fixed shape: one graph serves every number of them."""
+    asked = request(delay)
+    batch, noise = policy.prepare(asked)
+    guidance = PrefixGuidance(float(policy.card.num_steps), max_delay=MAX_DELAY)
+    target = guidance.make_target(torch.from_numpy(asked.leftover), delay, 32)
+    sampler = ShapesStay(policy.checkpoint.policy)
+    chunk = sampler.sample(dict(batch), noise, target)[0].numpy()
+    np.testing.assert_allclose(chunk, policy.infer(asked).normalized, atol=1e-5)
+    shapes = [tensor.shape for tensor in sampler.inputs(batch, noise, target)[:-1]]
+    assert shapes == [tensor.shape for tensor in sampler.inputs(batch, noise)[:-1]]

@@ -64,6 +64,7 @@ def test_cameras_that_are_absent_and_padded_sentences(tmp_path, absent):
 def test_one_graph_serves_every_observation_and_instruction(bundled):
     policy, sampler = bundled.policy, FastSampler(bundled.policy)
     guidance = PrefixGuidance(max_weight=float(policy.config.num_steps))
+    holds = PrefixGuidance(max_weight=float(policy.config.num_steps), max_delay=12)
     chunks = []
     for seed in range(4):
         batch = frames(bundled, 4, seed)
@@ -71,6 +72,11 @@ def test_one_graph_serves_every_observation_and_instruction(bundled):
         left = noise(policy, 1, 9)[0, :20] if seed % 2 else None
         target = None if left is None else guidance.make_target(left, 3, policy.config.chunk_size)
         chunks.append((sampler.sample(dict(batch), noise(policy, 1, seed), target), batch, left, seed))
+    for delay in (1, 9):
+        left = noise(policy, 1, 9)[0, :20]
+        batch = {key: value[:1] for key, value in frames(bundled, 4, 0).items() if isinstance(value, torch.Tensor)}
+        chunk = sampler.sample(batch, noise(policy, 1, 0), holds.make_target(left, delay, policy.config.chunk_size))
+        torch.testing.assert_close(chunk[0, :delay], left[:delay])
     assert len(sampler._graphs) == 1
     for chunk, batch, left, seed in chunks:  # none was written over by a later one
         assert_same(chunk, both(policy, batch, noise(policy, 1, seed), left, 3)[1])

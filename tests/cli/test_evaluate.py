@@ -40,6 +40,25 @@ def test_a_table_a_plot_and_json(tmp_path, capsys):
         assert (out / name).stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("max_delay", "latency", "agent", "chosen"),
+    [(0, 0.0, {}, "sync"), (0, 466.0, {}, "sync"), (12, 466.0, {}, "rtc"), (0, 0.0, {"aggregate": "average"}, "async")],
+)
+def test_the_table_tells_the_mode_that_auto_chose(monkeypatch, max_delay, latency, agent, chosen):
+    from smolvla_gym.cli.commands import evaluate
+    from smolvla_gym.evaluation.comparison import table
+    from smolvla_gym.evaluation.conditions import Condition
+
+    monkeypatch.setattr(evaluate, "policy_max_delay", lambda policy: max_delay)
+    outcome = Outcome(1, "lift it", True, 30, AgentStatistics())
+    figures = evaluate._figures("made", {Condition("auto", latency): [outcome]}, 30.0, agent)
+    assert figures["conditions"][0]["chosen_mode"] == chosen
+    heads, row = table(figures["conditions"])
+    assert row[heads.index("mode")] == f"auto: {chosen}"
+    explicit = evaluate._figures("made", {Condition("rtc", latency): [outcome]}, 30.0, agent)
+    assert "chosen_mode" not in explicit["conditions"][0]
+
+
 SHORT = ["eval", "--task", "reach", "--mode", "sync", "rtc", "--episodes", "2", "--workers", "1", "--vs", "bundled"]
 """Eight episodes, which test doubles run at once."""
 

@@ -45,6 +45,8 @@ SHORT = ("--batch-size", "2", "--eval-episodes", "0")
     ("arguments", "message"),
     [
         (["--from", "bundled", "--cameras", "scene"], "--cameras scene: expected wrist scene, as in bundled"),
+        (["--from", "bundled", "--rtc-delay", "32"], "--rtc-delay 32: expected below 32, the number of actions"),
+        (["--rtc-delay", "40"], "--rtc-delay 40: expected below 32, the number of actions in a chunk of tiny"),
         (["--gpus", "2"], "--gpus 2: only with --trainer lerobot"),
         (["--workers", "3"], "--workers 3: only with --trainer lerobot"),
         (["--from", "BASE", "--trainer", "lerobot", "--gpus", "2"], "--gpus 2: expected 1 with the device cpu"),
