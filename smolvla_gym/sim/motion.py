@@ -35,6 +35,27 @@ def _coefficients(steps: int, dt: float) -> tuple[Array, Array, float, Array]:
     return powers[1:, None], weights, blend, SPEED_CAP * dt
 
 
+def spring_aims(path: Array, window: int, lead: Array) -> Array:
+    """Return the controls by which MuJoCo's position actuators follow their motors without a lag of their own.
+
+    Their damping acts on the speed of the joint; these controls make it act on that relative to the motor. The springs
+    are evaluated at the beginning of a step, so they need the motors' angles then. The speed is the mean over a period
+    of the setpoints, within which that of the motors rises and falls by half of itself: a real arm does not follow
+    that, and in the simulation it would shake objects out of the jaws.
+
+    Args:
+        path: Angles of the motors at the ends of the last ``window`` physics steps and of n to come in rad, shape
+            (window + n, 6).
+        window: Number of physics steps of a setpoint's period.
+        lead: Damping divided by stiffness, in physics steps, shape (6,).
+
+    Returns:
+        Controls of the n physics steps in rad, shape (n, 6).
+    """
+    aims: Array = path[window - 1 : -1] + (path[window:] - path[:-window]) * (lead / window)
+    return aims
+
+
 class MotionLaw:
     """The six step counters of the board in its move mode.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import mujoco
@@ -29,6 +31,16 @@ class ObjectSizes:
         self._model, self._compiled = model, {name: getattr(model, name).copy() for name in SIZE_FIELDS}
         self._bodies = [model.body(name).id for name in names]
         self._geoms = [model.geom(name).id for name in names]
+
+    @contextmanager
+    def preserved(self) -> Iterator[None]:
+        """Restore the sizes at the end of a block."""
+        scales = [self.scale(i) for i in range(len(self._geoms))]
+        try:
+            yield
+        finally:
+            for i, scale in enumerate(scales):
+                self.resize(i, scale)
 
     def scale(self, index: int) -> float:
         """Return the size of an object, 1 for that of the compiled model."""

@@ -17,6 +17,7 @@ from smolvla_gym.sim.belt import Belt
 from smolvla_gym.sim.distractors import Distractors
 from smolvla_gym.sim.extras import NO_EXTRAS, Extras
 from smolvla_gym.sim.image_effects import ImageEffects
+from smolvla_gym.sim.motion import spring_aims
 from smolvla_gym.sim.object_size import ObjectSizes
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
@@ -154,8 +155,6 @@ class World:
         self._jaw_ctrl = np.array([self.model.actuator(n).id for n in jaws])
         self._tcp = self.model.site(GRIPPER_PREFIX + "tcp").id
         self._pads = tuple(self.model.geom(GRIPPER_PREFIX + n).id for n in ("pad_left", "pad_right"))
-        # MuJoCo's position actuators damp the speed of the joint itself, by which it would trail a turning motor by the
-        # ratio of the two gains, 6 to 19 ms. The damping is to act on its speed relative to the motor.
         gain, damping = self.model.actuator_gainprm[self._arm_ctrl, 0], -self.model.actuator_biasprm[self._arm_ctrl, 2]
         self._motor_lead: Array = damping / gain
         self._window = self.steps // self.ticks
@@ -251,12 +250,12 @@ class World:
             Indices of the objects that the arm or its gripper penetrates.
         """
         data, self.data = self.data, mujoco.MjData(self.model)
-        scales = [self.sizes.scale(i) for i in range(len(self._objects))]
         try:
             self.data.qpos[self._arm_qpos] = joints
             self.data.qpos[self._jaw_qpos] = self._jaw_command(opening)
-            arrange()
-            self.settle()
+            with self.sizes.preserved():
+                arrange()
+                self.settle()
             contact = self.data.contact
             pairs = [
                 set(geoms)
@@ -265,8 +264,6 @@ class World:
             ]
         finally:
             self.data = data
-            for i, scale in enumerate(scales):
-                self.sizes.resize(i, scale)
         bodies = self.model.geom_bodyid
         others = {*self._objects, *(geom for geom in range(self.model.ngeom) if bodies[geom] == 0)}
         return [i for i, geom in enumerate(self._objects) if any(geom in pair and pair - others for pair in pairs)]
@@ -344,14 +341,9 @@ class World:
             opening: Target of the gripper, 0..1.
         """
         steps = len(motors)
-        # The springs are evaluated at the beginning of a step, so they need the motors' angles then. The speed is the
-        # mean over a period of the setpoints, within which that of the motors rises and falls by half of itself: a real
-        # arm does not follow that, and here it would shake objects out of the jaws.
-        window = self._window
         path = np.concatenate([self._motors, motors])
-        speeds = (path[window:] - path[:-window]) / (window * self.timestep)
-        aims = path[window - 1 : -1] + speeds * self._motor_lead + self.zero_error
-        self._motors = path[-window:].copy()
+        aims = spring_aims(path, self._window, self._motor_lead / self.timestep) + self.zero_error
+        self._motors = path[-self._window :].copy()
         travel = self._jaw_command(opening) - self._jaw_target
         reach = self.gripper.jaw_speed * self.timestep * np.arange(1, steps + 1)
         jaws = self._jaw_target + np.minimum(np.maximum(travel, -reach), reach)

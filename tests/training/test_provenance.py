@@ -19,7 +19,8 @@ from tests.training.test_imitation import demonstrations
 def test_the_bundled_policy_has_a_provenance():
     provenance = read_provenance(bundled_checkpoint())
     assert (provenance.control_hz, provenance.gripper, provenance.lowercase) == (30, "ssg48", True)
-    said = [template for task in TASKS.values() for template in task.instruction_templates]
+    trained = [task for task in TASKS.values() if not task.has_belt]
+    said = [template for task in trained for template in task.instruction_templates]
     assert set(extract_words(template.format(color="red", base="yellow") for template in said)) <= set(provenance.words)
 
 
