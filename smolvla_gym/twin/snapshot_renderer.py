@@ -33,7 +33,7 @@ class SnapshotRenderer:
         lock: threading.RLock,
         *,
         camera: str = OVERVIEW,
-        quality: Quality = QUALITIES["high"],
+        quality: Quality | None = None,
         size: tuple[int, int] = OVERVIEW_SIZE,
         colour: Intrinsics | None = None,
         depth: Intrinsics | None = None,
@@ -45,7 +45,7 @@ class SnapshotRenderer:
             world: The world.
             lock: Held while its state is copied.
             camera: Name of the camera in it.
-            quality: Rendering quality.
+            quality: Rendering quality; None: ``"high"``.
             size: Height and width of the images in px.
             colour: Pinhole model of the image; that of the MuJoCo camera where None.
             depth: Pinhole model of the distances; None for no distances.
@@ -56,7 +56,7 @@ class SnapshotRenderer:
         self._update = update
         self.model: Any = world.model
         self.data: Any = mujoco.MjData(world.model)
-        self._renderer = OffscreenRenderer(world.model, quality, size)
+        self._renderer = OffscreenRenderer(world.model, quality or QUALITIES["high"], size)
 
     def render(self) -> tuple[Image, NDArray[np.float32] | None]:
         """Render the present state.

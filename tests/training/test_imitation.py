@@ -28,11 +28,11 @@ SIDE = 32
 SENTENCES = ("Pick up the red cube.", "Now gently push the blue one away.")
 
 
-def demonstrations(count=120):
+def demonstrations(count=120, side=SIDE):
     """Make demonstrations in which bright images have one action, and dark images another."""
     rng = np.random.default_rng(0)
     bright = rng.integers(0, 2, count)
-    image = (bright[:, None, None, None] * 150 + rng.integers(0, 60, (count, SIDE, SIDE, 3))).astype(np.uint8)
+    image = (bright[:, None, None, None] * 150 + rng.integers(0, 60, (count, side, side, 3))).astype(np.uint8)
     states = rng.uniform(-0.5, 0.5, (count, 7)).astype(np.float32)
     actions = np.where(bright[:, None], 0.8, 0.1).astype(np.float32).repeat(7, axis=1)
     ids = rng.integers(0, 2, count)

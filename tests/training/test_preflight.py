@@ -49,7 +49,7 @@ def test_a_policy_whose_vlm_is_on_the_hub_is_saved_with_its_files(without_vlm: P
     config = json.loads((without_vlm / "config.json").read_text())
     # transformers keeps a cache path of its own from when it was imported; the policy is loaded from the folder.
     (without_vlm / "config.json").write_text(json.dumps({**config, "vlm_model_name": str(snapshot)}))
-    train(without_vlm, demonstrations(8), tmp_path / "out", TrainOptions(steps=1, batch_size=2, threads=1))
+    train(without_vlm, demonstrations(8, 64), tmp_path / "out", TrainOptions(steps=1, batch_size=2, threads=1))
     assert (tmp_path / "out" / "vlm" / "tokenizer.json").is_file()
     assert not (tmp_path / "out" / "vlm" / "model.safetensors").exists()
     load_checkpoint(tmp_path / "out", device="cpu")

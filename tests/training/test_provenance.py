@@ -44,7 +44,7 @@ def test_training_describes_its_instructions(tmp_path, start, instructions, expe
 
 
 def test_training_copies_the_provenance(tmp_path):
-    frames = demonstrations(8)
+    frames = demonstrations(8, 64)
     stats = compute_stats(frames.states, frames.actions)
     build_tiny_checkpoint(tmp_path / "start", cameras=("wrist",), stats=stats, chunk_size=4, n_action_steps=2)
     options = TrainOptions(steps=1, batch_size=2, threads=1)
