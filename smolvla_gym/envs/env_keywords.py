@@ -21,6 +21,7 @@ class SimKeywords(TypedDict, total=False):
     gripper: str
     randomization: int
     num_objects: int
+    belt_speed: float
     reward: str
     render_mode: str | None
     render_quality: str
