@@ -117,9 +117,11 @@ def _make_real_backend(options: EnvOptions, arm: RealOptions) -> RealBackend:
             url, arm.settings, period=options.period, speed_scale=arm.speed_scale, workspace=arm.workspace,
             log=arm.log, find_port=None if finder is None else finder.find,
         )  # fmt: skip
+        undo.callback(link.close)
+        guard = CollisionGuard(options.gripper.name, arm.workspace)
+        backend = RealBackend(link, cameras, SystemClock(), _mirror(options, link), options, arm, guard)
         undo.pop_all()
-    guard = CollisionGuard(options.gripper.name, arm.workspace)
-    return RealBackend(link, cameras, SystemClock(), _mirror(options, link), options, arm, guard)
+    return backend
 
 
 def _mirror(options: EnvOptions, link: BoardClient) -> SnapshotRenderer:

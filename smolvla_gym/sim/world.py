@@ -265,8 +265,9 @@ class World:
         finally:
             self.data = data
         bodies = self.model.geom_bodyid
-        others = {*self._objects, *(geom for geom in range(self.model.ngeom) if bodies[geom] == 0)}
-        return [i for i, geom in enumerate(self._objects) if any(geom in pair and pair - others for pair in pairs)]
+        roots, base = self.model.body_rootid, self.model.body_rootid[self.model.site_bodyid[self._tcp]]
+        arm = {geom for geom in range(self.model.ngeom) if roots[bodies[geom]] == base}
+        return [i for i, geom in enumerate(self._objects) if any(geom in pair and pair & arm for pair in pairs)]
 
     def snapshot(self) -> Snapshot:
         """Return a copy of the state."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from smolvla_gym.agent.checkpoint.provenance import MAX_DELAY
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.utils import schema
 from smolvla_gym.utils.untrusted import is_link, printable, read_json_object
@@ -23,6 +24,7 @@ _FIELDS: Final[Mapping[str, schema.Check]] = {
     "batch_size": schema.optional(schema.whole(1, 2**20)),
     "learning_rate": schema.optional(schema.number(1e-30, 1e3)),
     "freeze_vision": schema.optional(schema.flag),
+    "rtc_delay": schema.optional(MAX_DELAY),
     "seed": schema.optional(schema.whole(0, 2**63)),
     "rename": schema.optional(schema.list_of(schema.text(300), 0, 100)),
     "units": schema.optional(schema.one_of("auto", "rad", "degrees")),

@@ -18,7 +18,7 @@ import smolvla_gym
 from smolvla_gym.agent.scripted import ExpertAgent
 from smolvla_gym.data.video import read_frames
 from smolvla_gym.episodes.rollout import rollout
-from smolvla_gym.errors import DeviceError, FaultError
+from smolvla_gym.errors import DeviceError, FaultError, RenderingError
 from smolvla_gym.parol6 import HOME
 from smolvla_gym.twin.twin import Twin
 from tests.envs.twin_rig import STILL, TARGET, Tap, drive, make_twin
@@ -206,6 +206,19 @@ def test_one_port_has_one_owner_who_can_close_twice_and_fork(make, arm):
     again = make()
     again.reset(options={"joints": HOME})
     assert drive(again, 0.3)["fault"] is None
+
+
+@pytest.mark.alone
+@pytest.mark.realtime
+def test_an_arm_whose_env_cannot_be_made_is_given_back(make, monkeypatch):
+    def fail(*_):
+        raise RenderingError("no view")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("smolvla_gym.envs.make_real._mirror", fail)
+        with pytest.raises(RenderingError) as _kept:  # with all that the failed call held
+            make()
+    make()  # the port is free again
 
 
 @pytest.mark.slow

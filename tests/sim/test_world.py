@@ -6,6 +6,8 @@ import pytest
 
 from smolvla_gym.parol6 import GRIPPERS, JOINT_LOWER, JOINT_UPPER, STANDBY
 from smolvla_gym.parol6.inverse_kinematics import solve
+from smolvla_gym.sim.belt import BELT_HEIGHT, belt_x
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.scene import CUBE, CUBE_SIZE, PARKING
 from smolvla_gym.sim.world import World, start_pose
@@ -18,10 +20,10 @@ STRETCHED = {
 }
 
 
-def make(gripper="ssg48", control_hz=30.0):
+def make(gripper="ssg48", control_hz=30.0, extras=NO_EXTRAS):
     world = World(
         GRIPPERS[gripper], CUBE, goal=False, control_hz=control_hz, cameras=(), image_size=(64, 64), depth=False,
-        quality=QUALITIES["fast"],
+        quality=QUALITIES["fast"], extras=extras,
     )  # fmt: skip
     world.reset(start_pose(world.gripper))
     for i in range(len(PARKING)):
@@ -213,3 +215,17 @@ def test_an_electric_gripper_stops_half_way_and_an_air_gripper_does_not():
                 advance(world, np.append(start_pose(world.gripper), opening))
             reported.append(world.opening)
         assert reported == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("extras", [NO_EXTRAS, Extras(belt_speed=0.02)])
+def test_only_what_the_arm_penetrates_is_in_contact_with_it(extras):
+    world = make(extras=extras)
+    height = CUBE_SIZE / 2 + (0.0 if extras is NO_EXTRAS else BELT_HEIGHT)
+    pose, inside = start_pose(world.gripper), world.data.body("link4").xpos.copy()
+
+    def arrange():
+        world.place_object(0, np.array([belt_x("ssg48"), 0.1, height - 0.001]), 0.3)  # into what it stands on
+        world.place_object(1, inside, 0.0)
+        world.place_object(2, PARKING[2], 0.0)
+
+    assert world.objects_in_contact(pose, 1.0, arrange) == [1]

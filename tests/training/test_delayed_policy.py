@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -106,6 +107,16 @@ def test_the_start_states_the_delay(recording, tmp_path):
 def test_a_delay_as_long_as_a_chunk_is_refused(recording, tmp_path, delay):
     with pytest.raises(OptionError, match="rtc_max_delay"):
         prepare(bundled_checkpoint(), recording, ("wrist", "scene"), tmp_path / "start", delay)
+
+
+def test_a_start_that_states_a_delay_as_long_as_a_chunk_is_refused(recording, tmp_path):
+    checkpoint = shutil.copytree(bundled_checkpoint(), tmp_path / "checkpoint")
+    content = json.loads((checkpoint / "parol6.json").read_text())
+    (checkpoint / "parol6.json").write_text(json.dumps({**content, "rtc_max_delay": CHUNK}))
+    with pytest.raises(CheckpointError, match="rtc_max_delay 32"):
+        prepare(checkpoint, recording, ("wrist", "scene"), tmp_path / "start")
+    assert not (tmp_path / "start").exists()
+    prepare(checkpoint, recording, ("wrist", "scene"), tmp_path / "start", MAX_DELAY)  # the option replaces it
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from smolvla_gym.cli.main import main
+from smolvla_gym.cli.options.training import TrainOptions
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.training.run_folder import read_run
 
@@ -27,6 +29,13 @@ def test_the_options_of_a_run_are_read(run):
     assert read_run(run) == RUN
 
 
+@pytest.mark.parametrize("options", [{}, {"rtc_delay": 8, "freeze_vision": True, "cameras": ["wrist"]}])
+def test_a_run_with_all_options_that_are_kept_is_read(run, options):
+    kept = TrainOptions(dataset=Path("/data"), steps=4, save_steps=2, **options).run_values()
+    (run / "run.json").write_text(json.dumps(kept))
+    assert read_run(run) == kept
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -37,7 +46,7 @@ def test_the_options_of_a_run_are_read(run):
                 *(("start", 5), ("start", ["a"]), ("steps", "9"), ("steps", -5), ("steps", 10**400), ("save_steps", 0)),
                 *(("seed", -1), ("seed", "x"), ("batch_size", -1), ("batch_size", 10**12), ("learning_rate", "x")),
                 *(("cameras", "wrist"), ("cameras", [5]), ("freeze_vision", "yes"), ("trainer", "other")),
-                *(("rename", "a=b"), ("units", "miles")),
+                *(("rename", "a=b"), ("units", "miles"), ("rtc_delay", -1), ("rtc_delay", 4096)),
             )
         ),
     ],

@@ -28,7 +28,7 @@ _BUNDLED_TASKS: Final = ("reach", "lift", "place", "stack", "push")
 """Tasks that the bundled policy was trained on."""
 
 _EXAMPLES: Final = """examples:
-  smolvla-gym rollout                                    the bundled policy, an episode of each task
+  smolvla-gym rollout                                    the bundled policy, an episode of each task it knows
   smolvla-gym rollout --policy expert --episodes 10      the scripted expert, ten videos
   smolvla-gym rollout --policy you/smolvla_parol6        a policy from the Hugging Face Hub
   smolvla-gym rollout --task push stack --max-steps 300  two tasks; give up after 300 steps

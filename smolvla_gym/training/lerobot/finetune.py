@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.configuration import check_configuration
 from smolvla_gym.agent.checkpoint.load import check_checkpoint_files
-from smolvla_gym.agent.checkpoint.provenance import MAX_DELAY, read_provenance
+from smolvla_gym.agent.checkpoint.provenance import MAX_DELAY, PROVENANCE, read_provenance
 from smolvla_gym.agent.checkpoint.saving import copy_checkpoint, link_file, make_plain, make_portable
 from smolvla_gym.agent.checkpoint.spec import VLM_FOLDER, WEIGHTS, read_spec
 from smolvla_gym.data.reader import Recording
@@ -101,7 +101,8 @@ def prepare(
         rtc_max_delay: Largest number of given actions that the policy learns to continue; None: that of the checkpoint.
 
     Raises:
-        CheckpointError: The checkpoint is not a SmolVLA, lacks a file, or has too few dimensions.
+        CheckpointError: The checkpoint is not a SmolVLA, lacks a file, has too few dimensions, or states a delay that
+            is not shorter than its chunks.
         OptionError: The dataset has no such camera, or a chunk is not longer than ``rtc_max_delay``.
     """
     for camera in cameras:
@@ -110,6 +111,12 @@ def prepare(
     spec = read_spec(checkpoint)  # refuses policies of another type
     if rtc_max_delay is not None and not 0 <= rtc_max_delay < spec.chunk_size:
         raise OptionError("rtc_max_delay", rtc_max_delay, f"from 0 to {spec.chunk_size - 1}, below the chunk's length")
+    trained = describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint, rtc_max_delay)
+    if trained.rtc_max_delay >= spec.chunk_size:
+        raise CheckpointError(
+            f"{checkpoint / PROVENANCE} states rtc_max_delay {trained.rtc_max_delay}, and a chunk of the checkpoint "
+            f"has {spec.chunk_size} actions; expected fewer. Take another copy of the checkpoint."
+        )
     config = _read(checkpoint / "config.json")
     width = len(ACTION_NAMES)
     for name in ("max_state_dim", "max_action_dim"):
@@ -132,7 +139,6 @@ def prepare(
     copy_checkpoint(checkpoint, start, link_weights=True)
     save_json(start / "config.json", config, "configuration of the policy")
     make_plain(start, start)
-    trained = describe_training(recording.fps, recording.gripper, recording.instructions, checkpoint, rtc_max_delay)
     write_provenance(start, trained)
 
 
