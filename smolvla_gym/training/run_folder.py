@@ -23,6 +23,7 @@ _FIELDS: Final[Mapping[str, schema.Check]] = {
     "batch_size": schema.optional(schema.whole(1, 2**20)),
     "learning_rate": schema.optional(schema.number(1e-30, 1e3)),
     "freeze_vision": schema.optional(schema.flag),
+    "rtc_delay": schema.optional(schema.whole(0, _MAX)),
     "seed": schema.optional(schema.whole(0, 2**63)),
     "rename": schema.optional(schema.list_of(schema.text(300), 0, 100)),
     "units": schema.optional(schema.one_of("auto", "rad", "degrees")),

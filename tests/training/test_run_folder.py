@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from smolvla_gym.cli.main import main
+from smolvla_gym.cli.options.training import TrainOptions
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.training.run_folder import read_run
 
@@ -27,6 +28,18 @@ def test_the_options_of_a_run_are_read(run):
     assert read_run(run) == RUN
 
 
+def test_what_train_stores_is_read_again(run):
+    chosen = {
+        **{"start": "bundled", "trainer": "lerobot", "cameras": ["wrist"], "batch_size": 8, "learning_rate": 1e-4},
+        **{"freeze_vision": True, "rtc_delay": 6, "seed": 5, "rename": ["a=b"], "units": "degrees"},
+        **{"steps": 9, "save_steps": 3},
+    }
+    stored = TrainOptions(dataset=run / "data", **chosen).run_values()
+    assert stored.keys() == {"dataset", *chosen}  # no option is left out above
+    (run / "run.json").write_text(json.dumps(stored))
+    assert read_run(run) == stored
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -36,7 +49,13 @@ def test_the_options_of_a_run_are_read(run):
             for name, value in (
                 *(("start", 5), ("start", ["a"]), ("steps", "9"), ("steps", -5), ("steps", 10**400), ("save_steps", 0)),
                 *(("seed", -1), ("seed", "x"), ("batch_size", -1), ("batch_size", 10**12), ("learning_rate", "x")),
-                *(("cameras", "wrist"), ("cameras", [5]), ("freeze_vision", "yes"), ("trainer", "other")),
+                *(
+                    ("cameras", "wrist"),
+                    ("cameras", [5]),
+                    ("freeze_vision", "yes"),
+                    ("rtc_delay", -1),
+                    ("trainer", "other"),
+                ),
                 *(("rename", "a=b"), ("units", "miles")),
             )
         ),
