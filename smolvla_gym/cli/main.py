@@ -89,7 +89,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as exit_:  # argparse: 0 after --help, 2 after a wrong argument
         return int(exit_.code or 0)
-    except BrokenPipeError as error:  # the reader of the help has gone
+    except OSError as error:  # the help or the completion script could not be printed
         return _close(error, 0)
     _find_own_modules(arguments)
     interruption = signals.Interruption()

@@ -113,9 +113,12 @@ def test_a_closed_pipe_has_an_exit_code_of_its_own(arguments):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_what_is_printed_finds_no_room():
+@pytest.mark.parametrize("arguments", [["tasks"], ["--print-completion", "bash"]], ids=" ".join)
+def test_what_is_printed_finds_no_room(arguments):
+    if "bash" in arguments:
+        pytest.importorskip("shtab")
     with open("/dev/full", "w") as full:
-        done = smolvla_gym(["tasks"], full)
+        done = smolvla_gym(arguments, full)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "No space left on device" in line

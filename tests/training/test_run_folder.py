@@ -41,6 +41,16 @@ def test_what_train_stores_is_read_again(run):
 
 
 @pytest.mark.parametrize(
+    ("option", "highest"), [("steps", 10**9), ("save-steps", 10**9), ("batch-size", 2**20), ("seed", 2**63 - 1)]
+)
+def test_the_highest_values_that_train_takes_can_be_resumed(run, option, highest, capsys):
+    (run / "run.json").write_text(json.dumps(RUN | {option.replace("-", "_"): highest}))
+    assert read_run(run)[option.replace("-", "_")] == highest
+    assert main(["train", "--dataset", str(run / "data"), f"--{option}", str(highest + 1)]) == 2
+    assert f"to {highest}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "content",
     [
         *("", "[]", "null", "5", "[" * 200_000, "{}", '{"dataset": 5}', '{"dataset": "/data", "env": "real"}'),

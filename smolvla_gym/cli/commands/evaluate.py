@@ -50,7 +50,7 @@ class EvalOptions(SceneOptions):
     task: list[str] = option("what to do; `smolvla-gym tasks` lists them", ["lift"], kept=True)
     policy: str = option("bundled, a checkpoint folder, or a Hub repository OWNER/NAME", "bundled", kept=True)
     vs: str | None = option("a second policy, compared with the first one seed by seed", None, metavar="P2", kept=True)
-    episodes: int = option("seeds a condition", 100, parse=at_least(1), metavar="N", kept=True)
+    episodes: int = option("seeds a condition", 100, parse=at_least(1, 1_000_000), metavar="N", kept=True)
     seed: int = option("the first seed", 0, parse=at_least(0), metavar="S", kept=True)
     workers: int | None = option("processes (default: one a core)", None, parse=at_least(1), metavar="W")
     ray: str | None = option(
