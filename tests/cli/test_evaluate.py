@@ -224,6 +224,7 @@ def test_a_full_disk_leaves_no_half_files(episodes, tmp_path, capsys):
         (["--policy", "expert"], "--policy expert"),
         (["--policy", "no such folder"], "There is no policy"),
         (["--vs", "no such folder"], "There is no policy"),
+        (["--policy", ""], "There is no policy ''"),
         (["--vs", "127.0.0.1:8765"], "--vs 127.0.0.1:8765"),
         (["--latency-ms", "-5"], "--latency-ms"),
         (["--episodes", "1" + "0" * 30], "--episodes 1"),

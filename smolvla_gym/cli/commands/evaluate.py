@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_max_delay, policy_rate
-from smolvla_gym.cli.options.arguments import at_least
+from smolvla_gym.cli.options.arguments import at_least, path
 from smolvla_gym.cli.options.environment import SceneOptions
 from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
 from smolvla_gym.cli.options.resuming import kept_values, restore
@@ -72,7 +72,7 @@ class EvalOptions(SceneOptions):
     out: Path | None = option("output folder (default: outputs/eval/<date>_<time>)", None, metavar="DIR")
     resume: Path | bool = option(
         "go on with the evaluation that was stopped in DIR, or in --out; options that are not given are as before",
-        False, parse=Path, const=True, metavar="DIR",
+        False, parse=path, const=True, metavar="DIR",
     )  # fmt: skip
     json: bool = option("print the result as JSON on stdout and nothing else there", False)
     agent: SweepOptions = group("SmolVLA agent", SweepOptions)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from smolvla_gym.cli.options.arguments import at_least, positive
+from smolvla_gym.cli.options.arguments import at_least, filled, positive
 from smolvla_gym.cli.options.dataset import ConversionOptions
 from smolvla_gym.cli.options.parser import option
 from smolvla_gym.cli.options.resuming import kept_values, restore
@@ -29,7 +29,7 @@ class TrainOptions(ConversionOptions):
     dataset: Path = option("folder that `smolvla-gym record` or lerobot-record wrote", metavar="DIR", kept=True)
     start: str | None = option(
         "tiny (from nothing), bundled, a checkpoint folder, or a Hub repository such as lerobot/smolvla_base (default: "
-        "tiny)", None, flag="--from", metavar="P", kept=True,
+        "tiny)", None, parse=filled, flag="--from", metavar="P", kept=True,
     )  # fmt: skip
     out: Path | None = option("folder of the run (default: outputs/train/<date>_<time>)", None, metavar="DIR")
     resume: bool = option("go on with the run in --out from its last saving", False)
