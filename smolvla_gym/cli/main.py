@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import importlib.metadata
+import io
 import os
 import re
 import select
@@ -75,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 success, 1 failure, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 the reader of
         the output has closed the pipe.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # The name of a folder may have characters that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = _run(argv)
     try:
         if sys.stdout is not None:

@@ -124,6 +124,13 @@ def test_what_is_printed_finds_no_room(arguments):
     assert "No space left on device" in line
 
 
+def test_a_name_that_the_encoding_of_the_output_lacks(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = smolvla_gym([*SHORT, "--out", str(tmp_path / "Würfel")], subprocess.PIPE)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert r"W\xfcrfel" in done.stdout
+
+
 def test_rich_ends_quietly_at_a_closed_pipe(raising, capsys):
     broken = SystemExit(1)
     broken.__context__ = BrokenPipeError()
