@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, override
+
+from smolvla_gym.cli.options.arguments import path
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -46,7 +47,7 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
     import shtab
 
     for action in parser._actions:
-        if action.type is Path:
+        if action.type is path:
             action.complete = shtab.FILE  # type: ignore[attr-defined] # shtab's attribute
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

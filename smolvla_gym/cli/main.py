@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import importlib.metadata
+import io
 import os
 import re
 import select
@@ -75,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 success, 1 failure, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 the reader of
         the output has closed the pipe.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # The name of a folder may have characters that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = _run(argv)
     try:
         if sys.stdout is not None:
@@ -89,7 +93,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as exit_:  # argparse: 0 after --help, 2 after a wrong argument
         return int(exit_.code or 0)
-    except BrokenPipeError as error:  # the reader of the help has gone
+    except OSError as error:  # the help or the completion script could not be printed
         return _close(error, 0)
     _find_own_modules(arguments)
     interruption = signals.Interruption()

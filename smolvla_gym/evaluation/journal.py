@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.evaluation.conditions import Condition, Outcome
+from smolvla_gym.utils.option_values import is_control_character
 from smolvla_gym.utils.untrusted import parse_json, printable, read_file
 
 JOURNAL_NAME: Final = "episodes.jsonl"
@@ -145,7 +146,8 @@ def digest(policy: str) -> str | None:
     total = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            total.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            name, content = os.fsencode(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(name + f" {content}\n".encode())
     return total.hexdigest()
 
 
@@ -179,9 +181,16 @@ def _entry(entry: Any) -> tuple[dict[str, Any], Outcome]:
     for value, kind in ((entry["policy"], int), (episode.seed, int), (episode.steps, int), (episode.success, bool)):
         if not isinstance(value, kind):
             raise ValueError(f"{value!r:.50} is no {kind.__name__}")
-    flat = [x for v in statistics.values() for x in (v if isinstance(v, deque) else [v])]
-    if not all(isinstance(value, int | float) and abs(value) <= _MAX_NUMBER for value in (*flat, entry["seconds"])):
+    listed = [x for v in statistics.values() if isinstance(v, deque) for x in v]
+    single = [v for v in statistics.values() if not isinstance(v, deque)]
+    numbers = (*listed, *single, entry["seconds"], episode.steps)
+    if not all(isinstance(value, int | float) and abs(value) <= _MAX_NUMBER for value in numbers):
         raise ValueError("a value of an episode is no number, or huge")
+    if any(isinstance(value, bool) for value in listed):
+        raise ValueError("a truth value stands among the statistics")
+    for text in (episode.instruction, "" if episode.failure is None else episode.failure):  # both are printed
+        if not isinstance(text, str) or any(map(is_control_character, text)):
+            raise ValueError(f"{text!r:.50} is no line of text")
     hash(condition)
     return entry, episode
 

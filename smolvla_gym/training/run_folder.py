@@ -14,22 +14,25 @@ from smolvla_gym.utils.untrusted import is_link, printable, read_json_object
 
 RUN: Final = "run.json"
 
-_MAX: Final = 10**9
+MAX_STEPS: Final = 10**9
+MAX_BATCH: Final = 2**20
+MAX_SEED: Final = 2**63 - 1
+"""Largest seed that PyTorch and a JSON reader in another language take."""
 
 _FIELDS: Final[Mapping[str, schema.Check]] = {
     "dataset": schema.text(4096),
     "start": schema.optional(schema.text(4096)),
     "trainer": schema.optional(schema.one_of("memory", "lerobot")),
     "cameras": schema.optional(schema.list_of(schema.text(100), 1, 32)),
-    "batch_size": schema.optional(schema.whole(1, 2**20)),
+    "batch_size": schema.optional(schema.whole(1, MAX_BATCH)),
     "learning_rate": schema.optional(schema.number(1e-30, 1e3)),
     "freeze_vision": schema.optional(schema.flag),
     "rtc_delay": schema.optional(MAX_DELAY),
-    "seed": schema.optional(schema.whole(0, 2**63)),
+    "seed": schema.optional(schema.whole(0, MAX_SEED)),
     "rename": schema.optional(schema.list_of(schema.text(300), 0, 100)),
     "units": schema.optional(schema.one_of("auto", "rad", "degrees")),
-    "steps": schema.optional(schema.whole(1, _MAX)),
-    "save_steps": schema.optional(schema.whole(1, _MAX)),
+    "steps": schema.optional(schema.whole(1, MAX_STEPS)),
+    "save_steps": schema.optional(schema.whole(1, MAX_STEPS)),
 }
 
 

@@ -122,10 +122,14 @@ def number(low: float, high: float) -> Check:
 
 
 def text(limit: int = 300) -> Check:
-    """Create a check for texts up to a length."""
+    """Create a check for texts up to a length, without NUL and lone surrogates, which no file or message can hold."""
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or len(value) > limit or "\0" in value:
+        if (
+            not isinstance(value, str)
+            or len(value) > limit
+            or any(c == "\0" or "\ud800" <= c < "\ue000" for c in value)
+        ):
             raise ExpectedError(f"a text of at most {limit} characters")
         return value
 

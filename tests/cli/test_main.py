@@ -113,12 +113,22 @@ def test_a_closed_pipe_has_an_exit_code_of_its_own(arguments):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_what_is_printed_finds_no_room():
+@pytest.mark.parametrize("arguments", [["tasks"], ["--print-completion", "bash"]], ids=" ".join)
+def test_what_is_printed_finds_no_room(arguments):
+    if "bash" in arguments:
+        pytest.importorskip("shtab")
     with open("/dev/full", "w") as full:
-        done = smolvla_gym(["tasks"], full)
+        done = smolvla_gym(arguments, full)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "No space left on device" in line
+
+
+def test_a_name_that_the_encoding_of_the_output_lacks(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = smolvla_gym([*SHORT, "--out", str(tmp_path / "Würfel")], subprocess.PIPE)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert r"W\xfcrfel" in done.stdout
 
 
 def test_rich_ends_quietly_at_a_closed_pipe(raising, capsys):

@@ -65,6 +65,7 @@ def test_types_and_what_was_given():
         ("--root r --share much", "--share much: expected a number"),
         ("--root r --kind z", "--kind z: expected one of x, y"),
         ("--root r --names", "--names"),
+        ("--root=", "expected the name of a file or folder"),
         ("--count 1", "--root"),
         ("--root r --hidden 3", "--hidden"),
     ],

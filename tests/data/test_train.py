@@ -120,6 +120,8 @@ def test_lerobot_trains_a_policy_of_another_arm(root, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--from", "no/such/folder"], "no folder"),
+        (["--from", ""], "expected a text that is not empty"),
+        (["--out", ""], "expected the name of a file or folder"),
         (["--cameras", "front"], "front"),
         (["--task", "lfit"], "Did you mean 'lift'"),
         (["--eval-seed", "5"], "--eval-seed 5: expected"),

@@ -1,6 +1,7 @@
 """The record of an evaluation, whole or cut off anywhere."""
 
 import contextlib
+import os
 from collections import deque
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.errors import RecordingError
 from smolvla_gym.evaluation.conditions import Condition, Outcome
-from smolvla_gym.evaluation.journal import EpisodeJournal, read_head
+from smolvla_gym.evaluation.journal import EpisodeJournal, digest, read_head
 from smolvla_gym.utils.json_file import save_json
 
 CONDITIONS = [Condition("sync", 0.0), Condition("rtc", 100.0, "stack", "swapped", 3)]
@@ -70,6 +71,34 @@ def test_huge_numbers_are_refused(written, tmp_path, number):
         path.write_bytes(content.replace(old, old + number.encode(), 1))
         with pytest.raises(RecordingError):
             EpisodeJournal.resume(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"failure": "dropped"', '"failure": ["dropped"]'),
+        ('"failure": "dropped"', '"failure": {}'),
+        ('"failure": "dropped"', r'"failure": "\u001b[31m"'),
+        ('"failure": "dropped"', r'"failure": "\ud800"'),
+        ('"instruction": "dräng den Würfel"', '"instruction": 5'),
+        ('"instruction": "dräng den Würfel"', r'"instruction": "\u001b[31m"'),
+        ('"steps": 7', '"steps": 1' + "0" * 400),
+        ('"border_jumps": [0.1', '"border_jumps": [true'),
+    ],
+)
+def test_texts_that_a_terminal_would_obey_and_other_types_are_refused(written, tmp_path, old, new):
+    content = written[1].decode()
+    assert old in content
+    path = tmp_path / "episodes.jsonl"
+    path.write_text(content.replace(old, new, 1))
+    with pytest.raises(RecordingError):
+        EpisodeJournal.resume(path)
+
+
+def test_a_digest_of_files_whose_names_are_no_unicode(tmp_path):
+    with contextlib.suppress(OSError):  # a file system that refuses such names
+        (tmp_path / os.fsdecode(b"a\xff")).write_bytes(b"1")
+    assert digest(str(tmp_path)) is not None
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

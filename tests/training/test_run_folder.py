@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,11 +28,26 @@ def test_the_options_of_a_run_are_read(run):
     assert read_run(run) == RUN
 
 
-@pytest.mark.parametrize("options", [{}, {"rtc_delay": 8, "freeze_vision": True, "cameras": ["wrist"]}])
-def test_a_run_with_all_options_that_are_kept_is_read(run, options):
-    kept = TrainOptions(dataset=Path("/data"), steps=4, save_steps=2, **options).run_values()
-    (run / "run.json").write_text(json.dumps(kept))
-    assert read_run(run) == kept
+def test_what_train_stores_is_read_again(run):
+    chosen = {
+        **{"start": "bundled", "trainer": "lerobot", "cameras": ["wrist"], "batch_size": 8, "learning_rate": 1e-4},
+        **{"freeze_vision": True, "rtc_delay": 6, "seed": 5, "rename": ["a=b"], "units": "degrees"},
+        **{"steps": 9, "save_steps": 3},
+    }
+    stored = TrainOptions(dataset=run / "data", **chosen).run_values()
+    assert stored.keys() == {"dataset", *chosen}  # no option is left out above
+    (run / "run.json").write_text(json.dumps(stored))
+    assert read_run(run) == stored
+
+
+@pytest.mark.parametrize(
+    ("option", "highest"), [("steps", 10**9), ("save-steps", 10**9), ("batch-size", 2**20), ("seed", 2**63 - 1)]
+)
+def test_the_highest_values_that_train_takes_can_be_resumed(run, option, highest, capsys):
+    (run / "run.json").write_text(json.dumps(RUN | {option.replace("-", "_"): highest}))
+    assert read_run(run)[option.replace("-", "_")] == highest
+    assert main(["train", "--dataset", str(run / "data"), f"--{option}", str(highest + 1)]) == 2
+    assert f"to {highest}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ def test_checked_fields_and_defaults_are_returned():
         ({"width": 3, "rate": 2}, "rate is 2; expected a number from 0 to 1"),
         ({"width": 3, "part": {}}, "part: names is missing"),
         ({"width": 3, "part": {"names": ["long"]}}, "part: names: an entry is 'long'; expected"),
+        ({"width": 3, "part": {"names": ["\ud800"]}}, "an entry is .* expected"),
+        ({"width": 3, "part": {"names": ["\0"]}}, "an entry is .* expected"),
     ],
 )
 def test_a_wrong_field_is_named(content, message):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_max_delay, policy_rate
-from smolvla_gym.cli.options.arguments import at_least
+from smolvla_gym.cli.options.arguments import at_least, path
 from smolvla_gym.cli.options.environment import SceneOptions
 from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
 from smolvla_gym.cli.options.resuming import kept_values, restore
@@ -50,7 +50,7 @@ class EvalOptions(SceneOptions):
     task: list[str] = option("what to do; `smolvla-gym tasks` lists them", ["lift"], kept=True)
     policy: str = option("bundled, a checkpoint folder, or a Hub repository OWNER/NAME", "bundled", kept=True)
     vs: str | None = option("a second policy, compared with the first one seed by seed", None, metavar="P2", kept=True)
-    episodes: int = option("seeds a condition", 100, parse=at_least(1), metavar="N", kept=True)
+    episodes: int = option("seeds a condition", 100, parse=at_least(1, 1_000_000), metavar="N", kept=True)
     seed: int = option("the first seed", 0, parse=at_least(0), metavar="S", kept=True)
     workers: int | None = option("processes (default: one a core)", None, parse=at_least(1), metavar="W")
     ray: str | None = option(
@@ -72,7 +72,7 @@ class EvalOptions(SceneOptions):
     out: Path | None = option("output folder (default: outputs/eval/<date>_<time>)", None, metavar="DIR")
     resume: Path | bool = option(
         "go on with the evaluation that was stopped in DIR, or in --out; options that are not given are as before",
-        False, parse=Path, const=True, metavar="DIR",
+        False, parse=path, const=True, metavar="DIR",
     )  # fmt: skip
     json: bool = option("print the result as JSON on stdout and nothing else there", False)
     agent: SweepOptions = group("SmolVLA agent", SweepOptions)

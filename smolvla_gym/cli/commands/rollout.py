@@ -100,7 +100,7 @@ def run(options: RolloutOptions) -> int:
         with contextlib.redirect_stdout(sys.stderr):
             summary = _roll_out(options, out)
         if options.json:
-            print(json.dumps(summary.to_dict(), ensure_ascii=False))
+            print(json.dumps(summary.to_dict()))
         else:
             _print_table(summary, out)
             if options.on_table and not options.ask:

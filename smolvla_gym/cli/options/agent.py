@@ -198,7 +198,7 @@ def check_policy(policy: str) -> None:
     """
     if policy in ("bundled", *SCRIPTED) or is_address(policy):
         return
-    if not Path(policy).exists() and not _REPOSITORY.fullmatch(policy):
+    if not policy or not (Path(policy).exists() or _REPOSITORY.fullmatch(policy)):
         known = ("bundled", *SCRIPTED, "an existing folder", "a Hub repository OWNER/NAME", "HOST:PORT of a server")
         raise UnknownNameError("policy", policy, known)
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -36,7 +37,15 @@ def reader_of[T](
 
 integer: Callable[[str], int] = reader_of(int, "an integer")
 number: Callable[[str], float] = reader_of(float, "a number")
+filled: Callable[[str], str] = reader_of(str, "a text that is not empty", str.strip)
 positive: Callable[[str], float] = reader_of(float, "a number above 0", lambda value: 0 < value < math.inf)
+
+
+def path(text: str) -> Path:
+    """Read a path; an empty one, as of a shell variable that is not set, would be the current folder."""
+    if not text.strip():
+        raise refused(text, "the name of a file or folder")
+    return Path(text)
 
 
 def at_least(lowest: int, highest: int | None = None) -> Callable[[str], int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Final, Literal, NoReturn, Self, get_args, get_origin, get_type_hints, override
 
-from smolvla_gym.cli.options.arguments import choice, integer, number
+from smolvla_gym.cli.options.arguments import choice, integer, number, path
 from smolvla_gym.errors import OptionError
 
 _OPTION: Final = "option"
@@ -166,7 +166,7 @@ def reader(kind: Any, info: OptionInfo) -> Callable[[str], Any]:
         return info.parse
     if get_origin(kind) is Literal:
         return choice(get_args(kind))
-    readers: dict[Any, Callable[[str], Any]] = {int: integer, float: number, Path: Path}
+    readers: dict[Any, Callable[[str], Any]] = {int: integer, float: number, Path: path}
     return readers.get(kind, str)
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from smolvla_gym.cli.options.arguments import at_least, positive
+from smolvla_gym.cli.options.arguments import at_least, filled, positive
 from smolvla_gym.cli.options.dataset import ConversionOptions
 from smolvla_gym.cli.options.parser import option
 from smolvla_gym.cli.options.resuming import kept_values, restore
+from smolvla_gym.training.run_folder import MAX_BATCH, MAX_SEED, MAX_STEPS
 
 TINY: Final = "tiny"
 """Start that is built from nothing."""
@@ -28,16 +29,16 @@ class TrainOptions(ConversionOptions):
     dataset: Path = option("folder that `smolvla-gym record` or lerobot-record wrote", metavar="DIR", kept=True)
     start: str | None = option(
         "tiny (from nothing), bundled, a checkpoint folder, or a Hub repository such as lerobot/smolvla_base (default: "
-        "tiny)", None, flag="--from", metavar="P", kept=True,
+        "tiny)", None, parse=filled, flag="--from", metavar="P", kept=True,
     )  # fmt: skip
     out: Path | None = option("folder of the run (default: outputs/train/<date>_<time>)", None, metavar="DIR")
     resume: bool = option("go on with the run in --out from its last saving", False)
     steps: int = option(
         "optimiser steps in all (default: 3000; by LeRobot 20000; with --resume those of before)", 0,
-        parse=at_least(1), metavar="N",
+        parse=at_least(1, MAX_STEPS), metavar="N",
     )  # fmt: skip
     batch_size: int | None = option(
-        "frames a step and GPU (default: 64; by LeRobot 8)", None, parse=at_least(1), metavar="N", kept=True
+        "frames a step and GPU (default: 64; by LeRobot 8)", None, parse=at_least(1, MAX_BATCH), metavar="N", kept=True
     )
     learning_rate: float | None = option(
         "peak of the schedule (default: 0.001; or the policy's)", None, parse=positive, metavar="LR", kept=True
@@ -50,8 +51,8 @@ class TrainOptions(ConversionOptions):
         "until a chunk arrives; 0: none (default: that of --from)", None, parse=at_least(0), metavar="MAX", kept=True,
     )  # fmt: skip
     save_steps: int = option(
-        f"steps between savings (default: a tenth of --steps, at least {FEWEST_STEPS})", 0, parse=at_least(1),
-        metavar="N",
+        f"steps between savings (default: a tenth of --steps, at least {FEWEST_STEPS})", 0,
+        parse=at_least(1, MAX_STEPS), metavar="N",
     )  # fmt: skip
     cameras: list[str] | None = option(
         "cameras of the dataset, in the order of the policy's (default: all)", None, metavar="NAME", kept=True
@@ -61,7 +62,9 @@ class TrainOptions(ConversionOptions):
     workers: int | None = option(
         f"processes that decode for LeRobot (default: {WORKERS})", None, parse=at_least(0), metavar="N"
     )
-    seed: int | None = option("seed of everything drawn (default: 0)", None, parse=at_least(0), metavar="S", kept=True)
+    seed: int | None = option(
+        "seed of everything drawn (default: 0)", None, parse=at_least(0, MAX_SEED), metavar="S", kept=True
+    )
     trainer: Literal["memory", "lerobot"] | None = option(
         "memory: the built-in one, for small images; lerobot: lerobot-train (default: what the size of the policy's "
         "images suggests)", None, kept=True,
