@@ -276,7 +276,7 @@ def test_cameras_of_other_names_are_mapped(made, policy, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        ("--task raech", "Did you mean 'reach'? Known: reach, lift, place, stack, push."),
+        ("--task raech", "Did you mean 'reach'? Known: reach, lift, place, stack, push, belt."),
         ("--policy expertt", "Did you mean 'expert'?"),
         ("--policy ./no/such/folder", "bundled, expert, random"),
         ("--gripper ssg", "Did you mean 'ssg48'?"),
