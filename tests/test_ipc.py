@@ -118,6 +118,19 @@ def test_a_worker_inherits_only_what_it_is_given():
     assert (frame.pixels == 7).all()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="closes a descriptor as on POSIX")
+def test_what_a_worker_prints_is_no_message_where_standard_error_is_closed():
+    program = (
+        "import os; os.close(2)\n"
+        "from smolvla_gym.ipc import Worker\n"
+        "worker = Worker('ipc_worker')\n"
+        f"print(worker.request('print', timeout={LIMIT}))\n"
+        f"worker.close({LIMIT})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=3 * LIMIT)
+    assert (done.returncode, done.stdout) == (0, "printed\n")
+
+
 def test_the_end_of_the_worker_ends_its_requests():
     worker = Worker("ipc_worker")
     worker.request("echo", timeout=LIMIT)

@@ -24,8 +24,13 @@ _LAST_MOMENT: Final = 1.0
 """Time in s that a worker may run on after its pipe has ended."""
 
 # The worker can import whatever this interpreter can, and a file in the current folder cannot get in between.
+# Where standard error is closed, the copy of the pipe would get its number, and what libraries print reach the parent.
 _PROGRAM: Final = """\
 import os, sys
+try:
+    os.fstat(2)
+except OSError:
+    os.open(os.devnull, os.O_WRONLY)
 output = os.dup(1)
 os.dup2(2, 1)
 sys.path.append(sys.argv[1])

@@ -1,5 +1,6 @@
 """A worker for the tests of ``smolvla_gym.ipc``."""
 
+import contextlib
 import os
 import sys
 import time
@@ -28,6 +29,10 @@ def main(parent):
                 parent.send({"told": 1})
             case "sleep":
                 time.sleep(request.arguments["seconds"])
+            case "print":
+                with contextlib.suppress(OSError):
+                    os.write(2, b"no message, and no end of a line")
+                request.reply("printed")
             case "die":
                 os._exit(3)
             case "descriptors":
