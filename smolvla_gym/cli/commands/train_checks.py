@@ -125,8 +125,6 @@ def check_delay(options: TrainOptions, start: Path | None, recording: Recording)
         return
     from smolvla_gym.agent.checkpoint.spec import read_spec
 
-    if options.rtc_delay is None:
-        return
     size = tiny_chunk(recording.fps) if start is None else read_spec(start).chunk_size
     if options.rtc_delay >= size:
         options.expect("rtc_delay", f"below {size}, the number of actions in a chunk of {options.start}")
