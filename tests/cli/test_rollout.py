@@ -102,7 +102,7 @@ def test_defaults(made, capsys, tmp_path):
     (folder,) = (tmp_path / "outputs" / "rollout").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
     assert files(folder) == ["summary.json"]
-    assert [episode["seed"] for episode in load(folder)["episodes"]] == [2]
+    assert [episode["seed"] for episode in load(folder)["episodes"]] == [5]
     assert load(folder)["success_rate"] == 1.0
     assert str(folder.relative_to(tmp_path)) in capsys.readouterr().out
 
@@ -134,8 +134,8 @@ def test_an_episode_of_each_task(made, capsys, tmp_path):
     assert files(tmp_path / "out") == [*videos, "summary.json"]
     episodes = [(episode["task"], episode["seed"], episode["video"]) for episode in load(tmp_path / "out")["episodes"]]
     assert episodes == [
-        ("reach", 2, "reach_000.mp4"), ("reach", 3, "reach_001.mp4"), ("push", 2, "push_000.mp4"),
-        ("push", 3, "push_001.mp4"),
+        ("reach", 5, "reach_000.mp4"), ("reach", 6, "reach_001.mp4"), ("push", 5, "push_000.mp4"),
+        ("push", 6, "push_001.mp4"),
     ]  # fmt: skip
     assert "0% (0 of 4)" in capsys.readouterr().out
 
@@ -243,7 +243,7 @@ def test_the_operator_enters_success(monkeypatch, capsys, tmp_path):
     assert summary["success_rate"] == 0.5
     printed = capsys.readouterr()
     assert json.loads(printed.out) == summary
-    assert printed.err.count("(seed 2): success? [y/n]") == 2
+    assert printed.err.count("(seed 5): success? [y/n]") == 2
 
 
 def test_a_question_without_a_terminal(monkeypatch, capsys, tmp_path):

@@ -54,7 +54,7 @@ class RolloutOptions(EnvironmentOptions):
         "`smolvla-gym serve`", "bundled",
     )  # fmt: skip
     episodes: int = option("episodes a task", 1, parse=at_least(1), metavar="N")
-    seed: int = option("seed of the first episode; the following ones count up", 2, parse=at_least(0), metavar="S")
+    seed: int = option("seed of the first episode; the following ones count up", 5, parse=at_least(0), metavar="S")
     randomization: int | None = option(
         "domain randomization, from 0, none, to 2 (default: 1)", None, parse=at_least(0), metavar="R"
     )
