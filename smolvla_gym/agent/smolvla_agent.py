@@ -128,37 +128,25 @@ class SmolVLAAgent:
             OptionError: An option has a value that is not allowed.
             MissingExtraError: torch, transformers or lerobot is not installed.
         """
-        policy: ChunkPolicy
         if process:
             try:
                 from smolvla_gym.agent.policies.process import PolicyProcess
             except ImportError as err:
                 raise MissingExtraError("A policy in a process of its own", "smolvla", err) from err
-            policy = PolicyProcess(
-                path_or_repo,
-                device=device,
-                dtype=dtype,
-                num_steps=num_steps,
-                sampler=sampler,
-                compile_mode=compile_mode,
-                camera_map=camera_map,
-                vlm=vlm,
-                revision=revision,
+            policy: ChunkPolicy = PolicyProcess(
+                path_or_repo, device=device, dtype=dtype, num_steps=num_steps, sampler=sampler,
+                compile_mode=compile_mode, camera_map=camera_map, vlm=vlm, revision=revision,
                 timeout_s=options.get("timeout_s", 10.0),
-            )
+            )  # fmt: skip
             return cls._own(policy, options)
         from smolvla_gym.agent.checkpoint.load import load_checkpoint
         from smolvla_gym.agent.policies.local import LocalPolicy
 
         checkpoint = load_checkpoint(path_or_repo, device=device, dtype=dtype, vlm=vlm, revision=revision)
         policy = LocalPolicy(
-            checkpoint,
-            num_steps=num_steps,
-            camera_map=camera_map,
-            name=str(path_or_repo),
-            sampler=sampler,
+            checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo), sampler=sampler,
             compile_mode=compile_mode,
-        )
+        )  # fmt: skip
         return cls._own(policy, options)
 
     @classmethod
@@ -399,12 +387,9 @@ class SmolVLAAgent:
         card, mode = self._policy.card, self._mode
         if mode == AUTO:
             mode = choose_mode(
-                card.max_delay,
-                realtime=realtime,
-                latencies=self._latencies or (0.0,),
-                aggregate=self._chosen["aggregate"],
-                queue_threshold=self._chosen["queue_threshold"],
-            )
+                card.max_delay, realtime=realtime, latencies=self._latencies or (0.0,),
+                aggregate=self._chosen["aggregate"], queue_threshold=self._chosen["queue_threshold"],
+            )  # fmt: skip
         return ChunkingOptions.choose(card, mode=mode, **self._chosen)
 
     def _set_runner(self, runner: InferenceRunner, clock: tuple[float, bool] | None) -> None:

@@ -145,7 +145,6 @@ class World:
             crop_camera(self.model, name, image_size)
         self._renderer = OffscreenRenderer(self.model, quality, image_size)
         self._overview: OffscreenRenderer | None = None
-
         self.zero_error: Array = np.zeros(NUM_JOINTS)
         self._jaw_target = 0.0
         jaws = [GRIPPER_PREFIX + n for n in ("jaw_left", "jaw_right")]
