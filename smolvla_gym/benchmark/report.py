@@ -84,7 +84,7 @@ class Report:
 
     @property
     def checks(self) -> dict[str, tuple[str, bool]]:
-        """What is expected of figures, and whether it is so; nothing of the memory where its peak is not known."""
+        """Expectations of the figures and whether each holds; none of the memory where its peak is not known."""
         peak = self.host_peak if self.device_peak is None else self.device_peak
         # Allocators need some memory by themselves: up to 10 MB, or on the host 2 % of its peak, is no leak.
         host_limit = max(10e6, 0.02 * (self.host_peak or 0))

@@ -1,4 +1,4 @@
-"""Distractors: bodies of other shapes beside the objects, which no instruction names."""
+"""Distractors: MuJoCo bodies of other shapes beside the objects, which no instruction names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scene has besides the arm, the table and a task's objects: a belt, and what level 2 varies."""
+"""Extras of a scene, besides the arm, the table and a task's objects: a belt, and what level 2 varies."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ def effects(distortion=0.0, blur=0, curves=PLAIN, noise=0.0, seed=0):
     return ImageEffects(distortion, blur, curves, noise, seed)
 
 
-def picture(height=128, width=128):
+def make_image(height=128, width=128):
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x // 8 + y // 8) % 2 * 200], axis=-1).astype(np.uint8)
 
 
 def test_without_effects_an_image_stays_as_it_is():
     for size in ((128, 128), (48, 64), (16, 16), (17, 31)):
-        np.testing.assert_array_equal(effects().apply(picture(*size), 0), picture(*size))
+        np.testing.assert_array_equal(effects().apply(make_image(*size), 0), make_image(*size))
 
 
 @pytest.mark.parametrize("distortion", [0.03, -0.03])
@@ -44,7 +44,7 @@ def test_the_lens_moves_the_corners_by_about_two_percent_and_the_middle_not_at_a
 
 
 def test_the_blur_softens_edges_and_keeps_the_mean():
-    image = picture()
+    image = make_image()
     sharp, soft = (effects(blur=blur).apply(image, 0)[..., 2].astype(float) for blur in (0, 2))
     assert np.abs(np.diff(soft, axis=1)).max() < 0.8 * np.abs(np.diff(sharp, axis=1)).max()
     assert abs(soft.mean() - sharp.mean()) < 1.5
@@ -58,7 +58,7 @@ def test_noise_has_the_deviation_that_was_drawn_and_falls_with_the_light():
 
 
 def test_noise_depends_on_the_seed_and_the_moment_alone():
-    image = picture()
+    image = make_image()
     drawn = ImageEffects.draw(np.random.default_rng(3))
     again = ImageEffects.draw(np.random.default_rng(3))
     np.testing.assert_array_equal(drawn.apply(image, 9), again.apply(image, 9))

@@ -35,9 +35,9 @@ class Frames:
         referents: Auxiliary targets for the language model, shape (M, k): positions of the objects that the
             instruction names. None: no targets.
         weights: Relative frequency with which each frame with images is drawn, shape (M,). None: equal weights.
-        commanded: What the arm was told in each frame, where that differs from the action, which is the label: such as
+        commanded: Action commanded in each frame, where that differs from the action, which is the label: such as
             by a policy whose states the expert labels. Shape (N, 7). None: the actions.
-        committed: For each frame with images, for how many steps from it on the arm was told something else than the
+        committed: For each frame with images, for how many steps from it on the commanded action differs from the
             labels, shape (M,): training gives at least these actions, and learns the ones after them. None: 0.
         paraphrases: For each of ``instructions`` the indices of its paraphrases, including itself: training draws one
             of them each time. None: no paraphrases.

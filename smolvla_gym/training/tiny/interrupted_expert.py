@@ -78,8 +78,8 @@ class InterruptedExpert(Demonstrator, Callback):
             hard_weight: Weight of a frame in which another object than the named one is about as near.
             sampled: Whether images are resized by sampling pixels, not by averaging.
             policy: Policy that interrupts the expert; None: no policy does.
-            committed: Largest number of steps before the end of an interruption that are recorded too, with what the
-                arm was told and what the expert would do: from there a policy has to continue given actions.
+            committed: Largest number of steps before the end of an interruption that are recorded too, with the
+                commanded actions and those of the expert: from there a policy has to continue given actions.
         """
         self.segments: list[Segment] = []
         self._rng, self._policy = rng, policy

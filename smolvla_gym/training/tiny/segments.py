@@ -29,11 +29,11 @@ class Segment:
         images: Images of each camera, of every ``stride``-th frame.
         states: ``agent_pos`` of every frame, each shape (7,).
         actions: Label of every frame: the expert's action, each shape (7,).
-        commanded: What the arm was told in every frame, each shape (7,).
+        commanded: Actions commanded in every frame, each shape (7,).
         targets: Positions of all objects, of the frames with images.
         referents: Positions of the named objects, of the frames with images.
         weights: Sampling weights of the frames with images.
-        lead: Number of frames at the start in which the arm was told something else than the labels.
+        lead: Number of frames at the start in which the commanded action differs from the labels.
     """
 
     meaning: Meaning

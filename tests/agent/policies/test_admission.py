@@ -1,4 +1,4 @@
-"""Which clients the policy server admits, and how many."""
+"""Admission of clients by the policy server: host names, tokens and numbers of connections."""
 
 import contextlib
 import re
