@@ -31,7 +31,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -76,7 +76,6 @@ class Stage:
         steps: Steps of training, at scale 1.
         vision_share: Share of them, at the start, in which only the vision tower learns.
         learning_rate: Peak of the schedule.
-        latencies_ms: By task the inference delays in ms of the policy that interrupts the expert, where not 0.
     """
 
     name: str
@@ -85,49 +84,23 @@ class Stage:
     steps: int
     vision_share: float = 0.0
     learning_rate: float = 1e-3
-    latencies_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
+
+LATENCIES_MS = (0.0, 0.0, 100.0, 300.0, 466.0, 466.0, 700.0, 1000.0)
+"""Inference delays in ms, one of which is drawn for each episode in which a policy interrupts the expert."""
+
+JITTER = 0.2
+"""Relative jitter of these delays: 1,000 ms become 800 to 1,200 ms."""
 
 STAGES = (
     Stage(
         "1-demonstrations",
-        episodes={"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.2},
-        shares={"1-demonstrations": {"reach": 0.07, "lift": 0.21, "place": 0.22, "push": 0.25, "stack": 0.25}},
+        episodes={"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.4, "belt": 0.8},
+        shares={
+            "1-demonstrations": {"reach": 0.05, "lift": 0.17, "place": 0.20, "push": 0.22, "stack": 0.25, "belt": 0.11},
+        },
         steps=10_400,
         vision_share=0.03,
-    ),
-    Stage(
-        "2-dagger",
-        episodes={"lift": 0.2, "place": 0.27, "push": 1.5, "stack": 0.9},
-        shares={
-            "1-demonstrations": {"reach": 0.05, "lift": 0.11, "place": 0.11, "stack": 0.12},
-            "2-dagger": {"lift": 0.04, "place": 0.06, "push": 0.33, "stack": 0.18},
-        },
-        steps=3900,
-        learning_rate=5e-4,
-    ),
-    Stage(
-        "3-dagger",
-        episodes={"lift": 0.2, "push": 1.25, "stack": 1.1},
-        shares={
-            "1-demonstrations": {"reach": 0.03, "lift": 0.08, "place": 0.10, "stack": 0.06},
-            "2-dagger": {"lift": 0.03, "place": 0.05, "push": 0.14, "stack": 0.10},
-            "3-dagger": {"lift": 0.04, "push": 0.22, "stack": 0.16},
-        },
-        steps=3900,
-        learning_rate=5e-4,
-        latencies_ms={"lift": (0.0, 466.0)},
-    ),
-    Stage(
-        "4-dagger",
-        episodes={"lift": 0.2, "place": 0.25, "push": 0.6, "stack": 1.5},
-        shares={
-            "1-demonstrations": {"reach": 0.04, "lift": 0.08, "place": 0.11, "push": 0.06, "stack": 0.12},
-            "4-dagger": {"lift": 0.04, "place": 0.07, "push": 0.18, "stack": 0.30},
-        },
-        steps=3000,
-        learning_rate=5e-4,
-        latencies_ms={"lift": (0.0, 466.0)},
     ),
 )
 
@@ -148,7 +121,6 @@ def recording(data: Path, stage: str, task: str, options: DemonstrationOptions) 
     wanted = replace(
         options, task=task, episodes=max(1, round(chosen.episodes[task] * options.episodes)),
         first_seed=1_000_000 * number + 100_000 * list(chosen.episodes).index(task),
-        latencies_ms=chosen.latencies_ms.get(task, options.latencies_ms),
     )  # fmt: skip
     return data / stage / f"{task}_{wanted.episodes}.npz", wanted
 
@@ -252,7 +224,12 @@ def main() -> None:
         if not (args.out / stage.name).exists():
             committed = min(COMMITTED, args.rtc_delay) if previous is not None else 0
             options = DemonstrationOptions(
-                episodes=args.episodes, policy=previous, workers=args.workers, committed=committed
+                episodes=args.episodes,
+                policy=previous,
+                workers=args.workers,
+                committed=committed,
+                latencies_ms=LATENCIES_MS,
+                jitter=JITTER,
             )
             record(args.out / "data", stage, options)
             frames = read(args.out / "data", stage, options)

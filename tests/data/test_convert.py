@@ -1,7 +1,6 @@
 """Conversion of datasets that other recorders wrote."""
 
 import json
-import multiprocessing
 import shutil
 import sys
 import time
@@ -27,6 +26,7 @@ from smolvla_gym.data.reader import open_recording
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
 from tests.data.foreign import PERCENT, VECTORS, disguise, make_moving_dataset
+from tests.data.processes import server_context
 
 CAMERAS = {"wrist": "scene", "scene": "front"}
 BACK = {"scene": "wrist", "front": "scene"}
@@ -295,10 +295,9 @@ def hang_when_written(source, target, sender):
     convert_dataset(source, target)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(sys.platform == "win32", reason="has no fork server")
 def test_a_killed_conversion_leaves_nothing(foreign, tmp_path):
-    context = multiprocessing.get_context("fork")  # it has imported LeRobot
+    context = server_context()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=hang_when_written, args=(foreign, tmp_path / "copy", sender))
     process.start()

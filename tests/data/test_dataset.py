@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from smolvla_gym.data.lerobot_writer import write_frames
 from smolvla_gym.data.transaction import repair
 from smolvla_gym.errors import DatasetError
 from smolvla_gym.parol6 import ACTION_NAMES
+from tests.data.processes import server_context
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,7 @@ def killed_at(moment, root, spec, episode):
     os._exit(0)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("there", [0, 1])
 def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, recorded, make_episode, moment, there):
@@ -122,7 +121,7 @@ def test_a_kill_takes_no_finished_episode_with_it(tmp_path, spec, recorded, make
     if there:
         shutil.copytree(recorded, root)
         episodes.append(make_episode(1))
-    process = multiprocessing.get_context("fork").Process(target=killed_at, args=(moment, root, spec, make_episode(9)))
+    process = server_context().Process(target=killed_at, args=(moment, root, spec, make_episode(9)))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL

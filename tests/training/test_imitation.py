@@ -92,6 +92,30 @@ def test_the_loss_is_lerobots_own(policy_dir, absent):
         assert torch.allclose(gradient, gradients[1][key], rtol=1e-3, atol=1e-5), key
 
 
+def test_rows_without_an_image_of_a_camera(tmp_path):
+    frames = demonstrations()
+    build_tiny_checkpoint(
+        tmp_path, cameras=("wrist", "scene"), stats=compute_stats(frames.states, frames.actions), image_size=SIDE,
+        chunk_size=4, n_action_steps=2,
+    )  # fmt: skip
+    policy = load_checkpoint(tmp_path, device="cpu").policy
+    batch = batch_of(policy)
+    batch["observation.images.scene"] = torch.rand((3, 3, SIDE, SIDE))
+    batch["observation.images.wrist_padding_mask"] = torch.tensor([True, True, False])
+    batch["observation.images.scene_padding_mask"] = torch.tensor([True, False, True])
+    generator = torch.Generator().manual_seed(1)
+    noise, times = torch.randn((3, 4, 7), generator=generator), sample_times(3, generator)
+    with torch.no_grad():
+        ours = FlowLoss(policy)(batch, noise, times)
+        theirs, _ = policy.forward(dict(batch), noise=noise, time=times)
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+        # What a masked camera shows does not matter, and a camera that a row has does.
+        for row, same in ((1, True), (0, False)):
+            other = {**batch, "observation.images.scene": batch["observation.images.scene"].clone()}
+            other["observation.images.scene"][row] = 0
+            assert (FlowLoss(policy)(other, noise, times).item() == pytest.approx(ours.item(), rel=1e-6)) is same
+
+
 def test_draws_are_averaged(policy_dir):
     policy = load_checkpoint(policy_dir, device="cpu").policy
     batch = batch_of(policy)

@@ -22,6 +22,7 @@ import numpy as np
 from smolvla_gym import SIM_ID
 from smolvla_gym.agent import SmolVLAAgent
 from smolvla_gym.agent.checkpoint.provenance import read_provenance
+from smolvla_gym.tasks import TASKS
 from smolvla_gym.training.tiny.frames import Frames
 from smolvla_gym.training.tiny.interrupted_expert import InterruptedExpert, record_segments
 from smolvla_gym.training.tiny.segments import Segment, join_segments
@@ -32,6 +33,10 @@ _RENDERED: Final = (256, 128, 64)
 
 _JOB: Final = 5
 """Episodes that a worker records at a time: few, so that all workers are busy until the end."""
+
+
+_JITTER: Final = (0.0, 0.6, -1.0, 0.2, -0.4, 1.0, -0.2, 0.4, -0.7)
+"""Changes of the delay from chunk to chunk, relative to the largest."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class DemonstrationOptions:
         policy: A checkpoint whose policy interrupts the expert; None: no policy does.
         latencies_ms: Inference delays of that policy in ms, one of which is drawn for each episode: a policy that
             will run with a delay needs demonstrations of the states that the delay leads to.
+        jitter: Largest relative change of that delay from chunk to chunk, in both directions.
+        belt_speeds: Speeds in m/s of the belt of a task that has one, one of which is drawn for each episode.
         committed: Largest number of steps before the end of an interruption that are recorded too, as given actions
             (``Frames.committed``); only training with a ``max_delay`` uses them.
         workers: Worker processes; 1: the calling process records. Not used with a pool.
@@ -67,6 +74,8 @@ class DemonstrationOptions:
     hard_weight: float = 4.0
     policy: Path | None = None
     latencies_ms: tuple[float, ...] = (0.0,)
+    jitter: float = 0.0
+    belt_speeds: tuple[float, ...] = (0.0, 0.02, 0.05)
     committed: int = 0
     workers: int = 2
 
@@ -123,28 +132,33 @@ class _Cache:
 
     def __init__(self) -> None:
         self._kind: tuple[str, tuple[str, ...]] = "", ()
-        self._envs: dict[tuple[int, int, int], gym.Env[Any, Any]] = {}
-        self._agents: dict[tuple[Path, float], SmolVLAAgent] = {}
+        self._envs: dict[tuple[int, int, int, float], gym.Env[Any, Any]] = {}
+        self._agents: dict[tuple[Path, float, float], SmolVLAAgent] = {}
 
-    def env(self, options: DemonstrationOptions, rendered: int, level: int, objects: int) -> gym.Env[Any, Any]:
+    def env(
+        self, options: DemonstrationOptions, rendered: int, level: int, objects: int, belt_speed: float
+    ) -> gym.Env[Any, Any]:
         kind = options.task, tuple(options.cameras)
         if self._kind != kind:
             self._close_envs()
             self._kind = kind
-        key = rendered, level, objects
+        key = rendered, level, objects, belt_speed
         if key not in self._envs:
             self._envs[key] = gym.make(
                 SIM_ID, task=options.task, cameras=options.cameras, image_size=(rendered, rendered),
-                randomization=level, num_objects=objects, disable_env_checker=True,
+                randomization=level, num_objects=objects, belt_speed=belt_speed, disable_env_checker=True,
             )  # fmt: skip
         return self._envs[key]
 
-    def agent(self, policy: Path, latency_ms: float) -> SmolVLAAgent:
-        key = policy, latency_ms
+    def agent(self, policy: Path, latency_ms: float, jitter: float) -> SmolVLAAgent:
+        key = policy, latency_ms, jitter
         if key not in self._agents:
             trained = read_provenance(policy)
             mode = "rtc" if trained is not None and trained.rtc_max_delay else "async"
-            late: dict[str, Any] = {"mode": mode, "latency_ms": latency_ms} if latency_ms else {}
+            # In turn, so that an episode meets short and long ones.
+            late: dict[str, Any] = {}
+            if latency_ms:
+                late = {"mode": mode, "latency_ms": [latency_ms * (1 + jitter * share) for share in _JITTER]}
             self._agents[key] = SmolVLAAgent.from_pretrained(policy, device="cpu", **late)
         return self._agents[key]
 
@@ -180,8 +194,12 @@ def _demonstrate(options: DemonstrationOptions, seed: int, cache: _Cache) -> lis
     rendered = int(rng.choice(_RENDERED, p=(0.3, 0.5, 0.2)))
     sampled = rng.random() < 0.2
     objects = 2 if rng.random() < 0.3 else 3
-    env = cache.env(options, rendered, int(rng.choice(options.randomization)), objects)
-    agent = None if options.policy is None else cache.agent(options.policy, float(rng.choice(options.latencies_ms)))
+    level = int(rng.choice(options.randomization))
+    agent = None
+    if options.policy is not None:
+        agent = cache.agent(options.policy, float(rng.choice(options.latencies_ms)), options.jitter)
+    speed = float(rng.choice(options.belt_speeds)) if TASKS[options.task].has_belt else 0.0
+    env = cache.env(options, rendered, level, objects, speed)
     expert = InterruptedExpert(
         rng, cameras=options.cameras, image_size=options.image_size, stride=options.stride,
         hard_weight=options.hard_weight, sampled=sampled, policy=agent, committed=options.committed,

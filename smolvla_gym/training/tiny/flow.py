@@ -20,6 +20,9 @@ from smolvla_gym.agent.sampler.flow import prepare_context, velocity
 from smolvla_gym.agent.sampler.network import Network
 from smolvla_gym.agent.sampler.prefix import Prefix, encode_prefix
 
+_EMPTY: Final = ".empty_camera_"
+"""Part of the name of LeRobot's features for cameras that do not exist."""
+
 _NO_DELAY: Final = 0.25
 """Share of the draws without a delay, in addition to those that the distribution of delays leads to."""
 
@@ -87,13 +90,20 @@ class FlowLoss:
         """Run the language model on images, instruction and state.
 
         Args:
-            batch: Output of the policy's preprocessor; it needs no images.
+            batch: Output of the policy's preprocessor; it needs no images. As in LeRobot, a camera's name followed by
+                ``_padding_mask`` has the rows that have an image of it, shape (B,).
             images: Image tokens of :meth:`see`.
         """
         tokens, mask = batch["observation.language.tokens"], batch["observation.language.attention_mask"]
         embedded = self._network.prefix_tokens(images, tokens, self._policy.prepare_state(batch))
         count = sum(image.shape[1] for image in images)
-        exists = torch.cat([mask.new_ones((len(mask), count)), mask, mask.new_ones((len(mask), 1))], dim=1)
+        features = self._policy.config.image_features
+        cameras = [name for name in features if name in batch] or [name for name in features if _EMPTY not in name]
+        seen = [
+            batch.get(f"{name}_padding_mask", mask.new_ones(len(mask)))[:, None].expand(-1, image.shape[1])
+            for name, image in zip(cameras, images, strict=True)
+        ]
+        exists = torch.cat([*seen, mask, mask.new_ones((len(mask), 1))], dim=1)
         return encode_prefix(self._network.text, self._network.expert, embedded, exists, count + tokens.shape[1])
 
     def __call__(

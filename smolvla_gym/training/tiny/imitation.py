@@ -74,7 +74,7 @@ def train(
         The result of the run.
 
     Raises:
-        OptionError: The frames or ``max_delay`` do not match the policy.
+        OptionError: The frames, ``max_delay`` or ``absent`` do not match the policy.
         CheckpointError: ``policy_dir`` or ``state`` cannot be read.
         SmolVLAGymError: Training diverged: a gradient is not finite.
     """
@@ -83,6 +83,11 @@ def train(
         config = checkpoint.policy.config
         config.vlm_model_name = str(find_vlm(config.vlm_model_name))  # here, so that the first saving cannot fail
         options = _with_max_delay(options, checkpoint.spec.directory)
+        if options.absent:
+            if len(checkpoint.spec.cameras) < 2:
+                raise OptionError("absent", dict(options.absent), "none, because the policy has one camera")
+            config.empty_cameras = max(1, config.empty_cameras)
+            config.validate_features()  # adds LeRobot's features of empty cameras
         trainer = _Trainer(checkpoint, frames, Path(out), options, report or _to_stderr, saved, state)
         return trainer.run()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class TrainOptions:
         max_delay: Largest number of given actions at the start of a chunk, in the policy's control steps: it learns to
             continue what the arm executes until a chunk arrives. It has to be below the chunk size. None: that of the
             checkpoint the run starts from; 0: no actions are given.
+        absent: By camera the share of the frames in which that camera is absent, so that the policy also acts without
+            it; the checkpoint then states that one camera may be absent (``empty_cameras``).
         threads: Threads of torch.
         seed: Seed of all random numbers.
         report_s: Time in s between progress reports.
@@ -59,6 +62,7 @@ class TrainOptions:
     augmentation: Augmentation = field(default_factory=Augmentation)
     garbled_words: float = 0.3
     max_delay: int | None = None
+    absent: Mapping[str, float] = field(default_factory=dict)
     threads: int = 2
     seed: int = 0
     report_s: float = 10.0
@@ -84,6 +88,8 @@ class TrainOptions:
             raise OptionError("vision_share", self.vision_share, "from 0 to below 1")
         if not 0 <= self.garbled_words <= 1:
             raise OptionError("garbled_words", self.garbled_words, "from 0 to 1")
+        if any(not share >= 0 for share in self.absent.values()) or sum(self.absent.values()) > 1:
+            raise OptionError("absent", dict(self.absent), "shares from 0, at most 1 together")
         if self.freeze_vision and self.vision_share:
             raise OptionError("vision_share", self.vision_share, "0 with a frozen vision tower")
 

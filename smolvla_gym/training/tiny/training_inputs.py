@@ -44,6 +44,8 @@ class TrainingInputs:
             shape = frames.images[name].shape if name in frames.images else None
             if shape is None or shape[1:] != (*size, 3):
                 raise OptionError(f"images[{name!r}]", shape, f"images of shape (N, {size[0]}, {size[1]}, 3)")
+        if unknown := set(options.absent) - set(checkpoint.spec.cameras):
+            raise OptionError("absent", sorted(unknown), f"cameras of the policy: {', '.join(checkpoint.spec.cameras)}")
         self._checkpoint, self._frames, self._options = checkpoint, frames, options
         self._rows = frames.with_images
         self.count: int = len(self._rows)
@@ -105,8 +107,9 @@ class TrainingInputs:
             targets: Auxiliary targets by name, each of shape (M, k).
 
         Returns:
-            What :meth:`batch` returns, and ``noise``, ``times``, ``delays`` (with a ``max_delay``), the targets, and
-            ``seen.0``, ``seen.1``, ... in place of images where ``vision_tokens`` is set.
+            What :meth:`batch` returns, and ``noise``, ``times``, ``delays`` (with a ``max_delay``), padding masks of
+            the cameras that some frames lack, the targets, and ``seen.0``, ``seen.1``, ... in place of images where
+            ``vision_tokens`` is set.
         """
         options, config, device = self._options, self._checkpoint.policy.config, self._checkpoint.device
         chosen = self._sampler.draw(options.batch_size)
@@ -117,12 +120,25 @@ class TrainingInputs:
         if self._max_delay:
             committed = torch.from_numpy(self._committed[chosen]).repeat_interleave(options.noise_draws)
             inputs["delays"] = sample_delays(committed, self._max_delay, self._noise).to(device)
+        inputs |= self._draw_absent()
         for name, values in targets.items():
             inputs[name] = torch.from_numpy(values[chosen]).to(device)
         if self.vision_tokens is not None:
             index = torch.from_numpy(chosen).to(device)
             inputs |= {f"seen.{i}": camera[index].float() for i, camera in enumerate(self.vision_tokens)}
         return inputs
+
+    def _draw_absent(self) -> dict[str, Tensor]:
+        """Draw which camera each frame lacks, if any; return LeRobot's padding masks."""
+        shares = self._options.absent
+        if not shares:
+            return {}
+        limits = np.cumsum([*shares.values()])
+        lacking = np.searchsorted(limits, self._random.random(self._options.batch_size), side="right")
+        return {
+            f"observation.images.{name}_padding_mask": torch.from_numpy(lacking != i).to(self._checkpoint.device)
+            for i, name in enumerate(shares)
+        }
 
     def batch(self, chosen: NDArray[np.int64]) -> dict[str, Tensor]:
         """Return a batch as the policy's own preprocessor would, with augmented images and paraphrased instructions.
