@@ -95,7 +95,7 @@ JITTER = 0.2
 STAGES = (
     Stage(
         "1-demonstrations",
-        episodes={"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 1.2, "stack": 1.4, "belt": 0.8},
+        episodes={"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 0.8, "stack": 1.0, "belt": 0.6},
         shares={
             "1-demonstrations": {"reach": 0.05, "lift": 0.17, "place": 0.20, "push": 0.22, "stack": 0.25, "belt": 0.11},
         },

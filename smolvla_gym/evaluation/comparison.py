@@ -55,7 +55,9 @@ def name(row: Row) -> str:
     """Return a short name of a condition."""
     instruction = "" if row["words"] == "given" else f", {row['words']} instruction"
     steps = "" if row["num_steps"] is None else f", {row['num_steps']} flow step{'s'[: row['num_steps'] > 1]}"
-    return f"{row['task']}{instruction}{steps}"
+    level = f", level {row['randomization']}" if "randomization" in row else ""
+    cameras = f", {' and '.join(row['cameras'])} alone" if "cameras" in row else ""
+    return f"{row['task']}{instruction}{steps}{level}{cameras}"
 
 
 def failures(rows: Sequence[Row]) -> list[str]:

@@ -23,6 +23,8 @@ class Condition:
         task: Name of the task.
         instruction: One of ``INSTRUCTIONS``; files call it ``words``.
         num_steps: Flow steps a chunk; None: the checkpoint's own.
+        randomization: Level of domain randomization; None: that of the evaluation.
+        cameras: Cameras of the env; None: those that the policy uses.
     """
 
     mode: str
@@ -30,10 +32,13 @@ class Condition:
     task: str = "lift"
     instruction: str = "given"
     num_steps: int | None = None
+    randomization: int | None = None
+    cameras: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the condition with the keys of the files."""
-        return {"words" if name == "instruction" else name: value for name, value in asdict(self).items()}
+        """Return the condition with the keys of the files, where what is that of the evaluation is left out."""
+        values = {"words" if name == "instruction" else name: value for name, value in asdict(self).items()}
+        return {k: v for k, v in values.items() if v is not None or k not in ("randomization", "cameras")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -46,6 +51,8 @@ class Condition:
         fields = dict(values)
         if "words" in fields:
             fields["instruction"] = fields.pop("words")
+        if isinstance(fields.get("cameras"), list):
+            fields["cameras"] = tuple(fields["cameras"])
         return cls(**fields)
 
 

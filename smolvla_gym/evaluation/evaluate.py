@@ -114,8 +114,14 @@ def _policy(options: EvaluationOptions, num_steps: int | None) -> Any:
 
 
 @cache
-def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) -> Any:
-    """Make the env with the cameras of a policy, once a process."""
+def _env(
+    options: EvaluationOptions,
+    task: str,
+    randomization: int | None,
+    cameras: tuple[str, ...] | None,
+    render_mode: str | None = None,
+) -> Any:
+    """Make the env of a condition, once a process."""
     import gymnasium as gym
 
     from smolvla_gym import SIM_ID
@@ -124,12 +130,14 @@ def _env(options: EvaluationOptions, task: str, render_mode: str | None = None) 
     from smolvla_gym.sim.scene import CAMERAS
 
     policy = _policy(options, None)
-    cameras = required_env_cameras(policy.card, CAMERAS)
+    if cameras is None:
+        cameras = required_env_cameras(policy.card, CAMERAS)
     size = env_image_size(next(iter(policy.card.cameras.values())))
     # The env lives as long as the process. Its OpenGL contexts have to be freed before MuJoCo ends OpenGL, which it
     # registers with the first image: what is registered later runs earlier.
     made: dict[str, Any] = {"task": task, "cameras": cameras, "image_size": size, "render_mode": render_mode}
-    env = gym.make(SIM_ID, **made, **options.env)
+    level = {} if randomization is None else {"randomization": randomization}
+    env = gym.make(SIM_ID, **made, **options.env | level)
     env.reset(seed=0)
     atexit.register(env.close)
     return env
@@ -146,7 +154,8 @@ def run_job(job: Job) -> tuple[Condition, Outcome]:
     """Run a seed under a condition."""
     options, condition, seed = job
     with threads(1):  # there may be other workers
-        return condition, _run(_env(options, condition.task), _agent(options, condition), condition, seed)
+        env = _env(options, condition.task, condition.randomization, condition.cameras)
+        return condition, _run(env, _agent(options, condition), condition, seed)
 
 
 def record_video(
@@ -171,7 +180,8 @@ def record_video(
     from smolvla_gym.episodes.video import EpisodeVideo
 
     with threads(1):  # as in an evaluation: the number of threads may change the last bits of a chunk
-        env, agent = _env(options, condition.task, "rgb_array"), _agent(options, condition)
+        env = _env(options, condition.task, condition.randomization, condition.cameras, "rgb_array")
+        agent = _agent(options, condition)
         _run(env, agent, condition, seed, [EpisodeVideo(path, agent), *callbacks])
 
 

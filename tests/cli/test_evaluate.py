@@ -13,6 +13,7 @@ from smolvla_gym.agent.checkpoint.hub import bundled_checkpoint
 from smolvla_gym.agent.chunk_statistics import AgentStatistics
 from smolvla_gym.cli.main import main
 from smolvla_gym.evaluation.conditions import Outcome
+from smolvla_gym.tasks import TASKS
 from smolvla_gym.utils.file_lock import lock_folder
 from tests.training.full_disk import full_disk
 
@@ -80,7 +81,8 @@ def episodes(monkeypatch):
 
     ran_until = [None]
     monkeypatch.setattr("smolvla_gym.evaluation.evaluate.run_job", run_job)
-    monkeypatch.setattr("smolvla_gym.evaluation.comparison.plot", lambda *arguments: None)  # takes a second each
+    for module in ("comparison", "matrix"):
+        monkeypatch.setattr(f"smolvla_gym.evaluation.{module}.plot", lambda *arguments: None)  # takes a second each
 
     def until(count):
         ran.clear()
@@ -94,6 +96,27 @@ def results(folder):
     result = json.loads((folder / "eval.json").read_text())
     assert result.pop("seconds") >= 0.0
     return result, (folder / "eval.md").read_text()
+
+
+def test_a_matrix(episodes, tmp_path, capsys):
+    """All tasks in the conditions that the policy allows; it resumes as other evaluations do."""
+    ran, folder = episodes(5), tmp_path / "out"
+    command = ["eval", "--matrix", "--episodes", "2", "--workers", "1", "--out", str(folder)]
+    assert main(command) == 130
+    episodes(None)
+    assert main(["eval", "--resume", str(folder), "--workers", "1"]) == 0
+    result, text = results(folder)
+    assert result["num_objects"] == 3
+    lines = list(dict.fromkeys(row["line"] for row in result["conditions"]))
+    assert lines[:7] == ["no latency", "100 ms", "466 ms", "1,000 ms", "level 2", "unseen phrasing", "other colour"]
+    tasks = list(dict.fromkeys(row["task"] for row in result["conditions"]))
+    assert tasks == list(TASKS)
+    assert len(result["conditions"]) == len(lines) * len(tasks)
+    assert [row["randomization"] for row in result["conditions"] if "randomization" in row] == [2] * len(tasks)
+    assert len(ran) == 2 * len(result["conditions"]) - 5
+    assert text.count("50 (9-91)") == len(result["conditions"])
+    assert "| level 2 |" in text
+    assert "1,000 ms" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stops", [[1], [3, 2], [8]], ids=str)
@@ -255,6 +278,9 @@ def test_a_full_disk_leaves_no_half_files(episodes, tmp_path, capsys):
         (["--compile", "fastest"], "--compile fastest: expected"),
         (["--camera-map", "camera1"], "--camera-map camera1: expected the form camera1=wrist"),
         (["--mode", "asink"], "--mode asink: expected one of auto, sync, async, rtc"),
+        (["--matrix", "--latency-ms", "100"], "--latency-ms 100: not with --matrix"),
+        (["--matrix", "--randomization", "2"], "--randomization 2: not with --matrix"),
+        (["--matrix", "--mode", "sync", "rtc"], "--mode sync rtc: expected one with --matrix"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_loads(arguments, message, capsys, tmp_path):

@@ -1,5 +1,6 @@
 """Processes that share work, and what becomes of them."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -58,3 +59,31 @@ def test_an_interruption_ends_them_at_once(tmp_path):
         interrupt(tmp_path)
     assert not is_alive(int(next(tmp_path.iterdir()).name))
     assert time.monotonic() - began < 40
+
+
+def start_workers_and_die(folder):
+    with process_pool(2) as pool:
+        for _ in range(8):
+            pool.submit(say_pid_and_sleep, folder)
+        wait_for_pids(folder)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_pids(folder):
+    deadline = time.monotonic() + 60
+    while len(pids := [int(path.name) for path in folder.iterdir()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return pids
+
+
+def test_they_end_with_the_process_that_started_them(tmp_path):
+    """Otherwise they would compute what is queued, and then wait for more for ever."""
+    parent = multiprocessing.get_context("spawn").Process(target=start_workers_and_die, args=(tmp_path,))
+    parent.start()
+    pids = wait_for_pids(tmp_path)
+    parent.join(60)
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, pids))

@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.options.agent import SweepOptions, check_checkpoint_policy, policy_max_delay, policy_rate
+from smolvla_gym.cli.commands.evaluate_journal import open_journal, resume, show_progress
+from smolvla_gym.cli.options.agent import (
+    SweepOptions,
+    check_checkpoint_policy,
+    policy_cameras,
+    policy_max_delay,
+    policy_rate,
+)
 from smolvla_gym.cli.options.arguments import at_least, path
 from smolvla_gym.cli.options.environment import SceneOptions
-from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
-from smolvla_gym.cli.options.resuming import kept_values, restore
+from smolvla_gym.cli.options.parser import AddParser, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import output_folder, print_table, say
-from smolvla_gym.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from smolvla_gym.episodes.callback import Callback
     from smolvla_gym.evaluation.conditions import Condition, EvaluationOptions, Outcome
-    from smolvla_gym.evaluation.journal import EpisodeJournal
 
 _EXAMPLES: Final = """examples:
   smolvla-gym eval                                          the bundled policy, 100 seeds
@@ -35,12 +38,22 @@ _EXAMPLES: Final = """examples:
   smolvla-gym eval --policy DIR --vs bundled                which is better, on the same seeds
   smolvla-gym eval --task reach lift place push stack --num-objects 3
                                                             a row for each task
+  smolvla-gym eval --matrix --episodes 200                  all tasks in good and in bad conditions
   smolvla-gym eval --num-steps 1 2 3 5 10                   how many flow steps it needs
   smolvla-gym eval --swap-instruction                       the same scenes with another colour named
   smolvla-gym eval --resume outputs/eval/2026-01-31_12-00-00
                                                             goes on with one that was stopped
   smolvla-gym eval --policy DIR --task lift --episodes 20 --json | jq '.conditions[].success_rate'
 """
+
+
+_MATRIX_OBJECTS: Final = 3
+"""Objects on the table in a matrix: with two, half of the mistakes of a policy that ignores the colour do not show."""
+
+_MATRIX_LEGEND: Final = (
+    "Success rate in % (95 % interval). Each line but the first changes one thing: latency of a chunk, appearance "
+    "(level 2), an unseen phrasing, the named object, or the cameras. eval.md has mode, times and chunks of each cell."
+)
 
 
 @dataclass(kw_only=True)
@@ -66,6 +79,10 @@ class EvalOptions(SceneOptions):
     unseen_instructions: bool = option(
         "also with unseen instructions, whose template no training data contains", False, kept=True
     )
+    matrix: bool = option(
+        "all tasks, or those of --task, with latencies, level 2, unseen phrasings, another colour, and one camera",
+        False, kept=True,
+    )  # fmt: skip
     failure_videos: int = option(
         "record videos of the first N failed episodes of each condition", 0, parse=at_least(0), metavar="N"
     )
@@ -100,6 +117,27 @@ class EvalOptions(SceneOptions):
         check_checkpoint_policy(self.vs, "--vs")
         self.check_scene(self.task)
         self.agent.check(self.policy)
+        if self.matrix:
+            self._check_matrix()
+
+    def _check_matrix(self) -> None:
+        own = {"swap_instruction", "unseen_instructions", "randomization", "latency_ms"}
+        for options in (self, self.agent):
+            for name in own & set(options.changed()):
+                options.refuse(name, "not with --matrix, which has its own")
+        for name in ("mode", "num_steps"):
+            if len(getattr(self.agent, name)) > 1:
+                self.agent.refuse(name, "expected one with --matrix")
+
+    def settle_matrix(self) -> None:
+        """Set the tasks and the number of objects of a matrix that were not given."""
+        from smolvla_gym.tasks import TASKS
+
+        if self.matrix:
+            if "task" not in self.given:
+                self.task = list(TASKS)
+            if "num_objects" not in self.given:
+                self.num_objects = _MATRIX_OBJECTS
 
     def evaluation(self, policy: str) -> EvaluationOptions:
         """Return the options of the evaluation of a policy."""
@@ -111,10 +149,21 @@ class EvalOptions(SceneOptions):
             camera_map=dict(self.agent.camera_map), env=env, agent=self.agent.agent_arguments(),
         )  # fmt: skip
 
+    def matrix_lines(self) -> dict[Condition, str]:
+        """Return the conditions of a matrix, each with the name of its line."""
+        from smolvla_gym.evaluation.matrix import matrix_conditions
+
+        (mode,), (num_steps,) = self.agent.mode, self.agent.num_steps
+        known = [policy_cameras(policy, dict(self.agent.camera_map)) for policy in self.policies]
+        absent = min(count for _, count in known)
+        return matrix_conditions(list(dict.fromkeys(self.task)), mode, num_steps, known[0][0], absent)
+
     def conditions(self) -> list[Condition]:
-        """Return every combination of task, instruction, flow steps, mode and latency."""
+        """Return those of a matrix, or every combination of task, instruction, flow steps, mode and latency."""
         from smolvla_gym.evaluation.conditions import Condition
 
+        if self.matrix:
+            return list(self.matrix_lines())
         words = ["given", *["swapped"] * self.swap_instruction, *["unseen"] * self.unseen_instructions]
         return [
             Condition(mode, latency, task, said, num_steps)
@@ -128,7 +177,9 @@ class EvalOptions(SceneOptions):
 
 def run(options: EvalOptions) -> int:
     """Run all episodes and print the table."""
-    _resume(options)
+    if not options.resume:
+        options.settle_matrix()
+    resume(options)
     options.check()
     if options.control_hz is None:
         options.settle_control_hz(policy_rate(options.policy))
@@ -160,9 +211,9 @@ def _evaluate(options: EvalOptions, out: Path) -> tuple[list[dict[Condition, lis
 
     conditions, seeds = options.conditions(), options.seeds
     total = len(options.policies) * len(conditions) * len(seeds)
-    with _journal(options, out, total) as journal:
+    with open_journal(options, out, total) as journal:
         began = time.monotonic() - journal.seconds
-        with _progress(journal, began, total, options.policy) as progress:
+        with show_progress(journal, began, total, options.policy) as progress:
             results = [
                 evaluate(
                     options.evaluation(policy),
@@ -198,18 +249,32 @@ def _write(
         "seconds": round(seconds, 1),
         **_figures(policies[0], results[0], options.control_hz, options.agent.agent_arguments()),
     }
-    text = comparison.markdown(result["conditions"])
+    lines = list(options.matrix_lines().values()) if options.matrix else None
     title = f"{', '.join(dict.fromkeys(options.task))}, {len(seeds)} seeds each"
-    comparison.plot(result["conditions"], out / "eval.png", f"{policies[0]}, {title}")
+    text = _tabulate(result, lines, out / "eval.png", title)
     if options.vs is not None:
         result["vs"] = _figures(policies[1], results[1], options.control_hz, options.agent.agent_arguments())
         result["paired"] = [compare(c, results[0][c], results[1][c]) for c in options.conditions()]
-        comparison.plot(result["vs"]["conditions"], out / "eval_vs.png", f"{policies[1]}, {title}")
-        lines = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
-        text += "\n".join([f"\n## {policies[1]}\n", comparison.markdown(result["vs"]["conditions"]), *lines, ""])
+        second = _tabulate(result["vs"], lines, out / "eval_vs.png", title)
+        pairs = [comparison.paired(pair, policies[0], policies[1]) for pair in result["paired"]]
+        text += "\n".join([f"\n## {policies[1]}\n", second, *pairs, ""])
     save_text(out / "eval.md", text, "table")
     save_json(out / "eval.json", result, "result")
     return result
+
+
+def _tabulate(figures: dict[str, Any], lines: Sequence[str] | None, path: Path, title: str) -> str:
+    """Plot the figures of a policy, and return them in Markdown; ``lines``: those of a matrix."""
+    from smolvla_gym.evaluation import comparison, matrix
+
+    rows, title = figures["conditions"], f"{figures['policy']}, {title}"
+    if lines is None:
+        comparison.plot(rows, path, title)
+        return comparison.markdown(rows)
+    for row, line in zip(rows, lines, strict=True):
+        row["line"] = line
+    matrix.plot(rows, lines, path, title)
+    return f"{matrix.markdown(rows, lines)}\n{comparison.markdown(rows)}"
 
 
 def _record_videos(
@@ -267,88 +332,17 @@ def _chosen_mode(policy: str, condition: Condition, agent: dict[str, Any]) -> di
     return {"chosen_mode": choose_mode(policy_max_delay(policy), realtime=False, latencies=latencies, **chosen)}
 
 
-def _resume(options: EvalOptions) -> None:
-    """Restore the options of an evaluation that resumes; refuse to overwrite one that was stopped."""
-    from smolvla_gym.evaluation.journal import JOURNAL_NAME, read_head
-
-    if isinstance(options.resume, Path):
-        if options.out not in (None, options.resume):
-            options.refuse("out", f"expected {options.resume}, as with --resume, or nothing")
-        options.out = options.resume
-    out = options.out
-    if not options.resume:
-        if out is not None and (path := out / JOURNAL_NAME).is_file() and path.stat().st_size:
-            _, there, total = read_head(path)
-            if there < total:
-                allowed = f"another folder, or --resume: it has {there} of {total} episodes of an evaluation"
-                options.expect("out", f"{allowed} that was stopped, or that another program still runs")
-        return
-    if out is None or not out.is_dir():
-        raise UsageError("--resume", out, "expected the folder of an evaluation")
-    before, _, _ = read_head(out / JOURNAL_NAME)
-    restore(options, before, out / JOURNAL_NAME)
-    for name, value in _origin(options).items():
-        if before.get(name) != value:
-            what = "the version of smolvla-gym" if name == "version" else f"the weights of a policy ({name})"
-            raise UsageError("--resume", out, f"{what} differs from the beginning; begin anew in another folder")
-
-
-def _origin(options: EvalOptions) -> dict[str, Any]:
-    """Return what decides about the results beside the options."""
-    from smolvla_gym import __version__
-    from smolvla_gym.evaluation.journal import digest
-
-    return {
-        "version": __version__,
-        "digest of --policy": digest(options.policy),
-        "digest of --vs": None if options.vs is None else digest(options.vs),
-    }
-
-
-@contextlib.contextmanager
-def _journal(options: EvalOptions, out: Path, total: int) -> Iterator[EpisodeJournal]:
-    """Open the record of the episodes; an exception carries a note that says how the evaluation resumes."""
-    from smolvla_gym.evaluation.journal import JOURNAL_NAME, EpisodeJournal
-
-    path = out / JOURNAL_NAME
-    head = kept_values(options) | _origin(options)
-    with EpisodeJournal.resume(path) if options.resume else EpisodeJournal(path, head, total) as journal:
-        try:
-            yield journal
-        except BaseException as error:
-            if journal.done:
-                count = f"{len(journal.done)} of {total} episodes are kept"
-                # A module is not imported because a file names it.
-                own = ["--task", *options.task] if any(":" in task for task in options.task) else []
-                command = shlex.join(["smolvla-gym", "eval", "--resume", str(out), *own])
-                error.add_note(f"{count}; {command} goes on")
-            raise
-
-
-@contextlib.contextmanager
-def _progress(
-    journal: EpisodeJournal, began: float, episodes: int, policy: str
-) -> Iterator[Callable[[int, Condition, Outcome], None]]:
-    with progress_bar("episode", episodes, len(journal.done), f"loading policy {policy}") as show:
-        successes = sum(outcome.success for outcome in journal.done.values())
-
-        def update(number: int, condition: Condition, outcome: Outcome) -> None:
-            nonlocal successes
-            journal.add(number, condition, outcome, time.monotonic() - began)
-            successes += outcome.success
-            text = f"{condition.task} {condition.mode} {condition.latency_ms:g} ms  succeeded {successes}"
-            show(len(journal.done), text)
-
-        yield update
-
-
 def _print(result: dict[str, Any], out: Path) -> None:
+    from smolvla_gym.evaluation import matrix
     from smolvla_gym.evaluation.comparison import LEGEND, failures, paired, table
 
     for figures in (result, *([result["vs"]] if "vs" in result else ())):
-        heads, *rows = table(figures["conditions"])
-        print_table(heads, rows, ("task", "mode"), None if figures is result else figures["policy"])
+        conditions = figures["conditions"]
+        names = [row["line"] for row in conditions if "line" in row]
+        heads, *rows = matrix.table(conditions, names) if names else table(conditions)
+        print_table(heads, rows, ("task", "mode", "condition"), None if figures is result else figures["policy"])
+        legend = _MATRIX_LEGEND if names else LEGEND
     # Plain print: a path must not be wrapped.
-    lines = [LEGEND, *failures(result["conditions"])]
+    lines = [legend, *failures(result["conditions"])]
     lines += [paired(pair, result["policy"], result["vs"]["policy"]) for pair in result.get("paired", ())]
     print("\n".join([*lines, f"Files: {out}{os.sep}"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -240,6 +240,21 @@ def policy_max_delay(policy: str) -> int:
     """
     trained = _read_provenance(policy)
     return 0 if trained is None else trained.rtc_max_delay
+
+
+def policy_cameras(policy: str, camera_map: Mapping[str, str | None]) -> tuple[tuple[str, ...], int]:
+    """Return the env cameras that a checkpoint uses, and how many of them may be absent.
+
+    Raises:
+        CheckpointError: The checkpoint is missing or broken, or cannot be fetched.
+        PolicyMismatchError: It does not have the cameras of ``camera_map``.
+    """
+    from smolvla_gym.agent.cameras import map_checkpoint_cameras
+    from smolvla_gym.agent.checkpoint.load import fetch_checkpoint
+    from smolvla_gym.agent.checkpoint.spec import read_spec
+
+    spec = read_spec(fetch_checkpoint(policy))
+    return tuple(dict.fromkeys(map_checkpoint_cameras(spec, camera_map).values())), spec.empty_cameras
 
 
 def _read_provenance(policy: str) -> Provenance | None:
