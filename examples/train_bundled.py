@@ -40,7 +40,7 @@ from smolvla_gym.agent.checkpoint.provenance import Provenance, extract_words
 from smolvla_gym.data.statistics import compute_stats
 from smolvla_gym.sim.scene import COLORS
 from smolvla_gym.tasks import TASKS
-from smolvla_gym.training.provenance import write_provenance
+from smolvla_gym.training.provenance import read_provenance, write_provenance
 from smolvla_gym.training.tiny.augmentation import Augmentation
 from smolvla_gym.training.tiny.checkpoint import build_tiny_checkpoint
 from smolvla_gym.training.tiny.demonstrations import DemonstrationOptions, collect
@@ -92,15 +92,42 @@ LATENCIES_MS = (0.0, 0.0, 100.0, 300.0, 466.0, 466.0, 700.0, 1000.0)
 JITTER = 0.2
 """Relative jitter of these delays: 1,000 ms become 800 to 1,200 ms."""
 
+ABSENT = {"scene": 0.2, "wrist": 0.06}
+"""Share of the frames that lack a camera: the policy also acts with one. Owners of a single camera have the wrist's."""
+
+FINE_TUNING_STEPS = 4000
+"""Largest number of steps of a stage for a policy that is not new."""
+
 STAGES = (
     Stage(
         "1-demonstrations",
         episodes={"reach": 0.4, "lift": 1.0, "place": 1.2, "push": 0.8, "stack": 1.0, "belt": 0.6},
         shares={
-            "1-demonstrations": {"reach": 0.05, "lift": 0.17, "place": 0.20, "push": 0.22, "stack": 0.25, "belt": 0.11},
+            "1-demonstrations": {"reach": 0.05, "lift": 0.15, "place": 0.20, "push": 0.23, "stack": 0.26, "belt": 0.11},
         },
         steps=10_400,
         vision_share=0.03,
+    ),
+    Stage(
+        "2-dagger",
+        episodes={"reach": 0.2, "lift": 0.5, "place": 0.6, "push": 1.0, "stack": 1.0, "belt": 0.5},
+        shares={
+            "1-demonstrations": {"reach": 0.02, "lift": 0.07, "place": 0.10, "push": 0.10, "stack": 0.12, "belt": 0.05},
+            "2-dagger": {"reach": 0.02, "lift": 0.07, "place": 0.10, "push": 0.14, "stack": 0.15, "belt": 0.06},
+        },
+        steps=4000,
+        learning_rate=5e-4,
+    ),
+    Stage(
+        "3-dagger",
+        episodes={"reach": 0.2, "lift": 0.5, "place": 0.6, "push": 1.0, "stack": 1.0, "belt": 0.5},
+        shares={
+            "1-demonstrations": {"reach": 0.02, "lift": 0.04, "place": 0.06, "push": 0.06, "stack": 0.07, "belt": 0.03},
+            "2-dagger": {"reach": 0.01, "lift": 0.04, "place": 0.07, "push": 0.08, "stack": 0.09, "belt": 0.04},
+            "3-dagger": {"reach": 0.01, "lift": 0.05, "place": 0.08, "push": 0.10, "stack": 0.11, "belt": 0.04},
+        },
+        steps=4000,
+        learning_rate=5e-4,
     ),
 )
 
@@ -175,9 +202,13 @@ def run_stage(
         else:
             shutil.copytree(previous, part)
             set_chunk(part, chunk)
+            known = read_provenance(part)
+            assert known is not None  # noqa: S101 - narrows a type
+            write_provenance(part, replace(known, words=extract_words(sentences())))
     options = TrainOptions(
         steps=steps, device=device, batch_size=batch_size,
         vision_share=stage.vision_share, learning_rate=stage.learning_rate, max_delay=max_delay, threads=threads,
+        absent=ABSENT,
         augmentation=Augmentation(brightness=0.1, contrast=0.1, colour=0.05),
     )  # fmt: skip
     report = train(part, frames, part, options, state=state)
@@ -233,7 +264,8 @@ def main() -> None:
             )
             record(args.out / "data", stage, options)
             frames = read(args.out / "data", stage, options)
-            steps = max(1, round(args.scale * stage.steps))
+            steps = stage.steps if previous is None else min(stage.steps, FINE_TUNING_STEPS)
+            steps = max(1, round(args.scale * steps))
             run_stage(
                 stage,
                 previous,
