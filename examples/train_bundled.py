@@ -95,8 +95,8 @@ JITTER = 0.2
 ABSENT = {"scene": 0.2, "wrist": 0.06}
 """Share of the frames that lack a camera: the policy also acts with one. Owners of a single camera have the wrist's."""
 
-FINE_TUNING_STEPS = 4000
-"""Largest number of steps of a stage for a policy that is not new."""
+FINE_TUNING_STEPS, FINE_TUNING_RATE = 4000, 7e-4
+"""Largest number of steps of a stage, and largest learning rate, for a policy that is not new."""
 
 STAGES = (
     Stage(
@@ -264,8 +264,12 @@ def main() -> None:
             )
             record(args.out / "data", stage, options)
             frames = read(args.out / "data", stage, options)
-            steps = stage.steps if previous is None else min(stage.steps, FINE_TUNING_STEPS)
-            steps = max(1, round(args.scale * steps))
+            if previous is not None:
+                stage = replace(
+                    stage, steps=min(stage.steps, FINE_TUNING_STEPS), vision_share=0.0,
+                    learning_rate=min(stage.learning_rate, FINE_TUNING_RATE),
+                )  # fmt: skip
+            steps = max(1, round(args.scale * stage.steps))
             run_stage(
                 stage,
                 previous,

@@ -55,6 +55,15 @@ def policy(tmp_path_factory):
     return build_tiny_checkpoint(folder, cameras=("wrist", "scene"), stats=compute_stats(joints, joints))
 
 
+@pytest.fixture(scope="module")
+def lenient(policy):
+    """The same checkpoint, which states that one of its cameras may be absent."""
+    folder = shutil.copytree(policy, policy.with_name("lenient"))
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"empty_cameras": 1}))
+    return folder
+
+
 def frames(path):
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
@@ -395,3 +404,21 @@ def test_the_policys_control_rate_counts_where_none_is_given(made, policy, capsy
     assert "15 Hz" in capsys.readouterr().err
     assert main([*command, "--control-hz", "30"]) == 1
     assert "30 Hz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cameras", [["wrist"], ["scene"], ["scene", "wrist"]])
+def test_a_policy_that_allows_it_runs_with_one_camera(lenient, made, cameras, recwarn):
+    command = [*SHORT, "--policy", str(lenient), "--cameras", *cameras, "--no-video"]
+    assert main(command) == 0
+    assert set(made[0].observation_space["pixels"].spaces) == set(cameras)
+    said = [str(warning.message) for warning in recwarn if "computes without" in str(warning.message)]
+    assert bool(said) == (len(cameras) == 1)
+
+
+@pytest.mark.parametrize("cameras", [["wrist"], ["side"]])
+def test_cameras_that_a_policy_needs_are_not_left_out(policy, cameras, capsys):
+    assert main([*SHORT, "--policy", str(policy), "--cameras", *cameras]) == 2 - (cameras == ["wrist"])
+    said = capsys.readouterr().err
+    assert "needs the cameras 'wrist', 'scene'" in said if cameras == ["wrist"] else "no camera 'side'" in said
+    assert main(["eval", "--policy", str(policy), "--cameras", *cameras]) == 2
+    assert "--cameras wrist: expected wrist, scene" in capsys.readouterr().err or cameras == ["side"]

@@ -79,6 +79,10 @@ class EvalOptions(SceneOptions):
     unseen_instructions: bool = option(
         "also with unseen instructions, whose template no training data contains", False, kept=True
     )
+    cameras: list[str] | None = option(
+        "observed cameras, such as wrist alone for a policy that allows it (default: all that the policy uses)", None,
+        metavar="NAME", kept=True,
+    )  # fmt: skip
     matrix: bool = option(
         "all tasks, or those of --task, with latencies, level 2, unseen phrasings, another colour, and one camera",
         False, kept=True,
@@ -117,11 +121,25 @@ class EvalOptions(SceneOptions):
         check_checkpoint_policy(self.vs, "--vs")
         self.check_scene(self.task)
         self.agent.check(self.policy)
+        if self.cameras is not None:
+            self._check_cameras()
         if self.matrix:
             self._check_matrix()
 
+    def _check_cameras(self) -> None:
+        from smolvla_gym.sim.scene import check_cameras
+
+        assert self.cameras is not None  # noqa: S101 - narrows a type
+        check_cameras(tuple(self.cameras))
+        for policy in self.policies:
+            used, absent = policy_cameras(policy, dict(self.agent.camera_map))
+            kept = [name for name in used if name in self.cameras]
+            if not kept or len(used) - len(kept) > absent:
+                needed = f"at least {len(used) - absent} of " if absent else ""
+                self.expect("cameras", f"{needed}{', '.join(used)}, the cameras of the policy {policy!r}")
+
     def _check_matrix(self) -> None:
-        own = {"swap_instruction", "unseen_instructions", "randomization", "latency_ms"}
+        own = {"swap_instruction", "unseen_instructions", "randomization", "latency_ms", "cameras"}
         for options in (self, self.agent):
             for name in own & set(options.changed()):
                 options.refuse(name, "not with --matrix, which has its own")
@@ -164,9 +182,10 @@ class EvalOptions(SceneOptions):
 
         if self.matrix:
             return list(self.matrix_lines())
+        cameras = None if self.cameras is None else tuple(self.cameras)
         words = ["given", *["swapped"] * self.swap_instruction, *["unseen"] * self.unseen_instructions]
         return [
-            Condition(mode, latency, task, said, num_steps)
+            Condition(mode, latency, task, said, num_steps, cameras=cameras)
             for task in dict.fromkeys(self.task)
             for said in words
             for num_steps in dict.fromkeys(self.agent.num_steps)

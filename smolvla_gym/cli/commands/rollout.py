@@ -58,6 +58,10 @@ class RolloutOptions(EnvironmentOptions):
     randomization: int | None = option(
         "domain randomization, from 0, none, to 2 (default: 1)", None, parse=at_least(0), metavar="R"
     )
+    cameras: list[str] | None = option(
+        "observed cameras, such as wrist alone for a policy that allows it (default: all that the policy uses)", None,
+        metavar="NAME",
+    )  # fmt: skip
     max_steps: int | None = option(
         "give an episode up after N steps (default: the env's own limit)", None, parse=at_least(1), metavar="N"
     )

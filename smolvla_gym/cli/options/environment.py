@@ -148,6 +148,7 @@ def make_env(
 
     Raises:
         UsageError: The cameras on the command line are not those that the policy needs.
+        PolicyMismatchError: The policy needs other cameras than those of ``options.cameras``.
         DeviceError: The arm or a camera cannot be found or does not answer.
     """
     import gymnasium as gym
@@ -159,7 +160,7 @@ def make_env(
     if agent is not None:
         from smolvla_gym.agent.images import env_image_size
 
-        cameras, size = agent.cameras, env_image_size(agent.image_size)
+        cameras, size = _choose_cameras(options, agent), env_image_size(agent.image_size)
     rate = options.settle_control_hz(None if agent is None else agent.card.control_hz)
     arguments: dict[str, Any] = {"task": task, "gripper": options.gripper, "control_hz": rate}
     limits = {"cameras": cameras, "image_size": size, "max_episode_steps": options.max_steps}
@@ -169,6 +170,23 @@ def make_env(
     if options.env == "real":
         arguments |= options.real.env_arguments(cameras)
     return gym.make(REAL_ID if options.env == "real" else SIM_ID, render_mode=render_mode, **arguments)
+
+
+def _choose_cameras(options: EnvironmentOptions, agent: SmolVLAAgent) -> tuple[str, ...]:
+    """Return the cameras of an env for an agent: those on the command line, otherwise all that the policy uses.
+
+    A policy that allows a camera to be absent also takes the cameras of a real arm that have a serial number.
+    """
+    from smolvla_gym.agent.cameras import match_cameras
+
+    used = agent.cameras
+    if options.cameras is not None:
+        match_cameras(agent.card, options.cameras)
+        return tuple(name for name in used if name in options.cameras)
+    named = options.real.serials().keys() - {""} if options.env == "real" else set()
+    if named and named < set(used) and len(used) - len(named) <= agent.card.empty_cameras:
+        return tuple(name for name in used if name in named)
+    return used
 
 
 def announce_homing(env: gym.Env[Any, Any], options: EnvironmentOptions) -> None:

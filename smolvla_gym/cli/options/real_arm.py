@@ -176,6 +176,9 @@ class RealArmOptions(Options):
             return {**arguments, "camera": TWIN}
         if cameras is not None and (set(named) != set(cameras) if named else len(cameras) > 1):
             usage = " ".join(f"--camera {name}=SERIAL" for name in cameras)
-            reason = f"the policy observes {' and '.join(cameras)}, and each needs a serial number: {usage}"
+            reason = (
+                f"the policy observes {' and '.join(cameras)}, and each needs a serial number: {usage}; one that works "
+                "without some of them takes --cameras"
+            )
             raise UsageError("--camera", " ".join(self.camera) or None, reason)
         return {**arguments, "camera": named or serials.get("")}

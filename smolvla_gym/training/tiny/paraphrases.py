@@ -54,7 +54,8 @@ _GRAMMARS: Final = {
         "[onto|to|into|on|towards] the [|white |round ][circle|goal|mark|target|spot]",
         "[the|now the] {color} [puck|cylinder|piece] [should|has to|must] [be|go|lie|slide] [on|in|at|onto] "
         "the [|white |round ][circle|goal|mark|target|spot]",
-        "[i want|i need] the {color} [puck|cylinder|piece] [on|in|at] the [|white |round ][circle|goal|mark|target|spot]",
+        "[i want|i need] the {color} [puck|cylinder|piece] [on|in|at] the [|white |round ]"
+        "[circle|goal|mark|target|spot]",
     ),
     "belt": (
         "[|please |now |can you ][pick up|lift|lift up|grab|take|grasp|get|pick] the {color} [cube|block|box] "
