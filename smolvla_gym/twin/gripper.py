@@ -90,17 +90,17 @@ class AirGripper(NoGripper):
 class _Phase(Enum):
     """Phase of the calibration."""
 
-    UNKNOWN = 0
+    IDLE = 0
     OPENING = 1
     CLOSING = 2
-    CALIBRATED = 3
 
 
 class SSG48(NoGripper):
     """The firmware of the electric gripper, as the CAN bus shows it.
 
     It moves only once calibrated, activated and with the flag ``GO_TO``. Calibration opens to the stop, then closes to
-    the other, and takes these for fully open and fully closed.
+    the other, stands at each for a while, and takes these for fully open and fully closed. A new command ends it; the
+    next one then begins where it ended. The bit of a calibration stays set during another one.
     Not documented are the shape of its current and how long it waits before it reports an object: here the
     current is at its limit once the jaws are two counts behind, and 50 ms of that at a standstill are an object.
     """
@@ -115,6 +115,10 @@ class SSG48(NoGripper):
     _PATIENCE = 0.05
     """How long they have to stand, in s."""
     _TOLERANCE = 2 / 255
+    _DWELL = 0.64
+    """How long the jaws stand at each stop in a calibration, in s."""
+    _TIMEOUT = 30.0
+    """Time in s after which a calibration fails."""
     _CALIBRATION_SPEED, _CALIBRATION_CURRENT = 40, 500
     _SHORTEST = 0.05
     """Openings between the two stops below which a calibration has failed."""
@@ -127,7 +131,9 @@ class SSG48(NoGripper):
 
     def power_cycle(self) -> None:
         """Forget its calibration and its commands."""
-        self._phase = _Phase.UNKNOWN
+        self._phase, self._next_phase = _Phase.IDLE, _Phase.OPENING
+        self.calibrated: bool = False
+        self._calibrating = 0.0  # for how long, in s
         self._closed_stop, self._open_stop = 0.0, 1.0
         self._found_open = 1.0
         self._position = self._speed = self._current_limit = 0
@@ -138,7 +144,7 @@ class SSG48(NoGripper):
 
     def set_calibrated(self) -> None:
         """Calibrate at once and without moving: the stops are where they should be."""
-        self._phase = _Phase.CALIBRATED
+        self._phase, self.calibrated = _Phase.IDLE, True
 
     # -- CAN bus ---------------------------------------------------------------------------------------------------
 
@@ -147,7 +153,7 @@ class SSG48(NoGripper):
         if node != self.NODE:
             return None
         if command == Can.CALIBRATE:
-            self._phase, self._standing = _Phase.OPENING, 0.0
+            self._phase, self._standing, self._calibrating = self._next_phase, 0.0, 0.0
             self._closed_stop, self._open_stop = 0.0, 1.0
         elif command == Can.CLEAR_ERROR:
             self._estop_error = False
@@ -155,15 +161,11 @@ class SSG48(NoGripper):
             if len(data) == 5:
                 self._position, self._speed, self._current_limit, flags = struct.unpack(">BBhB", data)
                 self._flags = GripperFlag(flags)
+                self._phase = _Phase.IDLE
             if GripperFlag.ESTOP in self._flags:
                 self._estop_error = True
             return struct.pack(">BhB", self.position, self.current, self.status)
         return None
-
-    @property
-    def calibrated(self) -> bool:
-        """Return whether it is calibrated."""
-        return self._phase is _Phase.CALIBRATED
 
     @property
     def position(self) -> int:
@@ -174,7 +176,7 @@ class SSG48(NoGripper):
     @property
     def current(self) -> int:
         """Current of the motor in mA, positive where it closes."""
-        limit = self._current_limit if self.calibrated else self._CALIBRATION_CURRENT
+        limit = self._current_limit if self._phase is _Phase.IDLE else self._CALIBRATION_CURRENT
         return round(limit * min(max(self._lag / self._TOLERANCE, -1.0), 1.0)) if self._goal is not None else 0
 
     @property
@@ -211,14 +213,14 @@ class SSG48(NoGripper):
         slow = abs(self._velocity) < self._SLOW
         self._standing = self._standing + dt if slow else 0.0
         self._blocked = self._blocked + dt if slow and abs(self._lag) > self._TOLERANCE else 0.0
-        self._calibrate()
+        self._calibrate(dt)
         goal = self._goal
         if goal is None:
             self.target_opening = opening
             return
         if (goal - opening) * self._lag > 0.0:  # It reverses: the force is gone at once.
             self.target_opening = opening
-        speed = self._speed if self.calibrated else self._CALIBRATION_SPEED
+        speed = self._speed if self._phase is _Phase.IDLE else self._CALIBRATION_SPEED
         self._ramp(goal, (40 + speed / 255 * (80_000 - 40)) / self._TICKS_PER_STROKE * dt)
 
     @property
@@ -229,26 +231,37 @@ class SSG48(NoGripper):
     @property
     def _goal(self) -> float | None:
         """Return the opening that the drive moves to; None where it is idle."""
-        if self._estop_error or self._phase is _Phase.UNKNOWN:
+        if self._estop_error:
             return None
-        if not self.calibrated:
+        if self._phase is not _Phase.IDLE:
             return float(self._phase is _Phase.OPENING)
+        if not self.calibrated:
+            return None
         if GripperFlag.ACTIVATE in self._flags and GripperFlag.GO_TO in self._flags:
             return self._open_stop - self._position / 255 * (self._open_stop - self._closed_stop)
         return None
 
-    def _calibrate(self) -> None:
-        """Take the next step of a calibration once the jaws stand at a stop."""
-        calibrating = self._phase in (_Phase.OPENING, _Phase.CLOSING)
-        if not calibrating or self.target_opening != self._goal or self._standing < self._PATIENCE:
+    def _calibrate(self, dt: float) -> None:
+        """Take the next step of a calibration once the jaws have stood at a stop."""
+        if self._phase is _Phase.IDLE:
             return
-        self._standing = 0.0
-        if self._phase is _Phase.OPENING:
-            self._phase, self._found_open = _Phase.CLOSING, self._opening
-        elif self._found_open - self._opening >= self._SHORTEST:
-            self._phase, self._closed_stop, self._open_stop = _Phase.CALIBRATED, self._opening, self._found_open
-        else:
-            self._phase = _Phase.UNKNOWN
+        self._calibrating += dt
+        if self._calibrating > self._TIMEOUT:
+            self._phase, self._next_phase, self.calibrated = _Phase.IDLE, _Phase.OPENING, False
+        elif self.target_opening == self._goal and self._standing >= self._DWELL:
+            self._standing = 0.0
+            if self._phase is _Phase.OPENING:
+                self._phase = self._next_phase = _Phase.CLOSING
+                self._found_open = self._opening
+            else:
+                self._phase, self._next_phase = _Phase.IDLE, _Phase.OPENING
+                self._end_calibration()
+
+    def _end_calibration(self) -> None:
+        """Take the two stops as fully open and fully closed, unless they are too close to each other."""
+        if self._found_open - self._opening >= self._SHORTEST:
+            self.calibrated = True
+            self._closed_stop, self._open_stop = self._opening, self._found_open
 
 
 def make_gripper(name: str) -> NoGripper:

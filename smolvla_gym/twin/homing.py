@@ -1,12 +1,13 @@
 """Homing of the virtual board: each joint runs onto its limit switch twice and moves away by a known number of steps.
 
-The order is J1, J2 and J3 together, then J4, J6, J5, and at last J5 and J6 together to standby. The motion is exact in
-continuous time, so that it does not depend on how the time is cut.
+The order is J1, J2 and J3 together, each stage of all three before the next one, then J4, J6, J5, and at last J5 and J6
+together to standby. The motion is exact in continuous time, so that it does not depend on how the time is cut.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 import numpy as np
@@ -74,6 +75,19 @@ def switches(j5_move: int = J5_MOVE) -> Array:
     return edges
 
 
+class _Stage(Enum):
+    """What a joint does."""
+
+    APPROACH = auto()
+    BACK_OFF = auto()
+    APPROACH_AGAIN = auto()
+    MOVE_AWAY = auto()
+    STANDBY = auto()
+
+
+_SEARCH: Final = (_Stage.APPROACH, _Stage.BACK_OFF, _Stage.APPROACH_AGAIN)
+
+
 @dataclass
 class _Move:
     """A move from standstill to standstill; counters in microsteps, times in s."""
@@ -114,13 +128,15 @@ class Homing:
         homed: Whether the joints count as homed, shape (6,).
     """
 
-    # Joints that move together, whether they search for their switch, whether they move away, which are homed then.
+    # Joints that move together, what they do, and which are homed then.
     _STAGES = (
-        ((0, 1, 2), True, True, (0, 1, 2)),
-        ((3,), True, True, (3,)),
-        ((5,), True, True, ()),
-        ((4,), True, False, ()),
-        ((4, 5), False, True, (4, 5)),
+        *(((0, 1, 2), stage, ()) for stage in _SEARCH),
+        ((0, 1, 2), _Stage.MOVE_AWAY, (0, 1, 2)),
+        *(((3,), stage, ()) for stage in _SEARCH),
+        ((3,), _Stage.MOVE_AWAY, (3,)),
+        *(((5,), stage, ()) for stage in (*_SEARCH, _Stage.MOVE_AWAY)),
+        *(((4,), stage, ()) for stage in _SEARCH),
+        ((4, 5), _Stage.STANDBY, (4, 5)),
     )
 
     def __init__(self, motors: Motors, j5_move: int = J5_MOVE) -> None:
@@ -140,7 +156,6 @@ class Homing:
 
     def _forget(self) -> None:
         self._stage = 0
-        self._clear = np.zeros(NUM_JOINTS, dtype=np.bool_)
         self._moves: dict[int, _Move] = {}
 
     def start(self) -> None:
@@ -148,6 +163,8 @@ class Homing:
         self.running = True
         self.homed[:] = False
         self._forget()
+        for joint in (3, 4, 5):  # they report the speed that they will have
+            self._motors.speed[joint] = self._axes[joint].approach
 
     def cancel(self) -> None:
         """Break a run off."""
@@ -167,8 +184,8 @@ class Homing:
         """
         edges = self._edges - bend
         while self.running:
-            joints, search, away, homed = self._STAGES[self._stage]
-            left = [self._turn(joint, dt, edges[joint], search, away) for joint in joints]
+            joints, stage, homed = self._STAGES[self._stage]
+            left = [self._turn(joint, dt, edges[joint], stage) for joint in joints]
             remaining = [seconds for seconds in left if seconds is not None]
             if len(remaining) < len(joints):
                 return 0.0
@@ -185,28 +202,21 @@ class Homing:
 
     # Each of the following takes the time in s and returns how much of it is left, None while it is not done.
 
-    def _turn(self, joint: int, dt: float, edge: float, search: bool, away: bool) -> float | None:
-        """Advance one joint in the stage."""
-        axis, left = self._axes[joint], float(dt)
-        first, second = self._found
-        if search and not first[joint]:
-            if (seconds := self._approach(joint, axis.approach, left, edge)) is None:
-                return None
-            first[joint], left = True, seconds
-        if search and not second[joint] and not self._clear[joint]:
-            if (seconds := self._move(joint, axis.back_off, axis.acceleration, left)) is None:
-                return None
-            self._clear[joint], left = True, seconds
-            del self._moves[joint]
-        if search and not second[joint]:
-            if (seconds := self._approach(joint, axis.approach_again, left, edge)) is None:
-                return None
-            second[joint], left = True, seconds
-        if not away:
+    def _turn(self, joint: int, dt: float, edge: float, stage: _Stage) -> float | None:
+        """Advance one joint in a stage."""
+        axis, (first, second) = self._axes[joint], self._found
+        if stage in (_Stage.APPROACH, _Stage.APPROACH_AGAIN):
+            found, speed = (first, axis.approach) if stage is _Stage.APPROACH else (second, axis.approach_again)
+            left: float | None = dt
+            if not found[joint]:
+                left = self._approach(joint, speed, dt, edge)
+                found[joint] = left is not None
             return left
-        if not search and joint == 5:
-            return self._move(joint, 0.0, _LAST_J6_ACCELERATION, left)
-        return self._move(joint, axis.away, axis.acceleration, left)
+        if stage is _Stage.BACK_OFF:
+            return dt if second[joint] else self._move(joint, axis.back_off, axis.acceleration, dt)
+        if stage is _Stage.STANDBY and joint == 5:
+            return self._move(joint, 0.0, _LAST_J6_ACCELERATION, dt)
+        return self._move(joint, axis.away, axis.acceleration, dt)
 
     def _approach(self, joint: int, speed: float, dt: float, edge: float) -> float | None:
         """Run onto the switch, and set the counter to zero there."""

@@ -211,7 +211,7 @@ class Twin:
     def clear_table(self) -> None:
         """Park all objects and put the jaws at rest; the arm stays as it is, except for steps that its motors lost.
 
-        An episode must not depend on the ones before, and a homing between any two of them takes half a minute.
+        An episode must not depend on the ones before, and a homing between any two of them takes up to a minute.
         """
         with self.lock:
             self._firmware.recover()

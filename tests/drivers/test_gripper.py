@@ -58,6 +58,42 @@ def test_a_calibration_that_got_lost_on_the_bus_is_asked_for_again(make_rig):
     assert rig.firmware.gripper.calibrated
 
 
+def test_another_calibration_has_ended_when_both_ends_were_seen(make_rig):
+    """The bit of the first one stays set, and a target that is sent too early would end it."""
+    rig = make_rig().ready()
+    rig.aim(POSE, 0.5)
+    rig.run(0.5)
+    ended = []
+    rig.board.calibrate_gripper(rig.now)
+    while not rig.state.gripper_ready:
+        ended.append(rig.state.opening)
+        rig.aim(POSE, 0.5)
+        rig.run(0.05)
+        assert len(ended) < 200
+    assert calibrations(rig) == 1
+    assert max(ended) == 1.0
+    assert rig.state.opening == 0.0
+    assert 2.3 < 0.05 * len(ended) < 4.5
+    rig.run(0.5)
+    assert rig.state.fault is None
+
+
+def test_another_calibration_that_got_lost_is_not_taken_for_one(make_rig):
+    rig = make_rig().ready()
+    rig.aim(POSE, 1.0)
+    rig.run(1.0)
+    obey = rig.firmware.gripper.on_can
+    rig.firmware.gripper.on_can = lambda node, command, data: (
+        None if command == Can.CALIBRATE else obey(node, command, data)
+    )
+    rig.board.calibrate_gripper(rig.now)
+    for _ in range(60):
+        rig.aim(POSE, 1.0)
+        rig.run(0.1)
+    assert calibrations(rig) == 3
+    assert not rig.state.gripper_ready
+
+
 @pytest.mark.parametrize("error", ["power", "estop"])
 def test_a_gripper_that_fails_while_the_arm_moves(make_rig, error):
     rig = make_rig().ready()

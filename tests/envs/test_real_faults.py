@@ -177,7 +177,7 @@ def test_of_two_faults_the_one_that_stopped_the_arm_is_reported(make, other, aft
 )
 def test_while_it_homes(make, case):
     env, tap = make(twin_options=UNHOMED)
-    delay = 12.0 if case.name == "estop" else 5.0  # some switches are found then, or none
+    delay = 14.0 if case.name == "estop" else 5.0  # the first three switches are found twice then, or none
     begin = tap.now + delay
     tap.at(delay, lambda: setattr(tap.twin.faults, case.name, case.value))
     with pytest.raises(FaultError, match="|".join(case.fault)):

@@ -46,7 +46,7 @@ class Rig:
     def calibrate(self):
         frame = CommandFrame(Command.IDLE, gripper=GripperCommand(mode=GripperMode.CALIBRATE)).pack()
         self.firmware.receive(frame)
-        return self.send(2.0)
+        return self.send(3.0)
 
 
 @pytest.fixture
@@ -88,14 +88,49 @@ def test_calibration_opens_then_closes_and_takes_its_time(rig):
         assert seconds < 5.0
     assert max(seen) == 1.0
     assert rig.opening == 0.0
-    assert 1.0 < seconds < 2.0
+    assert 2 * 0.64 + 1.0 < seconds < 2 * 0.64 + 2.0  # it stands at each stop for 0.64 s
     assert rig.send().position == 255
 
 
 def test_sent_again_and_again_calibration_never_ends(rig):
     rig.send(5.0, mode=GripperMode.CALIBRATE)
     assert not rig.send(0.1).calibrated
-    assert rig.send(2.0).calibrated
+    assert rig.send(3.0).calibrated
+
+
+def test_the_bit_of_a_calibration_stays_set_during_another_one(ready):
+    ready.firmware.receive(CommandFrame(Command.IDLE, gripper=GripperCommand(mode=GripperMode.CALIBRATE)).pack())
+    assert ready.send(0.1).calibrated
+    opened = [ready.send().position for _ in range(100)]
+    assert min(opened) == 0
+    assert ready.send(2.0).position == 255
+
+
+def test_a_calibration_fails_after_its_own_timeout_and_clears_the_bit(ready):
+    for _ in range(4):  # begun again and again it never stands long enough
+        ready.send(5.0, mode=GripperMode.CALIBRATE)
+    ready.firmware.receive(CommandFrame(Command.IDLE, gripper=GripperCommand(mode=GripperMode.CALIBRATE)).pack())
+    ready.gripper.advance(29.0, 0.5)
+    assert ready.gripper.calibrated
+    ready.gripper.advance(2.0, 0.4)
+    assert not ready.gripper.calibrated
+
+
+def test_a_new_command_ends_a_calibration_and_the_next_one_begins_there(rig):
+    rig.firmware.receive(CommandFrame(Command.IDLE, gripper=GripperCommand(mode=GripperMode.CALIBRATE)).pack())
+    rig.send(1.0)  # it has opened
+    assert rig.opening < 1.0
+    rig.send(1.0, flags=GripperFlag.ACTIVATE)
+    stopped = rig.opening
+    assert not rig.send(1.0, flags=GripperFlag.ACTIVATE).calibrated
+    assert rig.opening == stopped
+    frame = GripperCommand(mode=GripperMode.CALIBRATE, flags=GripperFlag.ACTIVATE)
+    rig.firmware.receive(CommandFrame(Command.IDLE, gripper=frame).pack())
+    seen = []
+    while not rig.send(flags=GripperFlag.ACTIVATE).calibrated:
+        seen.append(rig.opening)
+    assert max(seen) <= stopped
+    assert rig.opening == 0.0
 
 
 def test_calibration_fails_on_jaws_that_cannot_move(rig):

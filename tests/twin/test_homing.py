@@ -97,7 +97,25 @@ def test_joints_are_homed_in_order_and_count_as_homed_in_groups():
 
 def test_reported_speeds_are_those_of_the_approach():
     firmware = begin(HOME * STEPS_PER_RAD)
-    assert send(firmware, Command.IDLE).speed == (-2050, -2550, -2550, 0, 0, 0)
+    # The others report the speed that they will have.
+    assert send(firmware, Command.IDLE).speed == (-2050, -2550, -2550, 5550, -5050, -9550)
+
+
+def test_the_first_three_joints_end_each_stage_together():
+    firmware = begin(POSES["folded"] * STEPS_PER_RAD)
+    send(firmware, Command.IDLE)
+    waited, before = np.zeros(3), firmware.motor[:3]
+    found = np.zeros(3, dtype=bool)
+    while not found.all():
+        counters = firmware.counters[:3]
+        firmware.advance(0.01)
+        found |= np.abs((firmware.counters[:3] - counters) - (firmware.motor[:3] - before)) > 1.0
+        moved = np.abs(firmware.motor[:3] - before) > 1e-9
+        waited += found & ~found.all() & ~moved
+        # None backs off before the last one has found its switch.
+        assert found.all() or not (found & moved & (np.sign(firmware.motor[:3] - before) > 0)).any()
+        before = firmware.motor[:3]
+    assert np.count_nonzero(waited) >= 2
 
 
 def test_positions_jump_when_a_switch_is_hit():

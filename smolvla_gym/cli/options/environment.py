@@ -190,7 +190,7 @@ def _choose_cameras(options: EnvironmentOptions, agent: SmolVLAAgent) -> tuple[s
 
 
 def announce_homing(env: gym.Env[Any, Any], options: EnvironmentOptions) -> None:
-    """Say that the first reset will home the arm, which moves for half a minute then.
+    """Say that the first reset will home the arm, which moves for half a minute to a minute then.
 
     Raises:
         NotHomedError: The arm has to be homed and ``--home`` is not given.
@@ -206,4 +206,4 @@ def announce_homing(env: gym.Env[Any, Any], options: EnvironmentOptions) -> None
             "The arm does not know its joint angles: after power-up it has to be homed. It moves by itself for half a "
             "minute then: clear its surroundings, keep the emergency stop at hand, and add --home."
         )
-    say("homing: the arm moves by itself for half a minute …")
+    say("homing: the arm moves by itself for half a minute to a minute …")

@@ -95,7 +95,7 @@ class BoardClient(ABC):
         self._wait("Stopping", self.settings.stop_timeout, _is_down, despite_fault=True)
 
     def home(self, progress: Callable[[BoardState], None] | None = None) -> None:
-        """Have the board search its limit switches for half a minute; the driver disables the arm then.
+        """Have the board search its limit switches for half a minute to a minute; the driver disables the arm then.
 
         Args:
             progress: Called with every state meanwhile.

@@ -23,7 +23,7 @@ import numpy as np
 
 from smolvla_gym.drivers.board.exchange import Exchange
 from smolvla_gym.drivers.board.gripper import make_gripper_driver
-from smolvla_gym.drivers.board.homing import Homing
+from smolvla_gym.drivers.board.homing import SLIPPED, Homing, may_have_slipped
 from smolvla_gym.drivers.board.serial_port import SerialPort
 from smolvla_gym.drivers.board.setpoints import Setpoints
 from smolvla_gym.drivers.board.state import TICK, BoardSettings, BoardState, Event, Fault, Mode
@@ -37,10 +37,10 @@ _SETTLE_TICKS: Final = 10
 """Ticks to hold still before disabling: five time constants of the firmware's position loop."""
 
 _STALL: Final = 3 * TICK
-"""Delay of a tick in s beyond which the setpoint's motion no longer fits the arm, whose time constant is 0.02 s."""
+"""Delay of a tick in s beyond which the setpoint's motion no longer fits the arm (time constant 0.02 s)."""
 
 _SURE: Final = 3
-"""Equal replies in a row that make the pose known: there is no checksum, and the arm takes its setpoints from there."""
+"""Equal replies in a row that make the pose known: there is no checksum, and setpoints begin there."""
 
 _MOVING_MODES: Final = (Mode.READY, Mode.STOPPING)
 
@@ -104,7 +104,7 @@ class Board:
             return
         self._refuse_unless_free()
         if not self.state.homed:
-            raise NotHomedError("The arm does not know its joint angles; home it first.")
+            raise NotHomedError(f"The arm does not know its joint angles; home it first.{SLIPPED * self._doubtful}")
         self._gripper.wake(now)
         self._enter(Mode.ENABLING, now)
 
@@ -307,7 +307,8 @@ class Board:
         """Take the replies of a tick, and latch the faults that they show; the e-stop first."""
         for reply in replies:
             if reply.estop_pressed:
-                self._latch(Fault.ESTOP, "The emergency stop is pressed.", now)
+                self._doubtful |= self._mode in _MOVING_MODES and may_have_slipped(reply)
+                self._latch(Fault.ESTOP, f"The emergency stop is pressed.{SLIPPED * self._doubtful}", now)
         if replies:
             reply = replies[-1]
             self._exchange.take(reply, now)
@@ -325,8 +326,8 @@ class Board:
         if not reply.all_homed and self._mode is not Mode.HOMING:
             self._doubtful = False
         if self._exchange.disobeyed * TICK > self._settings.obey_timeout:
-            detail = f"The board was sent the command {self._exchange.sent} and echoes {reply.command}."
-            self._latch(Fault.NOT_OBEYING, detail, now)
+            heard = f"The board echoes the command {reply.command}, not {self._exchange.sent}"
+            self._latch(Fault.NOT_OBEYING, f"{heard}: switch its power off and on.", now)
         if (problem := self._gripper.problem(now)) is not None:
             self._latch(Fault.GRIPPER_FAILED, problem, now, brake=True)
         if self._mode is Mode.HOMING:

@@ -174,7 +174,10 @@ class Exchange:
             DeviceError: No reply has come within the connect timeout.
         """
         if self.reply is None and now - self._opened > self._settings.connect_timeout:
-            raise DeviceError(f"Nothing answers on {self._port and self._port.url}: is it a PAROL6, and powered?")
+            raise DeviceError(
+                f"Nothing answers on {self._port and self._port.url}: is it a PAROL6, and powered? A board that hangs "
+                "answers again once its power was switched off and on."
+            )
 
     def overdue(self, now: float) -> str | None:
         """Return in words why the newest reply is too old, None where it is not."""
@@ -183,7 +186,7 @@ class Exchange:
         if age <= limit:
             return None
         if now - self._came > limit:
-            return f"The board has not answered for {limit:g} s: is it powered?"
+            return f"The board has not answered for {limit:g} s: is it powered? Switch its power off and on."
         return f"The board's answers come {age:.2g} s late, more than {limit:g} s: is the computer or USB overloaded?"
 
 

@@ -29,8 +29,21 @@ _SPEED_BYTES = (0.00009, 0.184)
 _SETTLED = 0.3
 """Time in s for which a calibrated gripper has to stand still until its search counts as finished."""
 
-_BEGIN = 0.5
+_DWELL = 0.8
+"""The same for a gripper that was calibrated before, whose status does not show the end of another calibration: longer
+than the 0.64 s for which the drive stands at each end."""
+
+_ENDS = (10, 245)
+"""Positions up to which the jaws count as fully open, and from which on as fully closed."""
+
+_PREPARATION = 3
+"""Frames without a target before a calibration is requested: a later change would end it, and a frame may be lost."""
+
+_BEGIN = 1.0
 """Time in s in which a calibration has to begin before the request is repeated: it can get lost on the bus."""
+
+_CLEARING = 0.5
+"""Time in s that the drive has to clear its errors."""
 
 _TRIES = 3
 """Largest number of requests: each restarts a calibration that has begun unnoticed."""
@@ -137,6 +150,9 @@ class ElectricGripper(GripperDriver):
         self._command = GripperCommand()
         self._asked = -math.inf  # when the present calibration was last asked for
         self._begun = False  # whether a reply has shown that it began
+        self._frames = 0  # sent since the calibration was to begin
+        self._known = False  # whether it was calibrated before
+        self._seen = [False, False]  # the fully open end, the fully closed end
         self._tries = 0  # how often it was asked for
         self._cleared = False  # whether the drive's errors were cleared since it was woken
         self._now = 0.0  # of the last reply
@@ -151,7 +167,8 @@ class ElectricGripper(GripperDriver):
     def calibrate(self, now: float) -> None:
         self._enter(_Phase.CALIBRATING, now)
         self._moved, self._asked, self._begun = now, -math.inf, False
-        self._tries, self._now = 0, now
+        self._tries, self._now, self._frames = 0, now, 0
+        self._known, self._seen = self._status.calibrated, [False, False]
         self._command = self._to(self._command.position, GripperFlag.ACTIVATE)
 
     @override
@@ -170,12 +187,22 @@ class ElectricGripper(GripperDriver):
         # Before a gripper answers the board reports these bytes, which seem calibrated. An active gripper cannot.
         answered = (self._status.position, self._status.current, self._status.status) != _UNANSWERED
         # Errors stay until the drive has cleared them, which takes a moment.
-        if self._phase is _Phase.WAKING and answered and (not self._failing or now - self._since > _BEGIN):
+        if self._phase is _Phase.WAKING and answered and (not self._failing or now - self._since > _CLEARING):
             if self._status.calibrated:
                 self._enter(_Phase.READY, now)
             else:
                 self.calibrate(now)
-        elif self._phase is _Phase.CALIBRATING and self._status.calibrated and now - self._moved >= _SETTLED:
+        elif self._phase is _Phase.CALIBRATING and self._tries:
+            self._check_calibration(now)
+
+    def _check_calibration(self, now: float) -> None:
+        """End the calibration where the replies show that it is complete: it opens first and then closes."""
+        opened, closed = _ENDS
+        self._seen[0] |= self._status.position <= opened
+        self._seen[1] |= self._status.position >= closed
+        # The bit of an earlier calibration stays set, so the ends have to be seen.
+        complete = not self._known or (all(self._seen) and self._status.position >= closed)
+        if self._status.calibrated and complete and now - self._moved >= (_DWELL if self._known else _SETTLED):
             self._enter(_Phase.READY, now)
 
     @property
@@ -213,12 +240,10 @@ class ElectricGripper(GripperDriver):
 
     @override
     def part(self, opening: float | None) -> tuple[GripperCommand, int]:
-        if (
-            self._phase is _Phase.CALIBRATING
-            and not self._begun
-            and self._tries < _TRIES
-            and (self._now - self._asked >= _BEGIN)
-        ):
+        calibrating = self._phase is _Phase.CALIBRATING
+        self._frames += calibrating
+        due = self._frames > _PREPARATION and self._now - self._asked >= _BEGIN
+        if calibrating and due and not self._begun and self._tries < _TRIES:
             self._asked = self._now
             self._tries += 1
             return self._to(self._command.position, GripperFlag.ACTIVATE, GripperMode.CALIBRATE), 0

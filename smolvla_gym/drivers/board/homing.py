@@ -38,6 +38,18 @@ _REST_FRAMES = 3
 """How often speeds of zero are sent before: the board goes on reporting those of the homing before."""
 
 
+_SLIP_SPEED = 2000
+"""Speed in microsteps/s above which a motor may lose steps where its pulses end at once: an assumption, as it is likely
+from 5,000 on."""
+
+SLIPPED = " The arm was stopped while it moved, and its motors may have slipped, which the board does not notice."
+
+
+def may_have_slipped(reply: StateFrame) -> bool:
+    """Return whether an e-stop at the speeds of a reply can make the step counters wrong."""
+    return max(map(abs, reply.speed)) > _SLIP_SPEED
+
+
 class _Phase(IntEnum):
     ENABLE = auto()
     REST = auto()

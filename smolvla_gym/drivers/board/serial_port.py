@@ -30,7 +30,8 @@ WRITE_TIMEOUT: Final = 0.2
 """Time in s within which the device has to take written data. A frame needs 0.2 ms."""
 
 _READ_SIZE: Final = 4096
-_POLL: Final = 0.005
+_POLL: Final = 0.001
+"""Time in s of a read where a port cannot be waited for: shorter than the driver waits for a reply."""
 
 _PERMISSION_HINT: Final = (
     "run `sudo usermod -aG dialout $USER` and log in again, or add the udev rule "
@@ -166,6 +167,8 @@ class SerialPort:
             if self._selectable:
                 ready = select.select([self._serial], [], [], max(0.0, timeout))[0]
                 return bytes(self._serial.read(_READ_SIZE)) if ready else b""
+            if timeout <= 0.0 and not self._serial.in_waiting:
+                return b""
             deadline = time.monotonic() + timeout
             while not (data := self._serial.read(1)) and time.monotonic() < deadline:
                 pass

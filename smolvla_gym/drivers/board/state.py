@@ -116,7 +116,7 @@ class BoardSettings:
         position_tolerance: How far in rad the reported joints may lie outside the soft limits: 1 deg, still inside
             the mechanical stops.
         obey_timeout: How long the board may echo another command than the one sent, in s.
-        homing_timeout: In s; the board's own sequence takes up to 45.
+        homing_timeout: In s; the board's own sequence takes about 30, and up to 53 from awkward poses.
         gripper_timeout: Time in s for an electric gripper to answer and be calibrated; it takes about 3.
         stop_timeout: In s; a controlled stop from full speed takes less than 1, after this it is disabled as it is.
     """
@@ -131,7 +131,7 @@ class BoardSettings:
     max_following_error: float = 0.15
     position_tolerance: float = math.radians(1.0)
     obey_timeout: float = 0.2
-    homing_timeout: float = 60.0
+    homing_timeout: float = 75.0
     gripper_timeout: float = 15.0
     stop_timeout: float = 3.0
 

@@ -143,7 +143,7 @@ class RealBackend(Backend):
             if not (options.home or self._home):
                 raise NotHomedError(
                     "The arm does not know its joint angles: after power-up it has to be homed. Homing moves the arm "
-                    "for half a minute: clear its surroundings, keep the emergency stop at hand, and call "
+                    "for half a minute to a minute: clear its surroundings, keep the emergency stop at hand, and call "
                     'env.reset(options={"home": True}), or make the env with home=True.'
                 )
             # Its joint angles are unknown, so the homing search cannot be checked.

@@ -87,7 +87,8 @@ class PAROL6RealEnvConfig(PAROL6EnvConfig):
     Attributes:
         port: Serial port of the arm; ``"twin"`` for the virtual one; None: it is searched on USB.
         camera: Serial number of each camera by name; None takes the only one there is.
-        home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute then.
+        home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute to a
+            minute then.
         speed_scale: Share of the speed limits that may be used.
         instruction: Instruction; None: that of the task's first template.
         realtime: False runs a twin in lockstep, as fast as it can.

@@ -22,7 +22,7 @@ from smolvla_gym.integrations.lerobot.robot.units import LOWER, UPPER
 from smolvla_gym.parol6 import NUM_JOINTS
 
 _PATIENCE = 120.0
-"""Timeout in s of connecting: the arm homes for half a minute, and drives to its start pose."""
+"""Timeout in s of connecting: the arm homes for half a minute to a minute, and drives to its start pose."""
 
 _SOON = 1.0
 """Time in s within which a running loop ends."""
