@@ -46,7 +46,9 @@ def test_a_whole_life(make_link, arm, tmp_path):
         link.aim(np.full(7, np.nan))
     drive(link, arm)
     assert time.monotonic() - link.state().time < 0.1
-    arm.faults.estop = True
+    link.finish()
+    arm.until(lambda: link.state().at_rest, STOP)
+    arm.faults.estop = True  # at rest; after one at speed the arm would have to be homed
     assert arm.disabled_within(0.2) < 0.1
     arm.until(lambda: link.state().fault == "estop", 0.2)
     with pytest.raises(FaultError, match="estop"):
