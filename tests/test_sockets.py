@@ -216,7 +216,8 @@ USES = {
     "shelve": set(),
     "multiprocessing": {"utils/signals.py", "utils/worker_pool.py"},
     "socket": {
-        "agent/policies/remote/server.py", "agent/policies/remote/connection_limiter.py", "evaluation/cluster.py",
+        "agent/policies/remote/server.py", "utils/connection_limiter.py", "utils/listening_socket.py",
+        "drivers/cameras/mjpeg_server.py", "drivers/cameras/mjpeg_source.py", "evaluation/cluster.py",
         "integrations/viewer/server.py",
         "integrations/ros2/interface.py", "integrations/rerun/viewer.py",
     },

@@ -31,12 +31,14 @@ class RealSenseCamera:
         lost: Whether the camera is not connected. The thread searches for it, and reopens it.
         reconnects: How often the stream was started again.
         framing: Crop that its thread applies to each frame; it may be set once the intrinsics are known.
+        calibrated: True: the camera states its intrinsics.
         check_period: Time in s without frames after which to check the connection, and between two checks.
         stall_timeout: Time in s without frames after which to restart a connected camera; its first one takes a while.
     """
 
     check_period: float = 0.5
     stall_timeout: float = 5.0
+    calibrated: bool = True
 
     def __init__(
         self,
@@ -117,6 +119,11 @@ class RealSenseCamera:
             raise DeviceError("The intrinsics of a camera are known after start(): call it first.")
         return self._intrinsics
 
+    @property
+    def trouble(self) -> str | None:
+        """Return why there are no images at the moment, None while the camera is connected."""
+        return f"{self.info or 'the camera'} is not connected" if self.lost else None
+
     def latest(self) -> Frame | None:
         """Return the newest frame, None before the first one."""
         return self._latest
@@ -190,7 +197,7 @@ class RealSenseCamera:
             depth = None if depth is None else framing.depth(depth)
         with self._news:
             self._numbers = numbers
-            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment)
+            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment, stream.timestamp(frames))
             self._news.notify_all()
 
     def _present(self, rs: ModuleType) -> bool:

@@ -1,4 +1,4 @@
-"""The token that a policy server may require from its clients."""
+"""The token that a server of this package may require from its clients."""
 
 from __future__ import annotations
 
