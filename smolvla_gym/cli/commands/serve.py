@@ -51,7 +51,7 @@ def run(options: ServeOptions) -> int:
         from smolvla_gym.agent.policies.remote.server import PolicyServer
     except ImportError as error:
         raise MissingExtraError("Serving a policy", "remote", error) from error
-    token = None if options.token_file is None else _read_token(options.token_file)
+    token = None if options.token_file is None else read_token(options.token_file)
     # The port is taken first: wrong arguments show before the seconds that a policy takes to load.
     with PolicyServer(host=options.host, port=options.port, token=token) as server:
         say(f"loading policy {options.policy} …")
@@ -97,7 +97,12 @@ def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _read_token(file: Path) -> str:
+def read_token(file: Path) -> str:
+    """Return the token in a file.
+
+    Raises:
+        OptionError: The file holds none.
+    """
     try:
         token = read_file(file, _MAX_TOKEN).decode("utf-8", "replace").strip()
     except ValueError as error:

@@ -118,9 +118,9 @@ class EnvironmentOptions(SceneOptions):
         """
         self.check_scene(tasks)
         if self.cameras is not None:
-            from smolvla_gym.sim.scene import check_cameras
+            from smolvla_gym.envs.env_options import check_camera_names
 
-            check_cameras(tuple(self.cameras))
+            check_camera_names(self.cameras, self.real.configs() if self.env == "real" else ())
         self.real.check(self.env)
         if self.on_table:
             allowed = "only in the simulation and with --port twin"

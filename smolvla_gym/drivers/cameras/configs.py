@@ -151,7 +151,7 @@ def check_camera_config(option: str, value: object) -> CameraConfig:
         raise OptionError(f'{option}["type"]', kind, "one of " + ", ".join(map(repr, TYPES)))
     if unknown := [key for key in fields if key not in _KEYS[kind]]:
         raise OptionError(option, unknown[0], f"some of the keys {', '.join(_KEYS[kind])} for the type {kind!r}")
-    given = {key: plain(part) for key, part in fields.items() if part is not None}
+    given: dict[str, Any] = {key: plain(part) for key, part in fields.items() if part is not None}
     if kind == "intelrealsense":
         return _realsense(option, given)
     image = _image(option, given)
@@ -252,13 +252,14 @@ def shown_url(url: str) -> str:
 
 
 def _image(option: str, given: Mapping[str, Any]) -> ImageSettings:
-    sizes = [given.get(side) for side in ("width", "height")]
     size = None
-    if sizes != [None, None]:
+    if "width" in given or "height" in given:
         allowed = "width and height in px, both or none, whole numbers from 1 to 10000"
-        for side, length in zip(("width", "height"), sizes, strict=True):
-            check_whole(f'{option}["{side}"]', length, allowed, low=1, high=10_000)
-        size = (int(sizes[0]), int(sizes[1]))  # type: ignore[call-overload]
+        width, height = (
+            check_whole(f'{option}["{side}"]', given.get(side), allowed, low=1, high=10_000)
+            for side in ("width", "height")
+        )
+        size = width, height
     fps = given.get("fps")
     if fps is not None:
         fps = check_number(f'{option}["fps"]', fps, "frames a second, above 0 and up to 1000", above=0.0, high=1e3)

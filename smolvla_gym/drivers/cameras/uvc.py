@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 import time
 from pathlib import Path
 from types import ModuleType
@@ -57,7 +57,7 @@ class UvcSource:
 
     def _open(self, config: UvcConfig) -> Any:
         device: int | str = config.device
-        if isinstance(device, str) and sys.platform == "linux":
+        if isinstance(device, str) and platform.system() == "Linux":
             device = str(Path(device).resolve())  # OpenCV takes /dev/video0, not the links to it
         try:
             capture = self._cv2.VideoCapture(device, config.backend)
@@ -161,12 +161,12 @@ class UvcCamera(StreamCamera):
 
 def list_devices() -> list[int | str]:
     """Return the USB cameras of this computer: stable paths on Linux, elsewhere indices that can be opened."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         stable = sorted(Path("/dev/v4l/by-id").glob("*-video-index0"))
-        known = {path.resolve() for path in stable}
-        others = [path for path in sorted(Path("/dev").glob("video*")) if path not in known]
-        # The other nodes of a camera that has a stable path carry its metadata.
-        return [str(path) for path in (stable or others)]
+        known = {_usb_device(path.resolve().name) for path in stable} - {None}
+        # The other nodes of a camera carry its metadata; cameras without a serial number may lack a stable path.
+        others = [path for path in sorted(Path("/dev").glob("video*")) if _usb_device(path.name) not in known]
+        return [str(path) for path in (*stable, *others)]
     cv2 = load("A list of USB cameras")
     found: list[int | str] = []
     for index in range(6):
@@ -175,3 +175,9 @@ def list_devices() -> list[int | str]:
             found.append(index)
         capture.release()
     return found
+
+
+def _usb_device(node: str) -> Path | None:
+    """Return the device in sysfs to which a node such as ``video0`` belongs, None where there is none."""
+    link = Path("/sys/class/video4linux") / node / "device"
+    return link.resolve() if link.exists() else None
