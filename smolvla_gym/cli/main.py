@@ -40,21 +40,8 @@ from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
 _COMMANDS: Final = (
-    rollout,
-    evaluate,
-    record,
-    dataset,
-    train,
-    bench,
-    serve,
-    view,
-    ros2,
-    export,
-    tasks,
-    twin,
-    cameras,
-    doctor,
-)
+    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, cameras, doctor,
+)  # fmt: skip
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 _REASONS: Final = ("only ", "this machine ", "the env ", "the expert ", "without ")

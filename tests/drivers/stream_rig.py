@@ -1,4 +1,4 @@
-"""What the tests of cameras that are read as streams share: images with a number in them, and a thread that sends them."""
+"""What the tests of streams share: images with a number in them, and a thread that sends them."""
 
 from __future__ import annotations
 

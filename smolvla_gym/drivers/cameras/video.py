@@ -48,7 +48,7 @@ class VideoSource:
         try:
             self._container: Any = av.open(location, options=options, timeout=_TIMEOUT)
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise DeviceError(f"{self._name} cannot be opened ({type(error).__name__}: {error}).") from error
+            raise DeviceError(f"{self._name} cannot be opened ({_reason(error)}).") from error
         try:
             if not self._container.streams.video:
                 raise DeviceError(f"{self._name} has no images.")
@@ -80,7 +80,7 @@ class VideoSource:
         except StopIteration:
             raise DeviceError(f"{self._name} has ended.") from None
         except (av.FFmpegError, OSError) as error:
-            raise DeviceError(f"{self._name} cannot be read ({type(error).__name__}: {error}).") from error
+            raise DeviceError(f"{self._name} cannot be read ({_reason(error)}).") from error
         if frame.width * frame.height > MAX_PIXELS:
             raise ValueError(f"an image has {frame.width}x{frame.height} pixels (limit {MAX_PIXELS})")
         # A file's times begin anew with each round, and would make its frames equal to those of the round before.
@@ -90,6 +90,11 @@ class VideoSource:
     def close(self) -> None:
         """Free it."""
         self._container.close()
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, without the address, which may have a password in it."""
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 class VideoCamera(StreamCamera):
