@@ -15,8 +15,8 @@ TWIN: Final = "twin"
 CAREFUL_SCALE: Final = 0.3
 """Default share of the speed limits on a real arm."""
 
-_NAMED: Final = re.compile(r"\s*([A-Za-z][\w-]*)\s*=\s*(.*)", re.DOTALL)
-"""A camera with its name."""
+_NAMED: Final = re.compile(r"\s*([^={}/:]*?)\s*=\s*(.*)", re.DOTALL)
+"""A camera with its name; addresses, paths and dictionaries may have = in them, too."""
 
 _TRY_TWIN: Final = "without the hardware: smolvla-gym rollout --env real --port twin --camera twin"
 _CHECK: Final = (
@@ -94,12 +94,13 @@ class RealArmOptions(Options):
             OptionError: A name is given twice, or missing where there are several cameras.
             UnknownNameError: There is no camera of this name.
         """
+        if not self.camera:  # the imports take time, in which nothing is said about missing devices
+            return {}
         from smolvla_gym.drivers.cameras.configs import check_camera_name, is_camera_config
         from smolvla_gym.sim.scene import check_cameras
 
         serials: dict[str, str] = {}
         for text in self.camera:
-            # Addresses and dictionaries have = in them, too.
             named = _NAMED.fullmatch(text.strip())
             name, serial = (named[1], named[2]) if named else ("", text.strip())
             if named and is_camera_config(serial):
@@ -115,6 +116,8 @@ class RealArmOptions(Options):
 
     def configs(self) -> dict[str, str]:
         """Return by name the descriptions of the cameras that are no serial numbers."""
+        if not self.camera:
+            return {}
         from smolvla_gym.drivers.cameras.configs import is_camera_config
 
         return {name: text for name, text in self.serials().items() if is_camera_config(text)}
@@ -125,9 +128,9 @@ class RealArmOptions(Options):
         Raises:
             OptionError: One is not allowed.
         """
-        from smolvla_gym.drivers.cameras.configs import check_camera_config
-
         for text in self.configs().values():
+            from smolvla_gym.drivers.cameras.configs import check_camera_config
+
             check_camera_config("camera", text)
 
     def find_devices(self) -> None:

@@ -121,8 +121,8 @@ class RealSenseCamera:
 
     @property
     def trouble(self) -> str | None:
-        """Return why there are no images at the moment, None while the camera is connected."""
-        return f"{self.info or 'the camera'} is not connected" if self.lost else None
+        """Return None: librealsense does not say why frames stay away."""
+        return None
 
     def latest(self) -> Frame | None:
         """Return the newest frame, None before the first one."""
