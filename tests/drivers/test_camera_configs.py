@@ -115,6 +115,17 @@ def test_names_that_are_refused(name):
         check_camera_name(name)
 
 
+def test_a_token_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOLVLA_GYM_TOKEN", "of-the-policy-server")
+    (tmp_path / "token").write_text("secret\n")
+    given = {"type": "mjpeg", "url": "http://cam/"}
+    assert check_camera_config("camera", given).token is None
+    assert check_camera_config("camera", given | {"token_file": str(tmp_path / "token")}).token == "secret"
+    for name in ("missing", ""):
+        with pytest.raises(OptionError):
+            check_camera_config("camera", given | {"token_file": name and str(tmp_path / name)})
+
+
 def test_an_address_is_shown_without_secrets():
     assert shown_url("http://user:secret@cam:80/a?token=secret") == "http://cam:80/a"
     assert "secret" not in repr(MjpegConfig("http://cam/", token="secret"))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.commands.serve import read_token
 from smolvla_gym.cli.options.arguments import integer, positive
 from smolvla_gym.cli.options.parser import Options, command, option
 from smolvla_gym.cli.output import output_folder, print_table, say
@@ -120,9 +119,9 @@ def run_serve(options: ServeCamerasOptions) -> int:
     """Serve cameras until the program is interrupted."""
     from smolvla_gym.drivers.cameras.make_camera import make_camera
     from smolvla_gym.drivers.cameras.serving import CameraServer
-    from smolvla_gym.utils.tokens import choose_token
+    from smolvla_gym.utils.tokens import choose_token, read_token
 
-    token = choose_token(None if options.token_file is None else read_token(options.token_file))
+    token = choose_token(None if options.token_file is None else read_token("--token-file", options.token_file))
     configs = _configs(options.camera)
     if not configs:
         raise DeviceError("No camera is connected: name one with --camera NAME=CAMERA.")

@@ -18,8 +18,16 @@ from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.drivers.cameras.undistortion import COEFFICIENTS
 from smolvla_gym.errors import OptionError
-from smolvla_gym.utils.option_values import check_choice, check_number, check_serial, check_switch, check_whole, plain
-from smolvla_gym.utils.tokens import choose_token
+from smolvla_gym.utils.option_values import (
+    check_choice,
+    check_number,
+    check_path,
+    check_serial,
+    check_switch,
+    check_whole,
+    plain,
+)
+from smolvla_gym.utils.tokens import choose_token, read_token
 from smolvla_gym.utils.untrusted import parse_json_object
 
 ROTATIONS: Final = (0, 90, 180, -90)
@@ -32,7 +40,7 @@ _KEYS: Final = {
     "intelrealsense": (
         *_COMMON, "rotation", "serial_number_or_name", "use_rgb", "use_depth", "exposure", "gain", "white_balance",
     ),
-    "mjpeg": (*_IMAGE, "url", "token"),
+    "mjpeg": (*_IMAGE, "url", "token", "token_file"),
     "rtsp": (*_IMAGE, "url"),
     "file": (*_IMAGE, "path"),
 }  # fmt: skip
@@ -159,7 +167,14 @@ def check_camera_config(option: str, value: object) -> CameraConfig:
         return _uvc(option, given, image)
     if kind == "mjpeg":
         url = _url(option, given.get("url"), "http")
+        # Not that of the environment: a camera in the network is not to learn the token of a policy server.
         token = given.get("token")
+        if "token_file" in given:
+            name = f'{option}["token_file"]'
+            try:
+                token = read_token(name, check_path(name, given["token_file"], "the name of a file with a token"))
+            except OSError as error:
+                raise OptionError(name, given["token_file"], f"a file that can be read ({error.strerror})") from error
         return MjpegConfig(url, image, None if token is None else choose_token(token))
     if kind == "rtsp":
         return VideoConfig(_url(option, given.get("url"), "rtsp"), image)

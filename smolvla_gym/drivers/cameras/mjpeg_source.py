@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -48,12 +48,15 @@ class MjpegSource:
         intrinsics: Those that the server states, None where it states none.
     """
 
-    def __init__(self, config: MjpegConfig, address: tuple[Any, ...]) -> None:
+    def __init__(
+        self, config: MjpegConfig, address: tuple[Any, ...], closing: Callable[[], bool] = lambda: False
+    ) -> None:
         """Connect, and read the head of the response.
 
         Args:
             config: URL and token.
             address: Family and address of the server, as :func:`resolve` found them.
+            closing: Whether to give up, as the answer is not wanted any more.
 
         Raises:
             DeviceError: The server does not answer, or with something else than a stream of images.
@@ -67,7 +70,7 @@ class MjpegSource:
             connection.settimeout(_POLL)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(_request(config))
-            headers, rest = self._head(connection)
+            headers, rest = self._head(connection, closing)
             self._parser = MultipartParser(read_boundary(headers.get("content-type", "")))
             chunked = headers.get("transfer-encoding", "").lower() == "chunked"
             self._chunks = ChunkedDecoder() if chunked else None
@@ -122,11 +125,11 @@ class MjpegSource:
     def _feed(self, data: bytes) -> None:
         self._parser.feed(data if self._chunks is None else self._chunks.feed(data))
 
-    def _head(self, connection: socket.socket) -> tuple[Mapping[str, str], bytes]:
+    def _head(self, connection: socket.socket, closing: Callable[[], bool]) -> tuple[Mapping[str, str], bytes]:
         """Read the head of the response; return its headers, and what came behind it."""
         buffer, end = bytearray(), time.monotonic() + _ANSWER
         while (split := split_head(buffer)) is None:
-            if time.monotonic() > end:
+            if closing() or time.monotonic() > end:
                 raise DeviceError(f"{self._name} has not answered for {_ANSWER:g} s.")
             with contextlib.suppress(TimeoutError):
                 data = connection.recv(4096)
@@ -167,7 +170,7 @@ class MjpegCamera(StreamCamera):
             # Once: looking a name up can take many seconds, in which close() could not end the thread.
             if self._address is None:
                 self._address = resolve(self._config.url)
-        return MjpegSource(self._config, self._address)
+        return MjpegSource(self._config, self._address, lambda: self.closing)
 
 
 def resolve(url: str) -> tuple[Any, ...]:

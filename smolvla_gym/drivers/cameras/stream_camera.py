@@ -22,7 +22,6 @@ from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, OptionError
 
 _FIRST_FRAME = 5.0  # s
-_CLOSING = 3.0  # s that close() gives the thread; a source returns sooner
 _NOMINAL_FOVY = 45.0  # degrees, of a camera whose intrinsics are not known
 
 
@@ -73,10 +72,12 @@ class StreamCamera:
         calibrated: Whether the intrinsics are known.
         retry_period: Time in s between two attempts to open the stream.
         stall_timeout: Time in s without an image after which the stream is opened again.
+        closing_timeout: Time in s that :meth:`close` gives the thread, more than its source ever takes.
     """
 
     retry_period: float = 0.3
     stall_timeout: float = 2.0
+    closing_timeout: float = 3.0
 
     def __init__(self, name: str, open_source: Callable[[], Source], settings: ImageSettings) -> None:
         """Store the settings; :meth:`start` opens the stream.
@@ -111,6 +112,8 @@ class StreamCamera:
         """
         if self._thread is not None:
             return
+        # A new event each time, so that a thread which close() could not wait for still ends.
+        self._stopping = threading.Event()
         source = self._opened()
         try:
             first = self._first(source)
@@ -120,8 +123,6 @@ class StreamCamera:
             source.close()
             raise
         self.lost, self._trouble = False, None
-        # A new event each time, so that a thread which close() could not wait for still ends.
-        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(source, self._stopping), name=self.name, daemon=True)
         self._thread.start()
 
@@ -130,7 +131,12 @@ class StreamCamera:
         self._stopping.set()
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join(_CLOSING)
+            thread.join(self.closing_timeout)
+
+    @property
+    def closing(self) -> bool:
+        """Whether :meth:`close` was called; a source that is being opened may ask."""
+        return self._stopping.is_set()
 
     @property
     def intrinsics(self) -> Intrinsics:

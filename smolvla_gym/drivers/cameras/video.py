@@ -14,8 +14,12 @@ from smolvla_gym.drivers.cameras.jpeg import MAX_PIXELS
 from smolvla_gym.drivers.cameras.stream_camera import RawFrame, StreamCamera
 from smolvla_gym.errors import DeviceError
 
-_TIMEOUT: Final = (1.0, 0.5)
-"""Longest time in s to open a stream, and to wait for its next packet."""
+_OPEN: Final = 3.0
+"""Longest time in s to connect, and again to find out what the stream contains: a camera may send a whole image, without
+which none can be decoded, every two seconds."""
+
+_READ: Final = 1.0
+"""Longest time in s until the next packet."""
 
 _RTSP: Final = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay", "probesize": "100000"}
 _FALLBACK_FPS: Final = 30.0
@@ -46,7 +50,7 @@ class VideoSource:
         location = config.location if live else f"file:{config.location}"
         options = _RTSP if live else {"protocol_whitelist": "file"}
         try:
-            self._container: Any = av.open(location, options=options, timeout=_TIMEOUT)
+            self._container: Any = av.open(location, options=options, timeout=(_OPEN, _READ))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise DeviceError(f"{self._name} cannot be opened ({_reason(error)}).") from error
         try:
@@ -100,7 +104,7 @@ def _reason(error: Exception) -> str:
 class VideoCamera(StreamCamera):
     """Driver of an RTSP camera, or of a file that is played again and again."""
 
-    retry_period: float = 0.0
+    closing_timeout: float = 2 * _OPEN + _READ
 
     def __init__(self, config: VideoConfig) -> None:
         """Store the configuration; :meth:`start` opens it.
