@@ -15,8 +15,8 @@ from smolvla_gym.drivers.cameras.stream_camera import RawFrame, StreamCamera
 from smolvla_gym.errors import DeviceError
 
 _OPEN: Final = 3.0
-"""Longest time in s to connect, and again to find out what the stream contains: a camera may send a whole image, without
-which none can be decoded, every two seconds."""
+"""Longest time in s to connect, and again to find out what the stream contains: many cameras send an image that needs
+no other one only every two seconds."""
 
 _READ: Final = 1.0
 """Longest time in s until the next packet."""
