@@ -57,9 +57,9 @@ class PAROL6FollowerConfig(PAROL6Config):
 
     Attributes:
         port: Serial port of the arm; ``"twin"`` for the virtual twin; None: it is searched on USB.
-        camera: Serial number of each camera by name; None takes the only one there is.
         cameras: Cameras by name as LeRobot configures them for its own arms, in place of ``camera``; they are observed
             whatever ``observed`` says. This package's drivers read them.
+        camera: Serial number of each camera by name; None takes the only one there is.
         home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute then.
         speed_scale: Share of the speed limits that may be used.
     """
