@@ -15,12 +15,14 @@ from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.make_real import make_real_env, named_configs
 from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.errors import FaultError, OptionError, UnknownNameError
+from smolvla_gym.integrations.bridge.publisher import Publisher
 from smolvla_gym.parol6 import HOME
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.twin import Twin
 from smolvla_gym.twin.virtual_camera import MJPEG
 from tests.drivers.stream_rig import Sender
 from tests.envs.twin_rig import QUICK, SOUND, drive, make_twin
+from tests.integrations.bridge.memory import MemoryTransport
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
@@ -121,6 +123,13 @@ def test_an_arm_with_cameras_of_any_name():
         info = drive(env, 0.3, STAY)
         assert info["fault"] is None
         assert info["frame_age_s"] < LIMIT
+        observation, *_, info = env.step(STAY)
+        # Where its camera is, only a calibration could tell.
+        transport = MemoryTransport()
+        Publisher(env, transport).publish(1, observation, info, mode="policy", fault=None, instruction="reach")
+        topics = {topic for topic, _ in transport.sent}
+        assert {"/camera/side/image/compressed", "/camera/scene/camera_info"} <= topics
+        assert "/camera/side/camera_info" not in topics
     finally:
         if env is not None:
             env.close()

@@ -82,10 +82,8 @@ class Publisher:
         send("/joint_states", ros.joint_state(now, (*JOINT_NAMES, *JAWS), [*state[:NUM_JOINTS], jaw, jaw]))
         frames = self._scene_pose.frames(state)
         published = ("base", "tool", *(f"{camera}_camera" for camera in self._cameras))
-        send(
-            "/tf",
-            {"transforms": [ros.transform(now, "world", name, *frames[name]) for name in published if name in frames]},
-        )
+        transforms = [ros.transform(now, "world", name, *frames[name]) for name in published if name in frames]
+        send("/tf", {"transforms": transforms})
         if fault is None:
             self._publish_images(now - float(info.get("frame_age_s") or 0.0), observation.get("pixels", {}))
         if steps % _STATUS_EVERY == 0 or fault is not None:
