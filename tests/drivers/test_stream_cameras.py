@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ class FakeCapture:
 
     backend, there, offered = "V4L2", True, {(640, 480), (320, 240)}
 
-    def __init__(self, device, backend):
+    def __init__(self, device, backend=0):
         self.device, self.log, self.number, self.released = device, [], 0, False
         self.values = {cv2.CAP_PROP_FRAME_WIDTH: 640.0, cv2.CAP_PROP_FRAME_HEIGHT: 480.0, cv2.CAP_PROP_FPS: 30.0}
         type(self).last = self
@@ -132,6 +133,28 @@ def test_a_report(make):
     assert 10.0 < report.rate < 60.0
     assert report.age < 0.25
     assert report.pixels.shape == (480, 640, 3)
+
+
+def test_the_list_of_linux(monkeypatch, tmp_path):
+    """One path of each camera, a stable one where there is one, and no nodes of metadata."""
+    for node, device in (("video0", "usb1"), ("video1", "usb1"), ("video2", "usb2"), ("video3", "usb2")):
+        (tmp_path / "devices" / device).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/class/video4linux" / node).mkdir(parents=True)
+        (tmp_path / "sys/class/video4linux" / node / "device").symlink_to(tmp_path / "devices" / device)
+        (tmp_path / "dev/v4l/by-id").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dev" / node).touch()
+    (tmp_path / "dev/v4l/by-id/usb-cam-video-index0").symlink_to("../../video0")
+    (tmp_path / "dev/v4l/by-id/usb-cam-video-index1").symlink_to("../../video1")
+    monkeypatch.setattr(uvc, "Path", lambda name: tmp_path / name.lstrip("/"))
+    monkeypatch.setattr(uvc.platform, "system", lambda: "Linux")
+    found = [str(Path(path).relative_to(tmp_path)) for path in uvc.list_devices()]
+    assert found == ["dev/v4l/by-id/usb-cam-video-index0", "dev/video2"]
+
+
+def test_the_list_elsewhere(make, monkeypatch):
+    make()
+    monkeypatch.setattr(uvc.platform, "system", lambda: "Windows")
+    assert uvc.list_devices() == [0, 1, 2, 3, 4, 5]
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -195,11 +195,11 @@ def _report(report: CameraReport, image: Path) -> dict[str, Any]:
 def _print(found: list[dict[str, Any]]) -> None:
     rows = []
     for row in found:
-        if "error" in row:
-            rows.append([row["name"], row["camera"], "", "", "", row["error"]])
-        else:
+        if "error" not in row:
             size = "{}x{}".format(*row["size"])
             age = f"{row['age_ms']:.0f} ({row['oldest_ms']:.0f}) ms"
-            rows.append([row["name"], row["camera"], size, f"{row['rate']:.1f} Hz", age, row["image"]])
-    heads = ["name", "camera", "size", "rate", "age (oldest)", "image"]
-    print_table(heads, rows, ("name", "camera", "image"))
+            rows.append([row["name"], row["camera"], size, f"{row['rate']:.1f} Hz", age])
+    if rows:
+        print_table(["name", "camera", "size", "rate", "age (oldest)"], rows, ("name", "camera"))
+    for row in found:
+        print(f"{row['name']}: {row['error']}" if "error" in row else f"{row['name']}: {row['image']}")

@@ -163,10 +163,12 @@ def list_devices() -> list[int | str]:
     """Return the USB cameras of this computer: stable paths on Linux, elsewhere indices that can be opened."""
     if platform.system() == "Linux":
         stable = sorted(Path("/dev/v4l/by-id").glob("*-video-index0"))
-        known = {_usb_device(path.resolve().name) for path in stable} - {None}
-        # The other nodes of a camera carry its metadata; cameras without a serial number may lack a stable path.
-        others = [path for path in sorted(Path("/dev").glob("video*")) if _usb_device(path.name) not in known]
-        return [str(path) for path in (*stable, *others)]
+        listed = [(path, _usb_device(path.resolve().name)) for path in stable]
+        listed += [(path, _usb_device(path.name)) for path in sorted(Path("/dev").glob("video*"))]
+        first: dict[Path, Path] = {}  # the other nodes of a camera carry its metadata
+        for path, device in listed:
+            first.setdefault(device or path, path)
+        return [str(path) for path in first.values()]
     cv2 = load("A list of USB cameras")
     found: list[int | str] = []
     for index in range(6):
