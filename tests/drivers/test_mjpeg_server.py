@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +24,7 @@ from tests.drivers.stream_rig import Sender, until
 from tests.sockets import listening
 from tests.test_sockets import JUNK
 
+ROOT = Path(__file__).resolve().parents[2]
 OWN = b"Host: 127.0.0.1\r\n"
 
 
@@ -159,6 +163,19 @@ def test_close_ends_all_threads_at_once():
         server.close()
         assert time.monotonic() - began < 1.0
     assert set(threading.enumerate()) <= before
+
+
+def test_a_program_that_closes_nothing_ends():
+    code = """
+from smolvla_gym.drivers.cameras.configs import MjpegConfig
+from smolvla_gym.drivers.cameras.mjpeg_source import MjpegCamera
+from tests.drivers.stream_rig import Sender
+sender = Sender()
+camera = MjpegCamera(MjpegConfig(sender.url))
+camera.start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # -- parsers of the reader -------------------------------------------------------------------------------------------

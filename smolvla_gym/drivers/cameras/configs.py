@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from smolvla_gym.drivers.cameras.framing import Intrinsics
+from smolvla_gym.drivers.cameras.framing import ROTATIONS, Intrinsics
 from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.drivers.cameras.undistortion import COEFFICIENTS
 from smolvla_gym.errors import OptionError
@@ -29,9 +29,6 @@ from smolvla_gym.utils.option_values import (
 )
 from smolvla_gym.utils.tokens import choose_token, read_token
 from smolvla_gym.utils.untrusted import parse_json_object
-
-ROTATIONS: Final = (0, 90, 180, -90)
-"""Rotations of an image in degrees, clockwise, as LeRobot has them."""
 
 _COMMON: Final = ("type", "width", "height", "fps", "color_mode", "warmup_s")
 _IMAGE: Final = (*_COMMON, "rotation", "intrinsics")
@@ -79,10 +76,12 @@ class RealSenseConfig:
     Attributes:
         serial: Serial number, or name of the model.
         settings: Settings; the environment decides on depth.
+        rotation: Clockwise rotation of the images in degrees, one of ``ROTATIONS``.
     """
 
     serial: str
     settings: CameraSettings
+    rotation: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,12 +333,14 @@ def _uvc(option: str, given: Mapping[str, Any], image: ImageSettings) -> CameraC
 
 
 def _realsense(option: str, given: Mapping[str, Any]) -> RealSenseConfig:
-    for key, wanted in (("color_mode", "rgb"), ("rotation", 0), ("use_rgb", True)):
+    for key, wanted in (("color_mode", "rgb"), ("use_rgb", True)):
         if given.get(key, wanted) != wanted:
             raise OptionError(f'{option}["{key}"]', given[key], f"{wanted!r} for a RealSense camera")
     check_switch(f'{option}["use_depth"]', given.get("use_depth", False))
     settings = {key: given[key] for key in ("fps", "exposure", "gain", "white_balance") if key in given}
-    if "width" in given or "height" in given:
-        settings["resolution"] = (given.get("width"), given.get("height"))
+    rotation = check_choice(f'{option}["rotation"]', given.get("rotation", 0), ROTATIONS)
+    if "width" in given or "height" in given:  # those of the rotated images
+        size = given.get("width"), given.get("height")
+        settings["resolution"] = size if rotation in (0, 180) else size[::-1]
     serial = check_serial(f'{option}["serial_number_or_name"]', given.get("serial_number_or_name"))
-    return RealSenseConfig(serial, CameraSettings(**settings))
+    return RealSenseConfig(serial, CameraSettings(**settings), rotation)

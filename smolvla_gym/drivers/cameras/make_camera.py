@@ -25,7 +25,7 @@ def make_camera(config: CameraConfig, *, depth: bool = False) -> Camera:
         from smolvla_gym.drivers.cameras.realsense import RealSenseCamera
 
         settings = dataclasses.replace(config.settings, depth=depth)
-        return RealSenseCamera(_serial(config.serial), settings)
+        return RealSenseCamera(_serial(config.serial), settings, rotation=config.rotation)
     if depth:
         raise OptionError("depth", depth, "only with RealSense cameras, as other ones do not measure distances")
     if isinstance(config, UvcConfig):

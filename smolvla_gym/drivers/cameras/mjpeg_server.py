@@ -106,7 +106,7 @@ class MjpegServer:
         self._socket = bind_socket(host, port, self._token)
         self._loopback = is_on_loopback(self._socket)
         self._closing = threading.Event()
-        self._limiter = ConnectionLimiter(self._socket, self._handle, MAX_STREAMS)
+        self._limiter = ConnectionLimiter(self._socket, self._handle, MAX_STREAMS, daemon=True)
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._socket.listen()

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from smolvla_gym.drivers.cameras.camera import Frame
-from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
+from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics, rotate
 from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, load, query
 from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings, Stream
 from smolvla_gym.drivers.clock import Clock, SystemClock
@@ -47,6 +47,7 @@ class RealSenseCamera:
         *,
         context_factory: ContextFactory | None = None,
         clock: Clock | None = None,
+        rotation: int = 0,
     ) -> None:
         """Store the settings; :meth:`start` opens the camera.
 
@@ -55,6 +56,7 @@ class RealSenseCamera:
             settings: Settings of the camera.
             context_factory: Makes the librealsense context; that of the USB ports by default.
             clock: Clock of the arrival of frames; that of the computer by default.
+            rotation: Clockwise rotation of the images in degrees, one of ``ROTATIONS``.
 
         Raises:
             OptionError: The serial number is neither a text nor a whole number.
@@ -65,7 +67,7 @@ class RealSenseCamera:
         self.reconnects: int = 0
         self.framing: Framing | None = None
         self._serial = None if serial is None else check_serial("serial", serial)
-        self._settings = settings
+        self._settings, self._rotation = settings, rotation
         self._context_factory = context_factory
         self._clock: Clock = clock or SystemClock()
         self._intrinsics: Intrinsics | None = None
@@ -110,7 +112,7 @@ class RealSenseCamera:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """Return the pinhole model of the colour images.
+        """Return the pinhole model of the colour images, after rotation.
 
         Raises:
             DeviceError: The camera was not started yet.
@@ -191,6 +193,7 @@ class RealSenseCamera:
         if numbers[0] + self._offset <= last:  # a camera that was plugged in anew counts from the beginning
             self._offset = last + 1 - numbers[0]
         pixels, depth = stream.images(frames)
+        pixels, depth = rotate(pixels, self._rotation), None if depth is None else rotate(depth, self._rotation)
         # In this thread and not in the control loop, whose period resizing would use up by milliseconds.
         if (framing := self.framing) is not None:
             pixels = framing.colour(pixels)
@@ -224,7 +227,7 @@ class RealSenseCamera:
                 f"{self.info or 'librealsense'} cannot be started ({error}). Another program may be using the camera; "
                 "if none is, plug it in anew."
             ) from error
-        self._intrinsics = stream.intrinsics
+        self._intrinsics = stream.intrinsics.rotated(self._rotation)
         return stream
 
     def _context(self, rs: ModuleType) -> Any:

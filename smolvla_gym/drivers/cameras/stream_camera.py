@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from smolvla_gym.drivers.cameras.camera import Frame
 from smolvla_gym.drivers.cameras.configs import ImageSettings
 from smolvla_gym.drivers.cameras.frame_times import StampClock
-from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
+from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics, rotate
 from smolvla_gym.drivers.cameras.undistortion import Undistortion
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, OptionError
@@ -213,9 +213,9 @@ class StreamCamera:
         Raises:
             OptionError: The images have another size than the settings.
         """
-        height, width = self._turned(pixels).shape[:2]
         settings = self._settings
-        stated = source.intrinsics if settings.rotation == 0 else None
+        height, width = rotate(pixels, settings.rotation).shape[:2]
+        stated = None if source.intrinsics is None else source.intrinsics.rotated(settings.rotation)
         for wanted, option in ((settings.size, "(width, height)"), (settings.intrinsics, "intrinsics")):
             size = (wanted.width, wanted.height) if isinstance(wanted, Intrinsics) else wanted
             if size is not None and size != (width, height):
@@ -267,10 +267,6 @@ class StreamCamera:
         self._stamps = StampClock()
         return source
 
-    def _turned(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        turns = {0: 0, 90: 3, 180: 2, -90: 1}[self._settings.rotation]  # np.rot90 turns against the clock
-        return np.rot90(pixels, turns) if turns else pixels
-
     def _take(self, raw: RawFrame) -> bool:
         """Keep a frame; return False for one with the time stamp of the last one, as a frozen camera sends.
 
@@ -280,14 +276,14 @@ class StreamCamera:
         latest = self._latest
         if latest is not None and raw.stamp is not None and raw.stamp == latest.hardware_time:
             return False
-        pixels = self._turned(raw.pixels)
+        pixels = rotate(raw.pixels, self._settings.rotation)
         view = self.intrinsics
         if pixels.shape != (view.height, view.width, 3):
             height, width = pixels.shape[:2]
             raise ValueError(f"an image has {width}x{height} pixels instead of {view.width}x{view.height}")
         moment = self._stamps.taken(raw.arrival, raw.stamp)
         if self._undistort is not None:
-            pixels = self._undistort(np.ascontiguousarray(pixels))
+            pixels = self._undistort(pixels)
         if self._settings.bgr:
             pixels = pixels[..., ::-1]
         # In this thread and not in the control loop, whose period resizing would use up by milliseconds.
