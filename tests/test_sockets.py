@@ -21,6 +21,9 @@ page                ``view``: TCP on the loopback, Host and Origin (``utils/http
                     the guard lets through one kind by one (``viewer/guard.py``), 32 opening connections and 16 clients.
 policy server       ``serve``: TCP on the loopback; another interface needs a token. Host and Origin, msgpack of plain
                     values of 4 MiB (``wire.py``), 32 opening connections and 64 clients (``connection_limiter.py``).
+camera server       ``cameras serve`` and the twin's MJPEG cameras: TCP on the loopback; another interface needs a
+                    token. Host and Origin, heads of 16 KiB, GET alone, 32 opening connections and 16 streams
+                    (``mjpeg_server.py``). Tested in ``tests/drivers/test_mjpeg_server.py``.
 policy process      the same server, always with a token of its own; besides pipes it inherits (``ipc``), lines of JSON
                     of 1 MiB.
 board's process     pipes that it inherits (``ipc``), lines of JSON of 1 MiB; a line that is no request stops the arm.
@@ -34,8 +37,9 @@ Ray, local          listens on all interfaces, as Ray always does; it obeys thos
 Rerun viewer        TCP on the loopback; it shows data and commands nothing.
 ROS 2 graph         by design everybody in the domain commands the arm (SECURITY.md); typed messages of limited length
                     (``bridge/trajectory.py``, ``bridge/bridge.py``).
-clients             ``RemotePolicy`` and serial ports over TCP connect to what the user names. What they read is limited
-                    and checked (``wire.py``, ``parol6/protocol/parser.py``).
+clients             ``RemotePolicy``, MJPEG and RTSP cameras and serial ports over TCP connect to what the user names.
+                    What they read is limited and checked (``wire.py``, ``multipart.py``, ``jpeg.py``,
+                    ``parol6/protocol/parser.py``).
 ==================  ====================================================================================================
 """
 
@@ -216,12 +220,16 @@ USES = {
     "shelve": set(),
     "multiprocessing": {"utils/signals.py", "utils/worker_pool.py"},
     "socket": {
-        "agent/policies/remote/server.py", "agent/policies/remote/connection_limiter.py", "evaluation/cluster.py",
+        "agent/policies/remote/server.py", "utils/connection_limiter.py", "utils/listening_socket.py",
+        "drivers/cameras/mjpeg_server.py", "drivers/cameras/mjpeg_source.py", "evaluation/cluster.py",
         "integrations/viewer/server.py",
         "integrations/ros2/interface.py", "integrations/rerun/viewer.py",
     },
     "socketserver": set(),
-    "http": {"agent/policies/remote/client.py", "agent/policies/remote/server.py", "integrations/viewer/guard.py"},
+    "http": {
+        "agent/policies/remote/client.py", "agent/policies/remote/server.py", "drivers/cameras/mjpeg_server.py",
+        "integrations/viewer/guard.py",
+    },
     "asyncio": {"integrations/viewer/guard.py"},
     "websockets": {
         "agent/policies/remote/client.py", "agent/policies/remote/server.py", "integrations/viewer/guard.py",

@@ -22,6 +22,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("accelerate", "datasets"),
     "remote": ("websockets", "msgpack"),
     "teleop": ("pygame",),
+    "cameras": ("cv2",),
     "ros2": ("cyclonedds",),
     "rerun": ("rerun",),
     "mcap": ("mcap_ros2",),
@@ -31,6 +32,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
 """Modules of each extra."""
 
 _DISTRIBUTIONS: Final = {
+    "cv2": "opencv-python-headless",
     "serial": "pyserial",
     "pygame": "pygame-ce",
     "rerun": "rerun-sdk",
@@ -119,7 +121,8 @@ def check_wsl(release: str | None = None) -> list[Finding]:
         warning(
             "WSL2 camera",
             "the stock kernel has no driver for cameras, so that a D405 is not found",
-            "Run the arm under native Linux or Windows. Simulation, twin and training work here.",
+            "Serve the camera from Windows with `smolvla-gym cameras serve` (docs/how-to/cameras.md), or run the arm "
+            "under native Linux or Windows. Simulation, twin and training work here.",
         )
     ]
     if not list(Path("/dev").glob("ttyACM*")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +82,12 @@ class EnvOptions:
         return Extras(belt_speed=self.belt_speed if self.task.has_belt else None, varied=self.randomization >= 2)
 
     @classmethod
-    def check(cls, given: Mapping[str, Any]) -> EnvOptions:
+    def check(cls, given: Mapping[str, Any], more_cameras: Collection[str] = ()) -> EnvOptions:
         """Check the options of ``gym.make``.
 
         Args:
             given: Their values by name; options of one environment alone are ignored.
+            more_cameras: Names of cameras beside those of the simulation.
 
         Raises:
             UnknownNameError: No task, camera or gripper has this name.
@@ -95,7 +96,7 @@ class EnvOptions:
         return cls(
             task=get_task(given["task"]),
             gripper=get_gripper(given["gripper"]),
-            cameras=check_cameras(check_names(given["cameras"])),
+            cameras=check_camera_names(given["cameras"], more_cameras),
             image_size=check_image_size(given["image_size"]),
             control_hz=check_control_hz(given["control_hz"]),
             max_episode_s=check_max_episode_s(given["max_episode_s"]),
@@ -108,6 +109,23 @@ class EnvOptions:
             render_mode=check_choice("render_mode", given["render_mode"], (None, *RENDER_MODES)),
             quality=QUALITIES[check_choice("render_quality", given["render_quality"], tuple(QUALITIES))],
         )
+
+
+def check_camera_names(value: object, more: Collection[str] = ()) -> tuple[str, ...]:
+    """Return names of cameras as a tuple, each once; there may be none.
+
+    Args:
+        value: The names, in a list, a tuple or an array.
+        more: Names beside those of the simulation's cameras.
+
+    Raises:
+        UnknownNameError: There is no camera of a name.
+    """
+    names = check_names(value)
+    if more and isinstance(names, tuple):
+        check_cameras(tuple(name for name in names if name not in more))
+        return tuple(dict.fromkeys(names))
+    return check_cameras(names)
 
 
 def check_belt_speed(value: object) -> float:

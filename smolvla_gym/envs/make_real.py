@@ -16,7 +16,7 @@ from smolvla_gym.envs.backends.camera_rig import REFERENCES, start_cameras
 from smolvla_gym.envs.backends.real import RealBackend
 from smolvla_gym.envs.env_options import BELT_SPEED, EnvOptions
 from smolvla_gym.envs.parol6_env import PAROL6Env
-from smolvla_gym.envs.real_options import TWIN, RealOptions
+from smolvla_gym.envs.real_options import TWIN, RealOptions, named_configs
 from smolvla_gym.envs.time_limit import MAX_EPISODE_S
 from smolvla_gym.safety.collision import WORKSPACE, Box, CollisionGuard
 from smolvla_gym.sim.rendering import QUALITIES
@@ -29,7 +29,7 @@ __all__ = ["REFERENCES", "TWIN", "make_real_env"]
 def make_real_env(
     *,
     port: str | os.PathLike[str] | None = None,
-    camera: str | int | Mapping[str, str | int] | None = None,
+    camera: str | int | Mapping[str, Any] | None = None,
     task: str = "lift",
     instruction: str | None = None,
     cameras: Sequence[str] = ("wrist",),
@@ -61,11 +61,13 @@ def make_real_env(
             ``"twin"`` for the virtual arm; None finds the board on USB, and finds the same board again in
             ``clear_fault()`` after the port was lost.
         camera: Serial number of the RealSense on the wrist, a text or a number, or a mapping of camera names to serial
-            numbers; ``"twin"`` for virtual ones; None takes the only one that is connected.
+            numbers; ``"twin"`` for virtual ones; None takes the only one that is connected. In place of a serial
+            number may stand a camera's configuration: a dictionary in LeRobot's form, such as ``{"type": "opencv",
+            "index_or_path": 0}``, an object of LeRobot's ``CameraConfig``, or a URL. Such a camera may have any name.
         task: Name of the task, as in the simulation. On a real table it only provides the default instruction.
         instruction: Instruction for the real arm; None takes the task's first one. ``reset(options={"instruction":
             ...})`` replaces it for an episode, also on the twin.
-        cameras: Names of the observed cameras: ``"wrist"``, ``"scene"``, both or none.
+        cameras: Names of the observed cameras: ``"wrist"``, ``"scene"``, both or none, and names in ``camera``.
         image_size: Height and width of the images in px.
         depth: Whether observations have ``"depth"``.
         privileged: Whether observations have ``"privileged"``, as in the simulation; only with ``port="twin"``.
@@ -75,8 +77,8 @@ def make_real_env(
         speed_scale: Share of the speed limits that may be used, 0.01 to 1.
         workspace: Lowest and highest corner in m of the box that the tool centre point stays in.
         home: Whether ``reset`` homes an arm that does not know its joint angles; None homes only the twin.
-        camera_options: Fields of ``CameraSettings``, such as ``{"exposure": 10000, "gain": 32, "white_balance":
-            4600}``.
+        camera_options: Fields of ``CameraSettings`` of the cameras that are given by a serial number, such as
+            ``{"exposure": 10000, "gain": 32, "white_balance": 4600}``.
         board_options: Fields of ``BoardSettings``, such as ``{"disable_after": 10.0}``.
         log: File of the event log, which has interventions, shaping and changes of the mode; ``"auto"`` is
             ``~/.local/state/smolvla_gym/parol6.jsonl``, None writes none.
@@ -86,7 +88,8 @@ def make_real_env(
         reward: Reward in the twin's scene, as in the simulation.
         realtime: False runs a twin in lockstep: as fast as the computer can, and repeatably.
         twin_options: Options of ``Twin``, such as ``{"homed": True, "noise": 0.0}``; with ``"own_process"`` False a
-            twin in real time runs in this process, where tests can inspect it and where it makes steps late.
+            twin in real time runs in this process, where tests can inspect it and where it makes steps late. With
+            ``"transport": "mjpeg"`` its cameras are network cameras on the loopback, not RealSense cameras.
         render_mode: None, ``"rgb_array"`` or ``"human"``.
         render_quality: Rendering quality of the images of the twin's cameras.
 
@@ -97,7 +100,7 @@ def make_real_env(
         MissingExtraError: The packages of the extra ``real`` are not installed.
     """
     given = dict(locals())
-    options = EnvOptions.check(given)
+    options = EnvOptions.check(given, () if port == TWIN else named_configs(camera))
     arm = RealOptions.check(given, options)
     if arm.is_twin:
         # The twin needs pseudo-terminals (Linux and macOS); a real arm on Windows does not.
@@ -112,7 +115,7 @@ def _make_real_backend(options: EnvOptions, arm: RealOptions) -> RealBackend:
     url = finder.find() if finder is not None else arm.port
     assert url is not None  # noqa: S101 - narrows a type
     with ExitStack() as undo:
-        cameras = start_cameras(undo, arm.serials, options, arm)
+        cameras = start_cameras(undo, arm.cameras, options, arm)
         link = BoardProcess(
             url, arm.settings, period=options.period, speed_scale=arm.speed_scale, workspace=arm.workspace,
             log=arm.log, find_port=None if finder is None else finder.find,

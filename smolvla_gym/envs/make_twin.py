@@ -10,6 +10,7 @@ from smolvla_gym.drivers.board.driver import Board
 from smolvla_gym.drivers.board.event_log import EventLog
 from smolvla_gym.drivers.board.inline import InlineBoard
 from smolvla_gym.drivers.board.process import BoardProcess
+from smolvla_gym.drivers.cameras.configs import CameraConfig
 from smolvla_gym.drivers.clock import Clock, SystemClock
 from smolvla_gym.envs.backends.camera_rig import start_cameras
 from smolvla_gym.envs.backends.twin import TwinBackend
@@ -43,8 +44,10 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
         stage = options.stage(twin.world)
         if arm.realtime:
             twin.start()
-        serials = {name: SERIALS[name] for name in options.cameras}
-        cameras = start_cameras(undo, serials, options, arm, context_factory=twin.bus.context_factory, clock=clock)
+        described: dict[str, str | CameraConfig | None] = (
+            {name: SERIALS[name] for name in options.cameras} if twin.served is None else {**twin.served.configs}
+        )
+        cameras = start_cameras(undo, described, options, arm, context_factory=twin.bus.context_factory, clock=clock)
         guard = CollisionGuard(options.gripper.name, arm.workspace)
         link: BoardClient
         if arm.realtime:

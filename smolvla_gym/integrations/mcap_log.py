@@ -82,8 +82,9 @@ class McapLog(Callback):
             frame, topic = f"{name}_camera", f"/camera/{name}"
             image = ros.compressed_image(seen, frame, pixels)
             self._write(f"{topic}/image/compressed", "sensor_msgs/CompressedImage", image)
-            info = ros.camera_info(seen, frame, scene_pose.intrinsics(name, pixels.shape[:2]))
-            self._write(f"{topic}/camera_info", "sensor_msgs/CameraInfo", info)
+            if (intrinsics := scene_pose.intrinsics(name, pixels.shape[:2])) is not None:
+                info = ros.camera_info(seen, frame, intrinsics)
+                self._write(f"{topic}/camera_info", "sensor_msgs/CameraInfo", info)
         for name, depth in step.observation.get("depth", {}).items():
             image = ros.compressed_depth(seen, f"{name}_camera", depth)
             self._write(f"/camera/{name}/depth/compressed", "sensor_msgs/CompressedImage", image)

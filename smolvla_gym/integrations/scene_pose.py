@@ -87,14 +87,14 @@ class ScenePose:
             frames[f"{name}_camera"] = self._data.cam_xpos[camera].copy(), axes
         return frames
 
-    def intrinsics(self, camera: str, size: tuple[int, int]) -> Intrinsics:
-        """Return the intrinsics of an observed image.
+    def intrinsics(self, camera: str, size: tuple[int, int]) -> Intrinsics | None:
+        """Return the intrinsics of an observed image, None for a camera that has no counterpart in the simulation.
 
         Args:
-            camera: ``"wrist"`` or ``"scene"``.
+            camera: Name of the camera.
             size: Height and width of the image in px.
         """
-        return REFERENCES[camera].framed(size)
+        return REFERENCES[camera].framed(size) if camera in REFERENCES else None
 
     def tool_path(self, actions: NDArray[np.floating[Any]]) -> Array:
         """Return the position of the tool centre point at each action, in m, shape (n, 3)."""

@@ -128,6 +128,6 @@ class TeleoperationAgent(Demonstrator):
 
     def _show(self, observation: Observation, state: str) -> None:
         pixels = observation.get("pixels", {})
-        first = ["scene", "wrist"] if "scene" in pixels else ["wrist"]
-        self._images = [pixels[name] for name in first if name in pixels] or [self._bare.render()]
+        names = sorted(pixels, key=lambda name: ("scene", "wrist").index(name) if name in ("scene", "wrist") else 2)
+        self._images = [pixels[name] for name in names] or [self._bare.render()]
         self._window.show(self._images, [f"{self._instruction}    {state}"])

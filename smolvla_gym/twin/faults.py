@@ -24,6 +24,8 @@ class Faults:
         camera_frozen: The camera gives the same frame again and again.
         camera_unplugged: The USB cable of the camera is out.
         camera_fps: Frames a second of a camera that has become slow; None for its own.
+        camera_torn: The images of an MJPEG camera are broken off in the middle.
+        camera_small: The images of an MJPEG camera have half of their width and height.
         seed: Seed of the bytes that arrive wrong.
     """
 
@@ -39,6 +41,8 @@ class Faults:
     camera_frozen: bool = False
     camera_unplugged: bool = False
     camera_fps: float | None = None
+    camera_torn: bool = False
+    camera_small: bool = False
     seed: int = 0
 
     def set(self, name: str, value: bool | float | None) -> None:

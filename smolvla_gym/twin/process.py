@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -38,6 +38,8 @@ from smolvla_gym.sim.world import World
 from smolvla_gym.twin.faults import NAMES, Faults
 from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
 from smolvla_gym.twin.twin import make_world
+from smolvla_gym.twin.virtual_camera import MJPEG, REALSENSE, Render, VirtualCamera
+from smolvla_gym.twin.virtual_mjpeg import ServedCameras
 from smolvla_gym.twin.virtual_realsense import VirtualBus, VirtualRealSense, camera_size, named_camera
 
 _START: Final = 60.0
@@ -64,7 +66,8 @@ class TwinProcess:
     Attributes:
         world: A copy of the scene, as :meth:`present` last updated it.
         cameras: The cameras by name.
-        bus: Makes the librealsense context with the cameras.
+        served: The server of cameras that are no RealSense cameras, None without.
+        bus: Makes the librealsense context with the cameras that are.
         faults: The injected faults.
         lock: Held while the copy changes.
         overview: Renders the scene for people.
@@ -83,6 +86,7 @@ class TwinProcess:
         noise: float = 1.0,
         faults: Faults | None = None,
         extras: Extras = NO_EXTRAS,
+        transport: str = REALSENSE,
     ) -> None:
         """Start the worker; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
 
@@ -93,7 +97,8 @@ class TwinProcess:
         self.lock: threading.RLock = threading.RLock()
         self.world: World = make_world(gripper, kind, goal=goal, extras=extras)
         self.overview: SnapshotRenderer = SnapshotRenderer(self.world, self.lock, update=self._update)
-        self.cameras: dict[str, VirtualRealSense] = {}
+        self.cameras: Mapping[str, VirtualCamera] = {}
+        self.served: ServedCameras | None = None
         self._closing, self._messenger = threading.Event(), threading.Thread(target=self._send_faults, daemon=True)
         memory: dict[str, int] = {}
         try:
@@ -124,12 +129,21 @@ class TwinProcess:
             raise
         self._forget_homing()
         self._messenger.start()
-        for name, frame in frames.items():
-            render = partial(_render, self._worker, name, frame, depth)
-            self.cameras[name] = named_camera(
-                name, render, noise=0.0, faults=self.faults, on_start=request_low_latency_scheduling
-            )  # the worker adds the noise
-        self.bus: VirtualBus = VirtualBus(list(self.cameras.values()))
+        renders: dict[str, Render] = {
+            name: partial(_render, self._worker, name, frame, depth) for name, frame in frames.items()
+        }
+        # The worker adds the noise.
+        options: dict[str, Any] = {
+            "noise": 0.0, "faults": self.faults, "on_start": request_low_latency_scheduling
+        }  # fmt: skip
+        sensors: dict[str, VirtualRealSense] = {}
+        if transport == MJPEG and renders:
+            self.served = ServedCameras(renders, **options)
+            self.cameras = self.served.cameras
+        else:
+            sensors = {name: named_camera(name, render, **options) for name, render in renders.items()}
+            self.cameras = sensors
+        self.bus: VirtualBus = VirtualBus(list(sensors.values()))
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -195,6 +209,8 @@ class TwinProcess:
             self._messenger.join()
         for camera in self.cameras.values():
             camera.stop()
+        if self.served is not None:
+            self.served.close()
         self._end()
         self.overview.close()
         self.world.close()

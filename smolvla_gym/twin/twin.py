@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,6 +20,8 @@ from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
 from smolvla_gym.twin.snapshot_renderer import OVERVIEW_SIZE, SnapshotRenderer
 from smolvla_gym.twin.virtual_board import VirtualBoard
+from smolvla_gym.twin.virtual_camera import MJPEG, REALSENSE, VirtualCamera
+from smolvla_gym.twin.virtual_mjpeg import ServedCameras
 from smolvla_gym.twin.virtual_realsense import MODELS, VirtualBus, VirtualRealSense, camera_size, named_camera
 
 RESTING: Final = np.deg2rad([25.0, -105.0, 185.0, 10.0, 20.0, 210.0])
@@ -61,6 +63,8 @@ class Twin:
         world: The physics. Reading it while the twin runs needs ``lock``.
         board: The board behind its port.
         cameras: The cameras by name.
+        served: The server of cameras that are no RealSense cameras, None without.
+        bus: Makes the librealsense context with the cameras that are.
         faults: The injected faults.
         lock: Held while time passes.
         overview: Renders the scene for people.
@@ -80,6 +84,8 @@ class Twin:
         faults: Faults | None = None,
         clock: Clock | None = None,
         extras: Extras = NO_EXTRAS,
+        transport: str = REALSENSE,
+        http_port: int = 0,
     ) -> None:
         """Set the arm up; :meth:`start` runs it.
 
@@ -95,6 +101,11 @@ class Twin:
             faults: The faults that are injected from the beginning.
             clock: The time that the world follows; the computer's by default.
             extras: A belt, and what level 2 of the domain randomization needs.
+            transport: How drivers reach the cameras, one of ``TRANSPORTS``.
+            http_port: TCP port of the server of MJPEG cameras; 0 takes any.
+
+        Raises:
+            OptionError: The port is in use.
         """
         self.faults: Faults = Faults() if faults is None else faults
         self.lock: threading.RLock = threading.RLock()
@@ -114,14 +125,19 @@ class Twin:
         self.board: VirtualBoard = VirtualBoard(
             self._firmware, self.faults, self.advance, lock=self.lock, now=self._clock.now
         )
-        self.cameras: dict[str, VirtualRealSense] = {}
-        self._renderers: list[SnapshotRenderer] = []
-        for name in cameras:
-            renderer = self.snapshot_renderer(name)
-            self._renderers.append(renderer)
-            seed = len(self.cameras)
-            self.cameras[name] = named_camera(name, renderer.render, noise=noise, seed=seed, faults=self.faults)
-        self.bus: VirtualBus = VirtualBus(list(self.cameras.values()))
+        self.cameras: Mapping[str, VirtualCamera]
+        self.served: ServedCameras | None = None
+        self._renderers: list[SnapshotRenderer] = [self.snapshot_renderer(name) for name in cameras]
+        renders = {name: renderer.render for name, renderer in zip(cameras, self._renderers, strict=True)}
+        sensors: dict[str, VirtualRealSense] = {}
+        if transport == MJPEG and renders:
+            self.served = ServedCameras(renders, noise=noise, faults=self.faults, port=http_port)
+            self.cameras = self.served.cameras
+        else:
+            for seed, (name, render) in enumerate(renders.items()):
+                sensors[name] = named_camera(name, render, noise=noise, seed=seed, faults=self.faults)
+            self.cameras = sensors
+        self.bus: VirtualBus = VirtualBus(list(sensors.values()))
         self.overview: SnapshotRenderer = SnapshotRenderer(self.world, self.lock)
 
     def snapshot_renderer(self, camera: str) -> SnapshotRenderer:
@@ -244,6 +260,8 @@ class Twin:
         """End everything; doing it twice does no harm."""
         for camera in self.cameras.values():
             camera.stop()
+        if self.served is not None:
+            self.served.close()
         self.board.close()
         for renderer in (*self._renderers, self.overview):
             renderer.close()

@@ -15,7 +15,8 @@ from smolvla_gym.ipc import Parent, Request, SharedFrame, pack_object, unpack_ob
 from smolvla_gym.sim.randomization import write_appearance
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.twin import Twin
-from smolvla_gym.twin.virtual_realsense import Noise, camera_size
+from smolvla_gym.twin.virtual_camera import Noise
+from smolvla_gym.twin.virtual_realsense import camera_size
 
 _JOIN: Final = 1.0
 """Time in s that the end waits for an image that is being rendered."""

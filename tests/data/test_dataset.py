@@ -53,6 +53,16 @@ def agrees(root, episodes):
             index += 1
 
 
+def test_cameras_of_any_name(tmp_path, spec, make_episode):
+    names = ("side", "front-2")
+    episode = make_episode(1)
+    images = dict.fromkeys(names, episode.images["wrist"])
+    dataset = Dataset(tmp_path / "data", dataclasses.replace(spec, cameras=names))
+    dataset.add(dataclasses.replace(episode, images=images))
+    assert set(load(dataset.root).meta.camera_keys) == {f"observation.images.{name}" for name in names}
+    assert Dataset(dataset.root, dataclasses.replace(spec, cameras=names)).spec.cameras == names
+
+
 def test_lerobot_reads_the_dataset(tmp_path, spec, make_episode):
     dataset = Dataset(tmp_path / "new" / "data", spec)
     assert (len(dataset), dataset.next_seed, dataset.repaired) == (0, None, None)

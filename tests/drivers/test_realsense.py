@@ -72,6 +72,31 @@ class StandingClock:
 # -- images ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_a_turned_camera(rotation):
+    """Colour, depth and intrinsics are turned: what lies at an angle stays at that angle."""
+    colour = np.zeros((480, 640, 3), np.uint8)
+    distance = np.full((480, 640), 0.3, np.float32)
+    colour[100, 200], distance[90:110, 190:210] = 255, 0.4
+    virtual = VirtualRealSense(lambda: (colour, distance), noise=0.0, model=SCENE)
+    camera = RealSenseCamera(
+        None, CameraSettings(depth=True), context_factory=virtual.context_factory, rotation=rotation
+    )
+    with contextlib.closing(camera), contextlib.ExitStack() as stack:
+        virtual.start()
+        stack.callback(virtual.stop)
+        camera.start()
+        frame = camera.wait_newer(0, 5.0)
+    row, column = {90: (200, 379), 180: (379, 439), -90: (439, 100)}[rotation]
+    assert frame.pixels[row, column].min() == 255
+    assert frame.depth[row, column] == 4000
+    model, own = camera.intrinsics, SCENE.colour[0]
+    assert (model.height, model.width) == frame.pixels.shape[:2]
+    x, y = (200 - own.ppx) / own.fx, (100 - own.ppy) / own.fy
+    turned = {90: (-y, x), 180: (-x, -y), -90: (y, -x)}[rotation]
+    assert ((column - model.ppx) / model.fx, (row - model.ppy) / model.fy) == pytest.approx(turned, abs=1e-4)
+
+
 def test_each_frame_that_is_pushed_arrives_bit_by_bit(rig):
     drawn, draw = [], pictures()
 

@@ -199,6 +199,29 @@ def test_an_arm_is_homed_only_where_it_needs_it(monkeypatch, home):
     assert "home" not in (resets[0].get("options") or {})
 
 
+def test_cameras_of_lerobot_are_passed_on(monkeypatch):
+    from lerobot.cameras.opencv.configuration_opencv import OpenCVCameraConfig
+
+    from smolvla_gym.errors import OptionError
+
+    made = []
+
+    def make_real_env(**options):
+        made.append(options)
+        raise DeviceError("enough")
+
+    monkeypatch.setattr("smolvla_gym.envs.make_real.make_real_env", make_real_env)
+    cameras = {"front": OpenCVCameraConfig(index_or_path=0, width=640, height=480, fps=30)}
+    robot = PAROL6Follower(PAROL6FollowerConfig(id="test", port="/dev/ttyACM0", cameras=cameras, **FAST))
+    assert robot.observation_features["front"] == (256, 256, 3)
+    with pytest.raises(DeviceError, match="enough"):
+        robot.connect()
+    assert made[0]["camera"] == cameras
+    assert made[0]["cameras"] == ("front",)
+    with pytest.raises(OptionError):
+        PAROL6FollowerConfig(camera={"wrist": "1"}, cameras=cameras)
+
+
 @pytest.mark.parametrize("kind", ["env", "real env", "robot", "real robot"])
 def test_a_configuration_imports_no_module(kind):
     from smolvla_gym.errors import OptionError

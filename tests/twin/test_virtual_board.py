@@ -270,7 +270,7 @@ def test_faults_by_name():
     faults = Faults(seed=3)
     for name in NAMES:
         faults.set(name, 0.5 if name in ("delay_s", "camera_fps") else True)
-    assert faults == Faults(*[True] * 5, 0.5, *[True] * 5, 0.5, seed=3)
+    assert faults == Faults(*[True] * 5, 0.5, *[True] * 5, 0.5, True, True, seed=3)
     faults.clear()
     assert faults == Faults(seed=3)
 

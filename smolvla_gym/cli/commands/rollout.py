@@ -130,7 +130,7 @@ def _roll_out(options: RolloutOptions, out: Path) -> RolloutSummary:
     summary: RolloutSummary | None = None
     with contextlib.ExitStack() as stack:
         if is_smolvla(options.policy):
-            smolvla = options.agent.load(options.policy, realtime=options.realtime)
+            smolvla = options.agent.load(options.policy, realtime=options.realtime, more_cameras=options.more_cameras)
             stack.callback(smolvla.close)
         progress, ask = stack.enter_context(_progress(options.episodes * len(options.tasks)))
         callbacks: list[Callback] | None = None

@@ -14,14 +14,11 @@ from smolvla_gym.cli.options.agent import PolicyOptions
 from smolvla_gym.cli.options.arguments import integer
 from smolvla_gym.cli.options.parser import AddParser, command, option
 from smolvla_gym.cli.output import say
-from smolvla_gym.errors import MissingExtraError, OptionError
-from smolvla_gym.utils.untrusted import read_file
+from smolvla_gym.errors import MissingExtraError
+from smolvla_gym.utils.tokens import read_token
 
 if TYPE_CHECKING:
     from smolvla_gym.agent.policies.base import ChunkPolicy
-
-_MAX_TOKEN: Final = 4096
-"""Largest size of a token file in bytes."""
 
 _EXAMPLES: Final = """examples:
   smolvla-gym serve                                      the bundled policy, for programs on this machine
@@ -51,7 +48,7 @@ def run(options: ServeOptions) -> int:
         from smolvla_gym.agent.policies.remote.server import PolicyServer
     except ImportError as error:
         raise MissingExtraError("Serving a policy", "remote", error) from error
-    token = None if options.token_file is None else _read_token(options.token_file)
+    token = None if options.token_file is None else read_token("--token-file", options.token_file)
     # The port is taken first: wrong arguments show before the seconds that a policy takes to load.
     with PolicyServer(host=options.host, port=options.port, token=token) as server:
         say(f"loading policy {options.policy} …")
@@ -95,16 +92,6 @@ def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:
         print(f"{address} serves the policy {card.name} on {card.device}; cameras: {sizes}")
         say("Ctrl-C ends it")
     sys.stdout.flush()
-
-
-def _read_token(file: Path) -> str:
-    try:
-        token = read_file(file, _MAX_TOKEN).decode("utf-8", "replace").strip()
-    except ValueError as error:
-        raise OptionError("--token-file", str(file), f"a file that holds a token ({error})") from error
-    if not token:
-        raise OptionError("--token-file", str(file), "a file that holds a token, such as `openssl rand -hex 32` prints")
-    return token
 
 
 def _log_clients() -> None:

@@ -11,10 +11,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from smolvla_gym.cli.options.arguments import reader_of
+from smolvla_gym.cli.options.arguments import integer, reader_of
 from smolvla_gym.cli.options.parser import AddParser, Options, command, option
 from smolvla_gym.cli.output import say
 from smolvla_gym.errors import OptionError, SmolVLAGymError, UnknownNameError
@@ -47,6 +48,7 @@ _EXAMPLES: Final = """examples:
   smolvla-gym twin --homed --status 1               a line of JSON each second
   smolvla-gym twin --fault estop@5:2                the emergency stop is pressed after 5 s, for 2 s
   smolvla-gym twin --fault delay_s=0.05             all replies come 50 ms late
+  smolvla-gym twin --homed --cameras wrist scene    its cameras as MJPEG, for --camera wrist=http://...
 
 """
 
@@ -76,6 +78,11 @@ class TwinOptions(Options):
         "fault to inject, from the beginning or AFTER some seconds, to the end or for DURATION seconds; repeatable. "
         f"Names: {', '.join(_NAMES)}", [], repeat=True, metavar="NAME[=VALUE][@AFTER[:DURATION]]",
     )  # fmt: skip
+    cameras: list[str] = option(
+        "cameras to serve as MJPEG on the loopback, wrist and scene; their addresses follow on stdout, and the faults "
+        "of cameras can be injected", [], metavar="NAME",
+    )  # fmt: skip
+    http_port: int = option("port of the cameras; 0 takes a free one", 0, parse=integer)
     status: float | None = option(
         "period at which the state is printed as a line of JSON on stdout", None, parse=_PERIOD, metavar="SECONDS"
     )
@@ -84,25 +91,34 @@ class TwinOptions(Options):
 def run(options: TwinOptions) -> int:
     """Run the board until the program is interrupted."""
     from smolvla_gym.parol6 import get_gripper
+    from smolvla_gym.sim.scene import check_cameras
+    from smolvla_gym.twin.virtual_camera import MJPEG
 
     get_gripper(options.gripper)
-    events = sorted(event for text in options.fault for event in parse_fault(text))
+    check_cameras(tuple(options.cameras))
+    names = NAMES if options.cameras else _NAMES
+    events = sorted(event for text in options.fault for event in parse_fault(text, names))
     try:
         from smolvla_gym.twin.twin import Twin
     except ImportError as error:  # Windows has no pseudo-terminals
         raise SmolVLAGymError(f"The virtual board needs the pseudo-terminals of Linux or macOS ({error}).") from error
 
-    twin = Twin(gripper=options.gripper, homed=options.homed)
+    twin = Twin(
+        gripper=options.gripper, homed=options.homed, cameras=tuple(dict.fromkeys(options.cameras)), transport=MJPEG,
+        http_port=options.http_port,
+    )  # fmt: skip
     try:
         _apply(events, 0.0, twin.faults)
         twin.start()
         print(twin.board.path, flush=True)
+        for name, config in (twin.served.configs if twin.served is not None else {}).items():
+            print(f"{name} {config.url}", flush=True)
         say(
             f"virtual board on {twin.board.path}, {'homed' if options.homed else 'not homed'}, {options.gripper}",
             f'open it as any serial port, or: gym.make("PAROL6Real-v0", port="{twin.board.path}", cameras=())',
             "type help for the faults that can be switched on; Ctrl-C ends it",
         )
-        _Session(twin, events, options.status).serve()
+        _Session(twin, events, options.status, names).serve()
     finally:
         twin.close()
     return 0
@@ -119,8 +135,8 @@ add_parser: AddParser = command(
 class _Session:
     """Loop of the running board: scheduled faults, commands, lines of state."""
 
-    def __init__(self, twin: Twin, events: list[FaultEvent], period: float | None) -> None:
-        self._twin, self._events, self._period = twin, events, period
+    def __init__(self, twin: Twin, events: list[FaultEvent], period: float | None, names: Sequence[str]) -> None:
+        self._twin, self._events, self._period, self._names = twin, events, period, names
         self._start = time.monotonic()
         # No SimpleQueue: in CPython 3.12 a signal near the end of the timeout can make its get() wait for ever.
         self._lines = queue.Queue[str]()
@@ -156,7 +172,7 @@ class _Session:
             try:
                 if len(words) != 2:
                     raise UnknownNameError("command", line, ("NAME on", "NAME off", "clear", "status", "help", "quit"))
-                self._twin.faults.set(_known(words[0]), _value(words[1]))
+                self._twin.faults.set(_known(words[0], self._names), _value(words[1]))
             except (OptionError, UnknownNameError) as error:
                 say(str(error))
 
@@ -201,12 +217,16 @@ def describe(twin: Twin, now: float) -> dict[str, Any]:
             "homing": twin.board.firmware.homing,
             "moving": max(speeds) > _AT_REST,
             "plugged": twin.board.plugged,
-            "faults": {n: v for n in _NAMES if (v := getattr(twin.faults, n)) not in (False, 0.0, None)},
+            "faults": {n: v for n in NAMES if (v := getattr(twin.faults, n)) not in (False, 0.0, None)},
         }
 
 
-def parse_fault(text: str) -> list[FaultEvent]:
+def parse_fault(text: str, names: Sequence[str] = _NAMES) -> list[FaultEvent]:
     """Read ``NAME[=VALUE][@AFTER[:DURATION]]``.
+
+    Args:
+        text: The text.
+        names: Names of the faults that can be injected.
 
     Returns:
         The begin of the fault, and its end if it has one.
@@ -219,7 +239,7 @@ def parse_fault(text: str) -> list[FaultEvent]:
 
     fault, at, when = text.partition("@")
     name, equals, written = fault.partition("=")
-    name = _known(name.strip())
+    name = _known(name.strip(), names)
     value = _value(written) if equals else True
     trial = Faults()
     usual = getattr(trial, name)
@@ -233,9 +253,9 @@ def parse_fault(text: str) -> list[FaultEvent]:
     return events
 
 
-def _known(name: str) -> str:
-    if name not in _NAMES:
-        raise UnknownNameError("fault", name, _NAMES)
+def _known(name: str, names: Sequence[str]) -> str:
+    if name not in names:
+        raise UnknownNameError("fault", name, names)
     return name
 
 

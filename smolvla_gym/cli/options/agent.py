@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -132,12 +132,13 @@ class AgentOptions(ChunkOptions):
     latency_ms: float | None = option(LATENCY_HELP, None, parse=latency, metavar="MS")
     num_steps: int | None = option(STEPS_HELP, None, parse=at_least(1), metavar="N")
 
-    def load(self, policy: str, *, realtime: bool) -> SmolVLAAgent:
+    def load(self, policy: str, *, realtime: bool, more_cameras: Collection[str] = ()) -> SmolVLAAgent:
         """Load a policy, or connect to the server that has it.
 
         Args:
             policy: Its name.
             realtime: Whether the env's steps take real time.
+            more_cameras: Cameras of the env beside those of the simulation.
 
         Raises:
             PolicyMismatchError: It needs a camera that no env has.
@@ -155,7 +156,7 @@ class AgentOptions(ChunkOptions):
                 policy, device=self.device, dtype=self.dtype, compile_mode=self.compile, num_steps=self.num_steps,
                 process=realtime, **arguments,
             )  # fmt: skip
-        return _check_cameras(agent)
+        return _check_cameras(agent, more_cameras)
 
 
 @dataclass(kw_only=True)
@@ -167,13 +168,13 @@ class SweepOptions(ChunkOptions):
     num_steps: list[int | None] = option(STEPS_HELP, [None], parse=at_least(1), metavar="N", kept=True)
 
 
-def _check_cameras(agent: SmolVLAAgent) -> SmolVLAAgent:
+def _check_cameras(agent: SmolVLAAgent, more: Collection[str]) -> SmolVLAAgent:
     """Return the agent unless its policy needs a camera that no env has."""
     from smolvla_gym.agent.cameras import match_cameras
     from smolvla_gym.sim.scene import CAMERAS
 
     try:
-        match_cameras(agent.card, CAMERAS)
+        match_cameras(agent.card, (*CAMERAS, *more))
     except BaseException:
         agent.close()
         raise

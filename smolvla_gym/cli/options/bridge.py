@@ -52,7 +52,7 @@ class BridgeOptions(EnvironmentOptions):
         """Make the environment, whose episodes have no end, and the agent; ``stack`` closes both."""
         smolvla = None
         if self.policy is not None and is_smolvla(self.policy):
-            smolvla = self.agent.load(self.policy, realtime=self.realtime)
+            smolvla = self.agent.load(self.policy, realtime=self.realtime, more_cameras=self.more_cameras)
             stack.callback(smolvla.close)
         env = make_env(self, self.task, smolvla)
         stack.callback(env.close)

@@ -101,6 +101,11 @@ class EnvironmentOptions(SceneOptions):
         return self.env == "real" and not self.real.is_twin
 
     @property
+    def more_cameras(self) -> tuple[str, ...]:
+        """Return the names of the cameras of the real arm that are no RealSense cameras; any names."""
+        return tuple(self.real.configs()) if self.env == "real" else ()
+
+    @property
     def realtime(self) -> bool:
         """Return whether a control step takes real time."""
         return self.env == "real" and not self.real.lockstep
@@ -118,9 +123,9 @@ class EnvironmentOptions(SceneOptions):
         """
         self.check_scene(tasks)
         if self.cameras is not None:
-            from smolvla_gym.sim.scene import check_cameras
+            from smolvla_gym.envs.env_options import check_camera_names
 
-            check_cameras(tuple(self.cameras))
+            check_camera_names(self.cameras, self.more_cameras)
         self.real.check(self.env)
         if self.on_table:
             allowed = "only in the simulation and with --port twin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from smolvla_gym.errors import DeviceError, MissingExtraError, OptionError
 TWIN: Final = "twin"
 CAREFUL_SCALE: Final = 0.3
 """Default share of the speed limits on a real arm."""
+
+_NAMED: Final = re.compile(r"\s*([^={}/:]*?)\s*=\s*(.*)", re.DOTALL)
+"""A camera with its name; addresses, paths and dictionaries may have = in them, too."""
 
 _TRY_TWIN: Final = "without the hardware: smolvla-gym rollout --env real --port twin --camera twin"
 _CHECK: Final = (
@@ -31,7 +35,9 @@ class RealArmOptions(Options):
     )  # fmt: skip
     camera: list[str] = option(
         "serial number of the RealSense; repeatable, each with its name then, such as wrist=SERIAL; twin for the "
-        "virtual ones (default: the only connected camera)", [], repeat=True, metavar="[NAME=]SERIAL|twin",
+        "virtual ones (default: the only connected camera). Other cameras: a device such as /dev/v4l/by-id/..., an "
+        "address http://... (MJPEG) or rtsp://..., or a dictionary of LeRobot as JSON; these have any NAME",
+        [], repeat=True, metavar="[NAME=]SERIAL|twin|CAMERA",
     )  # fmt: skip
     speed_scale: float | None = option(
         f"share of the speed limits that may be used, up to 1 (default: {CAREFUL_SCALE}; with the twin 1)", None,
@@ -65,6 +71,7 @@ class RealArmOptions(Options):
         if self.speed_scale is not None and not 0.0 < self.speed_scale <= 1.0:
             self.expect("speed_scale", "a number above 0 and up to 1")
         virtual = {serial == TWIN for serial in self.serials().values()}
+        self.check_configs()
         if self.is_twin:
             if False in virtual:
                 self.expect("camera", "twin where the port is twin")
@@ -81,17 +88,24 @@ class RealArmOptions(Options):
     def serials(self) -> dict[str, str]:
         """Return the serial numbers by camera; one without a name has the name ``""``.
 
+        In place of a serial number may stand what describes another camera, see :meth:`configs`.
+
         Raises:
             OptionError: A name is given twice, or missing where there are several cameras.
             UnknownNameError: There is no camera of this name.
         """
+        if not self.camera:  # the imports take time, in which nothing is said about missing devices
+            return {}
+        from smolvla_gym.drivers.cameras.configs import check_camera_name, is_camera_config
         from smolvla_gym.sim.scene import check_cameras
 
         serials: dict[str, str] = {}
         for text in self.camera:
-            name, equals, serial = text.rpartition("=")
-            name, serial = name.strip(), serial.strip()
-            if equals:
+            named = _NAMED.fullmatch(text.strip())
+            name, serial = (named[1], named[2]) if named else ("", text.strip())
+            if named and is_camera_config(serial):
+                check_camera_name(name)
+            elif named:
                 check_cameras((name,))
             if not serial or name in serials:
                 raise OptionError("--camera", text, "SERIAL, or NAME=SERIAL once for each of several cameras")
@@ -99,6 +113,25 @@ class RealArmOptions(Options):
         if "" in serials and len(serials) > 1:
             self.expect("camera", "a name for each of several cameras, as in wrist=SERIAL")
         return serials
+
+    def configs(self) -> dict[str, str]:
+        """Return by name the descriptions of the cameras that are no serial numbers."""
+        if not self.camera:
+            return {}
+        from smolvla_gym.drivers.cameras.configs import is_camera_config
+
+        return {name: text for name, text in self.serials().items() if is_camera_config(text)}
+
+    def check_configs(self) -> None:
+        """Check the descriptions of cameras.
+
+        Raises:
+            OptionError: One is not allowed.
+        """
+        for text in self.configs().values():
+            from smolvla_gym.drivers.cameras.configs import check_camera_config
+
+            check_camera_config("camera", text)
 
     def find_devices(self) -> None:
         """Check that the arm and its cameras are connected.
@@ -133,7 +166,11 @@ class RealArmOptions(Options):
         found = boards[0] if boards else f"none; serial ports there are: {', '.join(names) or 'none'}"
         notes = [f"looked for {about}; found: {found}"]
 
-        wanted = sorted(self.serials().values())
+        configs = self.configs()
+        wanted = sorted(serial for name, serial in self.serials().items() if name not in configs)
+        if configs and not wanted:  # whether other cameras are there shows when they are opened
+            self._report_missing(missing, notes)
+            return
         try:
             cameras, trouble = list_cameras(), ""
         except (DeviceError, MissingExtraError) as error:
@@ -143,6 +180,10 @@ class RealArmOptions(Options):
             missing.append("its camera")
         looked = f"RealSense cameras with the serial {', '.join(wanted)}" if wanted else "RealSense cameras"
         notes.append(f"looked for {looked}; found: {', '.join(map(str, cameras)) or 'none'}{trouble}")
+        self._report_missing(missing, notes)
+
+    @staticmethod
+    def _report_missing(missing: list[str], notes: list[str]) -> None:
         if missing:
             missed = DeviceError(f"Not found: {' and '.join(missing)}.")
             for note in (*notes, _CHECK, _TRY_TWIN):

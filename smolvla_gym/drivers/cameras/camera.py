@@ -20,13 +20,16 @@ class Frame:
         depth: Distance along the optical axis at the same pixels in units of 0.1 mm, 0 where it is not known, uint16,
             shape (H, W), or (H, W, 1) where it is cropped; None unless requested.
         number: Number of the frame; it grows, with gaps, also over reconnects.
-        time: When the frame arrived in s, on the camera's clock.
+        time: When the frame arrived in s, on the driver's clock; earlier where the camera's own time stamps show that
+            it was held up on its way.
+        hardware_time: The camera's own time stamp in s, on a clock of the camera; None where it has none.
     """
 
     pixels: NDArray[np.uint8]
     depth: NDArray[np.uint16] | None
     number: int
     time: float
+    hardware_time: float | None = None
 
 
 class Camera(Protocol):
@@ -34,18 +37,28 @@ class Camera(Protocol):
 
     Attributes:
         lost: Whether the camera is not connected. The driver searches for it, and reopens it.
+        reconnects: How often the camera was opened again.
         framing: Crop that the driver's thread applies to each frame that arrives from then on; None: no crop.
+        calibrated: Whether :attr:`intrinsics` are those of this camera, not nominal ones.
     """
 
     lost: bool
+    reconnects: int
     framing: Framing | None
+    calibrated: bool
 
     @property
     def intrinsics(self) -> Intrinsics:
         """Return the pinhole model of the colour images, known after :meth:`start`."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Return why the camera gives no images at the moment, None where that is not known."""
+
     def start(self) -> None:
-        """Open the camera and start a thread that reads it, without waiting for the first frame.
+        """Open the camera and start a thread that reads it.
+
+        A driver waits for the first frame only where the size of the images is not known otherwise.
 
         Raises:
             DeviceError: The camera is not there, or does not work.
@@ -55,7 +68,7 @@ class Camera(Protocol):
         """Return the newest frame without waiting, None before the first one."""
 
     def age(self) -> float:
-        """Return the time in s since the newest frame arrived, infinite before the first one."""
+        """Return the time in s since the newest frame was taken, infinite before the first one."""
 
     def wait_newer(self, number: int, timeout: float) -> Frame:
         """Wait up to ``timeout`` s of real time for a frame with a higher number, and return the newest one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,19 @@ class Intrinsics:
         focal = height / 2 / math.tan(math.radians(fovy) / 2)
         return cls(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
+    def rotated(self, rotation: int) -> Intrinsics:
+        """Return the model of images that are rotated by :func:`rotate`.
+
+        Args:
+            rotation: Rotation in degrees, clockwise: one of ``ROTATIONS``.
+        """
+        width, height, fx, fy, ppx, ppy = self.width, self.height, self.fx, self.fy, self.ppx, self.ppy
+        if rotation == 180:
+            return Intrinsics(width, height, fx, fy, width - 1 - ppx, height - 1 - ppy)
+        if rotation == 90:
+            return Intrinsics(height, width, fy, fx, height - 1 - ppy, ppx)
+        return Intrinsics(height, width, fy, fx, ppy, width - 1 - ppx) if rotation == -90 else self
+
     def framed(self, size: tuple[int, int]) -> Intrinsics:
         """Return the model of the largest centred crop of an aspect ratio, resized.
 
@@ -59,6 +73,21 @@ class Intrinsics:
             width, height, scale * self.fx, scale * self.fy, (self.ppx + 0.5 - left) * scale - 0.5,
             (self.ppy + 0.5 - top) * scale - 0.5,
         )  # fmt: skip
+
+
+ROTATIONS: Final = (0, 90, 180, -90)
+"""Rotations of an image in degrees, clockwise, as LeRobot has them."""
+
+
+def rotate[T: np.generic](image: NDArray[T], rotation: int) -> NDArray[T]:
+    """Return an image that is rotated, of colours or distances.
+
+    Args:
+        image: Image, shape (H, W, ...).
+        rotation: Rotation in degrees, clockwise: one of ``ROTATIONS``.
+    """
+    turns = {0: 0, 90: 3, 180: 2, -90: 1}[rotation]  # np.rot90 turns against the clock
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 D405_COLOUR = Intrinsics(640, 480, 431.17, 429.98, 317.47, 237.27)

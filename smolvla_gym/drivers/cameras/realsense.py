@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from smolvla_gym.drivers.cameras.camera import Frame
-from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics
+from smolvla_gym.drivers.cameras.framing import Framing, Intrinsics, rotate
 from smolvla_gym.drivers.cameras.librealsense import CameraInfo, ContextFactory, find, load, query
 from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings, Stream
 from smolvla_gym.drivers.clock import Clock, SystemClock
@@ -31,12 +31,14 @@ class RealSenseCamera:
         lost: Whether the camera is not connected. The thread searches for it, and reopens it.
         reconnects: How often the stream was started again.
         framing: Crop that its thread applies to each frame; it may be set once the intrinsics are known.
+        calibrated: True: the camera states its intrinsics.
         check_period: Time in s without frames after which to check the connection, and between two checks.
         stall_timeout: Time in s without frames after which to restart a connected camera; its first one takes a while.
     """
 
     check_period: float = 0.5
     stall_timeout: float = 5.0
+    calibrated: bool = True
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class RealSenseCamera:
         *,
         context_factory: ContextFactory | None = None,
         clock: Clock | None = None,
+        rotation: int = 0,
     ) -> None:
         """Store the settings; :meth:`start` opens the camera.
 
@@ -53,6 +56,7 @@ class RealSenseCamera:
             settings: Settings of the camera.
             context_factory: Makes the librealsense context; that of the USB ports by default.
             clock: Clock of the arrival of frames; that of the computer by default.
+            rotation: Clockwise rotation of the images in degrees, one of ``ROTATIONS``.
 
         Raises:
             OptionError: The serial number is neither a text nor a whole number.
@@ -63,7 +67,7 @@ class RealSenseCamera:
         self.reconnects: int = 0
         self.framing: Framing | None = None
         self._serial = None if serial is None else check_serial("serial", serial)
-        self._settings = settings
+        self._settings, self._rotation = settings, rotation
         self._context_factory = context_factory
         self._clock: Clock = clock or SystemClock()
         self._intrinsics: Intrinsics | None = None
@@ -108,7 +112,7 @@ class RealSenseCamera:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """Return the pinhole model of the colour images.
+        """Return the pinhole model of the colour images, after rotation.
 
         Raises:
             DeviceError: The camera was not started yet.
@@ -116,6 +120,11 @@ class RealSenseCamera:
         if self._intrinsics is None:
             raise DeviceError("The intrinsics of a camera are known after start(): call it first.")
         return self._intrinsics
+
+    @property
+    def trouble(self) -> str | None:
+        """Return None: librealsense does not say why frames stay away."""
+        return None
 
     def latest(self) -> Frame | None:
         """Return the newest frame, None before the first one."""
@@ -184,13 +193,14 @@ class RealSenseCamera:
         if numbers[0] + self._offset <= last:  # a camera that was plugged in anew counts from the beginning
             self._offset = last + 1 - numbers[0]
         pixels, depth = stream.images(frames)
+        pixels, depth = rotate(pixels, self._rotation), None if depth is None else rotate(depth, self._rotation)
         # In this thread and not in the control loop, whose period resizing would use up by milliseconds.
         if (framing := self.framing) is not None:
             pixels = framing.colour(pixels)
             depth = None if depth is None else framing.depth(depth)
         with self._news:
             self._numbers = numbers
-            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment)
+            self._latest = Frame(pixels, depth, numbers[0] + self._offset, moment, stream.timestamp(frames))
             self._news.notify_all()
 
     def _present(self, rs: ModuleType) -> bool:
@@ -217,7 +227,7 @@ class RealSenseCamera:
                 f"{self.info or 'librealsense'} cannot be started ({error}). Another program may be using the camera; "
                 "if none is, plug it in anew."
             ) from error
-        self._intrinsics = stream.intrinsics
+        self._intrinsics = stream.intrinsics.rotated(self._rotation)
         return stream
 
     def _context(self, rs: ModuleType) -> Any:

@@ -128,6 +128,10 @@ class Stream:
         depth = np.array(frames.get_depth_frame().get_data(), np.uint16)
         return pixels, depth if self._to_units is None else self._to_units[depth]
 
+    def timestamp(self, frames: Any) -> float:
+        """Return the camera's time stamp of the colour frame in s, on the clock that librealsense chose."""
+        return float(frames.get_color_frame().get_timestamp()) / 1e3
+
     def stop(self) -> None:
         """Give the camera back, also one that is not connected any more."""
         with contextlib.suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""Backend of the real arm: its control board on a serial port, and RealSense cameras.
+"""Backend of the real arm: its control board on a serial port, and cameras.
 
 The driver detects faults of the arm, the emergency stop among them, see :mod:`smolvla_gym.drivers.board.driver`; this
 backend adds those of the cameras. Every fault holds the arm until ``clear_fault()``.
@@ -310,8 +310,16 @@ class RealBackend(Backend):
         if age > MAX_FRAME_AGE:
             fault = CAMERA_LOST if any(camera.lost for camera in self._cameras.values()) else CAMERA_STALE
             self.link.hold(fault)
-            return fault, f"the newest image is {age:.2f} s old (limit {MAX_FRAME_AGE:g} s): check the camera's cable"
+            return fault, (
+                f"the newest image is {age:.2f} s old (limit {MAX_FRAME_AGE:g} s): check the camera's cable"
+                f"{self._camera_trouble()}"
+            )
         return (None, "") if state.mode is Mode.READY else (str(state.mode), "The arm is not enabled.")
+
+    def _camera_trouble(self, *names: str) -> str:
+        """Return what cameras say about themselves, in brackets; of all of them by default."""
+        said = [f"{name}: {why}" for name in names or self._cameras if (why := self._cameras[name].trouble) is not None]
+        return f" ({'; '.join(said)})" if said else ""
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
@@ -340,7 +348,7 @@ class RealBackend(Backend):
             if camera.lost or camera.age() > MAX_FRAME_AGE:
                 raise FaultError(
                     f"The camera {name!r} still sends no new images (limit {MAX_FRAME_AGE:g} s): check its cable, then "
-                    "call clear_fault() again."
+                    f"call clear_fault() again{self._camera_trouble(name)}."
                 )
         self.link.clear()
 

@@ -123,7 +123,7 @@ class TwinBackend(RealBackend):
         camera, virtual = self._cameras[name], self.twin.cameras[name]
         before, number = virtual.number, virtual.push()
         latest = camera.latest()
-        if latest is not None and (number == before or virtual.plugged is None):
+        if latest is not None and (number == before or not virtual.is_plugged):
             return latest
         return camera.wait_newer(number - 1, _FRAME_TIMEOUT)
 

@@ -82,7 +82,8 @@ class Publisher:
         send("/joint_states", ros.joint_state(now, (*JOINT_NAMES, *JAWS), [*state[:NUM_JOINTS], jaw, jaw]))
         frames = self._scene_pose.frames(state)
         published = ("base", "tool", *(f"{camera}_camera" for camera in self._cameras))
-        send("/tf", {"transforms": [ros.transform(now, "world", name, *frames[name]) for name in published]})
+        transforms = [ros.transform(now, "world", name, *frames[name]) for name in published if name in frames]
+        send("/tf", {"transforms": transforms})
         if fault is None:
             self._publish_images(now - float(info.get("frame_age_s") or 0.0), observation.get("pixels", {}))
         if steps % _STATUS_EVERY == 0 or fault is not None:
@@ -102,7 +103,8 @@ class Publisher:
             if self._raw:
                 send(f"{topic}/image", ros.image(seen, frame, image))
             intrinsics = self._scene_pose.intrinsics(camera, image.shape[:2])
-            send(f"{topic}/camera_info", ros.camera_info(seen, frame, intrinsics))
+            if intrinsics is not None:
+                send(f"{topic}/camera_info", ros.camera_info(seen, frame, intrinsics))
 
     def now(self, steps: int) -> float:
         """Return the time stamp of messages in s: simulated time, which started at the clock's, or the clock's."""

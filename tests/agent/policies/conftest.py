@@ -3,7 +3,7 @@ import contextlib
 import pytest
 
 from smolvla_gym.agent.policies.remote.client import RemotePolicy
-from smolvla_gym.agent.policies.remote.tokens import TOKEN_VARIABLE
+from smolvla_gym.utils.tokens import TOKEN_VARIABLE
 from tests.agent.policies.connections import serving
 from tests.agent.policies.policies import Wave
 

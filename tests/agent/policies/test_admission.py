@@ -13,14 +13,14 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from smolvla_gym.agent import PolicyServer, RemotePolicy
-from smolvla_gym.agent.policies.remote.connection_limiter import MAX_OPENING
 from smolvla_gym.agent.policies.remote.server import ServerTimeouts
-from smolvla_gym.agent.policies.remote.tokens import authorization
 from smolvla_gym.errors import (
     OptionError,
     PolicyConnectionError,
     PolicyServerError,
 )
+from smolvla_gym.utils.connection_limiter import MAX_OPENING
+from smolvla_gym.utils.tokens import authorization
 from tests.agent.policies.connections import TIMEOUT, serving, talking, until
 from tests.agent.policies.policies import make_request
 

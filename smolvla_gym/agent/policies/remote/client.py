@@ -19,7 +19,6 @@ from websockets.sync.client import ClientConnection, connect
 from smolvla_gym.agent.cameras import map_cameras
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, ChunkRequest, PolicyCard
 from smolvla_gym.agent.policies.remote.messages import open_message, read_answer, read_description, write_request
-from smolvla_gym.agent.policies.remote.tokens import TOKEN_VARIABLE, authorization, choose_token
 from smolvla_gym.agent.policies.remote.wire import MAX_MESSAGE_BYTES, WireError
 from smolvla_gym.errors import (
     ActionError,
@@ -30,6 +29,7 @@ from smolvla_gym.errors import (
     PolicyServerError,
 )
 from smolvla_gym.utils.option_values import check_number
+from smolvla_gym.utils.tokens import TOKEN_VARIABLE, authorization, choose_token
 from smolvla_gym.utils.untrusted import printable
 
 _RETRY_S: Final = 0.1

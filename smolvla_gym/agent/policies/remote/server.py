@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
-import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +22,6 @@ from websockets.sync.server import ServerConnection, serve
 
 from smolvla_gym.agent.inference_thread import STOP_TIMEOUT_S, InferenceThread
 from smolvla_gym.agent.policies.base import Chunk, ChunkPolicy, PolicyCard
-from smolvla_gym.agent.policies.remote.connection_limiter import MAX_CLIENTS, ConnectionLimiter
 from smolvla_gym.agent.policies.remote.messages import (
     open_message,
     read_request,
@@ -33,11 +29,13 @@ from smolvla_gym.agent.policies.remote.messages import (
     write_description,
     write_error,
 )
-from smolvla_gym.agent.policies.remote.tokens import TOKEN_VARIABLE, choose_token, is_authorized
 from smolvla_gym.agent.policies.remote.wire import MAX_MESSAGE_BYTES, WireError
 from smolvla_gym.agent.warm_up import make_warm_up_request
-from smolvla_gym.errors import OptionError, PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.errors import PolicyMismatchError, SmolVLAGymError
+from smolvla_gym.utils.connection_limiter import MAX_CLIENTS, ConnectionLimiter
 from smolvla_gym.utils.http_guard import FragmentLimit, refusal
+from smolvla_gym.utils.listening_socket import bind_socket, is_on_loopback, limit_sending
+from smolvla_gym.utils.tokens import choose_token, is_authorized
 from smolvla_gym.utils.untrusted import printable
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -104,8 +102,8 @@ class PolicyServer:
             OptionError: An option has a value that is not allowed, or the port is in use.
         """
         self._token, self._timeouts, self._max_clients = choose_token(token), timeouts, max_clients
-        self._socket = _bind(host, port, self._token)
-        self._loopback = ipaddress.ip_address(self._socket.getsockname()[0]).is_loopback
+        self._socket = bind_socket(host, port, self._token)
+        self._loopback = is_on_loopback(self._socket)
         self._ended = Future[None]()
 
     def __enter__(self) -> Self:
@@ -207,7 +205,7 @@ class PolicyServer:
         if not limiter.admit(connection.socket):
             connection.close(CloseCode.TRY_AGAIN_LATER)
             return
-        _limit_sending(connection.socket, self._timeouts.send_s)
+        limit_sending(connection.socket, self._timeouts.send_s)
         _LOG.info("%s connected", client)
         try:
             connection.send(write_description(policy.card))
@@ -265,43 +263,6 @@ class _Connection(ServerConnection):
                 self.socket.shutdown(socket.SHUT_RDWR)
             return
         super().process_event(event)
-
-
-def _bind(host: str, port: int, token: str | None) -> socket.socket:
-    if type(port) is not int or not 0 <= port <= 0xFFFF:
-        raise OptionError("port", port, "0 to 65535; 0 uses a free one")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise OptionError("host", host, f"a name or an address of this machine ({error})") from error
-    if token is None and not ipaddress.ip_address(address[0]).is_loopback:
-        raise OptionError(
-            "host",
-            host,
-            f"without a token 127.0.0.1 only, which other machines cannot reach. Put a token into {TOKEN_VARIABLE} or "
-            "--token-file, or let clients connect through a tunnel such as ssh -L",
-        )
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if os.name == "posix":  # on other systems it would let two programs use the same port
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise OptionError("port", port, f"a free one of {host!r} ({error.strerror}); 0 uses any") from error
-    return bound
-
-
-def _limit_sending(connection: socket.socket, seconds: float) -> None:
-    """Make sending fail after a time in which the client accepted no byte, on a socket without TLS.
-
-    ``settimeout`` would limit receiving too, and drop a client that sends no request for a while.
-    """
-    if os.name == "posix":
-        limit = struct.pack("ll", int(seconds), int(seconds % 1.0 * 1e6))  # a struct timeval
-    else:
-        limit = struct.pack("L", int(seconds * 1e3))  # a DWORD
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _check_servable(card: PolicyCard) -> None:

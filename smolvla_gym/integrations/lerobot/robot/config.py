@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from smolvla_gym.errors import needs_extra
+from smolvla_gym.errors import OptionError, needs_extra
 from smolvla_gym.tasks import check_registered
 
 with needs_extra("The robot for LeRobot", "smolvla"):
+    from lerobot.cameras.configs import CameraConfig
     from lerobot.robots.config import RobotConfig
     from lerobot.teleoperators.config import TeleoperatorConfig
 
@@ -20,7 +21,7 @@ class PAROL6Config(RobotConfig):
         task: Name of the task; ``smolvla-gym tasks`` lists them. It has no effect on a real arm.
         instruction: Instruction. The table of a simulated arm has the objects that it names. None: that of LeRobot's
             ``--dataset.single_task`` or ``--task``; without these it is drawn.
-        observed: Names of the cameras, ``wrist`` and ``scene``. (``cameras`` would be LeRobot's own drivers.)
+        observed: Names of the cameras, ``wrist`` and ``scene``. (``cameras`` of the real arm configures other ones.)
         image_size: Height and width of their images in px. Give the policy's own: images are rendered larger and
             averaged down, while LeRobot itself would drop pixels.
         fps: Control rate in Hz, the same as LeRobot's own ``--fps``.
@@ -56,6 +57,8 @@ class PAROL6FollowerConfig(PAROL6Config):
 
     Attributes:
         port: Serial port of the arm; ``"twin"`` for the virtual twin; None: it is searched on USB.
+        cameras: Cameras by name as LeRobot configures them for its own arms, in place of ``camera``; they are observed
+            whatever ``observed`` says. This package's drivers read them.
         camera: Serial number of each camera by name; None takes the only one there is.
         home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute to a
             minute then.
@@ -64,8 +67,22 @@ class PAROL6FollowerConfig(PAROL6Config):
 
     port: str | None = None
     camera: dict[str, str] | None = None
+    cameras: dict[str, CameraConfig] = field(default_factory=dict)
     home: bool = False
     speed_scale: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check the task and the cameras.
+
+        Raises:
+            UnknownNameError: There is no such task.
+            OptionError: There are serial numbers and configurations.
+        """
+        super().__post_init__()
+        if self.cameras:
+            if self.camera is not None:
+                raise OptionError("camera", self.camera, "None where cameras are configured")
+            self.observed = list(self.cameras)
 
 
 @RobotConfig.register_subclass("parol6_sim")

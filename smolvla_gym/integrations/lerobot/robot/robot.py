@@ -12,15 +12,14 @@ import numpy as np
 from lerobot.robots.robot import Robot
 
 from smolvla_gym.agent.images import env_image_size, resize_area
-from smolvla_gym.envs.env_options import check_image_size
+from smolvla_gym.envs.env_options import check_camera_names, check_image_size
 from smolvla_gym.errors import DeviceError
 from smolvla_gym.integrations.lerobot.robot.config import PAROL6Config, PAROL6FollowerConfig, PAROL6SimConfig
 from smolvla_gym.integrations.lerobot.robot.instruction import find_instruction
 from smolvla_gym.integrations.lerobot.robot.loop import EnvLoop
 from smolvla_gym.integrations.lerobot.robot.units import KEYS, LOWER, UPPER, from_lerobot, to_lerobot
 from smolvla_gym.parol6 import Gripper, get_gripper
-from smolvla_gym.sim.scene import check_cameras
-from smolvla_gym.utils.option_values import check_names, check_number, check_switch
+from smolvla_gym.utils.option_values import check_number, check_switch
 
 connected: weakref.WeakSet[PAROL6Robot] = weakref.WeakSet()
 """Connected arms of this process, of which a teleoperator reads the present pose."""
@@ -46,7 +45,7 @@ class PAROL6Robot(Robot, abc.ABC):
         self.config = config
         self.cameras: dict[str, Any] = {}  # LeRobot's camera drivers are not used
         self._size = check_image_size(config.image_size)
-        self._names = check_cameras(check_names(config.observed))
+        self._names = check_camera_names(config.observed, tuple(getattr(config, "cameras", ())))
         check_switch("use_degrees", config.use_degrees)
         allowed = "seconds above 0 and up to 60"
         check_number("hold_after_s", config.hold_after_s, allowed, above=0.0, high=60.0)
@@ -167,7 +166,8 @@ class PAROL6Follower(PAROL6Robot):
         from smolvla_gym.envs.make_real import TWIN, make_real_env
 
         config = cast(PAROL6FollowerConfig, self.config)
-        options = {**self._options(), "port": config.port, "camera": config.camera, "speed_scale": config.speed_scale}
+        camera = config.cameras or config.camera
+        options = {**self._options(), "port": config.port, "camera": camera, "speed_scale": config.speed_scale}
         if config.port == TWIN:
             options |= {"camera": TWIN, "twin_options": {"homed": True}}
         else:

@@ -36,6 +36,8 @@ class ConnectionLimiter:
         listening: socket.socket,
         handle: Callable[[socket.socket, Any], None],
         max_clients: int = MAX_CLIENTS,
+        *,
+        daemon: bool = False,
     ) -> None:
         """Create a limiter.
 
@@ -43,7 +45,10 @@ class ConnectionLimiter:
             listening: A bound socket. The limiter does not close it.
             handle: Serves one connection in the calling thread, and closes it.
             max_clients: Most clients at the same time.
+            daemon: Whether a program may end while clients are served. Otherwise they get the end of the connection
+                when the server stops.
         """
+        self._daemon = daemon
         self._listening, self._handle, self._max_clients = listening, handle, max_clients
         self._lock = threading.Lock()
         self._opening: dict[socket.socket, None] = {}
@@ -101,8 +106,7 @@ class ConnectionLimiter:
             full = len(self._opening) > MAX_OPENING
         if full:
             self._evict_oldest()
-        # Not a daemon thread: it sends its client the end of the connection when the server stops.
-        thread = threading.Thread(target=self._serve, args=(connection, address), name="client")
+        thread = threading.Thread(target=self._serve, args=(connection, address), name="client", daemon=self._daemon)
         try:
             thread.start()
         except RuntimeError as error:  # the system has no more threads

@@ -1,4 +1,4 @@
-"""The token that a policy server may require from its clients."""
+"""The token that a server of this package may require from its clients."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import hmac
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from smolvla_gym.errors import OptionError
+from smolvla_gym.utils.untrusted import read_file
 
 TOKEN_VARIABLE: Final = "SMOLVLA_GYM_TOKEN"  # noqa: S105 - a name, not a secret
 """Environment variable that holds the token, for the server and for its clients."""
+
+_MAX_TOKEN: Final = 4096
+"""Largest size of a token file in bytes."""
 
 _SCHEME: Final = "Api-Key"
 
@@ -27,6 +32,26 @@ def choose_token(token: str | None = None) -> str | None:
     if token is not None and (not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token)):
         # An error never repeats a token, not even an invalid one.
         raise OptionError("token", "…", "printable ASCII characters without blanks, at least one")
+    return token
+
+
+def read_token(option: str, file: Path) -> str:
+    """Return the token in a file.
+
+    Args:
+        option: Name of the option that names the file, for errors.
+        file: The file.
+
+    Raises:
+        OptionError: The file holds none.
+        OSError: The file is missing or cannot be read.
+    """
+    try:
+        token = read_file(file, _MAX_TOKEN).decode("utf-8", "replace").strip()
+    except ValueError as error:
+        raise OptionError(option, str(file), f"a file that holds a token ({error})") from error
+    if not token:
+        raise OptionError(option, str(file), "a file that holds a token, such as `openssl rand -hex 32` prints")
     return token
 
 
