@@ -22,6 +22,7 @@ from smolvla_gym.cli.commands import (
     doctor,
     evaluate,
     export,
+    mount_guard,
     record,
     rollout,
     ros2,
@@ -38,7 +39,9 @@ from smolvla_gym.utils import signals
 from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
-_COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, doctor)
+_COMMANDS: Final = (
+    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, mount_guard, doctor,
+)  # fmt: skip
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 _REASONS: Final = ("only ", "this machine ", "the env ", "the expert ", "without ")
