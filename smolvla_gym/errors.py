@@ -149,6 +149,10 @@ class RecordingError(SmolVLAGymError, OSError):
     """A video or summary could not be written. Nothing half-written is left under its final name."""
 
 
+class CalibrationError(SmolVLAGymError, ValueError):
+    """A calibration that is missing or broken, of another arm or camera, or measurements that give none."""
+
+
 class DatasetError(SmolVLAGymError, ValueError):
     """A dataset of another arm, rate, camera or unit, a broken one, or frames that do not belong into one."""
 

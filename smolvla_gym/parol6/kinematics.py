@@ -20,6 +20,11 @@ _DH: Final = (
 )
 
 
+def dh_rows(gripper: Gripper) -> Array:
+    """Return the Denavit-Hartenberg parameters d and a in m and alpha in rad of joints 1 to 6, shape (6, 3)."""
+    return np.array((*_DH, (gripper.dh_d, gripper.dh_a, np.pi)))
+
+
 def forward_kinematics(joints: ArrayLike, gripper: Gripper) -> Array:
     """Return the pose of the tool frame in the world.
 

@@ -1,4 +1,4 @@
-"""Extras of a scene, besides the arm, the table and a task's objects: a belt, and what level 2 varies."""
+"""Extras of a scene, besides the arm, the table and a task's objects: a belt, a plate, and what level 2 varies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import mujoco
 
 from smolvla_gym.sim.belt import add_belt
 from smolvla_gym.sim.distractors import add_distractors
+from smolvla_gym.sim.plate import Plate, add_plate
 from smolvla_gym.sim.textures import add_textures
 
 
@@ -19,10 +20,12 @@ class Extras:
     Attributes:
         belt_speed: Speed in m/s of a belt on which the objects stand; None: there is no belt.
         varied: Whether level 2 of the domain randomization finds table textures and distractors in the scene.
+        plate: A plate with an image on the table; None: there is none.
     """
 
     belt_speed: float | None = None
     varied: bool = False
+    plate: Plate | None = None
 
 
 NO_EXTRAS: Final = Extras()
@@ -42,3 +45,5 @@ def add_extras(spec: mujoco.MjSpec, extras: Extras, gripper: str) -> None:
         add_distractors(spec)
     if extras.belt_speed is not None:
         add_belt(spec, gripper)
+    if extras.plate is not None:
+        add_plate(spec, extras.plate)

@@ -15,10 +15,12 @@ import numpy as np
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import TICK, BoardState, Fault, Mode
 from smolvla_gym.drivers.cameras.camera import Camera, Frame
+from smolvla_gym.drivers.cameras.whole_image import WholeImage
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach
 from smolvla_gym.envs.backends.base import OPERATOR_STOP, Backend, Image, Reading
+from smolvla_gym.envs.backends.whole_images import camera_serials, take_whole_images
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, STANDS, ResetOptions
@@ -328,6 +330,25 @@ class RealBackend(Backend):
         raise NotImplementedError(
             "A real arm has no expert, as nothing measures the objects: use PAROL6Sim-v0 or port='twin'."
         )
+
+    @property
+    def camera_serials(self) -> dict[str, str]:
+        """Serial number of each camera by name; empty for one whose driver knows none."""
+        return camera_serials(self._cameras)
+
+    def whole_images(self) -> dict[str, WholeImage]:
+        """Return a new image of each camera by name, as the camera took it, without the crop of observations.
+
+        The arm has to rest, between a reset and the first step: the images of observations pause for about 0.2 s.
+
+        Raises:
+            DeviceError: A camera sent no image.
+        """
+        return take_whole_images(self._cameras, self._renew_images)
+
+    def _renew_images(self) -> None:
+        """Wait for images that were taken, and cropped, after this moment."""
+        self._await_images()
 
     @override
     def render(self) -> Image:

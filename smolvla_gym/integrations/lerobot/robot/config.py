@@ -63,6 +63,8 @@ class PAROL6FollowerConfig(PAROL6Config):
         home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute to a
             minute then.
         speed_scale: Share of the speed limits that may be used.
+        mount_guard: Whether to compare the cameras with the images that ``smolvla-gym mount-guard keep`` kept.
+        mount_images: Folder of these images; None: the default one.
     """
 
     port: str | None = None
@@ -70,6 +72,8 @@ class PAROL6FollowerConfig(PAROL6Config):
     cameras: dict[str, CameraConfig] = field(default_factory=dict)
     home: bool = False
     speed_scale: float = 0.3
+    mount_guard: bool = True
+    mount_images: str | None = None
 
     def __post_init__(self) -> None:
         """Check the task and the cameras.
