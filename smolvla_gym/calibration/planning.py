@@ -104,7 +104,7 @@ def find_candidates(
     if not kept:
         raise CalibrationError(
             "No pose of the arm sees the board: lay it flat in front of the arm, its middle 24 cm from the axis of J1 "
-            "and its long edge across, then start again."
+            "and its long edge pointing away from the arm, then start again."
         )
     return Candidates(np.array(kept), tuple(ids))
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from smolvla_gym.cli.commands import (
     bench,
+    calibrate,
     dataset,
     doctor,
     evaluate,
@@ -38,7 +39,7 @@ from smolvla_gym.utils import signals
 from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
-_COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, doctor)
+_COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, calibrate, tasks, twin, doctor)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 _REASONS: Final = ("only ", "this machine ", "the env ", "the expert ", "without ")
