@@ -243,7 +243,7 @@ class _Problem:
             if len(off):
                 pixel = np.sqrt(np.sum(off**2) / max(len(off) - used, 1.0))
                 self.pixel_sigmas[camera] = float(np.clip(pixel, *_PIXEL_SIGMAS))
-        variance, state = covariance.diagonal(), self.state
+        variance, state = np.asarray(covariance.diagonal(), dtype=np.float64), self.state
         joint = _spread(state.deviations.ravel(), variance[NUM_SHARED + 6 :], self.joint_sigma)
         link = _spread(state.links.ravel(), variance[LINKS], self.link_sigma)
         self.joint_sigma = float(np.clip(joint, *_JOINT_SIGMAS))

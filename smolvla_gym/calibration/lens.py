@@ -75,7 +75,9 @@ def calibrate_lens(images: Sequence[NDArray[np.uint8]], detector: BoardDetector)
         (k1, k2, p1, p2, k3), "measured", float(rms),
     )  # fmt: skip
     fx, fy, cx, cy = (_SURE * np.ravel(spread)[:4]).tolist()
-    return Lens(intrinsics, (fx, fy), (cx, cy), len(views), tuple(np.ravel(errors).tolist()), _coverage(views, intrinsics))
+    return Lens(
+        intrinsics, (fx, fy), (cx, cy), len(views), tuple(np.ravel(errors).tolist()), _coverage(views, intrinsics)
+    )
 
 
 def _coverage(views: Sequence[Corners], intrinsics: CameraIntrinsics) -> float:

@@ -60,7 +60,8 @@ def pose_advice(solution: Solution) -> list[str]:
         if pose.rms_px > _POOR_PX:
             advice.append(
                 f"The corners of the {name} camera lie {pose.rms_px:.2f} px from their places (good: below "
-                f"{_POOR_PX:g}): check focus and light, that the board is flat, its measured length, and the intrinsics."
+                f"{_POOR_PX:g}): check focus and light, that the board is flat, its measured length, and the "
+                "intrinsics."
             )
         metres, radians = (np.linalg.norm(part) for part in (pose.position_interval_m, pose.rotation_interval_rad))
         if metres > _POOR_M[name] or radians > _POOR_RAD:

@@ -1,4 +1,4 @@
-"""Model of the wrist camera's images: which pixels the corners of the board have, and how these depend on what is sought.
+"""Model of the wrist camera's images: where the corners of the board are, and how that depends on the unknowns.
 
 The unknowns that all images share are the hand-eye pose, the pose of the board, the offsets of J2 to J5 and the
 deviations of the links; each image has its own deviations of the six joints.

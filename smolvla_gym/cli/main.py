@@ -39,7 +39,9 @@ from smolvla_gym.utils import signals
 from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
-_COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, calibrate, tasks, twin, doctor)
+_COMMANDS: Final = (
+    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, calibrate, tasks, twin, doctor,
+)  # fmt: skip
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 _REASONS: Final = ("only ", "this machine ", "the env ", "the expert ", "without ")

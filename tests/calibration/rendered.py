@@ -1,7 +1,6 @@
 """Rendered images of a calibration whose truth is known, with the errors of an arm."""
 
 import contextlib
-from functools import cache
 
 import cv2
 import numpy as np
@@ -68,7 +67,6 @@ class Rig:
             grey = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 0.7) + rng.normal(0.0, 2.0, grey.shape)
         return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
-    @cache
     def poses(self, count=15, wanted=60):
         found = find_candidates(
             GRIPPER, self.hand_eye, self.board, WRIST, self.detector, CollisionGuard("ssg48"),

@@ -190,10 +190,12 @@ def _run_poses(options: PoseOptions, cameras: tuple[str, ...]) -> int:
     options.real.find_devices()
     with contextlib.redirect_stdout(sys.stderr), output_folder(options.out, "calibrate") as folder:
         path, known = options.known(folder)
-        with _rig(options, cameras) as rig, _stop_key(rig, options.yes):
+        with _rig(options, cameras) as rig:
+            keyboard = _Keyboard(rig, options.yes)
+            keyboard.ask("the arm will move: clear its surroundings, and keep the emergency stop at hand")
             session = measure(
                 rig, folder, options.gripper, board, count=options.poses, seed=options.seed, known=known, say=say,
-                confirm=lambda images: _confirm(folder, images, options.yes),
+                confirm=lambda images: _show_plan(folder, images, keyboard),
             )  # fmt: skip
         say("computing")
         solution, views = solve_session(session)
@@ -238,44 +240,61 @@ def _rig(options: PoseOptions, cameras: tuple[str, ...]) -> Iterator[Rig]:
         env.close()
 
 
-def _confirm(folder: Path, images: list[Any], yes: bool) -> None:
-    """Write the views of the planned poses, and ask before the arm drives.
+class _Keyboard:
+    """Enter as an answer to a question, and otherwise as the key that stops the arm.
 
-    Raises:
-        CalibrationError: The operator does not agree.
+    Without a terminal there is neither: questions need ``--yes``, and only signals stop the arm.
     """
+
+    def __init__(self, rig: Rig, yes: bool) -> None:
+        """Read the terminal from now on.
+
+        Args:
+            rig: The arm to stop.
+            yes: Whether every question counts as answered.
+        """
+        self._rig, self._yes = rig, yes
+        self._asking, self._answered = threading.Event(), threading.Event()
+        if sys.stdin is not None and sys.stdin.isatty():
+            threading.Thread(target=self._read, name="stop key", daemon=True).start()
+            self._is_open = True
+        else:
+            self._is_open = False
+
+    def ask(self, question: str) -> None:
+        """Wait for Enter.
+
+        Raises:
+            CalibrationError: There is no terminal to answer in.
+        """
+        if self._yes:
+            return
+        if not self._is_open:
+            raise CalibrationError(f"Without a terminal nobody can answer ({question}): add --yes.")
+        self._answered.clear()
+        self._asking.set()
+        say(f"{question}: Enter goes on, Ctrl-C ends the program")
+        self._answered.wait()
+        say("Enter stops the arm")
+
+    def _read(self) -> None:
+        while sys.stdin.readline():
+            if self._asking.is_set():
+                self._asking.clear()
+                self._answered.set()
+            else:
+                self._rig.stop()
+
+
+def _show_plan(folder: Path, images: list[Any], keyboard: _Keyboard) -> None:
+    """Write the views of the planned poses, and ask before the arm drives there."""
     from smolvla_gym.calibration.capture import sheet
     from smolvla_gym.calibration.session import save_image
 
-    save_image(folder / "planned.png", sheet(images))
-    say(f"{folder / 'planned.png'} shows what the wrist camera should see in {len(images)} poses")
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CalibrationError("Without a terminal nobody can agree to the poses: look at planned.png, and add --yes.")
-    say("look at it, keep the emergency stop at hand; Enter starts the drive, Ctrl-C ends the program")
-    sys.stdin.readline()
-
-
-@contextlib.contextmanager
-def _stop_key(rig: Rig, yes: bool) -> Iterator[None]:
-    """Stop the arm when Enter is pressed in a terminal, while the block runs; ``yes`` says that nothing else reads it."""
-    if not (yes and sys.stdin.isatty()):
-        yield
-        return
-    ended = threading.Event()
-
-    def wait() -> None:
-        sys.stdin.readline()
-        if not ended.is_set():
-            rig.stop()
-
-    say("Enter stops the arm")
-    threading.Thread(target=wait, name="stop key", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
+    path = folder / "planned.png"
+    save_image(path, sheet(images))
+    say(f"{path} shows what the wrist camera should see in {len(images)} poses")
+    keyboard.ask("look at these views before the arm drives through them")
 
 
 def _finish(lines: list[str], path: Path, calibration: Calibration) -> None:
