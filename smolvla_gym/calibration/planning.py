@@ -35,7 +35,7 @@ _NEAR, _FAR = 0.13, 0.40
 
 _LIMIT_MARGIN: Final = np.deg2rad(2.0)
 _CLEARANCE: Final = np.deg2rad(0.7)
-"""Change of J2, J3 and J5 that must not touch anything either: homing may be off by this."""
+"""Change of J2, J3 and J5 that must cause no contact either: homing may be off by this."""
 
 _MIN_HEIGHT: Final = 0.02
 """Lowest tool centre point in m."""
@@ -51,7 +51,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Poses in which nothing touches and the board is visible.
+    """Poses without contacts in which the board is visible.
 
     Attributes:
         joints: Joint angles in rad, shape (n, 6).
@@ -198,7 +198,7 @@ def _sees_board(
 
 
 def _is_free(joints: Array, opening: float, guard: Guard) -> bool:
-    """Return whether nothing touches in a pose, nor with errors of homing."""
+    """Return whether a pose has no contacts, also with errors of homing."""
     changes = np.zeros((7, NUM_JOINTS))
     for i, joint in enumerate((1, 2, 4)):
         changes[2 * i + 1, joint], changes[2 * i + 2, joint] = _CLEARANCE, -_CLEARANCE

@@ -149,7 +149,11 @@ class Rig:
         end = clock.now() + seconds
         while clock.now() < end - 1e-6:
             self._refuse_stop()
-            link.aim(np.append(joints, self.opening))
+            try:
+                link.aim(np.append(joints, self.opening))
+            except FaultError:
+                self._refuse_stop()
+                raise
             clock.sleep_until(min(clock.now() + 1.0 / 30.0, end))
             state = link.state()
             if state.fault is not None:

@@ -66,6 +66,8 @@ class Session:
     ) -> Session:
         """Open the session of a folder, or begin one there.
 
+        Its images count with other intrinsics of the same camera too, such as ones that were measured meanwhile.
+
         Raises:
             CalibrationError: The folder has a session of another arm, board or camera, or a broken one.
         """
@@ -74,11 +76,14 @@ class Session:
             found = cls.load(folder)
         except FileNotFoundError:
             return begun
-        for what in ("gripper", "board", "cameras"):
-            if getattr(found, what) != getattr(begun, what):
-                raise CalibrationError(
-                    f"{folder} has a session with another {what.rstrip('s')}: it cannot go on. {_ADVICE}"
-                )
+        for what, one, two in (
+            ("gripper", found.gripper, gripper),
+            ("board", found.board, board),
+            ("camera", _devices(found.cameras), _devices(cameras)),
+        ):
+            if one != two:
+                raise CalibrationError(f"{folder} has a session with another {what}: it cannot go on. {_ADVICE}")
+        found.cameras = cameras
         return found
 
     @classmethod
@@ -152,6 +157,11 @@ class Session:
         """
         view = self.cameras[camera].intrinsics
         return read_image(self.image_path(camera, number), (view.height, view.width))
+
+
+def _devices(cameras: dict[str, SessionCamera]) -> dict[str, tuple[str, int, int]]:
+    """Return serial number and resolution of each camera by name."""
+    return {name: (c.serial, c.intrinsics.width, c.intrinsics.height) for name, c in cameras.items()}
 
 
 def save_image(path: Path, pixels: NDArray[np.uint8]) -> None:

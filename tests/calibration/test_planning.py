@@ -9,7 +9,7 @@ from smolvla_gym.safety.collision import CollisionGuard
 from tests.calibration.rendered import GRIPPER, WRIST
 
 
-def test_poses_touch_nothing_and_their_views_show_the_board(rig, poses):
+def test_poses_have_no_contacts_and_their_views_show_the_board(rig, poses):
     guard = CollisionGuard("ssg48")
     assert len(poses) == 15
     for joints in poses:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,14 @@ def test_a_session_goes_on_where_it_ended(tmp_path):
     np.testing.assert_array_equal(session.image("wrist", 1), IMAGE)
     session.forget_images()
     assert Session.load(tmp_path).open_poses == [0, 1, 2]
+
+
+def test_images_count_with_intrinsics_that_were_measured_later(tmp_path):
+    begun(tmp_path)
+    lens = replace(WRIST, fx=430.0, source="measured", rms_px=0.1)
+    session = Session.open(tmp_path, "ssg48", BoardSpec(), {"wrist": SessionCamera("405000000001", lens)})
+    assert session.open_poses == [0, 2]
+    assert session.cameras["wrist"].intrinsics.fx == 430.0
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ class MeasureOptions(Options):
 class IntrinsicsOptions(MeasureOptions):
     """Options of ``smolvla-gym calibrate intrinsics``."""
 
-    images: Path = option("folder of PNG or JPEG images of the board", flag="IMAGES")
+    images: Path = option("folder of PNG or JPEG images of the board, or of a session", flag="IMAGES")
     camera_name: Literal["wrist", "scene"] = option("name of the camera", "scene")
     serial: str = option("serial number of the camera", "unknown", metavar="SERIAL")
     out: Path | None = option("folder of the report (default: outputs/calibrate/<time>)", None, metavar="DIR")
@@ -152,13 +152,15 @@ def run_intrinsics(options: IntrinsicsOptions) -> int:
     from smolvla_gym.calibration.lens import calibrate_lens
     from smolvla_gym.calibration.procedure import with_lens
     from smolvla_gym.calibration.report import write_lens_report
-    from smolvla_gym.calibration.session import read_image
+    from smolvla_gym.calibration.session import SESSION_FILE, read_image
     from smolvla_gym.parol6 import get_gripper
 
     get_gripper(options.gripper)
     board = options.board(virtual=False)
     detector = BoardDetector(board)
     files = sorted(path for path in options.images.iterdir() if path.suffix.lower() in _IMAGES)
+    if (options.images / SESSION_FILE).exists():  # the folder has images of other cameras too
+        files = [path for path in files if path.name.startswith(f"{options.camera_name}_")]
     lens = calibrate_lens([read_image(path) for path in files], detector)
     with output_folder(options.out, "calibrate") as folder:
         path, known = options.known(folder)
