@@ -20,6 +20,7 @@ import gymnasium as gym
 from smolvla_gym.envs.time_limit import ADDITIONAL_WRAPPERS, DEFAULT_STEPS
 from smolvla_gym.errors import (
     ActionError,
+    CalibrationError,
     CheckpointError,
     DatasetError,
     DeviceError,
@@ -164,7 +165,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ACTION_NAMES", "COLORS", "CUBE", "DISC", "GRIPPERS", "JOINT_NAMES", "PUCK", "REAL_ID", "SIM_ID", "TASKS",
-    "ActionError", "Agent", "Array", "Attempt", "Callback", "CheckpointError", "Condition", "DaggerAgent", "Dataset",
+    "ActionError", "Agent", "Array", "Attempt", "CalibrationError", "Callback", "CheckpointError", "Condition", "DaggerAgent", "Dataset",
     "DatasetError", "DatasetSpec", "DeltaJointAction", "Demonstrator", "DeviceError", "EpisodeOver", "EpisodeRecord",
     "EvaluationOptions", "ExpertAgent", "FaultError", "FinetuneOptions", "FlatObservation", "InferenceError",
     "InferenceTimeoutError", "Layout", "MissingExtraError", "NotHomedError", "ObjectKind", "ObservationError",

@@ -143,8 +143,8 @@ def write_sheet(path: str | os.PathLike[str], paper: str = "a4", spec: BoardSpec
     for x, y, w, h in black_rectangles(spec):
         lines.append(f"{left + 1e3 * x:.4f} {height - bottom - 1e3 * (y + h):.4f} {1e3 * w:.4f} {1e3 * h:.4f} re f")
     title = (
-        f"ChArUco {spec.columns} x {spec.rows}, squares {1e3 * spec.square_m:g} mm, markers {1e3 * spec.marker_m:g} mm, "
-        f"{spec.dictionary}. Print at 100 %, glue it to a flat plate."
+        f"ChArUco {spec.columns} x {spec.rows}, squares {1e3 * spec.square_m:g} mm, markers "
+        f"{1e3 * spec.marker_m:g} mm, {spec.dictionary}. Print at 100 %, glue it to a flat plate."
     )
     ask = f"Measure the whole pattern from left to right: {across:g} mm if the printer is exact. Give what you measure."
     lines += [_text(left, bottom / 2 + 1.0, title), _text(left, bottom / 2 - 3.5, ask)]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from smolvla_gym.calibration.board import board_corners, load_cv2, make_board
 from smolvla_gym.calibration.geometry import make_pose
+from smolvla_gym.calibration.refinement import SMALL_SQUARE_PX, TemplateRefinement
 from smolvla_gym.parol6 import Array
 from smolvla_gym.parol6.calibration import BoardSpec, CameraIntrinsics
 
@@ -49,6 +50,7 @@ class BoardDetector:
         self.spec: BoardSpec = spec
         self.points: Array = board_corners(spec)
         self._detector = self._cv2.aruco.CharucoDetector(make_board(spec))
+        self._small = TemplateRefinement(spec)
         self._stop = (self._cv2.TERM_CRITERIA_EPS + self._cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 
     def detect(self, image: NDArray[np.uint8]) -> Corners | None:
@@ -68,7 +70,21 @@ class BoardDetector:
         # refinement starts half a pixel off at most, with and without that, and ends at the corner itself.
         start = np.ascontiguousarray(corners.reshape(-1, 1, 2) - np.float32(0.25))
         refined = self._cv2.cornerSubPix(grey, start, _WINDOW, (-1, -1), self._stop).reshape(-1, 2)
-        return Corners(np.ravel(ids).astype(np.intp), refined.astype(np.float64))
+        numbers, pixels = np.ravel(ids).astype(np.intp), refined.astype(np.float64)
+        if self._square_px(numbers, pixels) < SMALL_SQUARE_PX:
+            coarse = corners.reshape(-1, 2).astype(np.float64) - 0.25
+            fits, pixels = self._small.refine(grey, numbers, coarse)
+            numbers, pixels = numbers[fits], pixels[fits]
+            if len(numbers) < MIN_CORNERS:
+                return None
+        return Corners(numbers, pixels)
+
+    def _square_px(self, ids: NDArray[np.intp], pixels: Array) -> float:
+        """Return the edge of a square in px: the smaller one of the board's two directions."""
+        points = np.column_stack([self.points[ids][:, :2] / self.spec.square_m, np.ones(len(ids))])
+        if np.linalg.matrix_rank(points) < points.shape[1]:
+            return np.inf
+        return float(np.linalg.norm(np.linalg.lstsq(points, pixels, rcond=None)[0][:2], axis=1).min())
 
     def pose(self, corners: Corners, intrinsics: CameraIntrinsics) -> Array:
         """Return the pose of the board in the camera's frame, shape (4, 4), from one image."""

@@ -18,6 +18,7 @@ from typing import Final
 
 from smolvla_gym.cli.commands import (
     bench,
+    calibrate,
     cameras,
     dataset,
     doctor,
@@ -41,7 +42,8 @@ from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
 _COMMANDS: Final = (
-    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, cameras, mount_guard, doctor,
+    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, cameras, calibrate,
+    mount_guard, doctor,
 )  # fmt: skip
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from smolvla_gym.drivers.board.client import BoardClient
@@ -33,10 +34,12 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
     """
     lockstep = LockstepClock()
     clock: Clock = SystemClock() if arm.realtime else lockstep
+    twin_options = dict(arm.twin_options)
+    extras = replace(options.extras, plate=twin_options.pop("plate", None))
     scene = {
         "gripper": options.gripper.name, "kind": options.task.kind, "goal": options.task.has_goal,
-        "cameras": options.cameras, "depth": options.depth, "quality": options.quality, "extras": options.extras,
-        **arm.twin_options,
+        "cameras": options.cameras, "depth": options.depth, "quality": options.quality, "extras": extras,
+        **twin_options,
     }  # fmt: skip
     twin = TwinProcess(**scene) if arm.own_process else Twin(**scene, clock=clock)
     with ExitStack() as undo:

@@ -20,7 +20,9 @@ from smolvla_gym.drivers.cameras.realsense_stream import CameraSettings
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.errors import OptionError
 from smolvla_gym.safety.collision import Box, check_workspace
+from smolvla_gym.sim.plate import Plate
 from smolvla_gym.twin.faults import Faults
+from smolvla_gym.twin.joint_error import JointError
 from smolvla_gym.twin.virtual_camera import MJPEG, TRANSPORTS
 from smolvla_gym.utils.option_values import (
     check_choice,
@@ -37,7 +39,7 @@ TWIN: Final = "twin"
 
 _BOARD_OPTIONS: Final = tuple(field.name for field in fields(BoardSettings) if field.name != "gripper")
 _CAMERA_OPTIONS: Final = tuple(field.name for field in fields(CameraSettings) if field.name != "depth")
-_TWIN_OPTIONS: Final = ("homed", "noise", "faults", "own_process", "transport")
+_TWIN_OPTIONS: Final = ("homed", "noise", "faults", "own_process", "transport", "plate", "joint_error")
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,9 @@ def _twin_options(given: object, realtime: bool) -> tuple[dict[str, Any], bool]:
         raise OptionError('twin_options["own_process"]', True, "False in lockstep, where nothing runs beside the steps")
     if not isinstance(options.get("faults", Faults()), Faults):
         raise OptionError('twin_options["faults"]', options["faults"], "a smolvla_gym.twin.faults.Faults")
+    for name, kind in (("plate", Plate), ("joint_error", JointError)):
+        if not isinstance(options.get(name), kind | None):
+            raise OptionError(f'twin_options["{name}"]', options[name], f"a {kind.__module__}.{kind.__name__} or None")
     if "noise" in options:
         allowed = "a standard deviation in grey levels, 0 to 255"
         options["noise"] = check_number('twin_options["noise"]', options["noise"], allowed, low=0.0, high=255.0)

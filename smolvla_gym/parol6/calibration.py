@@ -314,15 +314,22 @@ def _made(kind: type[Any], fields: Mapping[str, Check]) -> Check:
     return lambda value: kind(**inner(value))
 
 
-def _board(value: Any) -> BoardSpec:
+def check_board(value: Any) -> BoardSpec:
+    """Check for a board, as a field of :mod:`smolvla_gym.utils.schema`."""
     board: BoardSpec = _made(BoardSpec, _BOARD)(value)
     if board.rows % 2 == 0 or not board.marker_m < board.square_m:
         raise ExpectedError("an odd number of rows, and markers smaller than the squares")
     return board
 
 
+def check_camera(value: Any) -> CameraCalibration:
+    """Check for a camera, as a field of :mod:`smolvla_gym.utils.schema`."""
+    camera: CameraCalibration = _made(CameraCalibration, _CAMERA)(value)
+    return camera
+
+
 def _cameras(value: Any) -> dict[str, CameraCalibration]:
-    cameras: dict[str, CameraCalibration] = mapping_of(one_of(*PARENTS), _made(CameraCalibration, _CAMERA), 16)(value)
+    cameras: dict[str, CameraCalibration] = mapping_of(one_of(*PARENTS), check_camera, 16)(value)
     for name, camera in cameras.items():
         if camera.pose is not None and camera.pose.parent != PARENTS[name]:
             raise ExpectedError(f"a pose of the camera {name} in the frame {PARENTS[name]}")
@@ -359,6 +366,6 @@ _OFFSETS: Final = {
 }
 _FILE: Final[Mapping[str, Check]] = {
     "format": one_of(FORMAT), "version": one_of(VERSION), "units": _exactly(UNITS),
-    "conventions": _exactly(CONVENTIONS), "gripper": one_of(*GRIPPERS), "created": _date, "board": _board,
+    "conventions": _exactly(CONVENTIONS), "gripper": one_of(*GRIPPERS), "created": _date, "board": check_board,
     "cameras": _cameras, "joint_offsets": optional(_made(JointOffsets, _OFFSETS)),
 }  # fmt: skip

@@ -36,6 +36,7 @@ from smolvla_gym.sim.rendering import QUALITIES, Image, Quality
 from smolvla_gym.sim.scene import CUBE, ObjectKind
 from smolvla_gym.sim.world import World
 from smolvla_gym.twin.faults import NAMES, Faults
+from smolvla_gym.twin.joint_error import JointError
 from smolvla_gym.twin.snapshot_renderer import SnapshotRenderer
 from smolvla_gym.twin.twin import make_world
 from smolvla_gym.twin.virtual_camera import MJPEG, REALSENSE, Render, VirtualCamera
@@ -87,6 +88,7 @@ class TwinProcess:
         faults: Faults | None = None,
         extras: Extras = NO_EXTRAS,
         transport: str = REALSENSE,
+        joint_error: JointError | None = None,
     ) -> None:
         """Start the worker; see :class:`smolvla_gym.twin.twin.Twin` for the arguments.
 
@@ -120,7 +122,7 @@ class TwinProcess:
             self._sent = self._switches()
             scene = {
                 "gripper": gripper, "kind": kind, "goal": goal, "depth": depth, "quality": quality, "homed": homed,
-                "extras": extras,
+                "extras": extras, "joint_error": joint_error,
             }  # fmt: skip
             arguments = {"scene": pack_object(scene), "noise": noise, "faults": self._sent, "memory": memory}
             self.port: str = self._ask("begin", timeout=_START, **arguments)

@@ -18,6 +18,7 @@ from smolvla_gym.sim.world import World
 from smolvla_gym.twin.faults import Faults
 from smolvla_gym.twin.firmware import Firmware
 from smolvla_gym.twin.gripper import make_gripper
+from smolvla_gym.twin.joint_error import JointError
 from smolvla_gym.twin.snapshot_renderer import OVERVIEW_SIZE, SnapshotRenderer
 from smolvla_gym.twin.virtual_board import VirtualBoard
 from smolvla_gym.twin.virtual_camera import MJPEG, REALSENSE, VirtualCamera
@@ -86,6 +87,7 @@ class Twin:
         extras: Extras = NO_EXTRAS,
         transport: str = REALSENSE,
         http_port: int = 0,
+        joint_error: JointError | None = None,
     ) -> None:
         """Set the arm up; :meth:`start` runs it.
 
@@ -103,6 +105,7 @@ class Twin:
             extras: A belt, and what level 2 of the domain randomization needs.
             transport: How drivers reach the cameras, one of ``TRANSPORTS``.
             http_port: TCP port of the server of MJPEG cameras; 0 takes any.
+            joint_error: Errors of the joints that the board does not know; None: there are none.
 
         Raises:
             OptionError: The port is in use.
@@ -115,7 +118,8 @@ class Twin:
         self._firmware = Firmware(steps_from_rad(joints), make_gripper(gripper))
         if homed:
             self._firmware.set_homed()
-        self.world.reset(joints, self._firmware.gripper.target_opening)
+        self._joint_error = joint_error
+        self._reset_world(joints)
         self.world.settle()
         self._started = self._clock.now()
         self._steps = 0
@@ -200,8 +204,11 @@ class Twin:
                 firmware.advance(self._since(due))
                 self._firmware_time = due
                 firmware.gripper.advance(timestep, world.opening)
-                world.drive(rad_from_steps(firmware.motor)[None], firmware.gripper.target_opening)
-                firmware.feel(world.measured_joints)
+                motors = rad_from_steps(firmware.motor)
+                if self._joint_error is not None:
+                    world.zero_error = self._joint_error.at(motors)
+                world.drive(motors[None], firmware.gripper.target_opening)
+                firmware.feel(world.measured_joints - world.zero_error)
                 self._lose_steps()
             # The firmware's loop runs on between two steps of the physics.
             if now > self._firmware_time:
@@ -218,7 +225,7 @@ class Twin:
             self._stalling[:] = 0.0
             return
         self._stalling = np.where(stalled, self._stalling + self.world.timestep, 0.0)
-        bend = self.world.measured_joints * STEPS_PER_RAD - self._firmware.motor
+        bend = (self.world.measured_joints - self.world.zero_error) * STEPS_PER_RAD - self._firmware.motor
         for joint in np.flatnonzero((self._stalling > _STALL_TIME) & (np.abs(bend) > _STEP_LOSS)).tolist():
             slip = float(np.copysign(_STEP_PERIOD, bend[joint]))
             self._firmware.slip(joint, slip)
@@ -231,7 +238,13 @@ class Twin:
         """
         with self.lock:
             self._firmware.recover()
-            self.world.reset(rad_from_steps(self._firmware.motor), self._firmware.gripper.target_opening)
+            self._reset_world(rad_from_steps(self._firmware.motor))
+
+    def _reset_world(self, joints: Array) -> None:
+        """Park all objects, with the arm at rest at joint angles in rad that the board reports, shape (6,)."""
+        self.world.reset(joints, self._firmware.gripper.target_opening)
+        if self._joint_error is not None:
+            self.world.misplace_zero(self._joint_error.at(joints))
 
     def lay(self, arrange: Callable[[], object]) -> None:
         """Clear the table and lay it anew, while no time passes.

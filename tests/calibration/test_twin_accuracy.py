@@ -1,0 +1,35 @@
+"""The whole measurement on the twin in lockstep, against the truth of its scene."""
+
+import numpy as np
+import pytest
+
+from smolvla_gym.calibration.board import DEFAULT_BOARD
+from smolvla_gym.calibration.geometry import distance
+from smolvla_gym.calibration.procedure import measure, solve_session
+from smolvla_gym.calibration.rig import Rig
+from smolvla_gym.calibration.virtual import board_plate
+from smolvla_gym.envs import make_real_env
+from smolvla_gym.twin.joint_error import JointError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_targets_are_kept_from_end_to_end(rig, tmp_path, seed):
+    homing = np.deg2rad(np.random.default_rng(1000 + seed).uniform(-0.3, 0.3, 6))
+    error = JointError(tuple(homing.tolist()), float(np.deg2rad(0.1)), seed)
+    twin = {"homed": True, "noise": 2.0, "plate": board_plate(DEFAULT_BOARD), "joint_error": error}
+    env = make_real_env(
+        port="twin", camera="twin", realtime=False, cameras=("wrist", "scene"), image_size=(480, 640),
+        max_episode_s=None, render_quality="high", randomization=0, twin_options=twin,
+    )  # fmt: skip
+    try:
+        session = measure(Rig(env), tmp_path, "ssg48", DEFAULT_BOARD)
+    finally:
+        env.close()
+    solution, _ = solve_session(session)
+    hand_eye, scene = rig.truth(homing)
+    for found, true, limit_m in ((solution.state.hand_eye, hand_eye, 5e-4), (solution.scene, scene, 1e-3)):
+        metres, radians = distance(found, true)
+        assert metres < limit_m
+        assert np.rad2deg(radians) < 0.1
