@@ -101,8 +101,14 @@ def _load(policy: str, device: str, dtype: str) -> Any:
 @cache
 def _policy(options: EvaluationOptions, num_steps: int | None) -> Any:
     """Return the policy with a number of flow steps; all of them share the checkpoint."""
+    from smolvla_gym.agent.policies.load import find_exported, load_policy
     from smolvla_gym.agent.policies.local import LocalPolicy
 
+    if find_exported(options.policy) is not None:
+        return load_policy(
+            options.policy, device=options.device, dtype=options.dtype, num_steps=num_steps,
+            camera_map=options.camera_map, compile_mode=options.compile_mode,
+        )  # fmt: skip
     checkpoint = _load(options.policy, options.device, options.dtype)
     return LocalPolicy(
         checkpoint,
