@@ -206,10 +206,14 @@ def _make_plain(proto: Any, onnx: Any) -> None:
     graph = proto.graph
     nodes = []
     for node in graph.node:
-        value = next((a for a in node.attribute if a.name == "value"), None)
-        if node.op_type == "Constant" and value is not None:
-            value.t.name = node.output[0]
-            graph.initializer.append(value.t)
+        if node.op_type == "Constant":
+            (attribute,) = node.attribute
+            value = onnx.helper.get_attribute_value(attribute)
+            if attribute.name == "value":
+                array = onnx.numpy_helper.to_array(value)
+            else:
+                array = np.array(value, np.int64 if attribute.name in ("value_int", "value_ints") else np.float32)
+            graph.initializer.append(onnx.numpy_helper.from_array(array, node.output[0]))
             continue
         for name in ("doc_string", "metadata_props", "overload"):
             node.ClearField(name)

@@ -1,6 +1,6 @@
 """The network of a policy as two modules for export: the prefix, and the velocity of a flow step.
 
-They use the modules and weights of the fast sampler. All sizes are fixed but the number of instruction tokens. An absent
+They use the modules and weights of the fast sampler. Only the number of instruction tokens varies. An absent
 camera is masked. The number of flow steps, guidance and given actions are outside the graphs.
 """
 

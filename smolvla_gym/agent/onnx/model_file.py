@@ -27,10 +27,11 @@ MAX_NODES: Final = 50_000
 
 # fmt: off
 OPERATORS: Final = frozenset((
-    "Add", "And", "Cast", "Concat", "Conv", "Cos", "CumSum", "Div", "Equal", "Expand", "Gather", "Gemm", "Identity",
-    "LayerNormalization", "Less", "LessOrEqual", "MatMul", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Reciprocal",
-    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Sqrt",
-    "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Add", "And", "Cast", "CastLike", "Concat", "Conv", "Cos", "CumSum", "Div", "Equal", "Expand", "Gather", "Gemm",
+    "GreaterOrEqual", "Identity", "LayerNormalization", "Less", "LessOrEqual", "MatMul", "Mod", "Mul", "Neg", "Not",
+    "Or", "Pow", "Range", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape", "SequenceAt", "Shape",
+    "Sigmoid", "Sin", "Slice", "Softmax", "Split", "SplitToSequence", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile",
+    "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
 """Operators that the exporter writes."""

@@ -85,14 +85,13 @@ class OnnxNetwork:
         """
         prefix = dict(zip(self._kept, self._prefix.run(None, dict(inputs)), strict=True))
         x, width = np.array(noise, np.float32)[None], self._sizes.action
-        biases = self._time_biases(steps)
+        biases, length = self._time_biases(steps), self._sizes.chunk
         held = target.held if target is not None else 0
         for step in range(steps):
-            time, bias = 1.0 - step / steps, biases[step]
+            time, bias = 1.0 - step / steps, np.repeat(biases[None, None, step], length, axis=1)
             if target is not None and held:
                 x[:, :held, :width], x[:, :held, width:] = target.actions[:held], 0.0
-                bias = bias.copy()
-                bias[:, :held] = biases[-1][:, :held]  # given actions have the time 0
+                bias[:, :held] = biases[-1]  # given actions have the time 0
             speed = self._velocity.run(None, {"x": x, "bias": bias, **prefix})[0]
             if target is not None:
                 guess = x[..., :width] - np.float32(time) * speed[..., :width]
@@ -106,7 +105,7 @@ class OnnxNetwork:
         return actions
 
     def _time_biases(self, steps: int) -> Array:
-        """Return the contributions of the flow times, shape (steps + 1, 1, chunk, expert width); the last is time 0."""
+        """Return the contributions of the flow times, shape (steps + 1, expert width); the last is time 0."""
         if steps not in self._biases:
             weight, bias = self._times
             times = np.array([1.0 - step / steps for step in range(steps + 1)], np.float32).astype(np.float64)
@@ -114,9 +113,7 @@ class OnnxNetwork:
             period = low * (high / low) ** np.linspace(0.0, 1.0, weight.shape[1] // 2)
             angles = times[:, None] * (2.0 * np.pi / period)
             embedded = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-            rows = (embedded @ weight.T + bias)[:, None, None]
-            repeated = np.repeat(rows, self._sizes.chunk, axis=2)
-            self._biases = {steps: repeated}  # one number is in use at a time
+            self._biases = {steps: embedded @ weight.T + bias}  # one number is in use at a time
         return self._biases[steps]
 
 

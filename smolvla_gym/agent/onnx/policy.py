@@ -24,6 +24,9 @@ from smolvla_gym.errors import ActionError, CheckpointError, OptionError
 from smolvla_gym.utils.option_values import check_whole
 from smolvla_gym.utils.untrusted import printable
 
+_MAX_PIXELS: Final = 1 << 23
+"""Largest number of pixels of all images of a request. SmolVLA with three cameras of 512 x 512 has a tenth."""
+
 _ONLY: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "device": (("auto", "cpu"), "an exported policy computes on the CPU: 'auto' or 'cpu'"),
     "dtype": (("auto", "float32"), "an exported policy computes in float32: 'auto' or 'float32'"),
@@ -112,6 +115,12 @@ class OnnxPolicy(ChunkPolicy):
             min_period=float(spec.config["min_period"]),
             max_period=float(spec.config["max_period"]),
         )
+        pixels = sum(height * width for height, width in sizes.images)
+        if pixels > _MAX_PIXELS:
+            raise CheckpointError(
+                f"{spec.directory} takes images of {pixels} px together; expected at most {_MAX_PIXELS}. Take another "
+                "copy of the policy."
+            )
         ends_lines = find_step(spec.preprocessor, "smolvla_new_line_processor") is not None
         try:
             self._network = OnnxNetwork(files.prefix, files.velocity, files.times, sizes)
