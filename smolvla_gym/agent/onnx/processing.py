@@ -34,7 +34,7 @@ def make_tokenizer(content: Mapping[str, Any], *, ends_lines: bool) -> Callable[
         MissingExtraError: tokenizers is not installed.
     """
     with needs_extra("An exported policy", "onnx"):
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # type: ignore[import-untyped]
     try:
         tokenizer: Any = Tokenizer.from_str(json.dumps(content))
     # A panic of the library is not an Exception.
