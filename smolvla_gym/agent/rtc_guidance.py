@@ -159,9 +159,20 @@ class PrefixGuidance:
             delay: Number of them that will be executed before the new chunk arrives.
             length: Length of the new chunk.
         """
-        delay = int(delay or 0)
-        weights = prefix_weights(delay, len(left), length, "zeros" if self.max_delay else self.schedule)
-        held = max(0, min(delay, self.max_delay, len(left), length))
-        weights[:held] = 0.0
+        weights, held = self.make_weights(len(left), delay, length)
         target = left[[min(i, len(left) - 1) for i in range(length)]]
         return GuidanceTarget(target, target.new_tensor(weights), held)
+
+    def make_weights(self, left: int, delay: int | None, length: int) -> tuple[NDArray[np.float32], int]:
+        """Return the weight of the guidance of each action, shape (length,), and the number of held actions.
+
+        Args:
+            left: Number of remaining actions of the previous chunk, at least 1.
+            delay: Number of them that will be executed before the new chunk arrives.
+            length: Length of the new chunk.
+        """
+        delay = int(delay or 0)
+        weights = prefix_weights(delay, left, length, "zeros" if self.max_delay else self.schedule)
+        held = max(0, min(delay, self.max_delay, left, length))
+        weights[:held] = 0.0
+        return weights, held

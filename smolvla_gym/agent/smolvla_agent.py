@@ -106,6 +106,9 @@ class SmolVLAAgent:
     ) -> Self:
         """Load a checkpoint, and refuse one that cannot drive this arm.
 
+        The folder of ``smolvla-gym export --format onnx`` is loaded without torch: it computes on the CPU in float32,
+        and takes ``num_steps``, ``camera_map`` and ``process`` of the options before ``**options``.
+
         Args:
             path_or_repo: A folder, a repository on the Hugging Face hub, or ``"bundled"``.
             device: ``"auto"`` (cuda, else mps, else cpu) or a device of torch.
@@ -126,7 +129,8 @@ class SmolVLAAgent:
             CheckpointError: The checkpoint is absent, cannot be downloaded, or is broken.
             PolicyMismatchError: The checkpoint cannot drive this arm.
             OptionError: An option has a value that is not allowed.
-            MissingExtraError: torch, transformers or lerobot is not installed.
+            MissingExtraError: torch, transformers or lerobot is not installed, or for an exported policy onnxruntime or
+                tokenizers.
         """
         if process:
             try:
@@ -139,13 +143,11 @@ class SmolVLAAgent:
                 timeout_s=options.get("timeout_s", 10.0),
             )  # fmt: skip
             return cls._own(policy, options)
-        from smolvla_gym.agent.checkpoint.load import load_checkpoint
-        from smolvla_gym.agent.policies.local import LocalPolicy
+        from smolvla_gym.agent.policies.load import load_policy
 
-        checkpoint = load_checkpoint(path_or_repo, device=device, dtype=dtype, vlm=vlm, revision=revision)
-        policy = LocalPolicy(
-            checkpoint, num_steps=num_steps, camera_map=camera_map, name=str(path_or_repo), sampler=sampler,
-            compile_mode=compile_mode,
+        policy = load_policy(
+            path_or_repo, device=device, dtype=dtype, num_steps=num_steps, camera_map=camera_map, vlm=vlm,
+            revision=revision, sampler=sampler, compile_mode=compile_mode,
         )  # fmt: skip
         return cls._own(policy, options)
 

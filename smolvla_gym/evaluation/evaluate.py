@@ -98,11 +98,24 @@ def _load(policy: str, device: str, dtype: str) -> Any:
         return load_checkpoint(policy, device=device, dtype=dtype)
 
 
+def _one_thread(policy: str) -> contextlib.AbstractContextManager[None]:
+    """Have torch compute with one thread; an exported policy does without torch."""
+    from smolvla_gym.agent.policies.load import find_exported
+
+    return threads(1) if find_exported(policy) is None else contextlib.nullcontext()
+
+
 @cache
 def _policy(options: EvaluationOptions, num_steps: int | None) -> Any:
     """Return the policy with a number of flow steps; all of them share the checkpoint."""
+    from smolvla_gym.agent.policies.load import find_exported, load_policy
     from smolvla_gym.agent.policies.local import LocalPolicy
 
+    if find_exported(options.policy) is not None:
+        return load_policy(
+            options.policy, device=options.device, dtype=options.dtype, num_steps=num_steps,
+            camera_map=options.camera_map, compile_mode=options.compile_mode,
+        )  # fmt: skip
     checkpoint = _load(options.policy, options.device, options.dtype)
     return LocalPolicy(
         checkpoint,
@@ -153,7 +166,7 @@ def _agent(options: EvaluationOptions, condition: Condition) -> SmolVLAAgent:
 def run_job(job: Job) -> tuple[Condition, Outcome]:
     """Run a seed under a condition."""
     options, condition, seed = job
-    with threads(1):  # there may be other workers
+    with _one_thread(options.policy):  # there may be other workers
         env = _env(options, condition.task, condition.randomization, condition.cameras)
         return condition, _run(env, _agent(options, condition), condition, seed)
 
@@ -179,7 +192,7 @@ def record_video(
     """
     from smolvla_gym.episodes.video import EpisodeVideo
 
-    with threads(1):  # as in an evaluation: the number of threads may change the last bits of a chunk
+    with _one_thread(options.policy):  # as in an evaluation: the number of threads may change the last bits of a chunk
         env = _env(options, condition.task, condition.randomization, condition.cameras, "rgb_array")
         agent = _agent(options, condition)
         _run(env, agent, condition, seed, [EpisodeVideo(path, agent), *callbacks])

@@ -24,6 +24,9 @@ POSTPROCESSOR: Final = "policy_postprocessor.json"
 VLM_FOLDER: Final = "vlm"
 """Folder inside a checkpoint with its VLM's configuration and tokenizer."""
 
+EXPORTED: Final = "onnx.json"
+"""Manifest of a policy that was exported to ONNX; its folder has no weights for LeRobot."""
+
 ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """Files of PEFT, which LeRobot ignores when it loads a policy."""
 

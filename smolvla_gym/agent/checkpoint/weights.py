@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from smolvla_gym.agent.checkpoint.safetensors_file import SavedTensor, read_header
-from smolvla_gym.agent.checkpoint.spec import CONFIG, WEIGHTS, CheckpointSpec
+from smolvla_gym.agent.checkpoint.spec import CONFIG, EXPORTED, WEIGHTS, CheckpointSpec
 from smolvla_gym.agent.checkpoint.vlm_files import VLMFiles
 from smolvla_gym.errors import CheckpointError
 from smolvla_gym.utils.untrusted import reading_as
@@ -39,6 +39,11 @@ def read_weights(spec: CheckpointSpec) -> dict[str, SavedTensor]:
         f"{path.parent} is not a complete checkpoint: {path.name} is missing. Checkpoints of adapters (PEFT) or in "
         "several files are not supported: merge them into one, or take another copy."
     )
+    if (spec.directory / EXPORTED).exists():
+        missing = (
+            f"{path.parent} is a policy that was exported to ONNX, which rollout, eval, serve and "
+            "SmolVLAAgent.from_pretrained can run. Give the checkpoint that it was exported from."
+        )
     with reading_as(CheckpointError, path, "Take another copy of the checkpoint.", missing):
         header = read_header(path)
     for name, tensor in header.items():

@@ -119,15 +119,13 @@ def main(parent: Parent) -> int:
     parent.exit_with()
     config = begin.arguments
     try:
-        from smolvla_gym.agent.checkpoint.load import load_checkpoint
-        from smolvla_gym.agent.policies.local import LocalPolicy
+        from smolvla_gym.agent.policies.load import find_exported, load_policy
         from smolvla_gym.agent.policies.remote.server import PolicyServer
 
         with PolicyServer(port=0, token=config["token"]) as server:
-            checkpoint = load_checkpoint(config["policy"], **config["load"])
-            if checkpoint.device == "cpu":
-                _leave_a_core()
-            policy = LocalPolicy(checkpoint, name=config["policy"], **config["run"])
+            policy = load_policy(config["policy"], **config["load"], **config["run"])
+            if policy.card.device == "cpu":
+                _leave_a_core(uses_torch=find_exported(config["policy"]) is None)
             server.serve(policy, lambda: begin.reply(server.address))
     except SmolVLAGymError as error:
         begin.fail(error)
@@ -135,10 +133,12 @@ def main(parent: Parent) -> int:
     return 0
 
 
-def _leave_a_core() -> None:
+def _leave_a_core(*, uses_torch: bool) -> None:
     """Compute with one core fewer than there are, and give way: the loop needs the other at once, and often."""
-    import torch
-
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
+    if not uses_torch:  # ONNX Runtime's threads do not wait busily
+        return
+    import torch
+
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))

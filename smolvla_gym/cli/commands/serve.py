@@ -73,13 +73,12 @@ add_parser: AddParser = command(
 
 
 def _load(options: ServeOptions) -> ChunkPolicy:
-    from smolvla_gym.agent.checkpoint.load import load_checkpoint
-    from smolvla_gym.agent.policies.local import LocalPolicy
+    from smolvla_gym.agent.policies.load import load_policy
 
-    checkpoint = load_checkpoint(options.policy, device=options.device, dtype=options.dtype)
-    return LocalPolicy(
-        checkpoint, name=options.policy, compile_mode=options.compile, camera_map=dict(options.camera_map)
-    )
+    return load_policy(
+        options.policy, device=options.device, dtype=options.dtype, compile_mode=options.compile,
+        camera_map=dict(options.camera_map),
+    )  # fmt: skip
 
 
 def _announce(policy: ChunkPolicy, address: str, *, as_json: bool) -> None:
