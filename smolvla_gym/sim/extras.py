@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import mujoco
 
 from smolvla_gym.sim.belt import add_belt
 from smolvla_gym.sim.distractors import add_distractors
+from smolvla_gym.sim.own_table.description import CameraPose, OwnTable
 from smolvla_gym.sim.textures import add_textures
 
 
@@ -19,10 +21,14 @@ class Extras:
     Attributes:
         belt_speed: Speed in m/s of a belt on which the objects stand; None: there is no belt.
         varied: Whether level 2 of the domain randomization finds table textures and distractors in the scene.
+        table: A table of one's own with its objects, or None.
+        camera_poses: Poses of cameras by name, in place of those of the package and of the table.
     """
 
     belt_speed: float | None = None
     varied: bool = False
+    table: OwnTable | None = None
+    camera_poses: Mapping[str, CameraPose] = field(default_factory=dict)
 
 
 NO_EXTRAS: Final = Extras()

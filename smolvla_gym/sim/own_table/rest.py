@@ -1,0 +1,95 @@
+"""Pose in which an object comes to rest on a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import mujoco
+import numpy as np
+
+from smolvla_gym.parol6 import Array
+from smolvla_gym.sim.own_table.build import add_shapes
+from smolvla_gym.sim.own_table.description import OwnObject
+
+_TIMESTEP: Final = 0.002
+_LONGEST: Final = 1500
+_STILL: Final = 0.005
+"""Speed in m/s and rad/s below which an object is at rest."""
+
+
+def at_rest(thing: OwnObject) -> tuple[OwnObject, float]:
+    """Let an object come to rest on a table.
+
+    Args:
+        thing: The object.
+
+    Returns:
+        The object with the frame, half height and radius that it has at rest; and the angle in rad by which it fell
+        over from the rotation in which it was put down.
+    """
+    upright = replace(thing, frame=(np.zeros(3), np.array(thing.rotation)))
+    points = outline(upright)
+    spec = mujoco.MjSpec()
+    spec.option.timestep, spec.option.integrator = _TIMESTEP, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1], friction=[0.6, 0.005, 0.0001])
+    body = spec.worldbody.add_body(name="object", pos=[0.0, 0.0, 5e-4 - points[:, 2].min()])
+    body.add_freejoint()
+    add_shapes(spec, body, "object", upright)
+    model = spec.compile()
+    data: Any = mujoco.MjData(model)
+    for step in range(_LONGEST):
+        mujoco.mj_step(model, data)
+        if step > 100 and np.abs(data.qvel).max() < _STILL:
+            break
+    turn = np.array(data.qpos[3:7])
+    # Without its turn about the vertical, of which an episode draws another one.
+    yaw = 2.0 * np.arctan2(turn[3], turn[0])
+    level = _product(np.array([np.cos(yaw / 2), 0.0, 0.0, -np.sin(yaw / 2)]), turn)
+    fallen = 2.0 * float(np.arccos(np.clip(np.hypot(level[0], level[3]), 0.0, 1.0)))
+    quaternion = _product(level, np.array(thing.rotation))
+    settled = replace(thing, frame=(np.zeros(3), quaternion))
+    points = outline(settled)
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle = 0.5 * (low + high)
+    radius = float(np.linalg.norm(points[:, :2] - middle[:2], axis=1).max())
+    placed = replace(
+        thing, frame=(-middle, quaternion), half_height=float(0.5 * (high[2] - low[2])), radius=radius
+    )
+    return placed, fallen
+
+
+def outline(thing: OwnObject) -> Array:
+    """Return points in m, shape (n, 3), whose bounding box in the body's frame is that of what collides."""
+    position, quaternion = thing.frame
+    rotation = np.empty(9)
+    mujoco.mju_quat2Mat(rotation, quaternion)
+    if thing.surface is not None:
+        points = np.concatenate([part.vertices for part in thing.parts])
+    else:
+        points = _primitive_points(thing)
+    return np.asarray(points @ rotation.reshape(3, 3).T + position)
+
+
+def _primitive_points(thing: OwnObject) -> Array:
+    size = thing.size
+    if thing.shape == "box":
+        corners = np.array(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5])).reshape(3, -1).T
+        return np.asarray(corners * size)
+    angle = np.linspace(0.0, 2.0 * np.pi, 64, endpoint=False)
+    if thing.shape == "cylinder":
+        ring = np.column_stack([np.cos(angle), np.sin(angle)]) * 0.5 * size[0]
+        return np.concatenate([np.column_stack([ring, np.full(64, z)]) for z in (-0.5 * size[1], 0.5 * size[1])])
+    polar = np.linspace(0.0, np.pi, 33)
+    ball = np.array([(np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)) for p in polar for a in angle])
+    ball *= 0.5 * size[0]
+    if thing.shape == "sphere":
+        return ball
+    half = np.array([0.0, 0.0, 0.5 * (size[1] - size[0])])
+    return np.concatenate([ball - half, ball + half])
+
+
+def _product(first: Array, second: Array) -> Array:
+    result = np.empty(4)
+    mujoco.mju_mulQuat(result, first, second)
+    return result
