@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -259,12 +260,28 @@ def _add_obstacles(spec: mujoco.MjSpec, table: OwnTable) -> None:
 def place_camera(model: mujoco.MjModel, name: str, pose: CameraPose) -> None:
     """Give a camera of a compiled model another pose and field of view."""
     camera = model.camera(name).id
-    if pose.position is not None:
-        model.cam_pos[camera] = pose.position
-    if pose.rotation is not None:
-        model.cam_quat[camera] = pose.rotation
+    position, rotation = pose.position, pose.rotation
+    if pose.parent == "tool" and position is not None and rotation is not None:
+        position, rotation = _on_mount(model, camera, position, rotation)
+    if position is not None:
+        model.cam_pos[camera] = position
+    if rotation is not None:
+        model.cam_quat[camera] = rotation
     if pose.fovy is not None:
         model.cam_fovy[camera] = pose.fovy
+
+
+def _on_mount(model: mujoco.MjModel, camera: int, position: Sequence[float], rotation: Sequence[float]) -> Any:
+    """Return a pose in the frame of the tool centre point as one in that of the body on which a camera is mounted."""
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    tool, body = model.site(GRIPPER_PREFIX + "tcp").id, model.cam_bodyid[camera]
+    axes = data.xmat[body].reshape(3, 3).T
+    turn = axes @ data.site_xmat[tool].reshape(3, 3)
+    own, quaternion = np.empty(9), np.empty(4)
+    mujoco.mju_quat2Mat(own, np.array(rotation, np.float64))
+    mujoco.mju_mat2Quat(quaternion, (turn @ own.reshape(3, 3)).ravel())
+    return turn @ position + axes @ (data.site_xpos[tool] - data.xpos[body]), quaternion
 
 
 def _look_at(position: Sequence[float], target: Sequence[float]) -> Array:

@@ -22,7 +22,7 @@ _TRIES = 1000
 SIZE_SPREAD = 0.15
 """Largest deviation of an object's size at level 2 as a share of the nominal one."""
 
-_MOVED = 0.03
+MOVED = 0.03
 """Distance in m from its first place at which an object counts as moved, rather than in contact in passing."""
 
 
@@ -177,7 +177,7 @@ class Task(ABC):
     def failure(self, world: World, layout: Layout) -> str:
         """Return the failure mode of an episode that ends now, a few words."""
         for i, start in enumerate(layout.positions):
-            if i not in (layout.target, layout.base) and np.linalg.norm(world.object_position(i) - start) > _MOVED:
+            if i not in (layout.target, layout.base) and np.linalg.norm(world.object_position(i) - start) > MOVED:
                 return "moved another object"
         return self.shortfall(world, layout)
 

@@ -10,19 +10,22 @@ import numpy as np
 from smolvla_gym.sim.own_table.convex_parts import convex_volume
 from smolvla_gym.sim.own_table.description import OwnObject, OwnTable, Picture
 
+_FLOOR: Final = -0.70
+"""Height in m of the floor above the foot of the arm."""
+
 _ROLLING: Final = ("sphere", "capsule", "cylinder")
 
 
-def parking(index: int) -> list[float]:
+def parking(index: int, thing: OwnObject) -> list[float]:
     """Return where an object that an episode does not use lies: on the floor, out of view of all cameras, in m."""
-    return [-1.5, 0.45 * (index - 4), -0.64]
+    return [-1.5, 0.45 * (index - 4), _FLOOR + thing.half_height]
 
 
 def add_own_objects(spec: mujoco.MjSpec, table: OwnTable) -> None:
     """Add the objects of a table, each a body ``object_<i>`` with a visible geom of the same name."""
     for index, thing in enumerate(table.objects):
         name = f"object_{index}"
-        body = spec.worldbody.add_body(name=name, pos=parking(index))
+        body = spec.worldbody.add_body(name=name, pos=parking(index, thing))
         body.add_freejoint(name=name)
         add_shapes(spec, body, name, thing)
 

@@ -63,6 +63,8 @@ class OwnObject:
         frame: Position in m, shape (3,), and orientation, shape (4,), of its shapes in its body: that at rest.
         half_height: Half of the height at rest in m. The middle of the body is at this height.
         radius: Largest horizontal distance in m of the object from the middle of the body.
+        flat_top: Smaller edge in m of the flat part of its upper side at rest, around its middle; 0 where there is none.
+        flat_base: The same of its lower side.
     """
 
     name: str
@@ -80,6 +82,8 @@ class OwnObject:
     frame: tuple[Array, Array] = field(default_factory=lambda: (np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])))
     half_height: float = 0.0
     radius: float = 0.0
+    flat_top: float = 0.0
+    flat_base: float = 0.0
 
     @property
     def phrases(self) -> tuple[str, ...]:
@@ -112,11 +116,13 @@ class CameraPose:
             None keeps it.
         rotation: Quaternion w, x, y, z of a camera that looks along its -z, with +y up in the image; None keeps it.
         fovy: Vertical field of view in degrees; None keeps it. Only of the scene camera.
+        parent: Frame of the wrist camera's pose: ``"mount"``, or ``"tool"`` for that of the tool centre point.
     """
 
     position: tuple[float, float, float] | None = None
     rotation: tuple[float, float, float, float] | None = None
     fovy: float | None = None
+    parent: str = "mount"
 
 
 @dataclass(frozen=True, eq=False)

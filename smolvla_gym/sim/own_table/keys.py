@@ -170,6 +170,7 @@ CAMERA: Final[Mapping[str, Key]] = {
     "rotation": _numbers(
         (4,), -1.0, 1.0, "", "quaternion w, x, y, z of a camera that looks along -z, with +y up in the image"
     ),
+    "calibration": _file("a calibration.json of `smolvla-gym calibrate`, which has the pose, in place of the others"),
     "fovy": _number(10.0, 120.0, "vertical field of view in degrees; only of the scene camera"),
 }
 

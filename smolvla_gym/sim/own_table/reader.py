@@ -36,7 +36,8 @@ from smolvla_gym.sim.own_table.keys import (
     TABLE,
     check_section,
 )
-from smolvla_gym.sim.own_table.mesh_file import read_mesh, read_picture
+from smolvla_gym.sim.own_table.measured_pose import read_measured_pose
+from smolvla_gym.sim.own_table.mesh_file import find_file, read_mesh, read_picture
 from smolvla_gym.sim.own_table.rest import at_rest
 from smolvla_gym.sim.textures import TEXTURES
 from smolvla_gym.utils.untrusted import printable, read_file
@@ -104,18 +105,19 @@ def read_table(path: str | os.PathLike[str]) -> OwnTable:
         texture=_table_texture(f"{name}: table.texture", file.parent, top.get("texture")),
         area=top.get("area"),
         obstacles=obstacles,
-        cameras=read_camera_poses(f"{name}: cameras", content.get("cameras", {})),
+        cameras=read_camera_poses(f"{name}: cameras", content.get("cameras", {}), file.parent),
         gripper=gripper,
         objects=objects,
     )
 
 
-def read_camera_poses(where: str, content: object) -> dict[str, CameraPose]:
+def read_camera_poses(where: str, content: object, folder: Path | None = None) -> dict[str, CameraPose]:
     """Return camera poses, by the name of the camera.
 
     Args:
         where: What has them, for errors.
         content: A section for each camera, with the keys of ``[cameras.<name>]``.
+        folder: Folder in which a file that is named has to be; None: anywhere, as the caller names it.
 
     Raises:
         OptionError: A value is not allowed.
@@ -129,7 +131,7 @@ def read_camera_poses(where: str, content: object) -> dict[str, CameraPose]:
             raise UnknownNameError(f"camera in {where}", camera, CAMERA_NAMES)
         label = f"{where}.{camera}"
         values = check_section(label, dict(section) if isinstance(section, Mapping) else section, CAMERA)
-        poses[camera] = _camera(label, camera, values)
+        poses[camera] = _camera(label, camera, values, folder)
     return poses
 
 
@@ -178,7 +180,15 @@ def _obstacle(where: str, content: object) -> Obstacle:
     return Obstacle(values["name"], (tuple(low), tuple(high)), _color(values.get("color")) or _GREY)
 
 
-def _camera(where: str, camera: str, values: Mapping[str, Any]) -> CameraPose:
+def _camera(where: str, camera: str, values: Mapping[str, Any], folder: Path | None) -> CameraPose:
+    if "calibration" in values:
+        for key in ("position", "rotation", "target"):
+            if key in values:
+                raise OptionError(f"{where}.{key}", list(values[key]), "only without calibration")
+        name = values["calibration"]
+        path = Path(name) if folder is None else find_file(f"{where}.calibration", folder, name)
+        measured = read_measured_pose(f"{where}.calibration", path, camera)
+        return replace(measured, fovy=values.get("fovy"))
     position, rotation = values.get("position"), values.get("rotation")
     if "target" in values:
         if camera != "scene" or rotation is not None or position is None:

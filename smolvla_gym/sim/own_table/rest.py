@@ -14,6 +14,9 @@ from smolvla_gym.sim.own_table.description import OwnObject
 
 _TIMESTEP: Final = 0.002
 _LONGEST: Final = 1500
+_LEVEL: Final = 0.001
+"""Difference in m of heights within which a side counts as flat."""
+
 _STILL: Final = 0.005
 """Speed in m/s and rad/s below which an object is at rest."""
 
@@ -54,9 +57,18 @@ def at_rest(thing: OwnObject) -> tuple[OwnObject, float]:
     middle = 0.5 * (low + high)
     radius = float(np.linalg.norm(points[:, :2] - middle[:2], axis=1).max())
     placed = replace(
-        thing, frame=(-middle, quaternion), half_height=float(0.5 * (high[2] - low[2])), radius=radius
-    )
+        thing, frame=(-middle, quaternion), half_height=float(0.5 * (high[2] - low[2])), radius=radius,
+        flat_top=_flat(points[points[:, 2] > high[2] - _LEVEL, :2] - middle[:2]),
+        flat_base=_flat(points[points[:, 2] < low[2] + _LEVEL, :2] - middle[:2]),
+    )  # fmt: skip
     return placed, fallen
+
+
+def _flat(points: Array) -> float:
+    """Return the smaller edge in m of the points of a side that are on one level, where they surround its middle."""
+    if len(points) < 3 or (points.min(axis=0) > 0.0).any() or (points.max(axis=0) < 0.0).any():
+        return 0.0
+    return float(2.0 * np.minimum(points.max(axis=0), -points.min(axis=0)).min())
 
 
 def outline(thing: OwnObject) -> Array:

@@ -18,9 +18,11 @@ from smolvla_gym.errors import OptionError
 from smolvla_gym.sim.own_table.description import OwnTable
 from smolvla_gym.tasks.own_table.lift import OwnLift
 from smolvla_gym.tasks.own_table.place import OwnPlace
+from smolvla_gym.tasks.own_table.push import OwnPush
+from smolvla_gym.tasks.own_table.stack import OwnStack
 from smolvla_gym.tasks.own_table.task import OwnLayout, OwnTask
 
-OWN_TASKS: Final[dict[str, type[OwnTask]]] = {task.name: task for task in (OwnLift, OwnPlace)}
+OWN_TASKS: Final[dict[str, type[OwnTask]]] = {task.name: task for task in (OwnLift, OwnPlace, OwnStack, OwnPush)}
 """Tasks that work with objects of one's own, by name."""
 
 __all__ = ["OWN_TASKS", "OwnLayout", "OwnTask", "own_task"]

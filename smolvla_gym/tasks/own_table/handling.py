@@ -85,6 +85,10 @@ class Handling:
             )
         return self._grasps[key]
 
+    def solid(self, world: World, index: int) -> Array:
+        """Return points inside an object in its own frame in m, shape (n, 3)."""
+        return world.sizes.scale(index) * self._solid(world, index)[0]
+
     def _solid(self, world: World, index: int) -> tuple[Array, float, Array]:
         """Return points inside an object at its nominal size, their distance and its centre of mass, in m."""
         if index not in self._points:

@@ -16,7 +16,7 @@ from smolvla_gym.sim.own_table.description import OwnTable
 from smolvla_gym.sim.own_table.room import has_room
 from smolvla_gym.sim.scene import CUBE, GOAL_HEIGHT, GOAL_RADIUS, object_name
 from smolvla_gym.sim.world import World
-from smolvla_gym.tasks.base import SIZE_SPREAD, WORKSPACES, Layout, Task, template_fields
+from smolvla_gym.tasks.base import MOVED, SIZE_SPREAD, WORKSPACES, Layout, Task, template_fields
 from smolvla_gym.tasks.own_table.handling import Handling
 from smolvla_gym.tasks.own_table.placing import find_places
 
@@ -28,6 +28,9 @@ _NOMINAL_RADIUS: Final = 0.02
 """Radius in m of the package's own objects, for which the clearance of distractors is made."""
 
 _DISTRACTOR_RADIUS: Final = 0.045
+
+_LAYOUTS: Final = 30
+"""Layouts that are drawn until one is open for the task; the last one is taken as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ class OwnTask(Task):
         others = [int(i) for i in rng.permutation(len(objects)) if i != target]
         base = -1
         if self.second:
-            base = next(i for i in others if self.supports(i))
+            base = next(i for i in others if self.supports(i, target))
             others = [base, *(i for i in others if i != base)]
         present = tuple(sorted([target, *others[: num_objects - 1]]))
         templates = self.instruction_templates
@@ -95,13 +98,18 @@ class OwnTask(Task):
             # MuJoCo's meshes have the size that they were compiled with.
             scales = np.array([s if thing.surface is None else 1.0 for s, thing in zip(drawn, objects, strict=True)])
         places_rng = rng if randomization else np.random.default_rng(_FIXED)
-        radii = [objects[i].radius * scales[i] for i in present] + ([GOAL_RADIUS] if self.has_goal else [])
+        radii = [objects[i].radius * scales[i] + (self.margin(i) if i == target else 0.0) for i in present]
+        radii += [GOAL_RADIUS] if self.has_goal else []
         area = self.table.area or WORKSPACES[gripper]
-        places = find_places(places_rng, area, radii, lambda place, radius: has_room(self.table, place, radius))
+        bare = [objects[i].radius * scales[i] for i in present]
+        for _ in range(_LAYOUTS):
+            places = find_places(places_rng, area, radii, lambda place, radius: has_room(self.table, place, radius))
+            if places is None or self.is_open(places, np.array(bare), present.index(target)):
+                break
         if places is None:
             allowed = "fewer objects, or a table with a larger area: these do not fit beside one another"
             raise OptionError("num_objects", len(present), allowed)
-        positions = np.array([parking(i) for i in range(len(objects))])
+        positions = np.array([parking(i, thing) for i, thing in enumerate(objects)])
         yaws = rng.uniform(-np.pi, np.pi, len(objects)) if randomization else np.zeros(len(objects))
         for i, place in zip(present, places, strict=False):
             positions[i] = [*place, self.table.height + objects[i].half_height * scales[i]]
@@ -112,9 +120,23 @@ class OwnTask(Task):
         )  # fmt: skip
         return replace(layout, instruction=template.format(**self._fields(layout)))
 
-    def supports(self, index: int) -> bool:
-        """Return whether an object can be the second one."""
+    def supports(self, index: int, target: int) -> bool:
+        """Return whether an object can be the second one, for another one as the first."""
         return True
+
+    def is_open(self, places: Array, radii: Array, target: int) -> bool:
+        """Return whether the task can be done with objects at certain places.
+
+        Args:
+            places: Places of the objects and, last, of the mark in m, shape (n, 2).
+            radii: Radii of the objects in m.
+            target: Position of the named object in both.
+        """
+        return True
+
+    def margin(self, index: int) -> float:
+        """Return the width in m of the ring around an object that the task needs free, beside the usual gap."""
+        return 0.0
 
     @staticmethod
     def _fields(layout: OwnLayout) -> dict[str, str]:
@@ -232,6 +254,15 @@ class OwnTask(Task):
             return name not in nouns and has_room(self.table, place, _DISTRACTOR_RADIUS)
 
         return draw_distractors(rng, places, way, np.array(radii), self.table.height, allowed)
+
+    @override
+    def failure(self, world: World, layout: Layout) -> str:
+        assert isinstance(layout, OwnLayout)  # noqa: S101 - narrows a type
+        for i in layout.present:
+            way = world.object_position(i) - layout.positions[i]
+            if i not in (layout.target, layout.base) and np.linalg.norm(way) > MOVED:
+                return "moved another object"
+        return self.shortfall(world, layout)
 
     @override
     def arrange(self, world: World, layout: Layout) -> None:
