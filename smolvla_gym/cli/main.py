@@ -26,6 +26,7 @@ from smolvla_gym.cli.commands import (
     rollout,
     ros2,
     serve,
+    table,
     tasks,
     train,
     twin,
@@ -38,7 +39,22 @@ from smolvla_gym.utils import signals
 from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
-_COMMANDS: Final = (rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, doctor)
+_COMMANDS: Final = (
+    rollout,
+    evaluate,
+    record,
+    dataset,
+    train,
+    bench,
+    serve,
+    view,
+    ros2,
+    export,
+    tasks,
+    table,
+    twin,
+    doctor,
+)
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 
 _REASONS: Final = ("only ", "this machine ", "the env ", "the expert ", "without ")

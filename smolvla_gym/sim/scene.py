@@ -192,7 +192,9 @@ def build_model(
             rgba=[0.93, 0.93, 0.93, 1], contype=0, conaffinity=0, group=2,
         )  # fmt: skip
     add_extras(spec, extras, gripper.name)
-    round_shapes = kind.geom in _ROUND if table is None else any(o.shape in ("sphere", "capsule") for o in table.objects)
+    round_shapes = (
+        kind.geom in _ROUND if table is None else any(o.shape in ("sphere", "capsule") for o in table.objects)
+    )
     if round_shapes:
         spec.visual.quality.numstacks = _ROUND_STACKS
     model = spec.compile()

@@ -24,8 +24,8 @@ from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
     DEPTH_RANGES,
     GRIPPER_PREFIX,
-    OVERVIEW,
     MAX_OBJECTS,
+    OVERVIEW,
     ObjectKind,
     build_model,
     crop_camera,
@@ -197,7 +197,7 @@ class World:
 
     def object_body(self, index: int) -> int:
         """MuJoCo's id of the body of an object."""
-        return self._object_bodies[index]
+        return int(self._object_bodies[index])
 
     def object_speed(self, index: int) -> float:
         """Speed of an object in m/s."""

@@ -150,6 +150,15 @@ class Task(ABC):
         """Return whether the task can succeed with objects at these places, shape (n, 2), the goal mark last."""
         return True
 
+    @property
+    def example(self) -> str:
+        """An instruction of the task."""
+        return self.instruction_templates[0].format(color="red", base="blue")
+
+    def another(self, layout: Layout) -> str:
+        """Return the colour, or the name, of an object on the table that is not the one to be named."""
+        return layout.colors[(layout.target + 1) % len(layout.colors)]
+
     def call(self, layout: Layout, index: int) -> str:
         """Return what messages call an object."""
         return f"{layout.colors[index]} {self.kind.name}"

@@ -62,9 +62,7 @@ def add_shapes(spec: mujoco.MjSpec, body: Any, name: str, thing: OwnObject) -> N
     volumes = np.array([convex_volume(part) for part in thing.parts])
     for number, (part, share) in enumerate(zip(thing.parts, volumes / volumes.sum(), strict=True)):
         label = f"{name}_part_{number}"
-        spec.add_mesh(
-            name=label, uservert=part.vertices.ravel(), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
-        )
+        spec.add_mesh(name=label, uservert=part.vertices.ravel(), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX)
         body.add_geom(
             name=label, type=kinds.mjGEOM_MESH, meshname=label, mass=thing.mass * share, group=3, **place, **contact
         )
@@ -73,9 +71,7 @@ def add_shapes(spec: mujoco.MjSpec, body: Any, name: str, thing: OwnObject) -> N
 def add_picture(spec: mujoco.MjSpec, name: str, picture: Picture) -> None:
     """Add a material with an image as its texture."""
     height, width = picture.pixels.shape[:2]
-    texture = spec.add_texture(
-        name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=width, height=height, nchannel=3
-    )
+    texture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=width, height=height, nchannel=3)
     texture.data = np.ascontiguousarray(picture.pixels[::-1]).tobytes()  # OpenGL's rows start at the bottom
     material = spec.add_material(name=name, specular=0.15, shininess=0.2, reflectance=0.0)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name

@@ -133,7 +133,9 @@ def _decompose(mesh: Triangles) -> list[Array]:
         import vhacdx
     faces = np.column_stack([np.full(len(mesh.faces), 3), mesh.faces]).astype(np.uint32).ravel()
     # In mm: the package drops what is tiny in its own units.
-    parts = vhacdx.compute_vhacd(1e3 * mesh.vertices, faces, maxConvexHulls=_SPLIT, resolution=_RESOLUTION, asyncACD=False)
+    parts = vhacdx.compute_vhacd(
+        1e3 * mesh.vertices, faces, maxConvexHulls=_SPLIT, resolution=_RESOLUTION, asyncACD=False
+    )
     return [1e-3 * np.array(vertices, np.float64) for vertices, _ in parts]
 
 

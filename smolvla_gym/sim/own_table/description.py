@@ -63,7 +63,7 @@ class OwnObject:
         frame: Position in m, shape (3,), and orientation, shape (4,), of its shapes in its body: that at rest.
         half_height: Half of the height at rest in m. The middle of the body is at this height.
         radius: Largest horizontal distance in m of the object from the middle of the body.
-        flat_top: Smaller edge in m of the flat part of its upper side at rest, around its middle; 0 where there is none.
+        flat_top: Smaller edge in m of the flat part of its upper side at rest, around its middle; 0: there is none.
         flat_base: The same of its lower side.
     """
 

@@ -126,7 +126,9 @@ def _file(meaning: str) -> Key:
 
 
 def _check_area(value: Any) -> tuple[tuple[float, float], tuple[float, float]]:
-    expected = ExpectedError("[[x, x], [y, y]] in m, each the lower one first and at least 0.02 apart, from -0.5 to 0.5")
+    expected = ExpectedError(
+        "[[x, x], [y, y]] in m, each the lower one first and at least 0.02 apart, from -0.5 to 0.5"
+    )
     if not isinstance(value, list) or len(value) != 2:
         raise expected
     ranges: list[tuple[float, float]] = []

@@ -283,7 +283,10 @@ def _check_words(name: str, objects: tuple[OwnObject, ...]) -> None:
             raise OptionError(f"{where}.name", thing.name, "a name that no other object has; nouns may be the same")
         for other in objects[:index]:
             shared = [
-                a for a in thing.phrases for b in other.phrases if _fits(a.lower(), b.lower()) or _fits(b.lower(), a.lower())
+                a
+                for a in thing.phrases
+                for b in other.phrases
+                if _fits(a.lower(), b.lower()) or _fits(b.lower(), a.lower())
             ]
             if shared:
                 allowed = f"nouns and adjectives that no other object has together, but {other.name} is so called, too"

@@ -88,6 +88,7 @@ def find_grasps(points: Array, pitch: float, jaws: Jaws, center: Array) -> Grasp
         center: Centre of mass in m, shape (3,).
     """
     found: list[tuple[float, Array, float, float]] = []
+    ground = float(points[:, 2].min())
     for yaw in _YAWS:
         across = (points[:, :2] - center[:2]) @ [np.cos(yaw), np.sin(yaw)]
         along = (points[:, :2] - center[:2]) @ [-np.sin(yaw), np.cos(yaw)]
@@ -97,7 +98,7 @@ def find_grasps(points: Array, pitch: float, jaws: Jaws, center: Array) -> Grasp
             if len(slab) < 8:
                 continue
             palm = turned[np.abs(along - shift) <= jaws.palm_half[1]]
-            for cost, middle, height, width in _across(slab, palm, shift, pitch, jaws, points[:, 2].min(), center[2]):
+            for cost, middle, height, width in _across(slab, palm, float(shift), pitch, jaws, ground, float(center[2])):
                 offset = [
                     np.cos(yaw) * middle - np.sin(yaw) * shift, np.sin(yaw) * middle + np.cos(yaw) * shift
                 ]  # fmt: skip

@@ -152,7 +152,7 @@ class Handling:
             besides: An object that does not count, or -1.
         """
         tops = [
-            world.object_position(i)[2] + self._table.objects[i].half_height
+            float(world.object_position(i)[2]) + self._table.objects[i].half_height
             for i in range(len(self._table.objects))
             if i != besides and world.object_position(i)[2] > self._table.height - 0.1
         ]

@@ -33,9 +33,7 @@ def occupied(model: Any, body: int) -> tuple[Array, float]:
         geom for geom in np.flatnonzero(model.body_rootid[model.geom_bodyid] == body)
         if model.geom_contype[geom] or model.geom_conaffinity[geom]
     ]  # fmt: skip
-    poses = [
-        ((data.geom_xpos[g] - origin) @ rotation, rotation.T @ data.geom_xmat[g].reshape(3, 3)) for g in geoms
-    ]
+    poses = [((data.geom_xpos[g] - origin) @ rotation, rotation.T @ data.geom_xmat[g].reshape(3, 3)) for g in geoms]
     boxes = []
     for geom, (position, turn) in zip(geoms, poses, strict=True):
         center, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
@@ -44,7 +42,9 @@ def occupied(model: Any, body: int) -> tuple[Array, float]:
     low, high = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
     pitch = max(_FINEST, float((high - low).max()) / _CELLS)
     counts = np.maximum(np.ceil((high - low) / pitch).astype(int), 1)
-    axes = [middle + (np.arange(n) - 0.5 * (n - 1)) * pitch for n, middle in zip(counts, 0.5 * (low + high), strict=True)]
+    axes = [
+        middle + (np.arange(n) - 0.5 * (n - 1)) * pitch for n, middle in zip(counts, 0.5 * (low + high), strict=True)
+    ]
     inside = np.zeros(counts, bool)
     for geom, (position, turn), box in zip(geoms, poses, boxes, strict=True):
         ranges = [

@@ -144,9 +144,7 @@ class OwnTask(Task):
         return fields | ({"base": layout.phrases[layout.base]} if layout.base >= 0 else {})
 
     @override
-    def with_instruction(
-        self, layout: Layout, *, target: object = None, instruction_template: object = None
-    ) -> Layout:
+    def with_instruction(self, layout: Layout, *, target: object = None, instruction_template: object = None) -> Layout:
         """Return a scene with the same objects in the same places and another instruction.
 
         Args:
@@ -227,6 +225,22 @@ class OwnTask(Task):
         longest = sorted(calls, key=len, reverse=True)
         pattern = re.compile(rf"\b({'|'.join(map(re.escape, longest))})\b", re.IGNORECASE)
         return [(calls[match[0].lower()], match.span()) for match in pattern.finditer(instruction)]
+
+    @property
+    @override
+    def example(self) -> str:
+        target = next(i for i in range(len(self.table.objects)) if self.suits(i))
+        others = [i for i in range(len(self.table.objects)) if i != target and self.supports(i, target)]
+        fields = {"object": self.table.objects[target].phrases[0]}
+        if self.second:
+            fields["base"] = self.table.objects[others[0]].phrases[0]
+        return self.instruction_templates[0].format(**fields)
+
+    @override
+    def another(self, layout: Layout) -> str:
+        assert isinstance(layout, OwnLayout)  # noqa: S101 - narrows a type
+        suited = [i for i in layout.present if self.suits(i)]
+        return layout.colors[suited[(suited.index(layout.target) + 1) % len(suited)]]
 
     @override
     def call(self, layout: Layout, index: int) -> str:
