@@ -55,6 +55,13 @@ _BIN: Final = 0.001
 _SPAN: Final = 0.15
 """Distance in m from the middle up to which points count."""
 
+_STEEP: Final = (0.35, 0.5)
+"""Greatest difference of a face's places in both halves of what the pads hold, as a share of its extent, across them
+and along the fingers: steeper faces slip."""
+
+_NARROWEST: Final = 0.0045
+"""Least extent in m across the pads of what they hold."""
+
 _LEAST_AREA: Final = 30e-6  # m^2
 _KEPT: Final = 60
 _WORST: Final = 0.025
@@ -163,14 +170,16 @@ def _cost(
     skin = 1.5 * pitch
     left, right = held[held[:, 0] < low + skin], held[held[:, 0] > high - skin]
     area = min(len(left), len(right)) * pitch**2 / 1.5  # the skin has one to two layers of points
-    if area < _LEAST_AREA / 3.0:
+    if area < _LEAST_AREA / 3.0 or np.ptp(held[:, 1]) + pitch < _NARROWEST:
         return None
     # Faces that are not parallel slip out of the jaws.
     slant = 0.0
-    for axis, weight in ((1, 3.0), (2, 1.5)):
+    for axis, weight, most in ((1, 3.0, _STEEP[0]), (2, 1.5, _STEEP[1])):
         middle = 0.5 * (held[:, axis].min() + held[:, axis].max())
         one, two = held[held[:, axis] <= middle, 0], held[held[:, axis] >= middle, 0]
         ends = max(abs(one.min() - two.min()), abs(one.max() - two.max()))
+        if ends > max(most * float(np.ptp(held[:, axis])), pitch):
+            return None
         slant += weight * max(float(ends) - 0.5 * pitch, 0.0)
     shear = float(np.linalg.norm(left[:, 1:].mean(axis=0) - right[:, 1:].mean(axis=0)))
     small = 0.01 * max(0.0, 1.0 - area / _LEAST_AREA)

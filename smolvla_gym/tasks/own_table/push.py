@@ -25,11 +25,14 @@ _BEHIND: Final = 0.020
 
 _TOOL_HEIGHT: Final = 0.0135
 _TRAVEL: Final = 0.03
-_ACROSS: Final = 0.012
+_ACROSS: Final = 0.006
 """Distance in m of the tool from the line of the push up to which it pushes."""
 
 _FINGERS: Final = 0.03
 """Half of the width in m of the fork of the jaws."""
+
+_FARTHEST: Final = 0.11
+"""Greatest distance in m of the mark from the object, where there is room."""
 
 _FLAT: Final = 0.012
 _LOWEST: Final = 0.010
@@ -84,7 +87,8 @@ class OwnPush(OwnTask):
             wide = max(float(radii[target]), _FINGERS) + radius + 0.01
             if -radii[target] - 0.06 - radius < along < length + radii[target] + radius and across < wide:
                 return False
-        return bool(length > 0.5 * radii[target] + 0.04)
+        # An object that turns on the way drifts to the side: the nearer the mark, the less.
+        return bool(0.5 * radii[target] + 0.04 < length < _FARTHEST)
 
     @staticmethod
     def _way(world: World, layout: Layout) -> Array:

@@ -29,6 +29,7 @@ _NOMINAL_RADIUS: Final = 0.02
 
 _DISTRACTOR_RADIUS: Final = 0.045
 
+_MARKS: Final = 40
 _LAYOUTS: Final = 30
 """Layouts that are drawn until one is open for the task; the last one is taken as it is."""
 
@@ -104,7 +105,7 @@ class OwnTask(Task):
         bare = [objects[i].radius * scales[i] for i in present]
         for _ in range(_LAYOUTS):
             places = find_places(places_rng, area, radii, lambda place, radius: has_room(self.table, place, radius))
-            if places is None or self.is_open(places, np.array(bare), present.index(target)):
+            if places is None or self._open_mark(places_rng, area, places, np.array(bare), present.index(target)):
                 break
         if places is None:
             allowed = "fewer objects, or a table with a larger area: these do not fit beside one another"
@@ -123,6 +124,23 @@ class OwnTask(Task):
     def supports(self, index: int, target: int) -> bool:
         """Return whether an object can be the second one, for another one as the first."""
         return True
+
+    def _open_mark(
+        self, rng: np.random.Generator, area: tuple[tuple[float, float], tuple[float, float]], places: Array,
+        radii: Array, target: int,
+    ) -> bool:  # fmt: skip
+        """Move the mark, the last of the places, to where the task can be done; return whether it is there then."""
+        if self.is_open(places, radii, target) or not self.has_goal:
+            return True
+        (x0, x1), (y0, y1) = area
+        for place in rng.uniform((x0, y0), (x1, y1), (_MARKS, 2)):
+            gaps = np.linalg.norm(places[:-1] - place, axis=1) - radii
+            moved = np.vstack([places[:-1], place])
+            clear = gaps.min() > GOAL_RADIUS and has_room(self.table, place, GOAL_RADIUS)
+            if clear and self.is_open(moved, radii, target):
+                places[-1] = place
+                return True
+        return False
 
     def is_open(self, places: Array, radii: Array, target: int) -> bool:
         """Return whether the task can be done with objects at certain places.
