@@ -36,6 +36,8 @@ _FARTHEST: Final = 0.11
 
 _FLAT: Final = 0.012
 _LOWEST: Final = 0.010
+_SLENDER: Final = 2.5
+"""Height of an object as a multiple of its base, above which it would fall over."""
 
 
 class OwnPush(OwnTask):
@@ -66,7 +68,8 @@ class OwnPush(OwnTask):
     @override
     def suits(self, index: int) -> bool:
         thing = self.table.objects[index]
-        return thing.flat_base >= _FLAT and 2.0 * thing.half_height >= _LOWEST and thing.shape != "sphere"
+        height = 2.0 * thing.half_height
+        return thing.flat_base >= _FLAT and _LOWEST <= height <= _SLENDER * thing.flat_base
 
     @override
     def margin(self, index: int) -> float:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from smolvla_gym.errors import OptionError
-from smolvla_gym.sim.own_table import read_table
 from smolvla_gym.sim.own_table import convex_parts as parts
+from smolvla_gym.sim.own_table import read_table
 from smolvla_gym.sim.own_table.description import Triangles
 
 trimesh = pytest.importorskip("trimesh")
