@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from smolvla_gym.safety.collision import Box
@@ -24,6 +24,7 @@ class SimKeywords(TypedDict, total=False):
     num_objects: int | None
     table: str | os.PathLike[str] | OwnTable | None
     camera_poses: Mapping[str, Mapping[str, Any]] | None
+    edit_scene: Callable[[Any], None] | None
     belt_speed: float
     reward: str
     render_mode: str | None

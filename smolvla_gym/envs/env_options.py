@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,7 @@ class EnvOptions:
         num_objects: Number of objects on the table.
         table: A table of one's own with its objects, or None.
         camera_poses: Poses of cameras by name, which replace others.
+        edit_scene: Function of the caller that changes the MuJoCo scene before it is compiled, or None.
         belt_speed: Speed in m/s of the belt of a task that has one.
         reward: ``"dense"`` or ``"sparse"``.
         render_mode: None, ``"rgb_array"`` or ``"human"``.
@@ -82,6 +83,7 @@ class EnvOptions:
     num_objects: int
     table: OwnTable | None
     camera_poses: Mapping[str, CameraPose]
+    edit_scene: Callable[[Any], None] | None
     belt_speed: float
     reward: str
     render_mode: str | None
@@ -103,7 +105,7 @@ class EnvOptions:
     def extras(self) -> Extras:
         """Extras that the scene needs."""
         belt_speed = self.belt_speed if self.task.has_belt else None
-        return Extras(belt_speed, self.randomization >= 2, self.table, self.camera_poses)
+        return Extras(belt_speed, self.randomization >= 2, self.table, self.camera_poses, self.edit_scene)
 
     @property
     def scene_objects(self) -> int:
@@ -145,6 +147,7 @@ class EnvOptions:
             num_objects=check_num_objects(given["num_objects"], table),
             table=table,
             camera_poses=check_camera_poses(given.get("camera_poses")),
+            edit_scene=check_edit(given.get("edit_scene")),
             belt_speed=check_belt_speed(given.get("belt_speed", BELT_SPEED)),  # backends of others may not have it
             reward=check_choice("reward", given["reward"], REWARDS),
             render_mode=check_choice("render_mode", given["render_mode"], (None, *RENDER_MODES)),
@@ -202,6 +205,17 @@ def check_camera_poses(value: object) -> dict[str, CameraPose]:
         for camera, pose in value.items()
     }
     return read_camera_poses("camera_poses", poses)
+
+
+def check_edit(value: object) -> Callable[[Any], None] | None:
+    """Return a function that changes a scene, or None.
+
+    Raises:
+        OptionError: It is no function: a text names none, so that no file can bring one.
+    """
+    if value is not None and not callable(value):
+        raise OptionError("edit_scene", value, "a function that takes a mujoco.MjSpec, or None")
+    return value
 
 
 def _as_list(value: object) -> object:

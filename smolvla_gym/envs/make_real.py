@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -50,6 +50,7 @@ def make_real_env(
     num_objects: int | None = None,
     table: str | os.PathLike[str] | OwnTable | None = None,
     camera_poses: Mapping[str, Mapping[str, Any]] | None = None,
+    edit_scene: Callable[[Any], None] | None = None,
     belt_speed: float = BELT_SPEED,
     reward: str = "dense",
     realtime: bool = True,
@@ -88,6 +89,7 @@ def make_real_env(
         table: A table of one's own, as in the simulation: the safety gate keeps the arm out of its obstacles, also on
             the real arm, and the default instruction names its first object.
         camera_poses: Poses of the twin's cameras, as in the simulation.
+        edit_scene: Function that changes the twin's scene, as in the simulation.
         belt_speed: Speed of the belt in the twin's scene, as in the simulation.
         reward: Reward in the twin's scene, as in the simulation.
         realtime: False runs a twin in lockstep: as fast as the computer can, and repeatably.

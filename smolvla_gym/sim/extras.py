@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,12 +23,14 @@ class Extras:
         varied: Whether level 2 of the domain randomization finds table textures and distractors in the scene.
         table: A table of one's own with its objects, or None.
         camera_poses: Poses of cameras by name, in place of those of the package and of the table.
+        edit: Function of the caller that changes the MuJoCo scene before it is compiled, or None.
     """
 
     belt_speed: float | None = None
     varied: bool = False
     table: OwnTable | None = None
     camera_poses: Mapping[str, CameraPose] = field(default_factory=dict)
+    edit: Callable[[mujoco.MjSpec], None] | None = None
 
 
 NO_EXTRAS: Final = Extras()

@@ -197,6 +197,8 @@ def build_model(
     )
     if round_shapes:
         spec.visual.quality.numstacks = _ROUND_STACKS
+    if extras.edit is not None:
+        extras.edit(spec)
     model = spec.compile()
     # The D405 measures from 7 cm on; the near plane has to lie before the lens, not behind the fingertips.
     model.stat.extent = 1.0

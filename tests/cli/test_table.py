@@ -27,6 +27,7 @@ def test_the_check_prints_json(table, capsys):
     assert main(["table", "check", str(table), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [thing["name"] for thing in found["objects"]] == ["box", "can", "marker"]
+    assert [thing["held_width"] for thing in found["objects"]] == pytest.approx([0.03, 0.03, 0.016], abs=0.002)
     assert set(found["tasks"]) == {"lift", "place", "stack", "push"}
 
 

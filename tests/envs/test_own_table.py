@@ -177,6 +177,18 @@ def test_what_does_not_fit_is_refused(path, options, error):
         make(given.pop("table"), **given)
 
 
+def add_lamp(spec):
+    spec.worldbody.add_light(name="lamp", pos=[0, 0, 2])
+
+
+def test_a_function_of_the_caller_changes_the_scene(path):
+    env = pickle.loads(pickle.dumps(make(path, edit_scene=add_lamp)))
+    assert env.backend.world.model.light("lamp").pos[2] == 2
+    env.close()
+    with pytest.raises(OptionError):
+        make(path, edit_scene="module:function")
+
+
 def test_the_twin_has_the_table_and_its_obstacles(path):
     env = gym.make(
         "PAROL6Real-v0", port="twin", realtime=False, cameras=(), table=path, log=None, twin_options={"homed": True}

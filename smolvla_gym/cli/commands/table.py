@@ -98,15 +98,17 @@ def run_check(options: CheckOptions) -> int:
             tasks[name] = kind(table).example
         except OptionError:  # no object suits the task
             continue
+    objects = _objects(table)
     if options.json:
-        print(json.dumps({"objects": _objects(table), "tasks": tasks}))
+        print(json.dumps({"objects": objects, "tasks": tasks}))
         return 0
+    widths = ["no" if o["held_width"] is None else f"{1e3 * o['held_width']:.0f} mm" for o in objects]
     rows = [
-        [o["name"], o["shape"], str(o["parts"]), f"{1e3 * o['mass']:.0f} g", f"{1e3 * o['height']:.0f} mm",
-         f"{o['fell_over']:.0f}°", ", ".join(o["phrases"])]
-        for o in _objects(table)
+        [o["name"], f"{1e3 * o['mass']:.0f} g", f"{1e3 * o['height']:.0f} mm",
+         width, f"{o['fell_over']:.0f}°", ", ".join(o["phrases"])]
+        for o, width in zip(objects, widths, strict=True)
     ]  # fmt: skip
-    print_table(["object", "shape", "parts", "mass", "height", "fell over by", "called"], rows, ("object", "called"))
+    print_table(["object", "mass", "height", "held at", "fell over by", "called"], rows, ("object", "called"))
     for name, example in tasks.items():
         print(f"{name:6} {example}")
     return 0
@@ -119,10 +121,23 @@ def _objects(table: OwnTable) -> list[dict[str, Any]]:
         {
             "name": thing.name, "shape": thing.shape, "parts": max(1, len(thing.parts)), "mass": thing.mass,
             "height": round(2.0 * thing.half_height, 4), "radius": round(thing.radius, 4),
-            "fell_over": round(57.29578 * at_rest(thing)[1], 1), "phrases": list(thing.phrases),
+            "held_width": width, "fell_over": round(57.29578 * at_rest(thing)[1], 1), "phrases": list(thing.phrases),
         }
-        for thing in table.objects
+        for thing, width in zip(table.objects, _held_widths(table), strict=True)
     ]  # fmt: skip
+
+
+def _held_widths(table: OwnTable) -> list[float | None]:
+    """Return the width in m of each object where the jaws hold it; None where they cannot."""
+    import gymnasium as gym
+
+    from smolvla_gym import SIM_ID
+
+    env: Any = gym.make(SIM_ID, table=table, task="lift", cameras=(), disable_env_checker=True)
+    stage = env.unwrapped.backend.stage
+    widths = [stage.task.handling.width(stage.world, i) for i in range(len(table.objects))]
+    env.close()
+    return [None if width is None else round(width, 4) for width in widths]
 
 
 def run_show(options: ShowOptions) -> int:

@@ -70,6 +70,11 @@ class Handling:
         turns = np.abs((yaws - square + np.pi / 2) % np.pi - np.pi / 2)
         return points, yaws, costs + turning * turns
 
+    def width(self, world: World, index: int) -> float | None:
+        """Return the width in m of an object where the jaws hold it best, as it lies; None where they cannot."""
+        widths = self._found(world, index, np.eye(3)).widths
+        return float(widths[0]) if len(widths) else None
+
     def _found(self, world: World, index: int, lying: Array) -> Grasps:
         scale = round(world.sizes.scale(index), 2)
         # Upright objects, which is nearly all of them, need grasps once.
