@@ -5,6 +5,7 @@
 ``keys``               the keys of the file, their checks and the JSON schema
 ``reader``             reads a file, which is untrusted
 ``mesh_file``          reads triangles of OBJ, STL and GLB files
+``mjcf_file``          reads objects of MJCF files
 ``convex_parts``       convex parts of a mesh, and their cache
 ``build``              adds the objects to a scene
 ``rest``               the pose in which an object comes to rest on a table

@@ -9,6 +9,7 @@ import numpy as np
 
 from smolvla_gym.sim.own_table.convex_parts import convex_volume
 from smolvla_gym.sim.own_table.description import OwnObject, OwnTable, Picture
+from smolvla_gym.sim.own_table.mjcf_file import rigid_body
 
 _FLOOR: Final = -0.70
 """Height in m of the floor above the foot of the arm."""
@@ -44,6 +45,13 @@ def add_shapes(spec: mujoco.MjSpec, body: Any, name: str, thing: OwnObject) -> N
     contact = {"condim": 6 if thing.shape in _ROLLING else 4, "friction": [thing.friction, 0.01, 0.0005]}
     color = [*thing.color, 1.0]
     kinds = mujoco.mjtGeom
+    if thing.mjcf:
+        # MuJoCo consumes what is attached: each scene needs a copy of its own.
+        child = rigid_body(thing.mjcf, dict(thing.files))[1]
+        spec.assets = {**spec.assets, **thing.files}
+        body.add_frame(**place).attach_body(child, f"{name}/", "")
+        body.add_geom(name=name, type=kinds.mjGEOM_SPHERE, size=[1e-4] * 3, mass=0, contype=0, conaffinity=0, group=3)
+        return
     if thing.surface is None:
         geom, size = _primitive(thing)
         body.add_geom(name=name, type=geom, size=size, mass=thing.mass, rgba=color, group=2, **place, **contact)

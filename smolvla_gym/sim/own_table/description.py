@@ -48,7 +48,7 @@ class OwnObject:
 
     Attributes:
         name: Its name in the file.
-        shape: ``"box"``, ``"cylinder"``, ``"sphere"``, ``"capsule"`` or ``"mesh"``.
+        shape: ``"box"``, ``"cylinder"``, ``"sphere"``, ``"capsule"``, ``"mesh"`` or ``"mjcf"``.
         size: Its size in m: edges of a box; diameter and height of a cylinder; diameter of a sphere; diameter and
             whole length of a capsule. Empty for a mesh.
         rotation: Orientation in which it is put down, a quaternion w, x, y, z, shape (4,).
@@ -60,6 +60,8 @@ class OwnObject:
         adjectives: Words of which an instruction puts one before the noun.
         surface: The visible surface of a mesh in m, about its own middle.
         parts: Convex parts of a mesh, which collide.
+        mjcf: Text of an MJCF file, empty for other shapes.
+        files: Content of its mesh files by name.
         frame: Position in m, shape (3,), and orientation, shape (4,), of its shapes in its body: that at rest.
         half_height: Half of the height at rest in m. The middle of the body is at this height.
         radius: Largest horizontal distance in m of the object from the middle of the body.
@@ -79,6 +81,8 @@ class OwnObject:
     texture: Picture | None = None
     surface: Triangles | None = None
     parts: tuple[Triangles, ...] = ()
+    mjcf: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
     frame: tuple[Array, Array] = field(default_factory=lambda: (np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])))
     half_height: float = 0.0
     radius: float = 0.0

@@ -180,13 +180,14 @@ GRIPPER: Final[Mapping[str, Key]] = {"name": _choice(("ssg48", "pneumatic"), "th
 
 OBJECT: Final[Mapping[str, Key]] = {
     "name": _word("name, and the noun of instructions", required=True),
-    "shape": _choice((*SHAPES, "mesh"), "shape; `mesh` where a mesh file is given"),
+    "shape": _choice((*SHAPES, "mesh", "mjcf"), "shape; not needed where a mesh or an MJCF file is given"),
     "size": _numbers(
         (1, 2, 3), 0.004, 0.4, "in m",
         "in m: three edges of a box; diameter and height of a cylinder; diameter of a sphere; diameter and whole "
         "length of a capsule",
     ),
     "mesh": _file("an OBJ, STL or GLB file"),
+    "mjcf": _file("an MJCF file of one rigid body"),
     "scale": _number(1e-6, 1e3, "metres of a unit of the mesh file; 0.001 for a file in mm (default: 1)"),
     "collision": _choice(("auto", "hull"), "convex parts of the mesh: found by itself, or a single hull"),
     "rotation": _numbers(

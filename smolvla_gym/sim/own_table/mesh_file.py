@@ -48,7 +48,9 @@ def find_file(where: str, folder: Path, name: str) -> Path:
     return path
 
 
-def read_mesh(where: str, folder: Path, name: str, scale: float) -> tuple[Triangles, Picture | None]:
+def read_mesh(
+    where: str, folder: Path, name: str, scale: float, *, checks_size: bool = True
+) -> tuple[Triangles, Picture | None]:
     """Read the triangles of a file, and the texture that is inside it.
 
     Args:
@@ -56,6 +58,7 @@ def read_mesh(where: str, folder: Path, name: str, scale: float) -> tuple[Triang
         folder: The folder of the table file.
         name: The name in the table file.
         scale: Metres of a unit of the file.
+        checks_size: Whether a mesh of another size than that of an object is refused.
 
     Returns:
         The triangles in m, about the middle of their bounding box, and the texture or None.
@@ -81,7 +84,7 @@ def read_mesh(where: str, folder: Path, name: str, scale: float) -> tuple[Triang
     except Exception as error:  # a broken file raises errors of many types in the package that reads it
         raise OptionError(where, name, f"a mesh that can be read ({printable(error, 100)})") from error
     vertices = vertices * scale
-    _check_triangles(where, name, vertices, faces)
+    _check_triangles(where, name, vertices, faces, checks_size)
     uv, picture = _texture(mesh, len(vertices))
     middle = 0.5 * (vertices.min(axis=0) + vertices.max(axis=0))
     return Triangles(vertices - middle, faces.astype(np.int32), uv), picture
@@ -138,12 +141,14 @@ def _check_glb(content: bytes) -> None:
         raise ValueError("it has too many values")
 
 
-def _check_triangles(where: str, name: str, vertices: Any, faces: Any) -> None:
+def _check_triangles(where: str, name: str, vertices: Any, faces: Any, checks_size: bool) -> None:
     if faces.ndim != 2 or faces.shape[1:] != (3,) or not 4 <= len(faces) <= MAX_FACES:
         raise OptionError(where, name, f"a mesh of 4 to {MAX_FACES} triangles")
     if not np.isfinite(vertices).all() or faces.min() < 0 or faces.max() >= len(vertices):
         raise OptionError(where, name, "a mesh of finite numbers whose triangles have corners")
     extent = np.ptp(vertices, axis=0)
+    if not checks_size:
+        return
     if extent.max() > 0.4 or extent.max() < 0.004 or extent.min() < 5e-4:
         size = " x ".join(f"{edge:.4g}" for edge in extent)
         raise OptionError(where, name, f"a mesh of 0.004 to 0.4 m, and not flat; with its scale it is {size} m")

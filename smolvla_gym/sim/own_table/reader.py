@@ -38,6 +38,7 @@ from smolvla_gym.sim.own_table.keys import (
 )
 from smolvla_gym.sim.own_table.measured_pose import read_measured_pose
 from smolvla_gym.sim.own_table.mesh_file import find_file, read_mesh, read_picture
+from smolvla_gym.sim.own_table.mjcf_file import read_mjcf, rigid_body
 from smolvla_gym.sim.own_table.rest import at_rest
 from smolvla_gym.sim.textures import TEXTURES
 from smolvla_gym.utils.untrusted import printable, read_file
@@ -210,11 +211,12 @@ def _camera(where: str, camera: str, values: Mapping[str, Any], folder: Path | N
 
 def _object(where: str, folder: Path, content: object) -> OwnObject:
     values = check_section(where, content, OBJECT)
-    shape = values.get("shape", "mesh" if "mesh" in values else None)
+    named = next((kind for kind in ("mesh", "mjcf") if kind in values), None)
+    shape = values.get("shape", named)
     if shape is None:
-        raise OptionError(f"{where}.shape", None, f"one of {', '.join(SHAPES)}, or a file with mesh")
-    if (shape == "mesh") != ("mesh" in values):
-        raise OptionError(f"{where}.shape", shape, "mesh with the key mesh, another shape without it")
+        raise OptionError(f"{where}.shape", None, f"one of {', '.join(SHAPES)}, or a file with mesh or mjcf")
+    if any((shape == kind) != (kind in values) for kind in ("mesh", "mjcf")):
+        raise OptionError(f"{where}.shape", shape, "mesh or mjcf with the key of this name, another shape without both")
     color = values.get("color")
     adjectives = values.get("adjectives", (color,) if isinstance(color, str) else ())
     thing = OwnObject(
@@ -228,6 +230,8 @@ def _object(where: str, folder: Path, content: object) -> OwnObject:
         nouns=values.get("nouns", (values["name"],)),
         adjectives=adjectives,
     )
+    if shape == "mjcf":
+        return _with_body(where, folder, thing, values)
     thing = _with_mesh(where, folder, thing, values) if shape == "mesh" else _with_size(where, thing, values)
     mass = float(np.clip(_DENSITY * solid_volume(thing), *_MASS))
     return at_rest(replace(thing, mass=values.get("mass", mass)))[0]
@@ -241,6 +245,16 @@ def _with_size(where: str, thing: OwnObject, values: Mapping[str, Any]) -> OwnOb
     if len(size) != SHAPES[thing.shape] or (thing.shape == "capsule" and size[1] <= size[0]):
         raise OptionError(f"{where}.size", list(size) or None, f"{_SIZES[thing.shape]} of a {thing.shape} in m")
     return thing
+
+
+def _with_body(where: str, folder: Path, thing: OwnObject, values: Mapping[str, Any]) -> OwnObject:
+    for key in ("size", "scale", "collision", "texture", "mass", "friction"):
+        if key in values:
+            shown = values[key] if isinstance(values[key], str | float) else list(values[key])
+            raise OptionError(f"{where}.{key}", shown, "only without mjcf, which has its own")
+    text, files = read_mjcf(f"{where}.mjcf", folder, values["mjcf"])
+    mass = float(rigid_body(text, files)[0].compile().body_mass.sum())
+    return at_rest(replace(thing, mass=mass, mjcf=text, files=files))[0]
 
 
 def _with_mesh(where: str, folder: Path, thing: OwnObject, values: Mapping[str, Any]) -> OwnObject:

@@ -11,6 +11,7 @@ import numpy as np
 from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.own_table.build import add_shapes
 from smolvla_gym.sim.own_table.description import OwnObject
+from smolvla_gym.sim.own_table.mjcf_file import rigid_body
 
 _TIMESTEP: Final = 0.002
 _LONGEST: Final = 1500
@@ -76,26 +77,60 @@ def outline(thing: OwnObject) -> Array:
     position, quaternion = thing.frame
     rotation = np.empty(9)
     mujoco.mju_quat2Mat(rotation, quaternion)
-    if thing.surface is not None:
+    if thing.mjcf:
+        points = _body_points(thing)
+    elif thing.surface is not None:
         points = np.concatenate([part.vertices for part in thing.parts])
     else:
         points = _primitive_points(thing)
     return np.asarray(points @ rotation.reshape(3, 3).T + position)
 
 
+def _body_points(thing: OwnObject) -> Array:
+    """Return points of the shapes that collide of an object of an MJCF file."""
+    model: Any = rigid_body(thing.mjcf, dict(thing.files))[0].compile()
+    data: Any = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    kinds = mujoco.mjtGeom
+    found = []
+    for geom in range(model.ngeom):
+        if not (model.geom_contype[geom] or model.geom_conaffinity[geom]):
+            continue
+        size, mesh = 2.0 * model.geom_size[geom], int(model.geom_dataid[geom])
+        match int(model.geom_type[geom]):
+            case kinds.mjGEOM_MESH:
+                first = int(model.mesh_vertadr[mesh])
+                points = model.mesh_vert[first : first + int(model.mesh_vertnum[mesh])].astype(np.float64)
+            case kinds.mjGEOM_CYLINDER:
+                points = _shape_points("cylinder", (size[0], size[1]))
+            case kinds.mjGEOM_SPHERE:
+                points = _shape_points("sphere", (size[0],))
+            case kinds.mjGEOM_CAPSULE:
+                points = _shape_points("capsule", (size[0], size[0] + size[1]))
+            case kinds.mjGEOM_ELLIPSOID:
+                points = _shape_points("sphere", (1.0,)) * size
+            case _:
+                points = _shape_points("box", tuple(size))
+        found.append(points @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom])
+    return np.concatenate(found)
+
+
 def _primitive_points(thing: OwnObject) -> Array:
-    size = thing.size
-    if thing.shape == "box":
+    return _shape_points(thing.shape, thing.size)
+
+
+def _shape_points(shape: str, size: tuple[float, ...]) -> Array:
+    if shape == "box":
         corners = np.array(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5])).reshape(3, -1).T
         return np.asarray(corners * size)
     angle = np.linspace(0.0, 2.0 * np.pi, 64, endpoint=False)
-    if thing.shape == "cylinder":
+    if shape == "cylinder":
         ring = np.column_stack([np.cos(angle), np.sin(angle)]) * 0.5 * size[0]
         return np.concatenate([np.column_stack([ring, np.full(64, z)]) for z in (-0.5 * size[1], 0.5 * size[1])])
     polar = np.linspace(0.0, np.pi, 33)
     ball = np.array([(np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)) for p in polar for a in angle])
     ball *= 0.5 * size[0]
-    if thing.shape == "sphere":
+    if shape == "sphere":
         return ball
     half = np.array([0.0, 0.0, 0.5 * (size[1] - size[0])])
     return np.concatenate([ball - half, ball + half])

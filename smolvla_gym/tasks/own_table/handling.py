@@ -99,7 +99,11 @@ class Handling:
         if index not in self._points:
             body, scale = world.object_body(index), world.sizes.scale(index)
             points, pitch = occupied(world.model, body)
-            self._points[index] = points / scale, pitch / scale, np.array(world.model.body_ipos[body])
+            points = points / scale
+            # A body of several bodies has no centre of mass of its own in the model.
+            alone = world.model.body_subtreemass[body] == world.model.body_mass[body]
+            center = np.array(world.model.body_ipos[body]) if alone else points.mean(axis=0)
+            self._points[index] = points, pitch / scale, center
         return self._points[index]
 
     def fetch(self, world: World, index: int) -> Array:

@@ -97,7 +97,8 @@ class OwnTask(Task):
         if randomization >= 2:
             drawn = rng.uniform(1.0 - SIZE_SPREAD, 1.0 + SIZE_SPREAD, len(objects))
             # MuJoCo's meshes have the size that they were compiled with.
-            scales = np.array([s if thing.surface is None else 1.0 for s, thing in zip(drawn, objects, strict=True)])
+            fixed = [thing.shape in ("mesh", "mjcf") for thing in objects]
+            scales = np.where(fixed, 1.0, drawn)
         places_rng = rng if randomization else np.random.default_rng(_FIXED)
         radii = [objects[i].radius * scales[i] + (self.margin(i) if i == target else 0.0) for i in present]
         radii += [GOAL_RADIUS] if self.has_goal else []
