@@ -93,7 +93,7 @@ class OwnTask(Task):
         phrases = tuple(
             thing.phrases[int(rng.integers(len(thing.phrases))) if randomization else 0] for thing in objects
         )
-        scales = np.ones(len(objects))
+        scales: Array = np.ones(len(objects))
         if randomization >= 2:
             drawn = rng.uniform(1.0 - SIZE_SPREAD, 1.0 + SIZE_SPREAD, len(objects))
             # MuJoCo's meshes have the size that they were compiled with.
