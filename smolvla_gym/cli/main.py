@@ -29,6 +29,7 @@ from smolvla_gym.cli.commands import (
     rollout,
     ros2,
     serve,
+    table,
     tasks,
     train,
     twin,
@@ -42,7 +43,7 @@ from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
 _COMMANDS: Final = (
-    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, twin, cameras, calibrate,
+    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, tasks, table, twin, cameras, calibrate,
     mount_guard, doctor,
 )  # fmt: skip
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from smolvla_gym.safety.collision import Box
+from smolvla_gym.sim.own_table import OwnTable
 
 
 class SimKeywords(TypedDict, total=False):
@@ -20,7 +21,10 @@ class SimKeywords(TypedDict, total=False):
     max_episode_s: float | None
     gripper: str
     randomization: int
-    num_objects: int
+    num_objects: int | None
+    table: str | os.PathLike[str] | OwnTable | None
+    camera_poses: Mapping[str, Mapping[str, Any]] | None
+    edit_scene: Callable[[Any], None] | None
     belt_speed: float
     reward: str
     render_mode: str | None

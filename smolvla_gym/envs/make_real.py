@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,6 +19,7 @@ from smolvla_gym.envs.parol6_env import PAROL6Env
 from smolvla_gym.envs.real_options import TWIN, RealOptions, named_configs
 from smolvla_gym.envs.time_limit import MAX_EPISODE_S
 from smolvla_gym.safety.collision import WORKSPACE, Box, CollisionGuard
+from smolvla_gym.sim.own_table import OwnTable
 from smolvla_gym.sim.rendering import QUALITIES
 from smolvla_gym.sim.world import World
 from smolvla_gym.twin.snapshot_renderer import OVERVIEW_SIZE, SnapshotRenderer
@@ -46,7 +47,10 @@ def make_real_env(
     board_options: Mapping[str, Any] | None = None,
     log: str | os.PathLike[str] | None = "auto",
     randomization: int = 1,
-    num_objects: int = 2,
+    num_objects: int | None = None,
+    table: str | os.PathLike[str] | OwnTable | None = None,
+    camera_poses: Mapping[str, Mapping[str, Any]] | None = None,
+    edit_scene: Callable[[Any], None] | None = None,
     belt_speed: float = BELT_SPEED,
     reward: str = "dense",
     realtime: bool = True,
@@ -84,6 +88,10 @@ def make_real_env(
             ``~/.local/state/smolvla_gym/parol6.jsonl``, None writes none.
         randomization: Domain randomization of the twin's scene, as in the simulation.
         num_objects: Number of objects in the twin's scene, as in the simulation.
+        table: A table of one's own, as in the simulation: the safety gate keeps the arm out of its obstacles, also on
+            the real arm, and the default instruction names its first object.
+        camera_poses: Poses of the twin's cameras, as in the simulation.
+        edit_scene: Function that changes the twin's scene, as in the simulation.
         belt_speed: Speed of the belt in the twin's scene, as in the simulation.
         reward: Reward in the twin's scene, as in the simulation.
         realtime: False runs a twin in lockstep: as fast as the computer can, and repeatably.
@@ -118,10 +126,10 @@ def _make_real_backend(options: EnvOptions, arm: RealOptions) -> RealBackend:
         cameras = start_cameras(undo, arm.cameras, options, arm)
         link = BoardProcess(
             url, arm.settings, period=options.period, speed_scale=arm.speed_scale, workspace=arm.workspace,
-            log=arm.log, find_port=None if finder is None else finder.find,
+            obstacles=options.obstacles, log=arm.log, find_port=None if finder is None else finder.find,
         )  # fmt: skip
         undo.callback(link.close)
-        guard = CollisionGuard(options.gripper.name, arm.workspace)
+        guard = CollisionGuard(options.gripper.name, arm.workspace, options.obstacles)
         backend = RealBackend(link, cameras, SystemClock(), _mirror(options, link), options, arm, guard)
         undo.pop_all()
     return backend

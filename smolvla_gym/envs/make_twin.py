@@ -51,12 +51,12 @@ def make_twin_backend(options: EnvOptions, arm: RealOptions) -> TwinBackend:
             {name: SERIALS[name] for name in options.cameras} if twin.served is None else {**twin.served.configs}
         )
         cameras = start_cameras(undo, described, options, arm, context_factory=twin.bus.context_factory, clock=clock)
-        guard = CollisionGuard(options.gripper.name, arm.workspace)
+        guard = CollisionGuard(options.gripper.name, arm.workspace, options.obstacles)
         link: BoardClient
         if arm.realtime:
             link = BoardProcess(
                 twin.port, arm.settings, period=options.period, speed_scale=arm.speed_scale, workspace=arm.workspace,
-                log=arm.log,
+                obstacles=options.obstacles, log=arm.log,
             )  # fmt: skip
         else:
             assert isinstance(twin, Twin)  # noqa: S101 - narrows a type

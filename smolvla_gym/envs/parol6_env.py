@@ -93,7 +93,7 @@ class PAROL6Env(gym.Env[Observation, Action]):
         if cameras and options.depth:
             parts["depth"] = spaces.Dict({c: spaces.Box(0, 65535, (height, width, 1), np.uint16) for c in cameras})
         if options.privileged:
-            parts["privileged"] = privileged_space(options.num_objects)
+            parts["privileged"] = privileged_space(options.scene_objects)
         self.observation_space: spaces.Dict = spaces.Dict(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -211,8 +211,7 @@ def _reset_options(env: gym.Env[Any, Any], condition: Condition, seed: int) -> d
     stage = bare.backend.stage
     if condition.instruction == "swapped":
         env.reset(seed=seed)  # lays the scene out, whose objects are to be known
-        colors = stage.layout.colors
-        return {"target": colors[(stage.layout.target + 1) % len(colors)]}
+        return {"target": stage.task.another(stage.layout)}
     if condition.instruction == "unseen":
         templates = stage.task.unseen_instruction_templates
         return {"instruction_template": templates[seed % len(templates)]}

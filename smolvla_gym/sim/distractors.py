@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,14 +82,25 @@ def _add_distractor(spec: mujoco.MjSpec, name: str) -> None:
     geom.density, geom.condim, geom.friction = _DENSITY, 6, [0.8, 0.01, 0.001]
 
 
-def draw_distractors(rng: np.random.Generator, places: Array, way: tuple[Array, Array] | None) -> list[Distractor]:
+def draw_distractors(
+    rng: np.random.Generator,
+    places: Array,
+    way: tuple[Array, Array] | None,
+    radii: Array | float = 0.0,
+    height: float = 0.0,
+    allowed: Callable[[str, Array], bool] | None = None,
+) -> list[Distractor]:
     """Draw up to two distractors, clear of the objects and of the way on which an object has to go.
 
     Args:
         rng: Random generator.
         places: Centres of the objects and marks in m, shape (n, 2).
         way: Both ends of the way in m, each of shape (2,), or None.
+        radii: Distance in m by which each place needs more clearance, shape (n,), or the same for all.
+        height: Height of the table's top in m.
+        allowed: Returns whether a distractor may stand at a place in m, shape (2,); None: at all of them.
     """
+    room = np.broadcast_to(radii, len(places))
     chosen: list[Distractor] = []
     (x0, x1), (y0, y1) = _AREA
     for name in rng.permutation(DISTRACTORS)[: int(rng.integers(_MOST + 1))]:
@@ -97,9 +108,12 @@ def draw_distractors(rng: np.random.Generator, places: Array, way: tuple[Array, 
         color = rng.choice(_DISTRACTOR_COLORS) * rng.uniform(0.8, 1.2)
         for place in rng.uniform((x0, y0), (x1, y1), (_TRIES, 2)):
             others = np.array([*places, *(other.position[:2] for other in chosen)])
-            clear = np.linalg.norm(others - place, axis=1).min() >= _CLEARANCE
+            gaps = np.linalg.norm(others - place, axis=1)
+            gaps[: len(room)] -= room
+            clear = gaps.min() >= _CLEARANCE and (allowed is None or allowed(str(name), place))
             if clear and (way is None or _distance(place, *way) >= _WAY_CLEARANCE):
-                chosen.append(Distractor(str(name), np.array([*place, _HALF_HEIGHT[name]]), yaw, np.clip(color, 0, 1)))
+                position = np.array([*place, height + _HALF_HEIGHT[name]])
+                chosen.append(Distractor(str(name), position, yaw, np.clip(color, 0, 1)))
                 break
     return chosen
 

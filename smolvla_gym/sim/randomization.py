@@ -10,6 +10,7 @@ import numpy as np
 
 from smolvla_gym.parol6 import NUM_JOINTS, Array
 from smolvla_gym.sim.object_size import SIZE_FIELDS
+from smolvla_gym.sim.own_table.description import OwnTable
 from smolvla_gym.sim.scene import COLORS, MAX_OBJECTS, object_name
 from smolvla_gym.sim.textures import TEXTURES, mean_brightness
 
@@ -39,6 +40,9 @@ _FIELDS: Final = (
     "cam_fovy", "geom_matid", *SIZE_FIELDS,
 )  # fmt: skip
 
+_CAMERA_FIELDS: Final = ("cam_pos", "cam_quat", "cam_fovy")
+"""Fields that a program may also set by hand between two episodes."""
+
 Appearance = dict[str, Array]
 """Values in a model that the randomization changes, by name: the sizes of the objects are among them."""
 
@@ -56,12 +60,22 @@ def write_appearance(model: mujoco.MjModel, appearance: Appearance) -> None:
 
 
 class Randomizer:
-    """Randomizer of a model: it colours the objects and, at level 2, varies what differs from table to table."""
+    """Randomizer of a model: it colours the objects and, at level 2, varies what differs from table to table.
 
-    def __init__(self, model: mujoco.MjModel) -> None:
-        """Copy the values of the compiled model, from which each episode starts."""
-        self._model, self._compiled = model, read_appearance(model)
-        self._textured = model.ntex > 1  # besides the sky
+    A camera that a program has moved since the last episode, by ``model.cam_pos`` and the like, stays moved: its new
+    pose is the nominal one from then on.
+    """
+
+    def __init__(self, model: mujoco.MjModel, table: OwnTable | None = None) -> None:
+        """Copy the values of the compiled model, from which each episode starts.
+
+        Args:
+            model: The model.
+            table: The table of one's own that is in it, or None.
+        """
+        self._model, self._compiled, self._table = model, read_appearance(model), table
+        self._textured = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_MATERIAL.value, f"table_{TEXTURES[0]}") >= 0
+        self._cameras_left = {name: getattr(model, name).copy() for name in _CAMERA_FIELDS}
 
     def apply(self, rng: np.random.Generator, colors: tuple[str, ...], level: int) -> ArmVariation:
         """Randomize the model for an episode.
@@ -76,16 +90,34 @@ class Randomizer:
             Variation of the arm, which the backend applies.
         """
         model = self._model
+        self._keep_moved_cameras()
         write_appearance(model, self._compiled)
-        for i, color in enumerate(colors):
-            shade = np.array(COLORS[color])
+        shades = [COLORS[color] for color in colors] if self._table is None else [o.color for o in self._table.objects]
+        for i, nominal in enumerate(shades):
+            shade = np.array(nominal)
             if level >= 2:
                 shade = np.clip(shade * rng.uniform(0.8, 1.2) + rng.uniform(-0.05, 0.05, 3), 0.0, 1.0)
             model.geom(object_name(i)).rgba[:3] = shade
-        for i in range(len(colors), MAX_OBJECTS):
-            model.geom(object_name(i)).rgba[3] = 0.0  # parked, and hidden
+        if self._table is None:
+            for i in range(len(colors), MAX_OBJECTS):
+                model.geom(object_name(i)).rgba[3] = 0.0  # parked, and hidden
         if level < 2:
             return ArmVariation()
+        variation = self._vary(rng)
+        for name in _CAMERA_FIELDS:
+            self._cameras_left[name] = getattr(model, name).copy()
+        return variation
+
+    def _keep_moved_cameras(self) -> None:
+        """Take over the pose of a camera that somebody else than this object has changed."""
+        for name, left in self._cameras_left.items():
+            present = getattr(self._model, name)
+            moved = (present != left).reshape(len(present), -1).any(axis=1)
+            self._compiled[name][moved] = present[moved]
+            self._cameras_left[name] = self._compiled[name].copy()
+
+    def _vary(self, rng: np.random.Generator) -> ArmVariation:
+        model = self._model
         self._surroundings(rng)
         self._cameras(rng)
         model.geom_friction[:, 0] *= rng.uniform(0.8, 1.25)

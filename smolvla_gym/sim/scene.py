@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -13,7 +14,9 @@ from smolvla_gym.assets import asset_path
 from smolvla_gym.errors import OptionError, UnknownNameError
 from smolvla_gym.parol6 import Array, Gripper
 from smolvla_gym.sim.extras import NO_EXTRAS, Extras, add_extras
-from smolvla_gym.sim.table import add_table
+from smolvla_gym.sim.own_table.build import add_own_objects
+from smolvla_gym.sim.own_table.description import CameraPose, OwnTable
+from smolvla_gym.sim.table import add_table, table_box
 
 CAMERAS = ("wrist", "scene")
 """Cameras of the observation: the D405 on the wrist, and one that views the arm and the table from the front."""
@@ -159,7 +162,8 @@ def build_model(
         kind: The kind of the ``MAX_OBJECTS`` objects.
         goal: Whether a round white mark lies on the table (body ``goal``).
         timestep: Physics time step in s.
-        extras: A belt, and what level 2 of the domain randomization needs.
+        extras: A belt, a table of one's own, whose objects replace those of ``kind``, and what level 2 of the domain
+            randomization needs.
 
     Returns:
         The compiled model. Bodies: the arm's, ``object_0`` .. ``object_2``, ``goal``, and those of the extras.
@@ -173,18 +177,28 @@ def build_model(
     # Objects at rest sleep, which makes a step several times cheaper; a contact wakes them.
     spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP.value
 
-    _add_surroundings(spec)
-    for i in range(MAX_OBJECTS):
-        _add_object(spec, i, kind)
+    table = extras.table
+    _add_surroundings(spec, table)
+    if table is None:
+        for i in range(MAX_OBJECTS):
+            _add_object(spec, i, kind)
+    else:
+        add_own_objects(spec, table)
     if goal:
-        body = spec.worldbody.add_body(name="goal", pos=[0.25, 0, GOAL_HEIGHT / 2], mocap=True)
+        height = GOAL_HEIGHT / 2 + (0.0 if table is None else table.height)
+        body = spec.worldbody.add_body(name="goal", pos=[0.25, 0, height], mocap=True)
         body.add_geom(
             name="goal", type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[GOAL_RADIUS, GOAL_HEIGHT / 2, 0],
             rgba=[0.93, 0.93, 0.93, 1], contype=0, conaffinity=0, group=2,
         )  # fmt: skip
     add_extras(spec, extras, gripper.name)
-    if kind.geom in _ROUND:
+    round_shapes = (
+        kind.geom in _ROUND if table is None else any(o.shape in ("sphere", "capsule") for o in table.objects)
+    )
+    if round_shapes:
         spec.visual.quality.numstacks = _ROUND_STACKS
+    if extras.edit is not None:
+        extras.edit(spec)
     model = spec.compile()
     # The D405 measures from 7 cm on; the near plane has to lie before the lens, not behind the fingertips.
     model.stat.extent = 1.0
@@ -192,7 +206,7 @@ def build_model(
     return model
 
 
-def _add_surroundings(spec: mujoco.MjSpec) -> None:
+def _add_surroundings(spec: mujoco.MjSpec, table: OwnTable | None) -> None:
     world = spec.worldbody
     spec.add_texture(
         name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
@@ -202,13 +216,17 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
     world.add_geom(
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, pos=[0, 0, _FLOOR_HEIGHT], size=[4, 4, 0.1], material="floor"
     )
-    add_table(spec)
-    for x in (-0.2, 0.52):
-        for y in (-0.4, 0.4):
+    add_table(spec, table)
+    (middle, side, _), (half_x, half_y, _) = table_box(table)
+    xs, ys = ((-0.2, 0.52), (-0.4, 0.4)) if table is None else _legs(middle, half_x, side, half_y)
+    for x in xs:
+        for y in ys:
             world.add_geom(
                 type=mujoco.mjtGeom.mjGEOM_BOX, pos=[x, y, -0.37], size=[0.02, 0.02, 0.33],
                 rgba=[0.25, 0.25, 0.27, 1], contype=0, conaffinity=0, group=2,
             )  # fmt: skip
+    if table is not None:
+        _add_obstacles(spec, table)
     # One light casts shadows in the videos; the second only fills in.
     world.add_light(
         name="key", pos=[0.35, -0.5, 1.3], dir=[-0.15, 0.35, -1.0], castshadow=True,
@@ -227,6 +245,47 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         (OVERVIEW, (0.70, -0.46, 0.38), (0.13, 0.0, 0.13), 40.0),
     ):
         world.add_camera(name=name, pos=position, quat=_look_at(position, target), fovy=fovy)
+
+
+def _legs(x: float, half_x: float, y: float, half_y: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return x and y in m of the table's legs, 5 cm inside its corners."""
+    return (x - half_x + 0.05, x + half_x - 0.05), (y - half_y + 0.05, y + half_y - 0.05)
+
+
+def _add_obstacles(spec: mujoco.MjSpec, table: OwnTable) -> None:
+    for number, obstacle in enumerate(table.obstacles):
+        low, high = np.array(obstacle.corners)
+        spec.worldbody.add_geom(
+            name=f"obstacle_{number}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=0.5 * (low + high), size=0.5 * (high - low),
+            rgba=[*obstacle.color, 1], friction=[0.6, 0.005, 0.0001], group=2,
+        )  # fmt: skip
+
+
+def place_camera(model: mujoco.MjModel, name: str, pose: CameraPose) -> None:
+    """Give a camera of a compiled model another pose and field of view."""
+    camera = model.camera(name).id
+    position, rotation = pose.position, pose.rotation
+    if pose.parent == "tool" and position is not None and rotation is not None:
+        position, rotation = _on_mount(model, camera, position, rotation)
+    if position is not None:
+        model.cam_pos[camera] = position
+    if rotation is not None:
+        model.cam_quat[camera] = rotation
+    if pose.fovy is not None:
+        model.cam_fovy[camera] = pose.fovy
+
+
+def _on_mount(model: mujoco.MjModel, camera: int, position: Sequence[float], rotation: Sequence[float]) -> Any:
+    """Return a pose in the frame of the tool centre point as one in that of the body on which a camera is mounted."""
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    tool, body = model.site(GRIPPER_PREFIX + "tcp").id, model.cam_bodyid[camera]
+    axes = data.xmat[body].reshape(3, 3).T
+    turn = axes @ data.site_xmat[tool].reshape(3, 3)
+    own, quaternion = np.empty(9), np.empty(4)
+    mujoco.mju_quat2Mat(own, np.array(rotation, np.float64))
+    mujoco.mju_mat2Quat(quaternion, (turn @ own.reshape(3, 3)).ravel())
+    return turn @ position + axes @ (data.site_xpos[tool] - data.xpos[body]), quaternion
 
 
 def _look_at(position: Sequence[float], target: Sequence[float]) -> Array:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.parol6 import Array
-from smolvla_gym.sim.textures import TILE
+from smolvla_gym.sim.own_table.build import add_picture
+from smolvla_gym.sim.own_table.description import OwnTable, Picture
+from smolvla_gym.sim.textures import TILE, texture
 
 TABLE_CENTER: Final = (0.16, 0.0, -0.02)
 """Centre of the table top in m; its upper side is at z = 0."""
@@ -29,27 +31,63 @@ image of each camera at 128x128, and differs by 3 of 255.
 """
 
 
-def add_table(spec: mujoco.MjSpec) -> None:
+def table_box(own: OwnTable | None) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return centre and half extents of the table top in m.
+
+    Args:
+        own: A table of one's own; None: that of the package.
+    """
+    if own is None:
+        return TABLE_CENTER, TABLE_SIZE
+    half = TABLE_SIZE[2]
+    return (*own.center, own.height - half), (0.5 * own.size[0], 0.5 * own.size[1], half)
+
+
+def add_table(spec: mujoco.MjSpec, own: OwnTable | None = None) -> None:
     """Add the table top: a box for contacts, which is not drawn, and a mesh for the images.
 
     Args:
         spec: The scene. Afterwards it has the geoms ``table`` and ``table_top``, and the material ``table``.
+        own: A table of one's own; None: that of the package.
     """
-    spec.add_material(name="table", rgba=[*TABLE_COLOR, 1], specular=0.15, shininess=0.2, reflectance=0.0)
+    center, size = table_box(own)
+    color = TABLE_COLOR if own is None or own.color is None else own.color
+    spec.add_material(name="table", rgba=[*color, 1], specular=0.15, shininess=0.2, reflectance=0.0)
+    if own is not None and own.texture is not None:
+        _cover(spec, own)
     spec.worldbody.add_geom(
-        name="table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=TABLE_CENTER, size=TABLE_SIZE, material="table",
+        name="table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=center, size=size, material="table",
         friction=[0.6, 0.005, 0.0001], group=3,
     )  # fmt: skip
+    if own is not None and own.height > 0.0:
+        spec.worldbody.add_geom(
+            name="arm_plate", type=mujoco.mjtGeom.mjGEOM_BOX, pos=[-0.02, 0.0, -size[2]], size=[0.13, 0.11, size[2]],
+            rgba=[0.45, 0.45, 0.45, 1.0], friction=[0.6, 0.005, 0.0001], group=2,
+        )  # fmt: skip
     vertices, faces = _slab(_CELLS)
     spec.add_mesh(
-        name="table_top", uservert=(vertices * TABLE_SIZE).ravel(), userface=faces.ravel(),
-        usertexcoord=(vertices * TABLE_SIZE / TILE)[:, :2].ravel(),
+        name="table_top", uservert=(vertices * size).ravel(), userface=faces.ravel(),
+        usertexcoord=(vertices * size / TILE)[:, :2].ravel(),
         inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
     )  # fmt: skip
     spec.worldbody.add_geom(
-        name="table_top", type=mujoco.mjtGeom.mjGEOM_MESH, meshname="table_top", pos=TABLE_CENTER, material="table",
+        name="table_top", type=mujoco.mjtGeom.mjGEOM_MESH, meshname="table_top", pos=center, material="table",
         contype=0, conaffinity=0, mass=0, group=2,
     )  # fmt: skip
+
+
+def _cover(spec: mujoco.MjSpec, own: OwnTable) -> None:
+    """Give the table top a texture: one of the package's, in the colour of the top, or an image in its own colours."""
+    if isinstance(own.texture, str):
+        pixels = texture(own.texture)
+    else:
+        assert own.texture is not None  # noqa: S101 - narrows a type
+        pixels = own.texture.pixels
+    add_picture(spec, "own_table", Picture(pixels))
+    material = spec.material("table")
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "own_table"
+    if own.color is None and not isinstance(own.texture, str):
+        material.rgba = [1.0, 1.0, 1.0, 1.0]
 
 
 def _slab(cells: int) -> tuple[Array, NDArray[np.int32]]:

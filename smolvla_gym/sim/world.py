@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import mujoco
@@ -19,16 +18,19 @@ from smolvla_gym.sim.extras import NO_EXTRAS, Extras
 from smolvla_gym.sim.image_effects import ImageEffects
 from smolvla_gym.sim.motion import spring_aims
 from smolvla_gym.sim.object_size import ObjectSizes
+from smolvla_gym.sim.own_table.description import OwnTable
+from smolvla_gym.sim.readings import Observed, Snapshot
 from smolvla_gym.sim.rendering import Image, OffscreenRenderer, Quality
 from smolvla_gym.sim.scene import (
     DEPTH_RANGES,
     GRIPPER_PREFIX,
+    MAX_OBJECTS,
     OVERVIEW,
-    PARKING,
     ObjectKind,
     build_model,
     crop_camera,
     object_name,
+    place_camera,
 )
 
 MAX_TIMESTEP = 0.004
@@ -43,38 +45,6 @@ DEPTH_UNIT = 1e-4
 _VIDEO_SIZE = (480, 640)
 
 _ROUNDING: Final = 1e-9  # m
-
-
-@dataclass
-class Observed:
-    """Readings of the arm's sensors at one moment.
-
-    Attributes:
-        agent_pos: Six joint angles in rad and the gripper's opening 0..1, float32, shape (7,).
-        pixels: Image of each camera, uint8, shape (H, W, 3).
-        depth: Depth image of each camera in units of 0.1 mm, uint16, shape (H, W, 1); empty without depth.
-    """
-
-    agent_pos: NDArray[np.float32]
-    pixels: dict[str, Image] = field(default_factory=dict)
-    depth: dict[str, NDArray[np.uint16]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Copy of a world's state, without its model (see ``sim.randomization.read_appearance``).
-
-    Attributes:
-        physics: MuJoCo's state for integration.
-        motors: Latest targets of the motors in rad, one for each physics step of a setpoint's period, shape (n, 6).
-        zero_error: True minus reported joint angles in rad, shape (6,).
-        jaw_target: Last target of the jaws' travel in m.
-    """
-
-    physics: Array
-    motors: Array
-    zero_error: Array
-    jaw_target: float
 
 
 _PHYSICS: Final = mujoco.mjtState.mjSTATE_INTEGRATION.value
@@ -103,6 +73,9 @@ class World:
         sizes: Sizes of the objects.
         belt: The belt on which the objects stand, or None.
         distractors: The distractors of level 2, or None.
+        table: A table of one's own with its objects, or None.
+        table_height: Height of the table's top above the foot of the arm in m.
+        num_objects: Number of objects of the scene, on the table or parked.
     """
 
     def __init__(
@@ -129,8 +102,11 @@ class World:
             image_size: Height and width of their images in px.
             depth: Whether they measure depth.
             quality: Rendering quality of the observed images.
-            extras: A belt, and what level 2 of the domain randomization needs.
+            extras: A belt, a table of one's own, and what level 2 of the domain randomization needs.
         """
+        self.table: OwnTable | None = extras.table
+        self.table_height: float = 0.0 if extras.table is None else extras.table.height
+        self.num_objects: int = MAX_OBJECTS if extras.table is None else len(extras.table.objects)
         self.gripper: Gripper = gripper
         self.kind: ObjectKind = kind
         self.ticks: int = max(1, round(1.0 / (control_hz * LINK_PERIOD)))
@@ -141,6 +117,9 @@ class World:
         self._cameras, self._image_size, self._depth = cameras, image_size, depth
         self.render_observations = True
         self.image_effects: dict[str, ImageEffects] = {}
+        of_table = {} if extras.table is None else extras.table.cameras
+        for name, pose in (*of_table.items(), *extras.camera_poses.items()):
+            place_camera(self.model, name, pose)
         for name in cameras:
             crop_camera(self.model, name, image_size)
         self._renderer = OffscreenRenderer(self.model, quality, image_size)
@@ -159,11 +138,13 @@ class World:
         self._window = self.steps // self.ticks
         self._motors: Array = np.zeros((self._window, NUM_JOINTS))
         self._stall_torques = 0.999 * self.model.actuator_forcerange[self._arm_ctrl, 1]
-        self.sizes: ObjectSizes = ObjectSizes(self.model, tuple(object_name(i) for i in range(len(PARKING))))
+        names = tuple(object_name(i) for i in range(self.num_objects))
+        self.sizes: ObjectSizes = ObjectSizes(self.model, names)
         self.belt: Belt | None = None if extras.belt_speed is None else Belt(self.model, extras.belt_speed)
         self.distractors: Distractors | None = Distractors(self.model) if extras.varied else None
-        self._objects = tuple(self.model.geom(object_name(i)).id for i in range(len(PARKING)))
-        self._object_bodies = tuple(self.model.body(object_name(i)).id for i in range(len(PARKING)))
+        self._object_bodies = tuple(self.model.body(name).id for name in names)
+        roots = self.model.body_rootid[self.model.geom_bodyid]
+        self._object_geoms: tuple[NDArray[np.bool_], ...] = tuple(roots == body for body in self._object_bodies)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -211,7 +192,12 @@ class World:
 
     def half_height(self, index: int) -> float:
         """Half of the height of an object in m."""
-        return self.kind.half_height * self.sizes.scale(index)
+        nominal = self.kind.half_height if self.table is None else self.table.objects[index].half_height
+        return nominal * self.sizes.scale(index)
+
+    def object_body(self, index: int) -> int:
+        """MuJoCo's id of the body of an object."""
+        return int(self._object_bodies[index])
 
     def object_speed(self, index: int) -> float:
         """Speed of an object in m/s."""
@@ -224,10 +210,10 @@ class World:
 
     def contacts(self, index: int) -> frozenset[int]:
         """Return the ids of the geoms in contact with an object."""
-        geom = self._objects[index]
         contacts = self.data.contact.geom[: self.data.ncon]
-        pairs = contacts[(contacts == geom).any(axis=1)]
-        return frozenset(pairs[pairs != geom].tolist())
+        own = self._object_geoms[index][contacts]
+        pairs, own = contacts[own.any(axis=1)], own[own.any(axis=1)]
+        return frozenset(pairs[~own].tolist())
 
     def grasped(self, index: int) -> bool:
         """Return whether both jaws' pads are in contact with an object."""
@@ -266,7 +252,10 @@ class World:
         bodies = self.model.geom_bodyid
         roots, base = self.model.body_rootid, self.model.body_rootid[self.model.site_bodyid[self._tcp]]
         arm = {geom for geom in range(self.model.ngeom) if roots[bodies[geom]] == base}
-        return [i for i, geom in enumerate(self._objects) if any(geom in pair and pair & arm for pair in pairs)]
+        return [
+            i for i, own in enumerate(self._object_geoms)
+            if any(pair & arm and any(own[geom] for geom in pair) for pair in pairs)
+        ]  # fmt: skip
 
     def snapshot(self) -> Snapshot:
         """Return a copy of the state."""
@@ -310,7 +299,7 @@ class World:
     def place_object(self, index: int, position: Array, yaw: float) -> None:
         """Place an object at a position in m, shape (3,), turned about the vertical by a yaw in rad."""
         quaternion = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
-        if self.kind.solid:
+        if self.kind.solid or self.table is not None:
             address = self.model.joint(object_name(index)).qposadr[0]
             self.data.qpos[address : address + 7] = [*position, *quaternion]
         else:
@@ -352,7 +341,7 @@ class World:
         controls[:, self._arm_ctrl], controls[:, self._jaw_ctrl] = aims, jaws[:, None]
         model, data, belt = self.model, self.data, self.belt
         if belt is not None:
-            belt.turn(data, [self.object_position(i) for i in range(len(self._objects))])
+            belt.turn(data, [self.object_position(i) for i in range(self.num_objects)])
         for control in controls:
             data.ctrl = control
             if belt is not None:

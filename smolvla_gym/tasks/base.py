@@ -14,14 +14,15 @@ from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.scene import COLORS, GOAL_HEIGHT, MAX_OBJECTS, PARKING, ObjectKind
 from smolvla_gym.sim.world import World
 
-# Area of the objects, x and y in m: the arm reaches all of it with the fingers pointing down.
-_WORKSPACE = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38), (-0.14, 0.14))}
+WORKSPACES = {"ssg48": ((0.12, 0.32), (-0.13, 0.13)), "pneumatic": ((0.27, 0.38), (-0.14, 0.14))}
+"""Area of the objects by gripper, x and y in m: the arm reaches all of it with the fingers pointing down."""
+
 _TRIES = 1000
 
-_SIZE_SPREAD = 0.15
+SIZE_SPREAD = 0.15
 """Largest deviation of an object's size at level 2 as a share of the nominal one."""
 
-_MOVED = 0.03
+MOVED = 0.03
 """Distance in m from its first place at which an object counts as moved, rather than in contact in passing."""
 
 
@@ -99,7 +100,7 @@ class Task(ABC):
         yaws = rng.uniform(-np.pi, np.pi, num_objects) if randomization else np.zeros(num_objects)
         positions = np.column_stack([places[:num_objects], np.full(num_objects, self.kind.half_height)])
         goal = np.array([*places[num_objects], GOAL_HEIGHT / 2]) if self.has_goal else None
-        scales = rng.uniform(1.0 - _SIZE_SPREAD, 1.0 + _SIZE_SPREAD, num_objects) if randomization >= 2 else None
+        scales = rng.uniform(1.0 - SIZE_SPREAD, 1.0 + SIZE_SPREAD, num_objects) if randomization >= 2 else None
         if scales is not None:
             positions[:, 2] *= scales
         return Layout(template.format(**fields), template, colors, positions, yaws, target, base, goal, scales)
@@ -125,14 +126,14 @@ class Task(ABC):
             base = layout.target if index == base else base
         fields = {"color": layout.colors[index]} | ({"base": layout.colors[base]} if base >= 0 else {})
         template = layout.instruction_template if instruction_template is None else instruction_template
-        if not isinstance(template, str) or _fields(template) != set(fields):
+        if not isinstance(template, str) or template_fields(template) != set(fields):
             allowed = "a sentence with the fields " + " and ".join(f"{{{name}}}" for name in fields)
             raise OptionError('options["instruction_template"]', template, allowed)
         instruction = template.format(**fields)
         return replace(layout, instruction=instruction, instruction_template=template, target=index, base=base)
 
     def _places(self, rng: np.random.Generator, gripper: str, count: int, randomization: int) -> Array:
-        (x0, x1), (y0, y1) = _WORKSPACE[gripper]
+        (x0, x1), (y0, y1) = WORKSPACES[gripper]
         if not randomization:
             y = np.linspace(y0 + 0.04, y1 - 0.04, count)
             return np.column_stack([np.full(count, 0.6 * x0 + 0.4 * x1), y])
@@ -148,6 +149,19 @@ class Task(ABC):
     def allowed(self, places: Array) -> bool:
         """Return whether the task can succeed with objects at these places, shape (n, 2), the goal mark last."""
         return True
+
+    @property
+    def example(self) -> str:
+        """An instruction of the task."""
+        return self.instruction_templates[0].format(color="red", base="blue")
+
+    def another(self, layout: Layout) -> str:
+        """Return the colour, or the name, of an object on the table that is not the one to be named."""
+        return layout.colors[(layout.target + 1) % len(layout.colors)]
+
+    def call(self, layout: Layout, index: int) -> str:
+        """Return what messages call an object."""
+        return f"{layout.colors[index]} {self.kind.name}"
 
     def arrange(self, world: World, layout: Layout) -> None:
         """Place the objects of a layout on the table, in their sizes."""
@@ -172,7 +186,7 @@ class Task(ABC):
     def failure(self, world: World, layout: Layout) -> str:
         """Return the failure mode of an episode that ends now, a few words."""
         for i, start in enumerate(layout.positions):
-            if i not in (layout.target, layout.base) and np.linalg.norm(world.object_position(i) - start) > _MOVED:
+            if i not in (layout.target, layout.base) and np.linalg.norm(world.object_position(i) - start) > MOVED:
                 return "moved another object"
         return self.shortfall(world, layout)
 
@@ -191,7 +205,7 @@ class Task(ABC):
         """
 
 
-def _fields(template: str) -> set[str]:
+def template_fields(template: str) -> set[str]:
     """Return the names of the fields of a template; of a malformed one, and of one with formats, none."""
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]

@@ -16,6 +16,7 @@ from smolvla_gym.sim.scene import CAMERAS
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout, Task
 from smolvla_gym.tasks.instruction import instructed
+from smolvla_gym.tasks.own_table import OwnTask
 from smolvla_gym.tasks.privileged import privileged_observation
 
 REWARDS: Final = ("dense", "sparse")
@@ -45,7 +46,7 @@ class Stage:
         self.world: World = world
         self.task: Task = task
         self._randomization, self._num_objects, self._reward = randomization, num_objects, reward
-        self._randomizer = Randomizer(world.model)
+        self._randomizer = Randomizer(world.model, world.table)
         self._needed = max(1, round(task.hold_time * control_hz))
         self._held = 0
         self._layout: Layout | None = None
@@ -87,10 +88,13 @@ class Stage:
         layout = self.task.layout(rng, self.world.gripper.name, self._num_objects, self._randomization)
         layout = self.task.with_instruction(layout, target=target, instruction_template=instruction_template)
         if instruction is not None:
-            layout = instructed(layout, instruction)
+            if isinstance(self.task, OwnTask):
+                layout = self.task.instructed(layout, instruction)
+            else:
+                layout = instructed(layout, instruction)
         if start is not None:
             found = self.world.objects_in_contact(*start, lambda: self.task.arrange(self.world, layout))
-            refuse_contact(start[0], [f"the arm and the {layout.colors[i]} {self.task.kind.name}" for i in found])
+            refuse_contact(start[0], [f"the arm and the {self.task.call(layout, i)}" for i in found])
         self._layout = layout
 
     def arrange(self, rng: np.random.Generator) -> ArmVariation:
@@ -119,7 +123,11 @@ class Stage:
         if layout.goal is not None:
             places = np.vstack([places, layout.goal[:2]])
         way = None if end is None else (layout.positions[layout.target, :2], end[:2])
-        world.distractors.place(world.data, draw_distractors(rng, places, way))
+        if isinstance(self.task, OwnTask):
+            drawn = self.task.draw_distractors(rng, layout, way)
+        else:
+            drawn = draw_distractors(rng, places, way)
+        world.distractors.place(world.data, drawn)
         world.settle()
         world.distractors.park_touching(world.data)
 

@@ -9,7 +9,7 @@ from smolvla_gym.errors import OptionError
 from smolvla_gym.parol6 import GRIPPERS, HOME, JOINT_LOWER, JOINT_UPPER, STANDBY, forward_kinematics
 from smolvla_gym.parol6.inverse_kinematics import solve
 from smolvla_gym.safety import SafetyGate, Violation
-from smolvla_gym.safety.collision import WORKSPACE, CollisionGuard
+from smolvla_gym.safety.collision import WORKSPACE, CollisionGuard, Obstacles
 from smolvla_gym.sim.world import start_pose
 
 SSG48 = GRIPPERS["ssg48"]
@@ -138,3 +138,22 @@ def test_an_arm_that_begins_in_the_table_may_come_out_of_it():
         gate.aim(np.append(down(0.08), 1.0))
         gate.travel(1 / 30, 1)
     np.testing.assert_allclose(gate.position, down(0.08), atol=1e-6)
+
+
+def test_an_obstacle_is_named_with_its_penetration():
+    box = ((0.15, -0.05, 0.0), (0.30, 0.05, 0.10))
+    guard = CollisionGuard("ssg48", obstacles=Obstacles((("crate", box),)))
+    assert guard.violations(down(0.111).tolist(), 1.0) == {}
+    found = guard.violations(down(0.10).tolist(), 1.0)
+    assert found[Violation("collision", "the obstacle crate and the jaw_left")] == pytest.approx(0.009, abs=1e-3)
+    # What it allows the guard without obstacles allows, too.
+    rng = np.random.default_rng(0)
+    for pose in JOINT_LOWER + rng.random((50, 6)) * SPAN:
+        assert GUARD.violations(pose.tolist(), 1.0).keys() <= guard.violations(pose.tolist(), 1.0).keys()
+
+
+def test_a_higher_table_is_solid():
+    guard = CollisionGuard("ssg48", obstacles=Obstacles(height=0.05, top=((0.13, -0.4), (0.5, 0.4))))
+    assert guard.violations(down(0.06).tolist(), 1.0) == {}
+    found = guard.violations(down(0.05).tolist(), 1.0)
+    assert found[Violation("collision", "the table and the jaw_left")] == pytest.approx(0.009, abs=1e-3)

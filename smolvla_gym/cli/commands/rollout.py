@@ -79,7 +79,7 @@ class RolloutOptions(EnvironmentOptions):
         """The tasks, in order."""
         if self.task is not None:
             return self.task
-        return [*_BUNDLED_TASKS] if self.policy == "bundled" and self.env == "sim" else ["lift"]
+        return [*_BUNDLED_TASKS] if self.policy == "bundled" and self.env == "sim" and self.table is None else ["lift"]
 
     def check(self) -> None:
         """Refuse what would fail later, after the seconds that a policy takes to load.

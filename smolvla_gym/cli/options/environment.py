@@ -35,6 +35,10 @@ class SceneOptions(Options):
     control_hz: float | None = option(
         f"control rate (default: the policy's, or {CONTROL_HZ:g})", None, parse=positive, metavar="HZ", kept=True
     )
+    table: str | None = option(
+        "a table of your own: a file that `smolvla-gym table new` begins (default: the package's)", None,
+        metavar="FILE", kept=True,
+    )  # fmt: skip
     randomization: int | None = None
     num_objects: int = NUM_OBJECTS
 
@@ -51,19 +55,36 @@ class SceneOptions(Options):
         from smolvla_gym.sim.scene import MAX_OBJECTS
         from smolvla_gym.tasks import get_task
 
+        if self.table is not None:
+            self._check_table(tasks)
         for task in tasks:
             get_task(task)
         get_gripper(self.gripper)
         if self.randomization is not None:
             check_choice("--randomization", self.randomization, range(MAX_LEVEL + 1))
-        check_choice("--num-objects", self.num_objects, range(NUM_OBJECTS, MAX_OBJECTS + 1))
+        if self.table is None:
+            check_choice("--num-objects", self.num_objects, range(NUM_OBJECTS, MAX_OBJECTS + 1))
         if self.control_hz is not None:
             check_control_hz(self.control_hz)
 
     def scene_arguments(self) -> dict[str, Any]:
         """Return the arguments of ``gym.make`` that decide, beside task and gripper, which scene a seed gives."""
         level = RANDOMIZATION if self.randomization is None else self.randomization
-        return {"randomization": level, "num_objects": self.num_objects}
+        if self.table is None:
+            return {"randomization": level, "num_objects": self.num_objects}
+        count = self.num_objects if "num_objects" in self.given else None
+        return {"randomization": level, "num_objects": count, "table": self.table}
+
+    def _check_table(self, tasks: Sequence[str]) -> None:
+        from smolvla_gym.envs.env_options import check_num_objects, check_table
+        from smolvla_gym.tasks.own_table import own_task
+
+        table = check_table(self.table)
+        assert table is not None  # noqa: S101 - narrows a type
+        for task in tasks:
+            own_task(task, table)
+        if "num_objects" in self.given:
+            check_num_objects(self.num_objects, table)
 
     def settle_control_hz(self, policy_hz: float | None) -> float:
         """Set the control rate that was not given: the policy's, or 30 Hz.
@@ -172,6 +193,8 @@ def make_env(
     arguments |= {name: value for name, value in limits.items() if value is not None}
     if not options.on_table:
         arguments |= options.scene_arguments()
+    elif options.table is not None:
+        arguments["table"] = options.table
     if options.env == "real":
         arguments |= options.real.env_arguments(cameras)
     return gym.make(REAL_ID if options.env == "real" else SIM_ID, render_mode=render_mode, **arguments)

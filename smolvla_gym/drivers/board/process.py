@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from smolvla_gym.drivers.board.client import GRACE, BoardClient
 from smolvla_gym.drivers.board.state import BoardSettings, BoardState, Event, Fault, Mode
@@ -22,6 +22,9 @@ from smolvla_gym.drivers.clock import SystemClock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.errors import DeviceError, FaultError
 from smolvla_gym.ipc import Message, Worker, WorkerExitedError, WorkerTimeoutError
+
+if TYPE_CHECKING:
+    from smolvla_gym.safety.collision import Obstacles
 
 _START: Final = 60.0
 """Time in s that the worker has to import its modules and to open the port."""
@@ -71,6 +74,7 @@ class BoardProcess(BoardClient):
         speed_scale: float = 1.0,
         workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
         collision: bool = True,
+        obstacles: Obstacles | None = None,
         log: Path | None = None,
         find_port: Callable[[], str] | None = None,
     ) -> None:
@@ -83,6 +87,7 @@ class BoardProcess(BoardClient):
             speed_scale: Share of the speed limits that may be used, in (0, 1].
             workspace: Two corners in m of the box that the tool stays in; None: all that the arm reaches.
             collision: Whether poses in which the arm is in contact with itself or the table are refused.
+            obstacles: What else the arm stays out of; None: nothing.
             log: File that keeps the events; None: no file does.
             find_port: Finds the port again after it was lost, as the system may give it another name; None: it keeps
                 its name.
@@ -98,6 +103,7 @@ class BoardProcess(BoardClient):
             "speed_scale": speed_scale,
             "workspace": workspace,
             "collision": collision,
+            "obstacles": None if obstacles is None else asdict(obstacles),
             "log": None if log is None else str(log),
         }
         self._owner, self._find_port = os.getpid(), find_port

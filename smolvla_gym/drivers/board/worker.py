@@ -177,9 +177,10 @@ class _Loop:
 def _gate(config: Message) -> SafetyGate:
     guard = None
     if config["collision"]:
-        from smolvla_gym.safety.collision import WORKSPACE, CollisionGuard
+        from smolvla_gym.safety.collision import WORKSPACE, CollisionGuard, Obstacles
 
-        guard = CollisionGuard(config["settings"]["gripper"], workspace=config["workspace"] or WORKSPACE)
+        obstacles = None if config["obstacles"] is None else Obstacles(**config["obstacles"])
+        guard = CollisionGuard(config["settings"]["gripper"], config["workspace"] or WORKSPACE, obstacles)
     return SafetyGate(config["period"], speed_scale=config["speed_scale"], guard=guard)
 
 

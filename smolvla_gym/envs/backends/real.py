@@ -86,8 +86,7 @@ class RealBackend(Backend):
         self._cameras, self._overview = cameras, overview
         self._window = Window(overview.model, overview.data)
         self._depth, self._home, self._period = options.depth, arm.home, options.period
-        template = options.task.instruction_templates[0]
-        self._default_instruction = arm.instruction or template.format(color="red", base="blue")
+        self._default_instruction = arm.instruction or options.task.example
         self._instruction = self._default_instruction
         self._deadline: float | None = None
         self._last_end = 0.0
