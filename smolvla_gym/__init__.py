@@ -166,7 +166,8 @@ def __dir__() -> list[str]:
 __all__ = [
     "ACTION_NAMES", "COLORS", "CUBE", "DISC", "GRIPPERS", "JOINT_NAMES", "PUCK", "REAL_ID", "SIM_ID", "TASKS",
     "ActionError", "Agent", "Array", "Attempt", "CalibrationError", "Callback", "CheckpointError", "Condition",
-    "DaggerAgent", "Dataset", "DatasetError", "DatasetSpec", "DeltaJointAction", "Demonstrator", "DeviceError", "EpisodeOver", "EpisodeRecord",
+    "DaggerAgent", "Dataset", "DatasetError", "DatasetSpec", "DeltaJointAction", "Demonstrator", "DeviceError",
+    "EpisodeOver", "EpisodeRecord",
     "EvaluationOptions", "ExpertAgent", "FaultError", "FinetuneOptions", "FlatObservation", "InferenceError",
     "InferenceTimeoutError", "Layout", "MissingExtraError", "NotHomedError", "ObjectKind", "ObservationError",
     "OptionError", "Outcome", "PAROL6Env", "PolicyConnectionError", "PolicyMismatchError", "PolicyServerError",
