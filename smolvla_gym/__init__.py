@@ -165,13 +165,13 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ACTION_NAMES", "COLORS", "CUBE", "DISC", "GRIPPERS", "JOINT_NAMES", "PUCK", "REAL_ID", "SIM_ID", "TASKS",
-    "ActionError", "Agent", "Array", "Attempt", "CalibrationError", "Callback", "CheckpointError", "Condition", "DaggerAgent", "Dataset",
-    "DatasetError", "DatasetSpec", "DeltaJointAction", "Demonstrator", "DeviceError", "EpisodeOver", "EpisodeRecord",
-    "EvaluationOptions", "ExpertAgent", "FaultError", "FinetuneOptions", "FlatObservation", "InferenceError",
-    "InferenceTimeoutError", "Layout", "MissingExtraError", "NotHomedError", "ObjectKind", "ObservationError",
-    "OptionError", "Outcome", "PAROL6Env", "PolicyConnectionError", "PolicyMismatchError", "PolicyServerError",
-    "RandomAgent", "RecordingError", "RemotePolicy", "RenderingError", "ReplayAgent", "RolloutSummary",
-    "SmolVLAAgent", "SmolVLAGymError", "Step", "Task", "ToolAction", "TrainOptions", "UnknownNameError", "World",
-    "__version__", "connect", "evaluate", "finetune", "forward_kinematics", "get_task", "move", "open_recording",
-    "record", "register_task", "rollout", "run_episode", "square_yaw", "train",
+    "ActionError", "Agent", "Array", "Attempt", "CalibrationError", "Callback", "CheckpointError", "Condition",
+    "DaggerAgent", "Dataset", "DatasetError", "DatasetSpec", "DeltaJointAction", "Demonstrator", "DeviceError",
+    "EpisodeOver", "EpisodeRecord", "EvaluationOptions", "ExpertAgent", "FaultError", "FinetuneOptions",
+    "FlatObservation", "InferenceError", "InferenceTimeoutError", "Layout", "MissingExtraError", "NotHomedError",
+    "ObjectKind", "ObservationError", "OptionError", "Outcome", "PAROL6Env", "PolicyConnectionError",
+    "PolicyMismatchError", "PolicyServerError", "RandomAgent", "RecordingError", "RemotePolicy", "RenderingError",
+    "ReplayAgent", "RolloutSummary", "SmolVLAAgent", "SmolVLAGymError", "Step", "Task", "ToolAction", "TrainOptions",
+    "UnknownNameError", "World", "__version__", "connect", "evaluate", "finetune", "forward_kinematics", "get_task",
+    "move", "open_recording", "record", "register_task", "rollout", "run_episode", "square_yaw", "train",
 ]  # fmt: skip
