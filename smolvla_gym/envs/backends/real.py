@@ -14,7 +14,7 @@ import numpy as np
 
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import TICK, BoardState, Fault, Mode
-from smolvla_gym.drivers.cameras.camera import Camera, Frame
+from smolvla_gym.drivers.cameras.camera import Camera, Frame, WholeImage
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach
@@ -321,6 +321,35 @@ class RealBackend(Backend):
             "A real arm has no expert, as nothing measures the objects: use PAROL6Sim-v0 or port='twin'."
         )
 
+    def whole_images(self) -> dict[str, WholeImage]:
+        """Return a new image of each camera by name, as the camera took it, without the crop of observations.
+
+        The arm has to rest, between a reset and the first step: the images of observations are stopped meanwhile, for
+        about 0.2 s at 30 Hz.
+
+        Raises:
+            DeviceError: A camera sent no image.
+        """
+        framings = {name: camera.framing for name, camera in self._cameras.items()}
+        try:
+            for camera in self._cameras.values():
+                camera.framing = None
+            self._renew_images()
+            frames = {name: camera.latest() for name, camera in self._cameras.items()}
+        finally:
+            for name, camera in self._cameras.items():
+                camera.framing = framings[name]
+        self._renew_images()
+        return {
+            name: WholeImage(_serial(self._cameras[name]), self._cameras[name].intrinsics, frame.pixels.copy())
+            for name, frame in frames.items()
+            if frame is not None
+        }
+
+    def _renew_images(self) -> None:
+        """Wait for images that were taken, and cropped, after this moment."""
+        self._await_images()
+
     @override
     def render(self) -> Image:
         return self._overview.render()[0]
@@ -352,3 +381,8 @@ class RealBackend(Backend):
             for camera in self._cameras.values():
                 each.callback(camera.close)
             each.callback(self.link.close)
+
+
+def _serial(camera: Camera) -> str:
+    """Return the serial number of a camera; empty where its driver knows none."""
+    return str(getattr(getattr(camera, "info", None), "serial", ""))

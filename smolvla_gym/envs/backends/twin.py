@@ -92,6 +92,14 @@ class TwinBackend(RealBackend):
             super()._await_images()
 
     @override
+    def _renew_images(self) -> None:
+        if not self._lockstep:
+            super()._renew_images()
+            return
+        for name in self._cameras:
+            self._frame(name)
+
+    @override
     def stop(self) -> None:
         if self._lockstep:
             self._stop_requested = True  # the driver runs in the thread that steps
