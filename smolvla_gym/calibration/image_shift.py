@@ -35,6 +35,9 @@ _REACH: Final = 40
 """Margin in px around the mark that is read of the other image."""
 
 _LEVELS: Final = 3
+_CLEARLY: Final = 0.1
+"""Gain in correlation that a coarse shift needs over none, so that noise does not set the start of the fit."""
+
 _ITERATIONS: Final = 15
 _CONVERGED: Final = 0.005  # px
 _MIN_PIXELS: Final = 200
@@ -107,7 +110,8 @@ def _shrunk(plane: _Plane, scale: int) -> _Plane:
     """Return the mean of each square of ``scale`` x ``scale`` px."""
     height, width = plane.shape[0] // scale, plane.shape[1] // scale
     cut = plane[: height * scale, : width * scale]
-    return cut.reshape(height, scale, width, scale).mean(axis=(1, 3), dtype=np.float32)
+    shrunk: _Plane = cut.reshape(height, scale, width, scale).mean(axis=(1, 3), dtype=np.float32)
+    return shrunk
 
 
 def _blurred(plane: _Plane, sigma: float) -> _Plane:
@@ -146,12 +150,34 @@ def _align(reference: _Plane, now: _Plane, mark: Mask) -> tuple[NDArray[np.float
     pyramid = [(reference, now, seam.astype(np.float32))]
     for _ in range(_LEVELS - 1):
         pyramid.append(tuple(_shrunk(plane, 2) for plane in pyramid[-1]))  # type: ignore[arg-type]
-    motion, match = np.zeros(4), 0.0
+    motion: NDArray[np.float64] = np.append(np.zeros(2), _coarse_shift(*pyramid[-1], 2 ** (_LEVELS - 1)))
+    match = 0.0
     for level in reversed(range(_LEVELS)):
         motion, match = _refine(motion, *pyramid[level], 2**level, centre)
         if not np.isfinite(motion).all():
             return np.zeros(4), centre, 0.0
     return motion, centre, match
+
+
+def _coarse_shift(reference: _Plane, now: _Plane, seam: _Plane, scale: int) -> NDArray[np.float64]:
+    """Return the shift in px of the full image, x and y, at which two small images correlate best.
+
+    The fit alone finds shifts of a few px.
+    """
+    reach = _REACH // scale
+    shape = [size + reach for size in reference.shape]
+    spectrum = np.fft.rfft2(now, shape)
+    weighted = np.fft.rfft2(reference * seam, shape)
+    together = np.fft.irfft2(weighted.conj() * spectrum, shape)
+    energy = np.fft.irfft2(np.fft.rfft2(seam, shape).conj() * np.fft.rfft2(now * now, shape), shape)
+    own = float((reference * reference * seam).sum())
+    score = together / np.sqrt(np.maximum(energy * own, 1e-6))
+    steps = np.arange(-reach, reach + 1)
+    near = score[np.ix_(steps, steps)]  # negative shifts are at the end of an axis
+    down, right = np.unravel_index(int(near.argmax()), near.shape)
+    if near[down, right] < score[0, 0] + _CLEARLY:
+        return np.zeros(2)
+    return scale * np.array([steps[right], steps[down]], dtype=np.float64)
 
 
 def _refine(

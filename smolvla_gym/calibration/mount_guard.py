@@ -22,7 +22,7 @@ import numpy as np
 from smolvla_gym.calibration.image_shift import WIDTH, ImageShift, measure_shift
 from smolvla_gym.calibration.mount_mask import WRIST, draw_mask
 from smolvla_gym.calibration.mount_reference import MountReference, load_reference
-from smolvla_gym.drivers.cameras.camera import WholeImage
+from smolvla_gym.drivers.cameras.whole_image import WholeImage
 from smolvla_gym.errors import CalibrationError
 from smolvla_gym.parol6 import Array, Gripper
 from smolvla_gym.parol6.calibration import FILE_NAME, CameraPose, load_calibration

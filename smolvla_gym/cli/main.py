@@ -23,6 +23,7 @@ from smolvla_gym.cli.commands import (
     doctor,
     evaluate,
     export,
+    mount_guard,
     record,
     rollout,
     ros2,
@@ -40,7 +41,8 @@ from smolvla_gym.utils.startup import WORDS, exit_code
 from smolvla_gym.utils.untrusted import printable
 
 _COMMANDS: Final = (
-    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, calibrate, tasks, twin, doctor,
+    rollout, evaluate, record, dataset, train, bench, serve, view, ros2, export, calibrate, mount_guard, tasks, twin,
+    doctor,
 )  # fmt: skip
 _TRACEBACK: Final = "SMOLVLA_GYM_TRACEBACK"
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from smolvla_gym.cli.options.agent import check_checkpoint_policy, policy_rate
 from smolvla_gym.cli.options.arguments import at_least, positive
 from smolvla_gym.cli.options.environment import CONTROL_HZ, EnvironmentOptions, announce_homing, make_env
+from smolvla_gym.cli.options.mount_guard import MountGuardOptions
 from smolvla_gym.cli.options.parser import AddParser, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import say
@@ -81,6 +82,7 @@ class RecordOptions(EnvironmentOptions):
     )  # fmt: skip
     device: str = option("where --policy computes", "auto", metavar="D")
     telemetry: TelemetryOptions = group("telemetry", TelemetryOptions)
+    mounts: MountGuardOptions = group("mount guard (--env real)", MountGuardOptions)
 
     @property
     def by_hand(self) -> bool:
@@ -111,6 +113,7 @@ class RecordOptions(EnvironmentOptions):
             self.refuse("source", "only with keyboard or gamepad on a real table, whose objects no script knows")
         self.check_environment([self.task], self.policy)
         self.telemetry.check()
+        self.mounts.check(self.env)
 
     def scene(self) -> dict[str, Any]:
         """Return the options that decide, beside the gripper, on the scene of a seed; on a real table only the task."""
@@ -145,7 +148,8 @@ def run(options: RecordOptions) -> int:
         demonstrator.attach(env)  # one that does not fit is refused before any file is opened
         announce_homing(env, options)
         progress = stack.enter_context(_progress(options.episodes, before))
-        callbacks = stack.enter_context(options.telemetry.callbacks(realtime=env.metadata["realtime"]))
+        guard = options.mounts.callbacks(env)
+        callbacks = [*guard, *stack.enter_context(options.telemetry.callbacks(realtime=env.metadata["realtime"]))]
         try:
             seeds, longest = _seeds(options, dataset, demonstrator), _longest(options)
             patience = {} if options.source in ("expert", "dagger") else {"patience": None}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from smolvla_gym.cli.options.agent import AgentOptions, is_smolvla, make_agent
 from smolvla_gym.cli.options.arguments import at_least
 from smolvla_gym.cli.options.environment import EnvironmentOptions, announce_homing, make_env
+from smolvla_gym.cli.options.mount_guard import MountGuardOptions
 from smolvla_gym.cli.options.parser import AddParser, UsageError, command, group, option
 from smolvla_gym.cli.options.telemetry import TelemetryOptions
 from smolvla_gym.cli.output import output_folder, print_table, say
@@ -67,6 +68,7 @@ class RolloutOptions(EnvironmentOptions):
     json: bool = option("print the summary as JSON on stdout and nothing else there", False)
     agent: AgentOptions = group("SmolVLA agent", AgentOptions)
     telemetry: TelemetryOptions = group("telemetry", TelemetryOptions)
+    mounts: MountGuardOptions = group("mount guard (--env real)", MountGuardOptions)
 
     @property
     def tasks(self) -> list[str]:
@@ -89,6 +91,7 @@ class RolloutOptions(EnvironmentOptions):
             self.expect("task", "one task with --env real, for which the table is prepared")
         self.agent.check(self.policy)
         self.telemetry.check()
+        self.mounts.check(self.env)
 
 
 def run(options: RolloutOptions) -> int:
@@ -140,8 +143,9 @@ def _roll_out(options: RolloutOptions, out: Path) -> RolloutSummary:
                 say(f"mode {smolvla.mode}")
             announce_homing(env, options)
             if callbacks is None:  # only now: a missing arm must not cost the files of earlier rollouts
+                guard = options.mounts.callbacks(env)
                 opened = options.telemetry.callbacks(realtime=env.metadata["realtime"])
-                callbacks = stack.enter_context(opened)
+                callbacks = [*guard, *stack.enter_context(opened)]
             summary = rollout(
                 env,
                 agent,

@@ -29,21 +29,6 @@ class Frame:
     time: float
 
 
-@dataclass(frozen=True, eq=False)
-class WholeImage:
-    """Image of a camera as it took it, without the crop of observations.
-
-    Attributes:
-        serial: Serial number of the camera; empty where it has none.
-        view: Pinhole model of the image.
-        pixels: The image, uint8, shape (H, W, 3).
-    """
-
-    serial: str
-    view: Intrinsics
-    pixels: NDArray[np.uint8]
-
-
 class Camera(Protocol):
     """Driver of a camera that keeps its newest frame.
 

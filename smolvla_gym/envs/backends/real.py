@@ -14,7 +14,8 @@ import numpy as np
 
 from smolvla_gym.drivers.board.client import BoardClient
 from smolvla_gym.drivers.board.state import TICK, BoardState, Fault, Mode
-from smolvla_gym.drivers.cameras.camera import Camera, Frame, WholeImage
+from smolvla_gym.drivers.cameras.camera import Camera, Frame
+from smolvla_gym.drivers.cameras.whole_image import WholeImage
 from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach

@@ -59,12 +59,16 @@ class PAROL6FollowerConfig(PAROL6Config):
         camera: Serial number of each camera by name; None takes the only one there is.
         home: Whether to home an arm that does not know its joint angles. It moves by itself for half a minute then.
         speed_scale: Share of the speed limits that may be used.
+        mount_guard: Whether to compare the cameras with the images that ``smolvla-gym mount-guard keep`` kept.
+        mount_images: Folder of these images; None: the default one.
     """
 
     port: str | None = None
     camera: dict[str, str] | None = None
     home: bool = False
     speed_scale: float = 0.3
+    mount_guard: bool = True
+    mount_images: str | None = None
 
 
 @RobotConfig.register_subclass("parol6_sim")

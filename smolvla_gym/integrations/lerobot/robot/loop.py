@@ -66,6 +66,7 @@ class EnvLoop:
         instruction: str | None = None,
         hold_after: float = 0.5,
         renew_after: float | None = None,
+        prepare: Callable[[PAROL6Env], Callable[[], None]] | None = None,
     ) -> None:
         """Create a loop; nothing is opened before :meth:`start`.
 
@@ -75,7 +76,10 @@ class EnvLoop:
             instruction: Instruction of every scene; None: it is drawn.
             hold_after: Time in s without a new target after which the arm stops.
             renew_after: Time in s from a success to the next scene; None: the scene stays.
+            prepare: Called with the env before the arm moves. What it returns is called once the arm has reached its
+                start pose, before the first step.
         """
+        self._prepare = prepare
         self._make, self._seed = make, seed
         self._options = {} if instruction is None else {"instruction": instruction}
         self._hold_after, self._renew_after = hold_after, renew_after
@@ -194,7 +198,10 @@ class EnvLoop:
     def _loop(self, env: PAROL6Env) -> None:
         paced = not env.metadata["realtime"]  # simulated time has to follow the clock
         period, scene, succeeded_at = 1.0 / env.control_hz, 0, None
+        at_start = None if self._prepare is None else self._prepare(env)
         observation, _ = env.reset(seed=self._seed, options=self._options)
+        if at_start is not None:
+            at_start()
         self._publish(env, observation, scene)
         due = time.monotonic()
         while not self._stop.is_set():

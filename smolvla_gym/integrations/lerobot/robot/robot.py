@@ -17,6 +17,7 @@ from smolvla_gym.errors import DeviceError
 from smolvla_gym.integrations.lerobot.robot.config import PAROL6Config, PAROL6FollowerConfig, PAROL6SimConfig
 from smolvla_gym.integrations.lerobot.robot.instruction import find_instruction
 from smolvla_gym.integrations.lerobot.robot.loop import EnvLoop
+from smolvla_gym.integrations.lerobot.robot.mounts import guard_mounts
 from smolvla_gym.integrations.lerobot.robot.units import KEYS, LOWER, UPPER, from_lerobot, to_lerobot
 from smolvla_gym.parol6 import Gripper, get_gripper
 from smolvla_gym.sim.scene import check_cameras
@@ -173,7 +174,10 @@ class PAROL6Follower(PAROL6Robot):
         else:
             options["home"] = config.home  # once, if the arm does not know its joint angles
 
-        return EnvLoop(partial(make_real_env, **options), instruction=self.instruction, hold_after=config.hold_after_s)
+        return EnvLoop(
+            partial(make_real_env, **options), instruction=self.instruction, hold_after=config.hold_after_s,
+            prepare=partial(guard_mounts, config.mount_images) if config.mount_guard else None,
+        )  # fmt: skip
 
 
 class PAROL6Sim(PAROL6Robot):
