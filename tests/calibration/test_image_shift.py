@@ -31,7 +31,7 @@ def moved(image, right=0.0, down=0.0, roll=0.0, zoom=0.0):
     # x' = c + (1 + zoom + i roll) (x - c) + shift, and Pillow takes the inverse.
     matrix = np.array([[1 + zoom, -angle], [angle, 1 + zoom]])
     inverse = np.linalg.inv(matrix)
-    offset = np.array([x, y]) - inverse @ (np.array([x, y]) + [right, down])
+    offset = np.array([x, y]) - inverse @ np.array([x + right, y + down])
     data = (*inverse[0], offset[0], *inverse[1], offset[1])
     picture = Image.fromarray(image)
     return np.asarray(picture.transform(picture.size, Image.Transform.AFFINE, data, Image.Resampling.BICUBIC))
@@ -40,8 +40,8 @@ def moved(image, right=0.0, down=0.0, roll=0.0, zoom=0.0):
 @pytest.mark.parametrize(
     "motion",
     [
-        {}, {"right": 0.3}, {"right": -2.6, "down": 1.2}, {"down": 9.0}, {"right": -30.0, "down": 21.0}, {"roll": 1.0}, {"zoom": 0.02},
-        {"right": 4.0, "roll": -0.5, "zoom": -0.01},
+        {}, {"right": 0.3}, {"right": -2.6, "down": 1.2}, {"down": 9.0}, {"right": -30.0, "down": 21.0},
+        {"roll": 1.0}, {"zoom": 0.02}, {"right": 4.0, "roll": -0.5, "zoom": -0.01},
     ],
 )  # fmt: skip
 def test_a_motion_is_found(motion):
