@@ -20,12 +20,13 @@ from typing import Any, Final
 import numpy as np
 
 from smolvla_gym.calibration.image_shift import WIDTH, ImageShift, measure_shift
+from smolvla_gym.calibration.mount_board import BoardMotion, board_motion
 from smolvla_gym.calibration.mount_mask import WRIST, draw_mask
 from smolvla_gym.calibration.mount_reference import MountReference, load_reference
 from smolvla_gym.drivers.cameras.whole_image import WholeImage
-from smolvla_gym.errors import CalibrationError
+from smolvla_gym.errors import CalibrationError, MissingExtraError
 from smolvla_gym.parol6 import Array, Gripper
-from smolvla_gym.parol6.calibration import FILE_NAME, CameraPose, load_calibration
+from smolvla_gym.parol6.calibration import FILE_NAME, BoardSpec, Calibration, CameraPose, load_calibration
 
 WRIST_LIMIT: Final = 1.0
 SCENE_LIMIT: Final = 0.35
@@ -76,12 +77,14 @@ class MountCheck:
         verdict: The result.
         message: What was found, and what to do.
         shift: Shift of the mark; None where no images were compared.
+        board: What the board says of a camera that has moved; None where one of the images does not show it.
     """
 
     camera: str
     verdict: Verdict
     message: str
     shift: ImageShift | None = None
+    board: BoardMotion | None = None
 
 
 def default_folder(*, twin: bool = False) -> Path:
@@ -126,6 +129,8 @@ class MountGuard:
         for name in cameras:
             if (reference := load_reference(where, name)) is not None:
                 self.references[name] = reference
+        calibration = _calibration(where) if self.references else None
+        self._board = BoardSpec() if calibration is None else calibration.board
 
     def check(self) -> list[MountCheck]:
         """Compare the cameras with their images. Call it after a reset, before the first step.
@@ -141,7 +146,15 @@ class MountGuard:
         backend = self._env.backend
         state, images = backend.link.state(), backend.whole_images()
         return [
-            compare(reference, images[name], state.joints, state.opening, self._env.gripper.name, self.references)
+            compare(
+                reference,
+                images[name],
+                state.joints,
+                state.opening,
+                self._env.gripper.name,
+                self.references,
+                self._board,
+            )
             for name, reference in self.references.items()
             if name in images
         ]
@@ -171,9 +184,9 @@ def keep_references(env: Any, folder: str | os.PathLike[str] | None = None) -> l
     backend, gripper = env.backend, env.gripper
     where = default_folder(twin=hasattr(backend, "twin")) if folder is None else Path(folder)
     state, images, again = backend.link.state(), backend.whole_images(), backend.whole_images()
-    kept = []
+    kept, calibration = [], _calibration(where)
     for name, image in images.items():
-        pose = _measured_pose(where, name, image.serial)
+        pose = _measured_pose(calibration, name, image.serial)
         reference = make_reference(name, image, state.joints, state.opening, gripper, pose)
         seen = measure_shift(image.pixels, again[name].pixels, reference.mask)
         if seen.match < MIN_MATCH or seen.rms > limit_of(reference) / 2:
@@ -224,6 +237,7 @@ def compare(
     opening: float,
     gripper: str,
     others: Mapping[str, MountReference] | None = None,
+    board: BoardSpec | None = None,
 ) -> MountCheck:
     """Compare the image of a camera with the one that was kept.
 
@@ -234,6 +248,7 @@ def compare(
         opening: Present opening of the gripper, 0..1.
         gripper: Name of the gripper that is mounted.
         others: The images of all cameras by name, to find out whether two are exchanged.
+        board: The board that may lie in view; None: it is not searched.
     """
     name, others = reference.camera, {} if others is None else others
     about = f"The camera {name!r}"
@@ -266,12 +281,26 @@ def compare(
     if shift.rms <= limit:
         return result(Verdict.IN_PLACE, f"{about} is in place: {shift.rms:.2f} px (limit {limit:g})", shift)
     turned = math.degrees(shift.rms / reference.view.fx)
+    motion, told = (None, "") if board is None else _ask_board(reference, image, board)
     message = (
         f"{about} has moved since {reference.created}: it sees the {mark} {shift.rms:.1f} px away from where it was "
         f"(limit {limit:g}), as after {1e3 * math.radians(turned) * reference.distance:.1f} mm or {turned:.2f} deg "
-        f"({_directions(shift)}). {_ADVICE}"
+        f"({_directions(shift)}). {told}{_ADVICE}"
     )
-    return result(Verdict.MOVED, message, shift)
+    return MountCheck(name, Verdict.MOVED, message, shift, motion)
+
+
+def _ask_board(reference: MountReference, image: WholeImage, board: BoardSpec) -> tuple[BoardMotion | None, str]:
+    """Return the motion of a camera by the board, and a sentence about it that ends with a blank."""
+    try:
+        motion = board_motion(reference.image, image.pixels, reference.view, board, on_arm=reference.camera == WRIST)
+    except MissingExtraError as error:
+        return None, f"A board in view would confirm it with the packages of the extra {error.extra!r}. "
+    if motion is None:
+        return None, ""
+    says = "confirms it" if motion.confirms else "shows no more than a camera in place can"
+    by = f"{motion.moved_mm:.1f} mm and {motion.turned_deg:.2f} deg"
+    return motion, f"The board, if it lies where it lay, {says}: {by}. "
 
 
 def _cameras(env: Any) -> tuple[str, ...]:
@@ -280,10 +309,13 @@ def _cameras(env: Any) -> tuple[str, ...]:
     return () if pixels is None or not hasattr(env.backend, "whole_images") else tuple(pixels.spaces)
 
 
-def _measured_pose(folder: Path, camera: str, serial: str) -> CameraPose | None:
-    if not (folder / FILE_NAME).exists():
-        return None
-    found = load_calibration(folder / FILE_NAME).cameras.get(camera)
+def _calibration(folder: Path) -> Calibration | None:
+    """Return the calibration beside the images, if there is one."""
+    return load_calibration(folder / FILE_NAME) if (folder / FILE_NAME).exists() else None
+
+
+def _measured_pose(calibration: Calibration | None, camera: str, serial: str) -> CameraPose | None:
+    found = None if calibration is None else calibration.cameras.get(camera)
     return found.pose if found is not None and found.serial == serial else None
 
 

@@ -10,6 +10,8 @@ from smolvla_gym.calibration.mount_guard import compare, make_reference
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Intrinsics
 from smolvla_gym.drivers.cameras.whole_image import WholeImage
 from smolvla_gym.parol6 import get_gripper
+from smolvla_gym.sim.extras import NO_EXTRAS, Extras
+from smolvla_gym.sim.plate import Plate
 from smolvla_gym.sim.rendering import QUALITIES, OffscreenRenderer
 from smolvla_gym.sim.scene import CUBE
 from smolvla_gym.sim.world import World, start_pose
@@ -31,12 +33,17 @@ def direction(rng, size):
 
 
 class Mounts:
-    """A scene whose cameras and light can be changed."""
+    """A scene whose cameras and light can be changed.
 
-    def __init__(self, *, shadows: bool = False) -> None:
+    Args:
+        shadows: Whether there are shadows, and other days move the lamps.
+        plate: A plate with a board on the table, or None.
+    """
+
+    def __init__(self, *, shadows: bool = False, plate: Plate | None = None) -> None:
         self.world = World(
             GRIPPER, CUBE, goal=False, control_hz=30.0, cameras=(), image_size=(480, 640), depth=False,
-            quality=QUALITIES["fast"],
+            quality=QUALITIES["fast"], extras=NO_EXTRAS if plate is None else Extras(plate=plate),
         )  # fmt: skip
         self._kept = {name: getattr(self.world.model, name).copy() for name in _KEPT}
         self._ambient = self.world.model.vis.headlight.ambient.copy()
