@@ -12,13 +12,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_gym.data.camera_serials import compare_serials
 from smolvla_gym.data.disk import sync, sync_tree
 from smolvla_gym.data.files import read_episodes
 from smolvla_gym.data.folder import beside, check_plain, set_aside, set_aside_beside
 from smolvla_gym.data.info import DATA_PATH, IMAGES, META, VIDEO_PATH, read_info
 from smolvla_gym.data.lerobot_writer import STAGED, import_quietly, write_frames
 from smolvla_gym.data.lock import lock
-from smolvla_gym.data.seeds import in_common, read_seeds, write_seeds
+from smolvla_gym.data.seeds import CAMERA_SERIALS, in_common, read_seeds, write_seeds
 from smolvla_gym.data.spec import ACTION, STATE, DatasetSpec
 from smolvla_gym.data.statistics import RECOMPUTE, STATS, floor_std, read_stats
 from smolvla_gym.data.transaction import first_part, repair, repair_locked, signals_later, transaction
@@ -91,6 +92,7 @@ class Dataset:
         scene: Options of the env that, with a seed, define a scene; they are stored with each new episode.
         repaired: A sentence part that says which episode was lost when the dataset was opened, and where its files
             are; None: the dataset was whole.
+        camera_changes: How the cameras differ from those of its latest episode, a sentence for each difference.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Dataset:
         spec: DatasetSpec,
         scene: Mapping[str, Any] | None = None,
         *,
+        serials: Mapping[str, str] | None = None,
         write: Callable[..., None] = write_frames,
     ) -> None:
         """Open the dataset in a folder; a folder that does not exist is made with the first episode.
@@ -108,11 +111,13 @@ class Dataset:
             spec: Format of the frames that will be added.
             scene: Options of the env such as ``task``, ``num_objects`` and ``randomization``, as JSON values. A replay
                 needs them to make the same scenes. None: no options are stored.
+            serials: Serial number of each camera of a real arm or the twin by name; they are stored with the next
+                episode. None: the cameras are simulated.
             write: Function that writes the frames of an episode, as :func:`write_frames` does.
 
         Raises:
-            DatasetError: The folder is not a dataset, or its dataset has another format, is broken, or contains links.
-                Then nothing was changed.
+            DatasetError: The folder is not a dataset, or its dataset has another format, is broken, or contains links,
+                or its cameras have exchanged their names. Then nothing was changed.
             MissingExtraError: lerobot is not installed.
         """
         import_quietly()
@@ -129,9 +134,13 @@ class Dataset:
             )
         self.repaired: str | None = repair(self.root)
         self._seen, self._total = self._read()
+        self._serials = dict(serials or {})
+        self.camera_changes: list[str] = []
         if self.root.exists():
             check_plain(self.root)
             self._check_metadata()
+        if self._total:
+            self.camera_changes = compare_serials(self.root, self._seen.get(CAMERA_SERIALS, {}), self._serials)
 
     def _read(self) -> tuple[dict[str, Any], int]:
         """Return the content of ``meta/parol6.json``, and the number of episodes."""
@@ -253,6 +262,9 @@ class Dataset:
         entry = {"seed": episode.seed, "source": episode.source, **self.scene}
         episodes = [*self._seen["episodes"], entry]
         seen = {**self._seen, **in_common(episodes), "next_seed": episode.seed + 1, "episodes": episodes}
+        seen.pop(CAMERA_SERIALS, None)
+        if self._serials:
+            seen[CAMERA_SERIALS] = self._serials
         with signals_later(), lock(self.root):
             self._refuse_if_changed()
             if self.root.exists():

@@ -14,6 +14,8 @@ from smolvla_gym.utils.json_file import save_text
 from smolvla_gym.utils.untrusted import read_json_object, reading_as
 
 SEEDS: Final = "parol6.json"
+CAMERA_SERIALS: Final = "camera_serials"
+"""Field with the serial number of each camera by name, where they are those of a real arm or the twin."""
 
 _MAX_BYTES: Final = 256 << 20
 _NUMBER: Final = schema.whole(0, 2**63 - 1)
@@ -26,6 +28,7 @@ _FIELDS: Final[Mapping[str, schema.Check]] = {
     "next_seed": schema.optional(_NUMBER),
     "num_objects": schema.optional(_NUMBER),
     "randomization": schema.optional(_NUMBER),
+    CAMERA_SERIALS: schema.mapping_of(schema.text(64), schema.text(64), 64),
 }
 
 

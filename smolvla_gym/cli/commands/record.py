@@ -138,7 +138,11 @@ def run(options: RecordOptions) -> int:
         # LeRobot's libraries print.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         env = stack.enter_context(make_env(options, options.task))
-        dataset = Dataset(options.root, DatasetSpec.of(env), options.scene())
+        bare: Any = env.unwrapped
+        serials = getattr(bare.backend, "camera_serials", None)
+        dataset = Dataset(options.root, DatasetSpec.of(env), options.scene(), serials=serials)
+        for change in dataset.camera_changes:
+            say(f"warning: {change}")
         if dataset.repaired:
             say(f"{options.root} lost {dataset.repaired}")
         before, left_out, solved_alone = len(dataset), dataset.left_out, dataset.solved_alone

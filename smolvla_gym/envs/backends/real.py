@@ -322,6 +322,11 @@ class RealBackend(Backend):
             "A real arm has no expert, as nothing measures the objects: use PAROL6Sim-v0 or port='twin'."
         )
 
+    @property
+    def camera_serials(self) -> dict[str, str]:
+        """Serial number of each camera by name; empty for one whose driver knows none."""
+        return {name: _serial(camera) for name, camera in self._cameras.items()}
+
     def whole_images(self) -> dict[str, WholeImage]:
         """Return a new image of each camera by name, as the camera took it, without the crop of observations.
 
@@ -342,7 +347,7 @@ class RealBackend(Backend):
                 camera.framing = framings[name]
         self._renew_images()
         return {
-            name: WholeImage(_serial(self._cameras[name]), self._cameras[name].intrinsics, frame.pixels.copy())
+            name: WholeImage(self.camera_serials[name], self._cameras[name].intrinsics, frame.pixels.copy())
             for name, frame in frames.items()
             if frame is not None
         }
