@@ -1,12 +1,13 @@
-"""Where a camera sees its mark, drawn by the model of the arm: the wrist camera its gripper, any other one the base."""
+"""Where a camera sees its mark, drawn by the model: the gripper for a camera on the arm, the base for any other one."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from smolvla_gym.calibration.image_shift import Mask
+from smolvla_gym.calibration.image_shift import Mask, Pixels
 from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.errors import CalibrationError
 from smolvla_gym.parol6 import Array, Gripper, forward_kinematics
@@ -16,8 +17,13 @@ from smolvla_gym.sim.scene import CAMERAS, CUBE, GRIPPER_PREFIX
 from smolvla_gym.sim.world import World
 
 WRIST: Final = "wrist"
-_MARKS: Final = {WRIST: tuple(GRIPPER_PREFIX + part for part in ("gripper", "jaw_left", "jaw_right"))}
-_BASE: Final = ("base",)
+Mark = Literal["gripper", "base"]
+"""What a camera sees in the same place as long as its mount holds."""
+
+_BODIES: Final[dict[Mark, tuple[str, ...]]] = {
+    "gripper": tuple(GRIPPER_PREFIX + part for part in ("gripper", "jaw_left", "jaw_right")),
+    "base": ("base",),
+}
 
 _VISIBLE: Final = 12
 """Difference in grey levels of a pixel between a white and a black mark."""
@@ -28,9 +34,26 @@ _MIN_SHARE: Final = 0.002
 _FLIP: Final = np.diag([1.0, -1.0, -1.0])  # OpenCV's camera frame and MuJoCo's
 
 
-def draw_mask(
+@dataclass(frozen=True, eq=False)
+class DrawnMark:
+    """Mark of a camera, as the model draws it.
+
+    Attributes:
+        mark: What it is.
+        mask: True where it is visible, shape (H, W).
+        distance: Its median distance along the optical axis in m.
+        image: The whole image as the model draws it, shape (H, W, 3).
+    """
+
+    mark: Mark
+    mask: Mask
+    distance: float
+    image: Pixels
+
+
+def draw_mark(
     camera: str, view: Intrinsics, gripper: Gripper, joints: Array, opening: float, pose: CameraPose | None = None
-) -> tuple[Mask, float]:
+) -> DrawnMark:
     """Draw where a camera sees its mark.
 
     Args:
@@ -41,15 +64,13 @@ def draw_mask(
         opening: Opening of the gripper, 0..1.
         pose: Measured pose of the camera; None: that of the model.
 
-    Returns:
-        True where the mark is visible, shape (H, W), and its median distance along the optical axis in m.
-
     Raises:
         CalibrationError: The camera does not see its mark, or its pose is not known.
         RenderingError: No OpenGL context could be made.
     """
     if pose is None and camera not in CAMERAS:
         raise CalibrationError(f"The pose of the camera {camera!r} is not known: calibrate it first.")
+    mark: Mark = "gripper" if (camera == WRIST if pose is None else pose.parent == "tool") else "base"
     size = view.height, view.width
     world = World(
         gripper, CUBE, goal=False, control_hz=30.0, cameras=(), image_size=size, depth=False, quality=QUALITIES["fast"]
@@ -63,8 +84,9 @@ def draw_mask(
             _place_camera(world, name, pose, joints)
         geoms = [
             geom for geom in range(world.model.ngeom)
-            if world.model.body(world.model.geom_bodyid[geom]).name in _MARKS.get(camera, _BASE)
+            if world.model.body(world.model.geom_bodyid[geom]).name in _BODIES[mark]
         ]  # fmt: skip
+        plain, _ = renderer.render(world.data, name, size, frustum=_frustum(view))
         world.model.geom_matid[geoms] = -1
         images = []
         for color in ([1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]):
@@ -76,13 +98,12 @@ def draw_mask(
         world.close()
     mask: Mask = np.abs(images[0] - images[1]).max(axis=2) > _VISIBLE
     if mask.mean() < _MIN_SHARE:
-        mark = "gripper" if camera == WRIST else "base of the arm"
         raise CalibrationError(
-            f"The camera {camera!r} does not see the {mark}, by which the mount guard finds out whether it has moved: "
-            f"{mask.mean():.1%} of its image (at least {_MIN_SHARE:.1%})."
+            f"The camera {camera!r} does not see the {mark} of the arm, by which the mount guard finds out whether it "
+            f"has moved: {mask.mean():.1%} of its image (at least {_MIN_SHARE:.1%})."
         )
     assert distance is not None  # noqa: S101 - narrows a type
-    return mask, float(np.median(distance[mask]))
+    return DrawnMark(mark, mask, float(np.median(distance[mask])), plain)
 
 
 def _place_camera(world: World, name: str, pose: CameraPose, joints: Array) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from smolvla_gym.calibration.image_shift import Mask, Pixels
+from smolvla_gym.calibration.mount_mask import Mark
 from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.errors import CalibrationError
 from smolvla_gym.parol6 import GRIPPERS, NUM_JOINTS, Array
@@ -51,6 +52,7 @@ class MountReference:
         joints: Reported joint angles of the arm in rad, shape (6,).
         opening: Opening of the gripper, 0..1.
         view: Pinhole model of the image.
+        mark: What the camera sees in the same place as long as its mount holds: ``"gripper"`` or ``"base"``.
         distance: Distance of the mark from the camera in m.
         image: The whole image, without a crop, shape (H, W, 3).
         mask: True where it shows the mark, shape (H, W).
@@ -63,6 +65,7 @@ class MountReference:
     joints: Array
     opening: float
     view: Intrinsics
+    mark: Mark
     distance: float
     image: Pixels
     mask: Mask
@@ -80,7 +83,7 @@ class MountReference:
             "format": FORMAT, "version": VERSION, "camera": self.camera, "serial": self.serial,
             "created": self.created, "gripper": self.gripper, "joints_rad": self.joints.tolist(),
             "opening": float(self.opening), "width": view.width, "height": view.height, "fx": view.fx, "fy": view.fy,
-            "ppx": view.ppx, "ppy": view.ppy, "mark_distance_m": float(self.distance),
+            "ppx": view.ppx, "ppy": view.ppy, "mark": self.mark, "mark_distance_m": float(self.distance),
             "image_sha256": _save_png(image, self.image),
         }  # fmt: skip
         # The mask has no digest: it may be drawn anew where the model does not fit the real gripper.
@@ -113,7 +116,7 @@ def load_reference(folder: str | os.PathLike[str], camera: str) -> MountReferenc
     joints.setflags(write=False)
     return MountReference(
         camera, fields["serial"], fields["created"], fields["gripper"], joints, fields["opening"], view,
-        fields["mark_distance_m"], image, mask > 127,
+        fields["mark"], fields["mark_distance_m"], image, mask > 127,
     )  # fmt: skip
 
 
@@ -152,11 +155,23 @@ def _load_png(path: Path, mode: str, size: tuple[int, int], digest: str | None =
             raise ValueError(f"it is no whole PNG image ({error})") from error
 
 
+def _plain(limit: int) -> schema.Check:
+    """Create a check for texts that are printed as they are, so without control characters."""
+
+    def check(value: Any) -> str:
+        found: str = schema.text(limit)(value)
+        if not found.isprintable():
+            raise schema.ExpectedError("a text without control characters")
+        return found
+
+    return check
+
+
 def _date(value: Any) -> str:
-    moment = schema.text(40)(value)
+    moment: str = _plain(40)(value)
     try:
         if datetime.fromisoformat(moment).tzinfo is not None:
-            return str(moment)
+            return moment
     except ValueError:
         pass
     raise schema.ExpectedError("a date and time of ISO 8601 with a time zone")
@@ -164,9 +179,10 @@ def _date(value: Any) -> str:
 
 _FILE: Final[Mapping[str, schema.Check]] = {
     "format": schema.one_of(FORMAT), "version": schema.one_of(VERSION), "camera": schema.text(64),
-    "serial": schema.text(64), "created": _date, "gripper": schema.one_of(*GRIPPERS),
+    "serial": _plain(64), "created": _date, "gripper": schema.one_of(*GRIPPERS),
     "joints_rad": schema.list_of(schema.number(-10.0, 10.0), NUM_JOINTS, NUM_JOINTS),
     "opening": schema.number(-0.1, 1.1), "width": schema.whole(16, _MAX_EDGE), "height": schema.whole(16, _MAX_EDGE),
     "fx": schema.number(1.0, 1e5), "fy": schema.number(1.0, 1e5), "ppx": schema.number(-1e5, 1e5),
-    "ppy": schema.number(-1e5, 1e5), "mark_distance_m": schema.number(0.001, 100.0), "image_sha256": schema.text(64),
+    "ppy": schema.number(-1e5, 1e5), "mark": schema.one_of("gripper", "base"),
+    "mark_distance_m": schema.number(0.001, 100.0), "image_sha256": schema.text(64),
 }  # fmt: skip

@@ -7,7 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from smolvla_gym.calibration.mount_guard import MountCheck, MountGuard
+from smolvla_gym.calibration.mount_check import MountCheck
+from smolvla_gym.calibration.mount_guard import MountGuard
 from smolvla_gym.episodes.callback import Callback
 from smolvla_gym.episodes.record import EpisodeRecord
 

@@ -6,7 +6,9 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageFilter
 
-from smolvla_gym.calibration.mount_guard import compare, make_reference
+from smolvla_gym.calibration.mount_check import compare
+from smolvla_gym.calibration.mount_guard import make_reference
+from smolvla_gym.calibration.mount_mask import draw_mark
 from smolvla_gym.drivers.cameras.framing import D405_COLOUR, Intrinsics
 from smolvla_gym.drivers.cameras.whole_image import WholeImage
 from smolvla_gym.parol6 import get_gripper
@@ -88,7 +90,8 @@ class Mounts:
 
     def reference(self, camera, rng):
         """Return the image that is kept of a camera in its place."""
-        return make_reference(camera, self.image(camera, rng, other_day=False), POSE, 1.0, GRIPPER)
+        drawn = draw_mark(camera, VIEWS[camera], GRIPPER, POSE, 1.0)
+        return make_reference(camera, self.image(camera, rng, other_day=False), POSE, 1.0, GRIPPER, drawn)
 
     def check(self, reference, rng, **change):
         """Return the verdict on a camera on another day."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smolvla_gym.calibration.mount_guard import Verdict
+from smolvla_gym.calibration.mount_check import Verdict
 from tests.calibration.mount_rig import Mounts, direction
 
 SIZES = {"wrist": (1.0, 0.5), "scene": (2.0, 0.2)}

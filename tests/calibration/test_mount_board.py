@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smolvla_gym.calibration.mount_guard import Verdict, compare
+from smolvla_gym.calibration.mount_check import Verdict, compare
 from smolvla_gym.parol6.calibration import BoardSpec
 from tests.calibration.mount_rig import GRIPPER, POSE, VIEWS, Mounts, direction
 

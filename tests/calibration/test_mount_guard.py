@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 
 import smolvla_gym
-from smolvla_gym.calibration.mount_guard import (
-    MountGuard,
-    Verdict,
-    compare,
-    default_folder,
-    keep_references,
-    limit_of,
-)
-from smolvla_gym.calibration.mount_mask import draw_mask
+from smolvla_gym.calibration.mount_check import Verdict, compare, limit_of
+from smolvla_gym.calibration.mount_guard import MountGuard, default_folder, keep_references
+from smolvla_gym.calibration.mount_mask import draw_mark
 from smolvla_gym.calibration.mount_reference import load_reference
 from smolvla_gym.drivers.cameras.framing import Intrinsics
 from smolvla_gym.episodes.mount_guard import MountGuardCallback
@@ -111,10 +105,12 @@ def test_what_cannot_be_compared(kept, images, name):
 @pytest.mark.parametrize("name", BOTH)
 def test_every_gripper_and_camera_has_a_mark(gripper, name):
     model = GRIPPERS[gripper]
-    mask, distance = draw_mask(name, VIEWS[name], model, start_pose(model), 1.0)
-    assert mask.shape == (480, 640)
-    assert 0.005 < mask.mean() < 0.3
-    assert (0.03, 0.4)[name == "scene"] < distance < (0.2, 1.0)[name == "scene"]
+    drawn = draw_mark(name, VIEWS[name], model, start_pose(model), 1.0)
+    low, high = {"gripper": (0.03, 0.2), "base": (0.4, 1.0)}[drawn.mark]
+    assert drawn.mark == {"wrist": "gripper", "scene": "base"}[name]
+    assert drawn.mask.shape == (480, 640)
+    assert 0.005 < drawn.mask.mean() < 0.3
+    assert low < drawn.distance < high
 
 
 def camera_pose(mounts, name, parent):
@@ -133,19 +129,22 @@ def camera_pose(mounts, name, parent):
 @pytest.mark.parametrize(("name", "parent"), [("wrist", "tool"), ("scene", "base")])
 def test_the_mask_follows_a_measured_pose(mounts, kept, name, parent):
     pose = camera_pose(mounts, name, parent)
-    mask, distance = draw_mask(name, VIEWS[name], GRIPPER, POSE, 1.0, pose)
-    assert np.mean(mask != kept[name].mask) < 1e-3
-    assert distance == pytest.approx(kept[name].distance, rel=0.01)
+    drawn = draw_mark(name, VIEWS[name], GRIPPER, POSE, 1.0, pose)
+    assert np.mean(drawn.mask != kept[name].mask) < 1e-3
+    assert drawn.distance == pytest.approx(kept[name].distance, rel=0.01)
     nearer = replace(pose, position=tuple(np.add(pose.position, (0.0, 0.0, 0.01))))
-    assert np.mean(draw_mask(name, VIEWS[name], GRIPPER, POSE, 1.0, nearer)[0] != mask) > 1e-3
+    assert np.mean(draw_mark(name, VIEWS[name], GRIPPER, POSE, 1.0, nearer).mask != drawn.mask) > 1e-3
+    other = draw_mark("side", VIEWS[name], GRIPPER, POSE, 1.0, pose)
+    assert other.mark == drawn.mark, "a camera of any name that was measured"
+    np.testing.assert_array_equal(other.mask, drawn.mask)
 
 
 def test_a_camera_that_does_not_see_its_mark_is_refused(mounts):
     away = replace(camera_pose(mounts, "scene", "base"), position=(5.0, 5.0, 0.5))
     with pytest.raises(CalibrationError, match="base"):
-        draw_mask("scene", VIEWS["scene"], GRIPPER, POSE, 1.0, away)
+        draw_mark("scene", VIEWS["scene"], GRIPPER, POSE, 1.0, away)
     with pytest.raises(CalibrationError, match="pose"):
-        draw_mask("side", Intrinsics.from_fovy(60.0, 640, 480), GRIPPER, POSE, 1.0)
+        draw_mark("side", Intrinsics.from_fovy(60.0, 640, 480), GRIPPER, POSE, 1.0)
 
 
 def test_where_images_are_kept(monkeypatch, tmp_path):
@@ -218,6 +217,18 @@ class TestTwin:
             else:
                 with pytest.raises(CalibrationError):
                     keep_references(env, tmp_path)
+
+    def test_exchanged_cameras_are_not_kept(self, env, tmp_path, monkeypatch):
+        backend = env.unwrapped.backend
+        images = backend.whole_images()
+        swapped = {
+            name: replace(images[name], pixels=images[other].pixels)
+            for name, other in (("wrist", "scene"), ("scene", "wrist"))
+        }
+        monkeypatch.setattr(backend, "whole_images", lambda: swapped)
+        with pytest.raises(CalibrationError, match="exchanged"):
+            keep_references(env, tmp_path)
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_callback_compares_once(self, env, tmp_path):
         keep_references(env, tmp_path)

@@ -16,7 +16,7 @@ def make_reference(**changes):
     rng = np.random.default_rng(0)
     values = {
         "camera": "wrist", "serial": "405000000001", "created": "2026-11-30T12:00:00+00:00", "gripper": "ssg48",
-        "joints": np.linspace(-1.0, 1.0, 6), "opening": 1.0, "view": VIEW, "distance": 0.08,
+        "joints": np.linspace(-1.0, 1.0, 6), "opening": 1.0, "view": VIEW, "mark": "gripper", "distance": 0.08,
         "image": rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), "mask": rng.random((48, 64)) > 0.5,
     }  # fmt: skip
     return MountReference(**values | changes)
@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 def test_what_was_kept_is_read(folder):
     kept, loaded = make_reference(), load_reference(folder, "wrist")
-    for name in ("camera", "serial", "created", "gripper", "opening", "view", "distance"):
+    for name in ("camera", "serial", "created", "gripper", "opening", "view", "mark", "distance"):
         assert getattr(loaded, name) == getattr(kept, name)
     for name in ("joints", "image", "mask"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(kept, name))
@@ -67,6 +67,8 @@ def change(folder, **values):
         ({"camera": "scene"}, "scene"),
         ({"created": "today"}, "created"),
         ({"created": "2026-11-30T12:00:00"}, "created"),
+        ({"created": "2026-11-30\x1b12:00:00+00:00"}, "created"),
+        ({"serial": "1\x1b[2J"}, "serial"),
         ({"joints_rad": [0.0] * 5}, "joints_rad"),
         ({"joints_rad": [0.0] * 5 + [99.0]}, "joints_rad"),
         ({"gripper": "hand"}, "gripper"),
@@ -74,6 +76,7 @@ def change(folder, **values):
         ({"width": 65}, "64x48"),
         ({"fx": 0.0}, "fx"),
         ({"image_sha256": "0" * 64}, IMAGE),
+        ({"mark": "hand"}, "mark"),
         ({"version": 2}, "version"),
         ({"format": "other"}, "format"),
         ({"more": 1}, "more"),

@@ -84,7 +84,8 @@ def run_keep(options: KeepOptions) -> int:
 
 def run_check(options: CheckOptions) -> int:
     """Compare each camera with the image that was kept of it."""
-    from smolvla_gym.calibration.mount_guard import MountGuard, Verdict, default_folder
+    from smolvla_gym.calibration.mount_check import Verdict
+    from smolvla_gym.calibration.mount_guard import MountGuard, default_folder
 
     with _at_start(options) as env:
         guard = MountGuard(env, options.mount_images)

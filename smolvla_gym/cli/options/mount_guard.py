@@ -13,7 +13,7 @@ from smolvla_gym.cli.output import say
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from smolvla_gym.calibration.mount_guard import MountCheck
+    from smolvla_gym.calibration.mount_check import MountCheck
     from smolvla_gym.episodes.callback import Callback
 
 
@@ -64,7 +64,7 @@ class MountGuardOptions(Options):
 
 def report(checks: Sequence[MountCheck]) -> None:
     """Print the results of a comparison to standard error: cameras in place in one line, a line for any other one."""
-    from smolvla_gym.calibration.mount_guard import Verdict
+    from smolvla_gym.calibration.mount_check import Verdict
 
     in_place = [check for check in checks if check.verdict is Verdict.IN_PLACE]
     if in_place:

@@ -20,6 +20,7 @@ from smolvla_gym.drivers.clock import Clock
 from smolvla_gym.drivers.scheduling import request_low_latency_scheduling
 from smolvla_gym.envs.backends.approach import Approach
 from smolvla_gym.envs.backends.base import OPERATOR_STOP, Backend, Image, Reading
+from smolvla_gym.envs.backends.whole_images import camera_serials, take_whole_images
 from smolvla_gym.envs.env_options import EnvOptions
 from smolvla_gym.envs.real_options import RealOptions
 from smolvla_gym.envs.reset_options import ARM_OPTIONS, STANDS, ResetOptions
@@ -325,32 +326,17 @@ class RealBackend(Backend):
     @property
     def camera_serials(self) -> dict[str, str]:
         """Serial number of each camera by name; empty for one whose driver knows none."""
-        return {name: _serial(camera) for name, camera in self._cameras.items()}
+        return camera_serials(self._cameras)
 
     def whole_images(self) -> dict[str, WholeImage]:
         """Return a new image of each camera by name, as the camera took it, without the crop of observations.
 
-        The arm has to rest, between a reset and the first step: the images of observations are stopped meanwhile, for
-        about 0.2 s at 30 Hz.
+        The arm has to rest, between a reset and the first step: the images of observations pause for about 0.2 s.
 
         Raises:
             DeviceError: A camera sent no image.
         """
-        framings = {name: camera.framing for name, camera in self._cameras.items()}
-        try:
-            for camera in self._cameras.values():
-                camera.framing = None
-            self._renew_images()
-            frames = {name: camera.latest() for name, camera in self._cameras.items()}
-        finally:
-            for name, camera in self._cameras.items():
-                camera.framing = framings[name]
-        self._renew_images()
-        return {
-            name: WholeImage(self.camera_serials[name], self._cameras[name].intrinsics, frame.pixels.copy())
-            for name, frame in frames.items()
-            if frame is not None
-        }
+        return take_whole_images(self._cameras, self._renew_images)
 
     def _renew_images(self) -> None:
         """Wait for images that were taken, and cropped, after this moment."""
@@ -387,8 +373,3 @@ class RealBackend(Backend):
             for camera in self._cameras.values():
                 each.callback(camera.close)
             each.callback(self.link.close)
-
-
-def _serial(camera: Camera) -> str:
-    """Return the serial number of a camera; empty where its driver knows none."""
-    return str(getattr(getattr(camera, "info", None), "serial", ""))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from smolvla_gym.calibration.mount_guard import MountGuard, Verdict
+from smolvla_gym.calibration.mount_check import Verdict
+from smolvla_gym.calibration.mount_guard import MountGuard
 from smolvla_gym.envs.parol6_env import PAROL6Env
 
 
