@@ -63,7 +63,7 @@ class MountGuard:
         Raises:
             CalibrationError: A file is broken.
         """
-        self._env = env.unwrapped
+        self._env = getattr(env, "unwrapped", env)
         self.references: dict[str, MountReference] = {}
         cameras = _cameras(self._env)
         if not cameras:
@@ -103,14 +103,16 @@ class MountGuard:
         ]
 
 
-def keep_references(env: Any, folder: str | os.PathLike[str] | None = None) -> list[MountReference]:
+def keep_references(
+    env: Any, folder: str | os.PathLike[str] | None = None, calibration: str | os.PathLike[str] | None = None
+) -> list[MountReference]:
     """Keep the present images of all cameras of a real arm or twin. Call it after a reset, before the first step.
-
-    Where ``calibration.json`` in the same folder has the pose of a camera, its mask is drawn for this pose.
 
     Args:
         env: The environment, in the pose in which episodes begin.
         folder: The folder of the images; None: the default one.
+        calibration: A calibration; where it has the pose of a camera, the mask is drawn for this pose, otherwise for
+            that of the model. None: ``calibration.json`` in the folder, if there is one.
 
     Returns:
         What was kept.
@@ -127,10 +129,10 @@ def keep_references(env: Any, folder: str | os.PathLike[str] | None = None) -> l
     backend, gripper = env.backend, env.gripper
     where = default_folder(twin=hasattr(backend, "twin")) if folder is None else Path(folder)
     state, images, again = backend.link.state(), backend.whole_images(), backend.whole_images()
-    calibration = _calibration(where)
+    known = _calibration(where) if calibration is None else load_calibration(calibration)
     drawn = {
         name: draw_mark(
-            name, image.view, gripper, state.joints, state.opening, _measured_pose(calibration, name, image.serial)
+            name, image.view, gripper, state.joints, state.opening, _measured_pose(known, name, image.serial)
         )
         for name, image in images.items()
     }
@@ -189,8 +191,10 @@ def make_reference(
 
 def _cameras(env: Any) -> tuple[str, ...]:
     """Return the names of the cameras of a real arm or twin; none in the simulation."""
+    if not hasattr(getattr(env, "backend", None), "whole_images"):
+        return ()
     pixels = env.observation_space.spaces.get("pixels")
-    return () if pixels is None or not hasattr(env.backend, "whole_images") else tuple(pixels.spaces)
+    return () if pixels is None else tuple(pixels.spaces)
 
 
 def _calibration(folder: Path) -> Calibration | None:

@@ -217,6 +217,8 @@ class TestTwin:
             else:
                 with pytest.raises(CalibrationError):
                     keep_references(env, tmp_path)
+                with pytest.raises(CalibrationError):
+                    keep_references(env, tmp_path / "other", tmp_path / "calibration.json")
 
     def test_exchanged_cameras_are_not_kept(self, env, tmp_path, monkeypatch):
         backend = env.unwrapped.backend

@@ -31,19 +31,29 @@ _CHECK_EXAMPLES: Final = """examples:
 
 
 @dataclass(kw_only=True)
-class KeepOptions(EnvironmentOptions):
-    """Options of ``smolvla-gym mount-guard keep``."""
+class StartOptions(EnvironmentOptions):
+    """Options of both commands."""
 
     env: Literal["sim", "real"] = "real"
     cameras: list[str] | None = option("the cameras (default: those of --camera, or wrist)", None, metavar="NAME")
     mount_images: Path | None = option(
-        "folder of the images, beside calibration.json (default: ~/.local/share/smolvla_gym/calibration)", None,
+        "folder of the images (default: ~/.local/share/smolvla_gym/calibration)", None,
         metavar="DIR",
     )  # fmt: skip
 
 
 @dataclass(kw_only=True)
-class CheckOptions(KeepOptions):
+class KeepOptions(StartOptions):
+    """Options of ``smolvla-gym mount-guard keep``."""
+
+    calibration: Path | None = option(
+        "calibration.json; where it has the pose of a camera, the mask is drawn for this pose (default: that in the "
+        "folder of the images, if there is one)", None, metavar="FILE",
+    )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class CheckOptions(StartOptions):
     """Options of ``smolvla-gym mount-guard check``."""
 
     json: bool = option("print the result as JSON on stdout and nothing else there", False)
@@ -75,7 +85,7 @@ def run_keep(options: KeepOptions) -> int:
     from smolvla_gym.calibration.mount_guard import default_folder, keep_references
 
     with _at_start(options) as env:
-        kept = keep_references(env, options.mount_images)
+        kept = keep_references(env, options.mount_images, options.calibration)
     for reference in kept:
         print(f"{reference.camera}: kept, serial {reference.serial or 'none'}, mark in {reference.mask.mean():.1%}")
     print(f"Images: {options.mount_images or default_folder(twin=options.real.is_twin)}")
@@ -100,7 +110,7 @@ def run_check(options: CheckOptions) -> int:
 
 
 @contextlib.contextmanager
-def _at_start(options: KeepOptions) -> Iterator[gym.Env[Any, Any]]:
+def _at_start(options: StartOptions) -> Iterator[gym.Env[Any, Any]]:
     """Make the environment and drive the arm to the pose in which episodes begin."""
     options.check_environment(["lift"], None)
     options.find_devices()
