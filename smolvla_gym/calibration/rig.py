@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_gym.calibration.session import SessionCamera
-from smolvla_gym.errors import CalibrationError, FaultError
+from smolvla_gym.errors import CalibrationError, DeviceError, FaultError
 from smolvla_gym.parol6 import Array
 from smolvla_gym.parol6.calibration import CameraIntrinsics
 from smolvla_gym.safety.route import BlockedError, find_route
@@ -20,8 +20,8 @@ _STANDS: Final = 0.005
 _SETTLE: Final = 0.5
 """Time in s for which the arm rests before an image."""
 
-_IMAGE_STEPS: Final = 10
-"""Control steps at 30 Hz after which each image of a real camera was taken at rest."""
+_IMAGE_TIMEOUT: Final = 5.0
+"""Longest time in s for two new images of a camera."""
 
 _LONGEST: Final = 15.0  # s at full speed
 
@@ -121,15 +121,40 @@ class Rig:
 
         Raises:
             FaultError: A fault came up.
+            DeviceError: A camera sends no images.
         """
-        hold = np.append(self.joints, self.opening)
-        for _ in range(_IMAGE_STEPS if self._backend.realtime else 1):
+        images = self._new_images() if self._backend.realtime else self._rendered_images()
+        return np.array(self._backend.link.state().joints), images
+
+    def _rendered_images(self) -> dict[str, NDArray[np.uint8]]:
+        """Return the images of the twin in lockstep, which are taken in a step."""
+        self._refuse_stop()
+        observation, _, _, _, info = self._env.step(np.append(self.joints, self.opening))
+        if info["fault"] is not None:
             self._refuse_stop()
-            observation, _, _, _, info = self._env.step(hold)
-            if info["fault"] is not None:
-                self._refuse_stop()
-                raise FaultError(f"The fault {info['fault']!r} holds the arm.")
-        return np.array(self._backend.link.state().joints), dict(observation["pixels"])
+            raise FaultError(f"The fault {info['fault']!r} holds the arm.")
+        return dict(observation["pixels"])
+
+    def _new_images(self) -> dict[str, NDArray[np.uint8]]:
+        """Return an image of each camera whose exposure began after this moment; the next one may have begun before."""
+        cameras, joints, clock = self._backend._cameras, self.joints, self._backend.clock
+        wanted = {
+            name: 2 + (-1 if (frame := camera.latest()) is None else frame.number) for name, camera in cameras.items()
+        }
+        end = clock.now() + _IMAGE_TIMEOUT
+        images: dict[str, NDArray[np.uint8]] = {}
+        while len(images) < len(cameras):
+            self._hold(joints, 1.0 / 30.0)
+            for name, camera in cameras.items():
+                frame = camera.latest()
+                if name not in images and frame is not None and frame.number >= wanted[name]:
+                    images[name] = frame.pixels.copy()
+            if clock.now() > end:
+                missing = ", ".join(name for name in cameras if name not in images)
+                raise DeviceError(
+                    f"No new image came from {missing} for {_IMAGE_TIMEOUT:g} s: check the cable of the camera."
+                )
+        return images
 
     def _drive(self, joints: Array) -> None:
         clock, link = self._backend.clock, self._backend.link

@@ -10,9 +10,9 @@ SIZES = {"wrist": (1.0, 0.5), "scene": (2.0, 0.2)}
 """Smallest shift in mm and turn in deg that each camera has to show."""
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["light", "light and shadows"])
+@pytest.fixture(scope="module", params=[False, True], ids=["light", "busy"])
 def mounts(request):
-    made = Mounts(shadows=request.param)
+    made = Mounts(busy=request.param)
     yield made
     made.close()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from smolvla_gym.cli.options.arguments import at_least, positive
 from smolvla_gym.cli.options.parser import Options, command, group, option
-from smolvla_gym.cli.options.real_arm import RealArmOptions
+from smolvla_gym.cli.options.real_arm import CAREFUL_SCALE, RealArmOptions
 from smolvla_gym.cli.output import output_folder, say
 from smolvla_gym.errors import CalibrationError, NotHomedError
 
@@ -220,6 +220,9 @@ def _rig(options: PoseOptions, cameras: tuple[str, ...]) -> Iterator[Rig]:
     from smolvla_gym.twin.joint_error import JointError
 
     arguments = options.real.env_arguments(cameras)
+    arguments.pop("cameras", None)
+    if options.real.speed_scale is None and not options.real.lockstep:
+        arguments["speed_scale"] = CAREFUL_SCALE
     if options.real.is_twin:
         rng = np.random.default_rng(options.seed)
         homing = np.deg2rad(options.twin_homing_error) * rng.uniform(-1.0, 1.0, 6)
@@ -228,7 +231,7 @@ def _rig(options: PoseOptions, cameras: tuple[str, ...]) -> Iterator[Rig]:
         arguments |= {"twin_options": twin, "randomization": 0}
     env = make_real_env(
         cameras=cameras, image_size=(480, 640), control_hz=_CONTROL_HZ, max_episode_s=None, gripper=options.gripper,
-        render_quality="high", **{name: value for name, value in arguments.items() if name != "cameras"},
+        render_quality="high" if options.real.lockstep else "fast", **arguments,
     )  # fmt: skip
     try:
         state = env.backend.link.state()  # type: ignore[attr-defined]
