@@ -153,8 +153,8 @@ class EvalOptions(SceneOptions):
 
         if self.matrix:
             if "task" not in self.given:
-                self.task = list(TASKS)
-            if "num_objects" not in self.given:
+                self.task = list(TASKS) if self.table is None else ["lift", "place"]
+            if "num_objects" not in self.given and self.table is None:
                 self.num_objects = _MATRIX_OBJECTS
 
     def evaluation(self, policy: str) -> EvaluationOptions:
