@@ -35,7 +35,7 @@ class RealKeywords(SimKeywords, total=False):
     """Keywords of :func:`~smolvla_gym.envs.make_real.make_real_env`, which documents them, beside ``image_size``."""
 
     port: str | os.PathLike[str] | None
-    camera: str | int | Mapping[str, str | int] | None
+    camera: str | int | Mapping[str, Any] | None
     instruction: str | None
     speed_scale: float
     workspace: Box

@@ -184,7 +184,9 @@ def test_an_arm_that_is_not_homed(capsys):
             announce_homing(env, parsed(f"--port {twin.board.path}"))
         assert capsys.readouterr().err == ""
         announce_homing(env, parsed(f"--port {twin.board.path} --home"))
-        assert capsys.readouterr().err == "smolvla-gym: homing: the arm moves by itself for half a minute …\n"
+        assert (
+            capsys.readouterr().err == "smolvla-gym: homing: the arm moves by itself for half a minute to a minute …\n"
+        )
         assert not env.unwrapped.backend.link.state().homed, "it was said before it happens"
     finally:
         env.close()
@@ -195,7 +197,7 @@ def test_in_lockstep(capsys, tmp_path):
     command = [*TWIN.split(), "--lockstep", "--policy", "expert", "--task", "reach", "--gripper", "pneumatic"]
     assert main([*command, "--out", "out"]) == 0
     printed = capsys.readouterr()
-    assert printed.err == "smolvla-gym: homing: the arm moves by itself for half a minute …\n"
+    assert printed.err == "smolvla-gym: homing: the arm moves by itself for half a minute to a minute …\n"
     assert "100% (1 of 1)" in printed.out
     assert "Cadence" not in printed.out, "simulated time tells nothing of it"
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

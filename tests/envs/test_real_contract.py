@@ -209,7 +209,8 @@ def test_joints_go_the_same_way_in_real_time(pair):
         if info["timing"]["step"] > 1.15 / 30 or info["state_age_s"] > 0.02:
             late += 1
         else:
-            assert degrees(a["agent_pos"][:6], b["agent_pos"][:6]) < 1.0
+            # A state that is 0.02 s old is behind by 1.15 deg at 1 rad/s.
+            assert degrees(a["agent_pos"][:6], b["agent_pos"][:6]) < 1.5
     assert late < 30
 
 
