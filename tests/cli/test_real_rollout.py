@@ -30,6 +30,8 @@ assert not {"torch", "lerobot", "transformers"} & set(sys.modules)
 sys.exit(code)
 """
 
+ANNOUNCED = "smolvla-gym: homing: the arm moves by itself for half a minute to a minute …\n"
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch, tmp_path):
@@ -197,7 +199,7 @@ def test_in_lockstep(capsys, tmp_path):
     command = [*TWIN.split(), "--lockstep", "--policy", "expert", "--task", "reach", "--gripper", "pneumatic"]
     assert main([*command, "--out", "out"]) == 0
     printed = capsys.readouterr()
-    assert printed.err == "smolvla-gym: homing: the arm moves by itself for half a minute to a minute …\n"
+    assert printed.err == ANNOUNCED
     assert "100% (1 of 1)" in printed.out
     assert "Cadence" not in printed.out, "simulated time tells nothing of it"
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
