@@ -113,5 +113,5 @@ class VideoCamera(StreamCamera):
             config: Address or file, and expected images.
         """
         live = config.location.startswith(("rtsp://", "rtsps://"))
-        self.retry_period = 0.3 if live else 0.05
+        self.retry_period: float = 0.3 if live else 0.05
         super().__init__(f"the video {shown_url(config.location)}", lambda: VideoSource(config), config.image)

@@ -22,7 +22,7 @@ _ABOVE = 0.03
 class OwnLift(OwnTask):
     """The named object has to be held by both jaws, 5 cm above the table, for half a second."""
 
-    name = Lift.name
+    name: ClassVar[str] = Lift.name
     instruction_templates: ClassVar[tuple[str, ...]] = tuple(
         template.replace("{color} cube", "{object}") for template in Lift.instruction_templates
     )

@@ -84,7 +84,7 @@ class OwnPutDown(OwnTask):
 class OwnPlace(OwnPutDown):
     """The named object has to stand on the plate, released."""
 
-    name = Place.name
+    name: ClassVar[str] = Place.name
     instruction_templates: ClassVar[tuple[str, ...]] = tuple(
         template.replace("{color} cube", "{object}") for template in Place.instruction_templates
     )

@@ -43,7 +43,7 @@ _SLENDER: Final = 2.5
 class OwnPush(OwnTask):
     """The named object has to come to rest with its middle within 2 cm of the mark's, without being lifted."""
 
-    name = Push.name
+    name: ClassVar[str] = Push.name
     instruction_templates: ClassVar[tuple[str, ...]] = tuple(
         template.replace("{color} puck", "{object}") for template in Push.instruction_templates
     )

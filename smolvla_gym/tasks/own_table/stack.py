@@ -28,7 +28,7 @@ def _templates(templates: tuple[str, ...]) -> tuple[str, ...]:
 class OwnStack(OwnPutDown):
     """The first named object has to stand on the second one, released; the second one has a flat top."""
 
-    name = Stack.name
+    name: ClassVar[str] = Stack.name
     instruction_templates: ClassVar[tuple[str, ...]] = _templates(Stack.instruction_templates)
     unseen_instruction_templates: ClassVar[tuple[str, ...]] = _templates(Stack.unseen_instruction_templates)
     second = True

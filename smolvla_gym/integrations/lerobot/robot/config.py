@@ -86,7 +86,7 @@ class PAROL6FollowerConfig(PAROL6Config):
         if self.cameras:
             if self.camera is not None:
                 raise OptionError("camera", self.camera, "None where cameras are configured")
-            self.observed = list(self.cameras)
+            self.observed: list[str] = list(self.cameras)
 
 
 @RobotConfig.register_subclass("parol6_sim")
