@@ -17,18 +17,20 @@ from smolvla_gym.tasks.grasping import HOVER, fetch, grasp_shortfall, holding, r
 _AT_REST = 0.02
 
 
-class PickAndPlace(Task):
-    """Task in which a cube has to be put down and released, and then stay in place for half a second."""
+class PutDown(Task):
+    """Task in which an object has to be put down and released, and then stay in place for half a second."""
 
-    kind = CUBE
     tolerance: ClassVar[float]
-    """Largest sideways distance in m of the cube from its place."""
+    """Largest sideways distance in m of the object from its place."""
     aligned: ClassVar[float]
-    """Sideways distance in m at which the expert begins to lower the cube."""
+    """Sideways distance in m at which the expert begins to lower the object."""
 
     @abstractmethod
     def spot(self, world: World, layout: Layout) -> Array:
-        """Return where the cube's centre has to be, in m, shape (3,)."""
+        """Return where the object's middle has to be, in m, shape (3,)."""
+
+    def _holding(self, world: World, target: int) -> bool:
+        return holding(world, target)
 
     def _error(self, world: World, layout: Layout) -> Array:
         return world.object_position(layout.target) - self.spot(world, layout)
@@ -46,7 +48,7 @@ class PickAndPlace(Task):
     def progress(self, world: World, layout: Layout) -> float:
         if self._in_place(world, layout):
             return 0.8 + 0.2 * world.released(layout.target)
-        held = holding(world, layout.target)
+        held = self._holding(world, layout.target)
         near = 1.0 - np.tanh(4.0 * float(np.linalg.norm(self._error(world, layout))))
         return float(0.3 * reaching(world, layout.target) + held * (0.2 + 0.3 * near))
 
@@ -54,7 +56,13 @@ class PickAndPlace(Task):
     def shortfall(self, world: World, layout: Layout) -> str:
         if self._in_place(world, layout):
             return "did not let go"
-        return "did not put it down" if holding(world, layout.target) else grasp_shortfall(world, layout)
+        return "did not put it down" if self._holding(world, layout.target) else grasp_shortfall(world, layout)
+
+
+class PickAndPlace(PutDown):
+    """Task in which a cube has to be put down and released, and then stay in place for half a second."""
+
+    kind = CUBE
 
     @override
     def expert(self, world: World, layout: Layout) -> Array:

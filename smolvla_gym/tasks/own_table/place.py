@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import ClassVar, override
 
 import numpy as np
@@ -11,52 +10,21 @@ from smolvla_gym.parol6 import Array
 from smolvla_gym.sim.world import World
 from smolvla_gym.tasks.base import Layout
 from smolvla_gym.tasks.expert import funnel, jaw_yaw, move, square_yaw
-from smolvla_gym.tasks.grasping import HOVER, grasp_shortfall, reaching
+from smolvla_gym.tasks.grasping import HOVER
 from smolvla_gym.tasks.own_table.handling import holding
 from smolvla_gym.tasks.own_table.task import OwnTask
-from smolvla_gym.tasks.place import Place
+from smolvla_gym.tasks.place import Place, PutDown
 
 _AT_REST = 0.02
 _CLEARANCE = 0.02
 
 
-class OwnPutDown(OwnTask):
-    """Task in which an object has to be put down and released, and then stay in place for half a second."""
-
-    tolerance: ClassVar[float]
-    """Largest sideways distance in m of the object from its place."""
-    aligned: ClassVar[float]
-    """Sideways distance in m at which the expert begins to lower the object."""
-
-    @abstractmethod
-    def spot(self, world: World, layout: Layout) -> Array:
-        """Return where the object's middle has to be, in m, shape (3,)."""
-
-    def _error(self, world: World, layout: Layout) -> Array:
-        return world.object_position(layout.target) - self.spot(world, layout)
-
-    def _in_place(self, world: World, layout: Layout) -> bool:
-        error = self._error(world, layout)
-        return float(np.linalg.norm(error[:2])) < self.tolerance and abs(error[2]) < 0.006
+class OwnPutDown(PutDown, OwnTask):
+    """Task in which an own object has to be put down and released, and then stay in place for half a second."""
 
     @override
-    def achieved(self, world: World, layout: Layout) -> bool:
-        target = layout.target
-        return self._in_place(world, layout) and world.released(target) and world.object_speed(target) < _AT_REST
-
-    @override
-    def progress(self, world: World, layout: Layout) -> float:
-        if self._in_place(world, layout):
-            return 0.8 + 0.2 * world.released(layout.target)
-        held = holding(world, layout.target)
-        near = 1.0 - np.tanh(4.0 * float(np.linalg.norm(self._error(world, layout))))
-        return float(0.3 * reaching(world, layout.target) + held * (0.2 + 0.3 * near))
-
-    @override
-    def shortfall(self, world: World, layout: Layout) -> str:
-        if self._in_place(world, layout):
-            return "did not let go"
-        return "did not put it down" if holding(world, layout.target) else grasp_shortfall(world, layout)
+    def _holding(self, world: World, target: int) -> bool:
+        return holding(world, target)
 
     @override
     def expert(self, world: World, layout: Layout) -> Array:
