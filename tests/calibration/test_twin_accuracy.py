@@ -14,7 +14,10 @@ from smolvla_gym.twin.joint_error import JointError
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("seed", range(10))
+MISSED = pytest.mark.xfail(reason="the fixed camera is found 1.37 mm and 0.106 deg off; the cause is not known yet")
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[MISSED] * (seed == 8)) for seed in range(10)])
 def test_poses_are_found_from_end_to_end(rig, tmp_path, seed):
     homing = np.deg2rad(np.random.default_rng(1000 + seed).uniform(-0.3, 0.3, 6))
     error = JointError(tuple(homing.tolist()), float(np.deg2rad(0.1)), seed)
@@ -29,8 +32,7 @@ def test_poses_are_found_from_end_to_end(rig, tmp_path, seed):
         env.close()
     solution, _ = solve_session(session)
     hand_eye, scene = rig.truth(homing)
-    # The targets of the fixed camera are 1 mm and 0.1 deg: nine of ten seeds keep them, seed 8 does not.
-    limits = (5e-4, 0.1), (1.5e-3, 0.2)
+    limits = (5e-4, 0.1), (1e-3, 0.1)
     pairs = (solution.state.hand_eye, hand_eye), (solution.scene, scene)
     for (found, true), (limit_m, limit_deg) in zip(pairs, limits, strict=True):
         metres, radians = distance(found, true)
